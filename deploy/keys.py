@@ -1,0 +1,93 @@
+"""Redis' passwords and who may do what, made on the spot: no secret is in the repository or in an image.
+
+    python deploy/keys.py DIR
+
+``DIR/ROLE/password``    one per role, random, kept for as long as DIR lives; each role is shown only its own folder
+``DIR/redis/users.acl``  what Redis loads; it has hashes of the passwords, never the passwords
+``DIR/redis/redis.conf`` a copy, so that the server reads everything from one folder
+
+Run again it keeps the passwords and writes the rest anew. It needs Python and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import sys
+from pathlib import Path
+
+PREFIX = "dp:"  # of every key and channel: DOWNPOUR_KEY_PREFIX
+
+# What any client says on its connection.
+CONNECT = "+auth +hello +ping +select +client|setinfo"
+# Celery's transport, sending and receiving. Commands inside a script are checked too, so the ledger's are listed below.
+SEND = "+multi +exec +watch +unwatch +lpush +llen +sadd +srem +smembers +time"
+RECEIVE = (
+    "+brpop +rpush +hset +hget +hdel +get +set +del +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard"
+    " +evalsha +script|load +script|exists +publish +subscribe +unsubscribe +psubscribe +punsubscribe"
+)
+LEDGER = (
+    "+evalsha +script|load +script|exists +time +multi +exec +exists +del +unlink +expire +get +set"
+    " +hset +hsetnx +hget +hmget +hgetall +hdel +hexists +hincrby +hincrbyfloat"
+    " +sadd +srem +smembers +scard +spop +srandmember"
+    " +zadd +zrem +zcard +zscore +zrange +zrangebyscore"
+    " +llen +rpush +lpop"
+)
+OURS = f"~{PREFIX}* &{PREFIX}*"
+# A subscription to a pattern is compared with these letter by letter; "/0." is the database's number.
+EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PREFIX}/0.celery.pidbox"
+
+ROLES = {
+    "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
+    "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
+    "sweep": f"{OURS} -@all {CONNECT} {SEND} {LEDGER} +info",
+    "producer": f"{OURS} -@all {CONNECT} {SEND} {LEDGER}",
+    "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
+}
+# "default" is who a client is before it says a name; "health" may ask whether Redis answers, and needs no password.
+OTHERS = (
+    "user default reset off",
+    "user health reset on nopass +ping",
+)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: python deploy/keys.py DIR")
+    make_keys(Path(sys.argv[1]))
+
+
+def make_keys(folder: Path) -> None:
+    """Bring the folder to what this file says; passwords that exist stay."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lines = [*OTHERS]
+    for role, rights in ROLES.items():
+        digest = hashlib.sha256(password(folder / role).encode()).hexdigest()
+        lines.append(f"user {role} reset on #{digest} {rights}")
+    redis = folder / "redis"
+    redis.mkdir(mode=0o755, exist_ok=True)
+    # Redis is another user than we: these two files hold nothing secret and everybody may read them.
+    publish(redis / "users.acl", "\n".join(lines) + "\n", mode=0o644)
+    publish(redis / "redis.conf", Path(__file__).with_name("redis.conf").read_text(), mode=0o644)
+
+
+def password(folder: Path) -> str:
+    """The role's password; made if this is the first time."""
+    folder.mkdir(mode=0o750, exist_ok=True)
+    file = folder / "password"
+    if not file.exists():
+        publish(file, secrets.token_urlsafe(32) + "\n", mode=0o640)
+    return file.read_text().strip()
+
+
+def publish(file: Path, text: str, mode: int) -> None:
+    """Whole or not at all: a start that is cut short leaves no empty password behind."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.chmod(mode)
+    temporary.replace(file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+"""What producer, workers and sweep share: the contract (``jobs``), the settings, and the truth in Redis.
+
+Both sides import this package; it imports neither.
+"""

@@ -1,0 +1,195 @@
+"""CONTRACT: what a job is, what can become of it, and which queue carries it.
+
+Times are seconds since the epoch by Redis' clock, sizes are bytes. A *job* is one URL of a *batch*;
+its id is ``BATCH.ORDINAL`` (``nightly.17``), so a batch is listed without an index and submitting
+the same manifest twice under one name names the same jobs. A *ref* is what a message carries: a job
+id, or a run of consecutive jobs, ``BATCH.FIRST-LAST``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+TASK_NAME = "downpour.download"
+QUEUE_PREFIX = "downloads."
+
+_BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_REF = re.compile(r"(?P<batch>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?")
+
+
+class Pool(StrEnum):
+    """An execution pool; the worker's ``-P`` and its queue are named after it."""
+
+    PREFORK = "prefork"  # a process per slot
+    THREADS = "threads"  # a thread per slot, one process
+    GEVENT = "gevent"  # a greenlet per slot, one thread
+
+    @property
+    def queue(self) -> str:
+        return QUEUE_PREFIX + self.value
+
+
+class JobState(StrEnum):
+    """Where a job stands. The last three are final: a job reaches exactly one of them, once."""
+
+    QUEUED = "queued"  # a message for it exists, or the sweep will send one
+    WAITING = "waiting"  # a retry is due later
+    RUNNING = "running"  # an incarnation holds it
+    DONE = "done"  # the file is whole, verified, and carries its final name
+    FAILED = "failed"  # see kind and reason
+    CANCELLED = "cancelled"  # by request, before it was done
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+
+
+class FailureKind(StrEnum):
+    """Why an attempt or a job failed. ``worker.errors`` says which kinds are transient."""
+
+    # Transient: worth another attempt.
+    DNS = "dns"  # the host name did not resolve
+    CONNECT = "connect"  # no connection: refused, unreachable, timed out
+    TIMEOUT = "timeout"  # connected, then nothing for too long
+    SLOW = "slow"  # below the low-speed limit
+    RESET = "reset"  # the connection broke in the middle
+    TRUNCATED = "truncated"  # fewer bytes than announced
+    PROTOCOL = "protocol"  # not HTTP, or HTTP that contradicts itself
+    SERVER = "server"  # 408, 425, 429, 5xx
+    CHANGED = "changed"  # the content changed while a resume was under way
+    DISK_FULL = "disk-full"  # no space left for the temp file
+    LOST = "lost"  # the holder died or lost its lease
+    # Permanent: another attempt would fail in the same way.
+    BAD_URL = "bad-url"  # not an http(s) URL that we accept
+    REFUSED = "refused"  # the address policy says no
+    TLS = "tls"  # the certificate was not accepted
+    STATUS = "status"  # any other 4xx, or a status without a file
+    REDIRECT = "redirect"  # too many redirects, a loop, or https to http
+    EMPTY = "empty"  # no byte came and nothing said that none should
+    SIZE = "size"  # another length than the manifest asked for
+    DIGEST = "digest"  # another sha256 than expected
+    TOO_LARGE = "too-large"  # more than the size cap
+    DEADLINE = "deadline"  # the job's total time is used up
+    NAME = "name"  # no usable file name
+    DISK = "disk"  # unwritable folder, read-only file system, ...
+    POISON = "poison"  # its process died under it too often
+    INTERNAL = "internal"  # a bug in Downpour; the reason has the exception
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one line of a manifest asks for."""
+
+    url: str
+    filename: str  # one path segment below the batch's folder; unique in its batch
+    sha256: str | None = None  # expected, lower-case hex
+    size: int | None = None  # expected, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Who ran an attempt."""
+
+    worker: str  # Celery node name, "threads@host"
+    pid: int
+    thread: int  # the kernel's thread id: one for all greenlets of a gevent worker
+    greenlet: int | None  # gevent's identifier; None in the other pools
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a job, closed. Times are seconds since the epoch."""
+
+    executor: Executor | None  # None: the holder vanished, the sweep closed the attempt
+    started: float
+    finished: float
+    first_byte: float | None = None
+    bytes: int = 0  # received in this attempt
+    status: int | None = None  # the last HTTP status
+    kind: FailureKind | None = None  # None: it succeeded, or it was cancelled or handed back
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """The ledger's record of a job: what was asked, where it stands, and what became of it."""
+
+    id: str
+    job: Job
+    pool: Pool
+    state: JobState
+    queued: float
+    attempts: tuple[Attempt, ...] = ()
+    started: float | None = None  # of the attempt that runs now
+    bytes: int = 0  # on disk so far; once done the file's length
+    total: int | None = None  # announced length of the file
+    sha256: str | None = None  # once done
+    notes: tuple[str, ...] = ()  # e.g. "length: unverified"
+
+    @property
+    def batch(self) -> str:
+        return self.id.rpartition(".")[0]
+
+    @property
+    def path(self) -> str:
+        """Below the downloads folder."""
+        return f"{self.batch}/{self.job.filename}"
+
+    @property
+    def last(self) -> Attempt | None:
+        return self.attempts[-1] if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A run of consecutive jobs of one batch; a single job is a run of one."""
+
+    batch: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        tail = f"-{self.last}" if self.last != self.first else ""
+        return f"{self.batch}.{self.first}{tail}"
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Read ``BATCH.N`` or ``BATCH.FIRST-LAST``.
+
+        Raises:
+            ValueError: the text is neither.
+        """
+        match = _REF.fullmatch(text)
+        if match is None:
+            raise ValueError(f"expected BATCH.N or BATCH.FIRST-LAST, got {text!r}")
+        first = int(match["first"])
+        last = int(match["last"] or first)
+        if last < first:
+            raise ValueError(f"expected FIRST <= LAST, got {text!r}")
+        return cls(match["batch"], first, last)
+
+    @property
+    def ordinals(self) -> range:
+        return range(self.first, self.last + 1)
+
+
+def job_id(batch: str, ordinal: int) -> str:
+    return f"{batch}.{ordinal}"
+
+
+def check_batch_name(name: str) -> str:
+    """Return the name.
+
+    Raises:
+        ValueError: it is not 1 to 64 of ``A-Z a-z 0-9 _ -`` beginning with a letter or a digit.
+    """
+    if not _BATCH.fullmatch(name):
+        raise ValueError(
+            f"expected 1 to 64 letters, digits, '_' or '-', beginning with a letter or digit; got {name!r}"
+        )
+    return name

@@ -1,0 +1,73 @@
+"""Every key in Redis that Downpour writes, and who lives there.
+
+Scripts build the keys of the jobs they touch from the prefix, so the ledger needs a single Redis, not a cluster.
+
+===========================  ======  ==============================================================================
+key (after the prefix)       type    content
+===========================  ======  ==============================================================================
+job:BATCH.N                  hash    one record; fields in ``records``
+batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``, ``created``, ``sealed``
+batch:BATCH:running          set     ids of its running jobs
+batches                      zset    batch names by creation time
+sent:POOL                    zset    refs of queued messages by when each was last known to exist
+resend:POOL                  list    ids of queued jobs that need a message now
+due                          zset    ids of waiting jobs by due time
+incarnations                 hash    incarnation id → who it is, JSON
+lease:INCARNATION            string  exists while the incarnation is alive
+held:INCARNATION             set     ids of the jobs it runs
+cancel:INCARNATION           set     ids of those that should stop
+dead                         set     incarnations whose jobs are being taken over
+downloads.POOL               list    Celery's queue
+===========================  ======  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ledger.jobs import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    prefix: str
+
+    def job(self, id_: str) -> str:
+        return f"{self.prefix}job:{id_}"
+
+    def batch(self, name: str) -> str:
+        return f"{self.prefix}batch:{name}"
+
+    def running(self, batch: str) -> str:
+        return f"{self.prefix}batch:{batch}:running"
+
+    @property
+    def batches(self) -> str:
+        return f"{self.prefix}batches"
+
+    def sent(self, pool: Pool) -> str:
+        return f"{self.prefix}sent:{pool}"
+
+    def resend(self, pool: Pool) -> str:
+        return f"{self.prefix}resend:{pool}"
+
+    def queue(self, pool: Pool) -> str:
+        return f"{self.prefix}{pool.queue}"
+
+    @property
+    def due(self) -> str:
+        return f"{self.prefix}due"
+
+    @property
+    def incarnations(self) -> str:
+        return f"{self.prefix}incarnations"
+
+    def lease(self, incarnation: str) -> str:
+        return f"{self.prefix}lease:{incarnation}"
+
+    def held(self, incarnation: str) -> str:
+        return f"{self.prefix}held:{incarnation}"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}dead"

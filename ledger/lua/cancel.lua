@@ -1,0 +1,30 @@
+-- Cancel a run of jobs: queued and waiting ones at once, running ones by telling their holder.
+--
+-- ARGV  prefix, batch, first ordinal, last ordinal
+-- Returns {cancelled now, asked to stop, final before, unknown}
+local prefix, batch = ARGV[1], ARGV[2]
+local counters = prefix .. 'batch:' .. batch
+local pools = {p = 'prefork', t = 'threads', g = 'gevent'}
+local now, asked, final, unknown = 0, 0, 0, 0
+for ordinal = tonumber(ARGV[3]), tonumber(ARGV[4]) do
+  local id = batch .. '.' .. ordinal
+  local key = prefix .. 'job:' .. id
+  local have = redis.call('HMGET', key, 's', 'p', 'h')
+  if have[1] == 'q' or have[1] == 'w' then
+    redis.call('HSET', key, 's', 'c')
+    redis.call('ZREM', prefix .. 'sent:' .. pools[have[2]], id)
+    redis.call('ZREM', prefix .. 'due', id)
+    redis.call('HINCRBY', counters, have[2] .. have[1], -1)
+    redis.call('HINCRBY', counters, have[2] .. 'c', 1)
+    now = now + 1
+  elseif have[1] == 'r' then
+    redis.call('HSET', key, 'x', 1)
+    redis.call('SADD', prefix .. 'cancel:' .. have[3], id)
+    asked = asked + 1
+  elseif have[1] then
+    final = final + 1
+  else
+    unknown = unknown + 1
+  end
+end
+return {now, asked, final, unknown}

@@ -1,0 +1,90 @@
+"""How a message gets on a queue: exactly Celery's envelope, through kombu, in batches.
+
+The settings of the broker connection live here because the worker, the producer and the sweep must agree on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from ledger.jobs import TASK_NAME, Job, Pool
+from ledger.settings import Settings
+
+_AT_ONCE = 500  # messages per pipeline (FACTS: 2.9 times the rate of one by one)
+
+
+def broker_options(settings: Settings) -> dict[str, Any]:
+    """Celery's settings for the broker, each with its why."""
+    return {
+        "broker_url": settings.redis_url_with_password(),
+        "task_queues": [Queue(pool.queue, Exchange(pool.queue), routing_key=pool.queue) for pool in Pool],
+        "task_default_queue": Pool.THREADS.queue,  # never used; without it Celery would declare one named "celery"
+        "task_default_exchange": Pool.THREADS.queue,
+        "task_serializer": "json",
+        "accept_content": ["json"],  # nothing that could run code
+        "broker_transport_options": {
+            "global_keyprefix": settings.key_prefix,  # several Downpours, or others, on one Redis
+            "socket_timeout": settings.redis_timeout,  # the default is for ever
+            "socket_connect_timeout": settings.redis_timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            # It only guards messages that a worker reserved and did not start; the sweep is there first.
+            "visibility_timeout": 24 * 3600,
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message to send."""
+
+    ref: str
+    pool: Pool
+    label: str  # what Flower shows for it
+
+
+def label(job: Job, more: int = 0) -> str:
+    """``Demo_Video.mp4 from origin:8080``: the host without credentials, never the query with its tokens."""
+    parts = urlsplit(job.url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{job.filename} from {host}" + (f" and {more} more" if more else "")
+
+
+class Publisher:
+    """Sends messages; one per thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = Celery("downpour", set_as_current=False)
+        self._app.conf.update(broker_options(settings))
+
+    def send(self, envelopes: Iterable[Envelope]) -> None:
+        """Put messages on their queues, in order.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis is away or full. Messages may be missing then; the sweep
+            sends them, because their jobs are in the ledger.
+        """
+        with self._app.producer_pool.acquire(block=True) as producer, producer.batch(max_size=_AT_ONCE):
+            for envelope in envelopes:
+                self._send(producer, envelope)
+
+    def _send(self, producer: Any, envelope: Envelope) -> None:
+        message = self._app.amqp.as_task_v2(
+            envelope.ref,  # the task's id: a message sent again is the same row in Flower
+            TASK_NAME,
+            args=(envelope.ref,),
+            argsrepr="",
+            kwargsrepr=envelope.label,
+            shadow=f"download ({envelope.pool})",
+            ignore_result=True,
+        )
+        self._app.amqp.send_task_message(producer, TASK_NAME, message, queue=envelope.pool.queue, retry=False)
+
+    def close(self) -> None:
+        self._app.close()

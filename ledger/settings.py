@@ -1,0 +1,96 @@
+"""One frozen object built from the environment; nothing else reads it.
+
+Every field is an environment variable with the prefix ``DOWNPOUR_``: ``DOWNPOUR_REDIS_URL`` and so on.
+Seconds and bytes throughout.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DOWNPOUR_", frozen=True, extra="ignore")
+
+    # Where things are.
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="broker and ledger")
+    redis_password_file: Path | None = Field(None, description="a file with the password, kept out of the URL")
+    key_prefix: str = Field("dp:", description="of every key and channel, Celery's included")
+    downloads: Path = Field(Path("downloads"), description="folder that receives the files")
+    health_file: Path | None = Field(None, description="touched while a worker's heartbeat goes out")
+
+    origin_url: str = Field("http://127.0.0.1:8080", description="the demo's file server, as workers reach it")
+
+    # Redis: a call that cannot be answered ends with an error, never hangs.
+    redis_timeout: Seconds = Field(5.0, description="connect and answer")
+    redis_patience: Seconds = Field(60.0, description="how long a worker retries a ledger call while Redis is away")
+
+    # Leases (FACTS: longer than the longest stall of whatever renews them).
+    lease: Seconds = Field(5.0, description="an incarnation not heard of for this long is dead")
+    renew_every: Seconds = Field(1.0, description="heartbeat of an incarnation; also how soon a cancel is seen")
+    sweep_every: Seconds = Field(1.0, description="pause between two sweeps")
+    message_grace: Seconds = Field(
+        5.0, description="a queued job whose message nobody has seen for this long is sent again"
+    )
+    max_losses: int = Field(3, ge=1, description="a job whose holder died this often is poison")
+    grace: Seconds = Field(
+        20.0, description="after SIGTERM a running job may go on for this long, then it is handed back"
+    )
+
+    # One download.
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = Field(30.0, description="longest silence of a server")
+    deadline: Seconds = Field(3600.0, description="of one job, retries and short waits included")
+    low_speed: int = Field(1, ge=0, description="bytes/s below which a download is too slow; 0 = never")
+    low_speed_window: Seconds = Field(60.0, description="over which the speed is measured")
+    max_bytes: int = Field(64 * 2**30, gt=0, description="largest file")
+    max_attempts: int = Field(4, ge=1, description="of a job, the first one included")
+    retry_base: Seconds = Field(0.5, description="first back-off; doubles, with full jitter")
+    retry_cap: Seconds = Field(30.0, description="longest back-off and longest Retry-After that is honoured")
+    wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
+    fsync: bool = Field(False, description="force each file to disk before its rename")
+    user_agent: str = "Downpour/0.1"
+
+    # Who may be downloaded from; see worker/addresses.py.
+    allow_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="comma-separated host names whose private addresses are allowed, e.g. origin"
+    )
+    allow_networks: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="comma-separated networks allowed although not public, e.g. 127.0.0.0/8"
+    )
+    allow_ports: Annotated[frozenset[int], NoDecode] = Field(
+        frozenset({80, 443, 8000, 8080, 8443}), description="comma-separated ports; empty = every port"
+    )
+
+    @field_validator("allow_hosts", "allow_networks", "allow_ports", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    def redis_url_with_password(self) -> str:
+        """The URL Redis clients take: with the password file's content, if there is one."""
+        if self.redis_password_file is None:
+            return self.redis_url
+        password = SecretStr(self.redis_password_file.read_text().strip())
+        parts = urlsplit(self.redis_url)
+        host = parts.netloc.rpartition("@")[2]
+        user = parts.username or "default"
+        return urlunsplit(parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}"))
+
+
+@cache
+def get_settings() -> Settings:
+    """The process's settings.
+
+    Raises:
+        pydantic.ValidationError: a variable has a value that its field does not take.
+    """
+    return Settings()

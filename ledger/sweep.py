@@ -1,0 +1,163 @@
+"""The sweep: puts back what nobody works on. ``python -m ledger.sweep``, a process of its own; needs Redis alone.
+
+Each round, all of it safe to repeat and to run twice at once:
+  1. incarnations whose lease has expired: their jobs go back on their queues (or end as poison);
+  2. waiting jobs that are due: back on their queues;
+  3. jobs that need a message, and jobs whose message vanished: one is sent.
+
+After Redis was away or has restarted, leases have expired that nobody could renew. So the sweep judges nobody until
+one full lease has passed since it last saw Redis come back.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from ledger.connection import connect, load_script
+from ledger.jobs import Pool, Ref, job_id
+from ledger.keys import Keys
+from ledger.ledger import Ledger
+from ledger.messages import Envelope, Publisher, label
+from ledger.settings import Settings, get_settings
+
+_AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time
+
+log = logging.getLogger("downpour.sweep")
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one round did, in jobs."""
+
+    orphans: int = 0
+    poisoned: int = 0
+    due: int = 0
+    sent: int = 0
+
+
+class Sweep:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._redis: Redis = connect(settings)
+        self._ledger = Ledger(self._redis, settings.key_prefix)
+        self._publisher = Publisher(settings)
+        self._keys = Keys(settings.key_prefix)
+        self._clock = clock
+        self._orphans = load_script(self._redis, "orphans")
+        self._due = load_script(self._redis, "due")
+        self._unsent = load_script(self._redis, "unsent")
+        self._run_id = ""
+        self._judge_from = 0.0
+
+    def round(self) -> Swept:
+        """One round.
+
+        Raises:
+            redis.RedisError, kombu.exceptions.OperationalError: Redis is away, full or loading.
+        """
+        self._notice_restart()
+        orphans = poisoned = 0
+        if self._clock() >= self._judge_from:
+            orphans, poisoned = self._bury_the_dead()
+        due = self._put_back_due()
+        return Swept(orphans, poisoned, due, sum(self._send(pool) for pool in Pool))
+
+    def redis_was_away(self) -> None:
+        """Judge nobody until everybody had the time to renew."""
+        self._judge_from = self._clock() + self._settings.lease
+
+    def _notice_restart(self) -> None:
+        run_id = self._redis.info("server")["run_id"]
+        if run_id != self._run_id:
+            self._run_id = run_id
+            self.redis_was_away()
+
+    def _bury_the_dead(self) -> tuple[int, int]:
+        orphans = poisoned = 0
+        alive = self._redis.hgetall(self._keys.incarnations)
+        for incarnation in [*alive, *self._redis.smembers(self._keys.dead)]:
+            left = 1
+            while left > 0:
+                prefix, losses = self._settings.key_prefix, self._settings.max_losses
+                left, *ids = self._orphans(args=[prefix, incarnation, losses, _AT_ONCE])
+                if left < 0:
+                    break
+                at = ids.index("poison")
+                orphans, poisoned = orphans + at, poisoned + len(ids) - at - 1
+                log.info("took over incarnation=%s who=%s jobs=%s", incarnation, alive.get(incarnation), ids)
+        return orphans, poisoned
+
+    def _put_back_due(self) -> int:
+        total = 0
+        while count := self._due(args=[self._settings.key_prefix, _AT_ONCE]):
+            total += count
+        return total
+
+    def _send(self, pool: Pool) -> int:
+        total, grace_ms = 0, round(self._settings.message_grace * 1000)
+        queue = self._keys.queue(pool)
+        while refs := self._unsent(args=[self._settings.key_prefix, pool, queue, grace_ms, _AT_ONCE]):
+            self._publisher.send(self._envelopes(pool, refs))
+            log.info("sent again pool=%s messages=%d refs=%s", pool, len(refs), refs[:5])
+            total += len(refs)
+        return total
+
+    def _envelopes(self, pool: Pool, refs: list[str]) -> list[Envelope]:
+        parsed = [Ref.parse(ref) for ref in refs]
+        records = {record.id: record for record in self._ledger.read(job_id(ref.batch, ref.first) for ref in parsed)}
+        return [
+            Envelope(str(ref), pool, label(record.job, ref.last - ref.first))
+            for ref in parsed
+            if (record := records.get(job_id(ref.batch, ref.first)))
+        ]
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Sweep until told to stop; outlives every absence of Redis."""
+    sweep = Sweep(settings)
+    away = False
+    while not stop.is_set():
+        try:
+            swept = sweep.round()
+        except (RedisError, OperationalError, OSError) as error:
+            sweep.redis_was_away()
+            if not away:
+                log.warning("Redis cannot be used, waiting for it: %s", error)
+            away = True
+        else:
+            if away:
+                log.info("Redis is back; judging nobody for %.0f s", settings.lease)
+            away = False
+            if settings.health_file:
+                settings.health_file.touch()
+            if swept != Swept():
+                log.info(
+                    "swept orphans=%d poisoned=%d due=%d sent=%d", swept.orphans, swept.poisoned, swept.due, swept.sent
+                )
+        stop.wait(settings.sweep_every)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    run(get_settings(), stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Run the origin: `python -m origin --host 127.0.0.1 --port 8080 --access-log origin.jsonl`."""
+
+import argparse
+import asyncio
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from origin.access_log import AccessLog
+from origin.server import Origin
+
+OPEN_FILES = 65_536
+
+
+def main() -> None:
+    """Parse the command line and serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m origin", description="Downpour's file server")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080, help="0 chooses a free one")
+    parser.add_argument("--access-log", type=Path, help="append one JSON line per request")
+    parser.add_argument("--verbose", action="store_true", help="a line per request on stderr")
+    options = parser.parse_args()
+    allow_many_connections()
+    log = AccessLog(options.access_log, options.verbose)
+    try:
+        asyncio.run(serve(options.host, options.port, log))
+    finally:
+        # Only now: the loop's end cancels the open exchanges, and they still write their lines.
+        log.close()
+
+
+async def serve(host: str, port: int, log: AccessLog) -> None:
+    """Serve until a signal asks to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    origin = Origin(log)
+    server = await origin.listen(host, port)
+    host, port = server.sockets[0].getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"origin listening on http://{shown}:{port}\n")
+    sys.stderr.flush()
+    await stop.wait()
+    # Not wait_closed: it would wait for clients that may take hours.
+    server.close()
+    origin.stop()
+
+
+def allow_many_connections() -> None:
+    """Raise the limit of open files as far as the system allows; a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Faults by path: each one is a way in which real servers, proxies and attackers break a download.
+
+Bytes that stop, crawl or do not add up (fault_bytes.py):
+/faults/cut-body              Content-Length of the whole, half of the body, then the end
+/faults/cut-chunked           half of the body chunked, then the end without the final chunk
+/faults/cut-headers           the end in the middle of a header line
+/faults/drip-body             one body byte each every= seconds (0.5)
+/faults/drip-headers          one header byte each every= seconds (0.5)
+/faults/stall                 headers, after= body bytes (0), then nothing, for ever
+/faults/slow-start/SECONDS    nothing for SECONDS, then the honest file
+/faults/no-length             neither Content-Length nor chunks: the end of the connection ends the body
+/faults/empty-no-length       the same with an empty body
+/faults/chunked               the whole body in correct chunks
+/faults/wrong-length-short    Content-Length is half of what is sent
+/faults/wrong-length-long     the whole body, but Content-Length promises 1,024 bytes more
+/faults/reset                 a TCP reset in the middle of the body
+/faults/bad-headers           a greeting of another protocol instead of a status line
+/faults/huge-headers          kib= KiB of headers (1024)
+
+Content and ranges that lie (fault_entities.py):
+/faults/resume                first times= GETs (1) of a key= cut in the middle; honest ranges, strong ETag
+/faults/resume-date           the same with Last-Modified as the only validator
+/faults/changed-content       GET number n of a key= is edition n with its own ETag; the first is cut in the middle
+/faults/changed-no-etag       the same without any validator
+/faults/changed-weak-etag     the same with one weak ETag for all editions
+/faults/changed-ignores-if-range  the same, but 206 of the new edition whatever If-Range says
+/faults/lying-range           206 of a part that starts elsewhere and says so
+/faults/lying-total           206 of the right part, with 1,000 bytes too many as the total
+/faults/range-ignored         200 and the whole file, whatever Range says
+/faults/range-416             416 to each Range request
+
+Answers other than the file (fault_answers.py):
+/faults/status/CODE           that status, from 200 to 599
+/faults/flaky/STATUS          first times= GETs (1) of a key= get STATUS, later ones the file
+/faults/retry-after/SECONDS   the same with status= (503) and Retry-After, as a date if form=date
+/faults/redirect-loop         a redirect to itself
+/faults/redirect-chain/N      N redirects, then the file
+/faults/redirect-to           status= (302) with url= as Location, verbatim
+/faults/disposition           the file with value= as Content-Disposition, verbatim (percent-decoded bytes)
+/faults/encoded               the file gzipped, although nobody accepted that
+/faults/bomb                  size= zero bytes (200,000,000) gzipped to a thousandth
+
+Where there is a file it is `Entity(name, size, edition)` of content.py: `name=` (the fault's own name),
+`size=` (64 KiB), edition 0 unless said otherwise. Path segments beyond a fault's own are ignored, so a
+URL may end in any file name. `key=` is any text that the requests of one download share; only GETs
+count. The faults about ranges take an optional `key=`: its first GET without Range is cut in the
+middle, so that a client has a reason to resume.
+"""
+
+from origin import fault_answers, fault_bytes, fault_entities
+
+MODULES = (fault_bytes, fault_entities, fault_answers)

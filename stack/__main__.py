@@ -1,0 +1,140 @@
+"""``python -m stack demo`` and ``python -m stack up``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from ledger.jobs import Pool
+from stack import flower, handout
+from stack.errors import StackError
+from stack.follow import Follower
+from stack.plan import CONCURRENCY, ROOT
+from stack.run import Stack
+from stack.supervisor import Command, Process
+
+PORTS = {"valkey": 6379, "origin": 8080, "flower": 5555}  # what docker-compose.yml uses
+SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends us
+PAUSE = 0.1  # seconds between two looks at the services
+
+Folder = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def main() -> None:
+    """The same stack without Docker."""
+
+
+@main.command()
+@click.option("--scenario", default="article", show_default=True, help="What the pools are compared with.")
+@click.option("--keep", type=Folder, help="A folder that receives the downloaded files and stays.")
+def demo(scenario: str, keep: Path | None) -> None:
+    """Start everything, compare the three pools, stop everything."""
+    with _told_to_stop(), Stack(flower=True, downloads=keep, say=_say) as stack:
+        click.echo(f"\nFlower shows it happening: {stack.flower_url}\n")
+        code = _alongside(stack, "-m", "producer", "compare", "--scenario", scenario)
+        seen = ", ".join(f"{count} by {worker}" for worker, count in sorted(flower.seen(stack.flower_url).items()))
+        click.echo(f"\nFlower saw jobs end well: {seen or 'none'}\nstopping")
+    click.echo(f"stopped; what stays is in {keep}" if keep else "stopped; nothing is left behind")
+    sys.exit(code)
+
+
+def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
+    for name, port in PORTS.items():
+        command = click.option(f"--{name}-port", type=int, help=f"{name}'s; else {port} or, if taken, another.")(
+            command
+        )
+    for pool, count in CONCURRENCY.items():
+        command = click.option(
+            f"--{pool}", type=click.IntRange(1), default=count, show_default=True, help="Jobs at once."
+        )(command)
+    return command
+
+
+@main.command()
+@click.option("--downloads", type=Folder, default=ROOT / "downloads", help="Receives the files.", show_default=True)
+@_ports_and_pools
+def up(downloads: Path, **options: Any) -> None:
+    """Start everything and keep it running until Ctrl-C."""
+    asked = {name: port for name in PORTS if (port := options[f"{name}_port"]) is not None}
+    pools = {pool: int(options[pool]) for pool in Pool}
+    with _told_to_stop():
+        handout.claim()
+        with Stack(
+            pools, flower=True, downloads=downloads, prefer=PORTS, insist=asked, remove=[handout.HANDOUT], say=_say
+        ) as stack:
+            variables = stack.plan.downpour("producer")
+            handout.fill(variables)
+            click.echo(_how_to_use(stack, variables))
+            _show_logs(stack)
+
+
+def _how_to_use(stack: Stack, variables: dict[str, str]) -> str:
+    exports = "\n".join(f"  export {name}={variables[name]}" for name in sorted(variables))
+    return f"""
+Flower     {stack.flower_url}
+downloads  {stack.downloads}
+
+In another shell:
+  make producer ARGS="submit --pool threads {stack.origin_url}/files/a.bin"
+or `. {handout.HANDOUT.relative_to(ROOT)}`, which is
+{exports}
+and then `.venv/bin/python -m producer ...`. Ctrl-C here stops everything.
+"""
+
+
+def _say(line: str) -> None:
+    click.echo(f"  {line}")
+
+
+def _alongside(stack: Stack, *words: str) -> int:
+    """Run a Python command beside the stack, with our own output; its return code."""
+    process = Process(Command("producer", [sys.executable, *words], stack.env("producer"), ROOT))
+    try:
+        while (code := process.returncode) is None:
+            stack.check()
+            time.sleep(PAUSE)
+    finally:
+        process.stop(grace=2)
+    return code if code >= 0 else 128 - code
+
+
+def _show_logs(stack: Stack) -> None:
+    follower = Follower({name: stack.plan.log(name) for name in stack.processes})
+    while True:
+        for line in follower.lines():
+            click.echo(line)
+        stack.check()
+        time.sleep(PAUSE)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end us the orderly way, a second one without the grace; errors become a message."""
+    told = 0.0
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        before, told = told, time.monotonic()
+        if told - before > SAME:
+            click.echo(f"\n{signal.Signals(number).name}: stopping")
+            raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    try:
+        yield
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m stack")

@@ -1,0 +1,217 @@
+"""A running stack: started in order, watched, stopped, and gone without a trace.
+
+    with Stack({Pool.THREADS: 8}) as stack:
+        stack.redis_url("producer"), stack.origin_url, stack.downloads
+        stack.processes["worker-threads"].pid
+        subprocess.run([sys.executable, "-m", "producer", ...], env=stack.env("producer"), cwd=ROOT)
+
+Valkey comes first, then everything else at once, Flower last, because a Flower that was there before the
+workers lists their queues wrongly. They stop in the opposite order.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from ledger.jobs import Pool
+from stack import guardian, ports, valkey
+from stack.errors import StackError
+from stack.plan import CONCURRENCY, FOLDERS, ROOT, Plan
+from stack.supervisor import POLL, Command, Process, describe_exit, stop
+
+PATIENCE = 60.0  # seconds for a service to become ready
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+
+
+class Stack:
+    """Valkey, and as many of the Procfile's services as were asked for.
+
+    Args:
+        pools: a worker for each of these, with that concurrency; all three if not given.
+        origin, sweep, flower: whether to run them.
+        downloads: receives the files; if not given, a folder that is removed at the end.
+        settings: more variables for every process, e.g. ``{"DOWNPOUR_LEASE": "2"}``.
+        prefer: ports by service (valkey, origin, flower) to be used if they are free.
+        insist: ports that have to be free.
+        remove: files that have to go at the end, even if this process is killed.
+        say: called with a line of progress.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[Pool, int] | None = None,
+        *,
+        origin: bool = True,
+        sweep: bool = True,
+        flower: bool = False,
+        downloads: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        prefer: Mapping[str, int] | None = None,
+        insist: Mapping[str, int] | None = None,
+        remove: Sequence[Path] = (),
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.processes: dict[str, Process] = {}
+        self._pools = CONCURRENCY if pools is None else pools
+        self._together = [
+            *(["origin"] if origin else []),
+            *(["sweep"] if sweep else []),
+            *(f"worker-{pool}" for pool in self._pools),
+        ]
+        self._last = ["flower"] if flower else []
+        self._downloads = downloads
+        self._settings = settings or {}
+        self._prefer = prefer or {}
+        self._insist = insist or {}
+        self._remove = remove
+        self._say = say
+
+    def __enter__(self) -> Stack:
+        self._prepare()
+        try:
+            self.start("valkey")
+            self.start(*self._together)
+            self.start(*self._last)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        private = Path(tempfile.mkdtemp(prefix="downpour-")).resolve()
+        self._guardian = _watch_over(private, self._remove)
+        try:
+            for name in FOLDERS:
+                (private / name).mkdir(mode=0o700)
+            valkey.make_keys(ROOT, private / "keys")
+            chosen = self._choose_ports()
+            downloads = self._downloads or private / "downloads"
+            downloads.mkdir(parents=True, exist_ok=True)
+        except BaseException:
+            self._guardian.communicate()
+            raise
+        self.plan = Plan(
+            private=private,
+            downloads=downloads.resolve(),
+            redis_port=chosen["valkey"],
+            origin_port=chosen["origin"],
+            flower_port=chosen["flower"],
+            pools=dict(self._pools),
+            settings=self._settings,
+        )
+
+    def _choose_ports(self) -> dict[str, int]:
+        for name, port in self._insist.items():
+            if not ports.free(port):
+                raise StackError(f"{name} cannot have port {port}: somebody listens there; nothing was started")
+        chosen = dict(self._insist)
+        for name in ("valkey", "origin", "flower"):
+            if name not in chosen:
+                chosen[name] = ports.choose(self._prefer.get(name), frozenset(chosen.values()))
+        return chosen
+
+    @property
+    def origin_url(self) -> str:
+        return self.plan.origin_url
+
+    @property
+    def flower_url(self) -> str:
+        return self.plan.flower_url
+
+    @property
+    def downloads(self) -> Path:
+        return self.plan.downloads
+
+    def redis_url(self, role: str) -> str:
+        """Of worker, sweep, producer or flower; the password is in ``env(role)``'s DOWNPOUR_REDIS_PASSWORD_FILE."""
+        return self.plan.redis_url(role)
+
+    def env(self, role: str) -> dict[str, str]:
+        """The whole environment for a process of one's own beside the stack's; it ends with the stack."""
+        return self.plan.env(role)
+
+    def start(self, *names: str, patience: float = PATIENCE) -> None:
+        """Start services, or start them again, and wait until each is ready.
+
+        Raises:
+            StackError: one ended, or was not ready in time.
+        """
+        begun = time.monotonic()
+        for name in names:
+            self.processes[name] = Process(self._command(name))
+        waiting = list(names)
+        while waiting:
+            for name in tuple(waiting):
+                if self._ready(name):
+                    waiting.remove(name)
+                    self._say(f"{name} ready {time.monotonic() - begun:.1f} s")
+                elif time.monotonic() - begun > patience:
+                    self._fail(name, f"not ready within {patience:.0f} s")
+            if waiting:
+                time.sleep(POLL)
+
+    def stop(self, *names: str, grace: float = GRACE) -> list[str]:
+        """Stop services; the names of those that had to be killed."""
+        return stop([self.processes[name] for name in names], grace)
+
+    def check(self) -> None:
+        """Look whether everything still runs.
+
+        Raises:
+            StackError: a service has ended that nobody stopped.
+        """
+        for name, process in self.processes.items():
+            if not process.running:
+                self._fail(name, "gone")
+
+    def close(self, grace: float = GRACE) -> None:
+        """Stop everything, Valkey last, and remove the private folder. Again: nothing."""
+        try:
+            self.stop(*(name for name in self.processes if name != "valkey"), grace=grace)
+            self.stop(*(name for name in self.processes if name == "valkey"), grace=grace)
+        finally:
+            self.processes = {}
+            if self._guardian.returncode is None:
+                self._guardian.communicate()  # the pipe closes, and it does the rest
+
+    def _command(self, name: str) -> Command:
+        if name != "valkey":
+            return self.plan.command(name)
+        private = self.plan.private
+        argv = valkey.argv(private / "keys", self.plan.redis_port, private / "valkey")
+        return Command(name, argv, self.env("redis"), ROOT, self.plan.log(name))
+
+    def _ready(self, name: str) -> bool:
+        process = self.processes[name]
+        if not process.running:
+            self._fail(name, "not ready")
+        return self.plan.probe(name).look(process)
+
+    def _fail(self, name: str, what: str) -> None:
+        process = self.processes[name]
+        raise StackError(
+            f"{name} is {what}: expected {self.plan.probe(name).expected}, got {describe_exit(process.returncode)}; "
+            f"the stack stops. The end of its log:\n{process.tail()}"
+        )
+
+
+def _watch_over(private: Path, remove: Iterable[Path]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-P", guardian.__file__, str(private), *(str(file.resolve()) for file in remove)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )

@@ -1,0 +1,359 @@
+"""Each fault of the origin does what its table row says, asserted on raw bytes or through urllib3."""
+
+import gzip
+import json
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import pytest
+import urllib3
+from urllib3.exceptions import IncompleteRead, ProtocolError, ReadTimeoutError
+
+from origin import faults, files
+from origin.content import Entity
+from origin.routes import ROUTES, table
+from tests.origin_process import OriginProcess
+
+SIZE = 4000
+QUERY = f"?name=n&size={SIZE}"
+ENTITY = Entity("n", SIZE)
+WHOLE = ENTITY.read(0, SIZE)
+HALF = WHOLE[: SIZE // 2]
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def http() -> urllib3.PoolManager:
+    return urllib3.PoolManager(retries=False, timeout=10)
+
+
+class Client:
+    """Gets one fault again and again, as the downloads of one key do."""
+
+    def __init__(self, origin: OriginProcess, fault: str, key: str = "") -> None:
+        """The key defaults to the fault's name."""
+        self.origin = origin
+        self.target = f"/faults/{fault}{'&' if '?' in fault else '?'}name=n&size={SIZE}&key={key or quote(fault)}"
+
+    def get(self, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers with lower-case names, and the body bytes as they came."""
+        return parse(self.origin.raw(self.target, *headers, method=method))
+
+
+def parse(raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = (line.partition(": ") for line in lines)
+    return int(first.split(" ")[1]), {name.lower(): value for name, _, value in fields}, body
+
+
+def edition(number: int) -> bytes:
+    return Entity("n", SIZE, number).read(0, SIZE)
+
+
+def test_the_tables_and_the_code_name_the_same_paths(origin: OriginProcess) -> None:
+    rows = {**table(files.__doc__), **table(faults.__doc__)}
+    bases = {path if path in ROUTES.paths else path.rsplit("/", 1)[0] for path in rows}
+    bases = {"/paced" if path.startswith("/paced") else path for path in bases}
+    assert bases == ROUTES.paths
+    index = json.loads(parse(origin.raw("/index"))[2])
+    assert {**index["files"], **index["faults"]} == rows
+
+
+@pytest.mark.parametrize("path", sorted(table(faults.__doc__)))
+def test_a_head_request_ends_with_the_head_whatever_the_fault(origin: OriginProcess, path: str) -> None:
+    concrete = path.replace("/SECONDS", "/0").replace("/CODE", "/404").replace("/STATUS", "/503").replace("/N", "/3")
+    raw = origin.raw(f"{concrete}{QUERY}&key=head&every=0&kib=1&url=/healthz", method="HEAD")
+    assert raw.endswith(b"\r\n\r\n") or path == "/faults/cut-headers"
+    assert WHOLE[:100] not in raw
+
+
+def test_cut_body_sends_half_of_what_it_promises(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    status, headers, body = parse(origin.raw(f"/faults/cut-body/any.bin{QUERY}"))
+    assert (status, headers["content-length"], body) == (200, str(SIZE), HALF)
+    with pytest.raises((IncompleteRead, ProtocolError)):
+        http.request("GET", f"{origin.url}/faults/cut-body{QUERY}")
+
+
+def test_cut_chunked_never_sends_the_final_chunk(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    body = parse(origin.raw(f"/faults/cut-chunked{QUERY}"))[2]
+    assert body == b"7d0\r\n" + HALF + b"\r\n"
+    with pytest.raises(ProtocolError):
+        http.request("GET", f"{origin.url}/faults/cut-chunked{QUERY}")
+
+
+def test_chunked_is_correct(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    response = http.request("GET", f"{origin.url}/faults/chunked?name=n&size=1000000")
+    assert response.headers["Transfer-Encoding"] == "chunked"
+    assert response.data == Entity("n", 1_000_000).read(0, 1_000_000)
+
+
+def test_cut_headers_stops_within_a_header_name(origin: OriginProcess) -> None:
+    assert origin.raw(f"/faults/cut-headers{QUERY}") == b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\nContent-Ty"
+
+
+def test_drip_body_comes_byte_by_byte(origin: OriginProcess) -> None:
+    started = time.monotonic()
+    body = parse(origin.raw("/faults/drip-body?name=n&size=4&every=0.1"))[2]
+    assert body == Entity("n", 4).read(0, 4)
+    assert time.monotonic() - started > 0.3
+
+
+@pytest.mark.parametrize("fault", ["drip-body", "drip-headers"])
+def test_a_drip_takes_half_a_second_per_byte_unless_told(origin: OriginProcess, fault: str) -> None:
+    """When I wait for the third byte after the ordinary ones, I expect to wait for two intervals at least."""
+    ordinary = len(origin.raw("/faults/drip-body", method="HEAD")) if fault == "drip-body" else 0
+    with origin.connect() as client:
+        started, received = time.monotonic(), 0
+        client.sendall(f"GET /faults/{fault} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+        while received < ordinary + 3:
+            received += len(client.recv(1))
+        assert time.monotonic() - started >= 0.9
+    record = origin.wait_for_request(lambda r: r["path"] == f"/faults/{fault}")
+    assert record["aborted"] is True
+
+
+def test_drip_headers_are_right_once_complete(origin: OriginProcess) -> None:
+    status, headers, body = parse(origin.raw(f"/faults/drip-headers{QUERY}&every=0"))
+    assert (status, headers["content-length"], body) == (200, str(SIZE), WHOLE)
+
+
+def test_stall_sends_what_it_should_and_then_nothing(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    target = f"/faults/stall{QUERY}&after=10"
+    response = http.request("GET", origin.url + target, preload_content=False, timeout=0.3)
+    assert response.read1(100) == WHOLE[:10]
+    with pytest.raises(ReadTimeoutError):
+        response.read1(100)
+    response.close()
+    record = origin.wait_for_request(lambda r: r["path"] == target)
+    assert (record["aborted"], record["bytes"]) == (True, 10)
+
+
+def test_slow_start_thinks_first(origin: OriginProcess) -> None:
+    started = time.monotonic()
+    assert parse(origin.raw(f"/faults/slow-start/0.3{QUERY}"))[2] == WHOLE
+    assert time.monotonic() - started >= 0.3
+
+
+@pytest.mark.parametrize(("fault", "body"), [("no-length", WHOLE), ("empty-no-length", b"")])
+def test_a_body_without_length_ends_with_the_connection(origin: OriginProcess, fault: str, body: bytes) -> None:
+    status, headers, received = parse(origin.raw(f"/faults/{fault}{QUERY}"))
+    assert (status, received) == (200, body)
+    assert headers["connection"] == "close"
+    assert not {"content-length", "transfer-encoding"} & set(headers)
+
+
+@pytest.mark.parametrize(("fault", "length"), [("wrong-length-short", SIZE // 2), ("wrong-length-long", SIZE + 1024)])
+def test_a_wrong_length_is_promised_around_the_whole_body(origin: OriginProcess, fault: str, length: int) -> None:
+    _, headers, body = parse(origin.raw(f"/faults/{fault}{QUERY}"))
+    assert headers["content-length"] == str(length)
+    assert body == WHOLE
+
+
+def test_reset_delivers_half_and_then_resets(origin: OriginProcess) -> None:
+    received = b""
+    with origin.connect() as client:
+        client.sendall(f"GET /faults/reset{QUERY} HTTP/1.1\r\n\r\n".encode())
+        while not received.endswith(HALF):
+            received += client.recv(65536)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_bad_headers_are_no_http(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    assert not origin.raw(f"/faults/bad-headers{QUERY}").startswith(b"HTTP")
+    with pytest.raises(ProtocolError):
+        http.request("GET", f"{origin.url}/faults/bad-headers")
+
+
+def test_huge_headers_are_huge(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    raw = origin.raw(f"/faults/huge-headers{QUERY}&kib=100")
+    assert raw.index(b"\r\n\r\n") > 100 * 1024
+    assert raw.endswith(WHOLE)
+    with pytest.raises(ProtocolError):
+        http.request("GET", f"{origin.url}/faults/huge-headers")
+
+
+@pytest.mark.parametrize("fault", ["resume", "resume-date"])
+def test_resume_is_cut_once_and_then_continues(origin: OriginProcess, fault: str) -> None:
+    client = Client(origin, fault)
+    _, first, half = client.get()
+    validator = first["last-modified"] if fault == "resume-date" else first["etag"]
+    status, headers, rest = client.get(f"Range: bytes={len(half)}-", f"If-Range: {validator}")
+    assert (first["content-length"], status, half + rest) == (str(SIZE), 206, WHOLE)
+    assert headers["content-range"] == f"bytes {len(half)}-{SIZE - 1}/{SIZE}"
+    assert ("etag" in headers) == (fault == "resume")
+
+
+def test_resume_can_be_cut_several_times_and_each_part_is_cut_in_its_middle(origin: OriginProcess) -> None:
+    client = Client(origin, "resume?times=3")
+    body = client.get()[2]
+    for _ in range(3):
+        body += client.get(f"Range: bytes={len(body)}-")[2]
+    assert body == WHOLE
+
+
+def test_keys_do_not_know_each_other_and_heads_do_not_count(origin: OriginProcess) -> None:
+    first, second = Client(origin, "resume", key="one"), Client(origin, "resume", key="two")
+    assert first.get(method="HEAD")[0] == 200
+    assert [len(first.get()[2]), len(second.get()[2])] == [SIZE // 2, SIZE // 2]
+    assert [len(first.get()[2]), len(second.get()[2])] == [SIZE, SIZE]
+
+
+def test_changed_content_catches_a_client_that_splices(origin: OriginProcess) -> None:
+    client = Client(origin, "changed-content")
+    _, first, half = client.get()
+    assert half == edition(1)[: SIZE // 2]
+    status, second, body = client.get(f"Range: bytes={len(half)}-", f"If-Range: {first['etag']}")
+    assert (status, body) == (200, edition(2))
+    assert first["etag"] != second["etag"]
+    assert first["last-modified"] != second["last-modified"]
+    # Without If-Range it gets what it asks for, and has its splice.
+    status, _, rest = client.get(f"Range: bytes={len(half)}-")
+    assert (status, rest) == (206, edition(3)[len(half) :])
+
+
+def test_changed_no_etag_gives_nothing_to_notice_it_by(origin: OriginProcess) -> None:
+    client = Client(origin, "changed-no-etag")
+    _, first, half = client.get()
+    status, second, rest = client.get(f"Range: bytes={len(half)}-")
+    assert (status, rest) == (206, edition(2)[len(half) :])
+    assert not {"etag", "last-modified"} & (set(first) | set(second))
+
+
+def test_changed_weak_etag_stays_the_same_and_never_holds_for_a_range(origin: OriginProcess) -> None:
+    client = Client(origin, "changed-weak-etag")
+    _, first, half = client.get()
+    status, second, body = client.get(f"Range: bytes={len(half)}-", f"If-Range: {first['etag']}")
+    assert first["etag"] == second["etag"] == 'W/"equivalent"'
+    assert (status, body) == (200, edition(2))
+
+
+def test_changed_ignores_if_range_sends_a_part_of_the_new_edition(origin: OriginProcess) -> None:
+    client = Client(origin, "changed-ignores-if-range")
+    _, first, half = client.get()
+    status, second, rest = client.get(f"Range: bytes={len(half)}-", f"If-Range: {first['etag']}")
+    assert (status, rest) == (206, edition(2)[len(half) :])
+    assert first["etag"] != second["etag"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "content_range", "body"),
+    [
+        ("lying-range", 206, "bytes 1999-3998/4000", WHOLE[1999:3999]),
+        ("lying-total", 206, "bytes 2000-3999/5000", WHOLE[2000:]),
+        ("range-ignored", 200, None, WHOLE),
+        ("range-416", 416, "bytes */4000", b""),
+    ],
+)
+def test_an_answer_to_a_range_lies_after_an_honest_half(
+    origin: OriginProcess, fault: str, status: int, content_range: str | None, body: bytes
+) -> None:
+    client = Client(origin, fault)
+    _, first, half = client.get()
+    assert half == HALF
+    answer = client.get("Range: bytes=2000-", f"If-Range: {first['etag']}")
+    assert (answer[0], answer[1].get("content-range"), answer[2]) == (status, content_range, body)
+    assert client.get()[2] == WHOLE
+
+
+@pytest.mark.parametrize("code", [200, 204, 304, 404, 418, 599])
+def test_any_status_can_be_had_on_a_connection_that_goes_on(
+    origin: OriginProcess, http: urllib3.PoolManager, code: int
+) -> None:
+    assert http.request("GET", f"{origin.url}/faults/status/{code}").status == code
+    assert http.request("GET", f"{origin.url}/healthz").data == b"ok\n"
+
+
+def test_flaky_fails_as_often_as_asked(origin: OriginProcess) -> None:
+    client = Client(origin, "flaky/502?times=2")
+    answers = [client.get() for _ in range(3)]
+    assert [status for status, _, _ in answers] == [502, 502, 200]
+    assert answers[2][2] == WHOLE
+
+
+def test_retry_after_says_when_in_seconds_or_as_a_date(origin: OriginProcess) -> None:
+    client = Client(origin, "retry-after/3")
+    status, headers, _ = client.get()
+    assert (status, headers["retry-after"]) == (503, "3")
+    assert client.get()[2] == WHOLE
+    status, headers, _ = Client(origin, "retry-after/30?form=date&status=429").get()
+    assert status == 429
+    wait = parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)
+    assert 25 < wait.total_seconds() <= 31
+
+
+@pytest.mark.parametrize("path", ["resume", "changed-content", "flaky/503", "retry-after/1"])
+def test_a_fault_that_counts_refuses_to_count_without_a_key(origin: OriginProcess, path: str) -> None:
+    status, _, body = parse(origin.raw(f"/faults/{path}"))
+    assert status == 400
+    assert b"expected key=" in body
+
+
+@pytest.mark.parametrize("path", ["status/99", "status/600", "status/x", "bomb?size=1e12", "redirect-chain/-1"])
+def test_a_senseless_parameter_is_refused(origin: OriginProcess, path: str) -> None:
+    assert parse(origin.raw(f"/faults/{path}"))[0] == 400
+
+
+def test_redirects_loop_or_end_at_the_file(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    status, headers, _ = parse(origin.raw(f"/faults/redirect-loop{QUERY}"))
+    assert (status, headers["location"]) == (302, f"/faults/redirect-loop{QUERY}")
+    url = f"{origin.url}/faults/redirect-chain/3/file.bin{QUERY}"
+    response = http.request("GET", url, retries=urllib3.Retry(redirect=3))
+    assert response.data == WHOLE
+    assert response.geturl() == f"/faults/redirect-chain/0/file.bin{QUERY}"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.2/", "file:///etc/passwd", "http://user:word@host/", "//evil/\\", "http://h/\xe9 \x01"]
+)
+def test_redirect_to_points_anywhere_byte_for_byte(origin: OriginProcess, url: str) -> None:
+    encoded = quote(url.encode("latin-1"), safe="")
+    status, headers, _ = parse(origin.raw(f"/faults/redirect-to?status=307&url={encoded}"))
+    assert (status, headers["location"]) == (307, url)
+
+
+def test_disposition_is_sent_verbatim(origin: OriginProcess) -> None:
+    value = "attachment; filename=\"../\xe9\"; filename*=UTF-8''%E2%82%AC"
+    _, headers, body = parse(origin.raw(f"/faults/disposition{QUERY}&value={quote(value.encode('latin-1'))}"))
+    assert (headers["content-disposition"], body) == (value, WHOLE)
+
+
+def test_encoded_is_gzip_although_identity_was_asked_for(origin: OriginProcess) -> None:
+    _, headers, body = parse(origin.raw(f"/faults/encoded{QUERY}", "Accept-Encoding: identity"))
+    assert headers["content-encoding"] == "gzip"
+    assert gzip.decompress(body) == WHOLE
+
+
+def test_the_bomb_is_small_on_the_wire_and_large_after_it(origin: OriginProcess) -> None:
+    _, headers, body = parse(origin.raw("/faults/bomb"))
+    assert (headers["content-encoding"], headers["content-length"]) == ("gzip", str(len(body)))
+    assert len(body) < 250_000
+    unpacker, size = zlib.decompressobj(zlib.MAX_WBITS | 16), 0
+    while not unpacker.eof:
+        size += len(unpacker.decompress(body, 2**20))
+        body = unpacker.unconsumed_tail
+    assert size == 200_000_000
+
+
+def test_a_client_that_closes_in_the_middle_of_a_request_does_no_harm(origin: OriginProcess) -> None:
+    with origin.connect() as client:
+        client.sendall(b"GET /files/x HTTP/1.1\r\nHo")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""
+    assert origin.raw("/healthz").endswith(b"ok\n")
+
+
+def test_no_fault_is_a_defect_of_the_origin(origin: OriginProcess) -> None:
+    """Given all the tests before, I expect nothing on stderr but the line of readiness."""
+    assert list(origin.stderr) == [f"origin listening on {origin.url}"]

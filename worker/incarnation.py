@@ -1,0 +1,86 @@
+"""This process in the ledger: one incarnation, kept alive by a native thread, and what it is told to stop.
+
+The thread has a Redis client of its own and shares nothing with jobs but two attributes that it replaces as a whole.
+It renews every second, whatever the jobs do: a GIL-bound job delays it by milliseconds, a busy gevent hub not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from redis.exceptions import RedisError
+
+from ledger.connection import connect
+from ledger.jobs import Pool
+from ledger.leases import Identity, Leases
+from ledger.settings import Settings
+from worker.pools import native_sleep, start_native_thread
+
+
+class Incarnation:
+    def __init__(self, settings: Settings, worker: str, pool: Pool) -> None:
+        self._settings = settings
+        self._leases = leases_of(settings)
+        self.id = self._leases.register(Identity(worker, pool, os.getpid()))
+        self.lost = False
+        self.stopping: frozenset[str] = frozenset()  # ids of jobs that should stop
+        start_native_thread(f"lease {self.id}", self._renew_until_lost)
+
+    def _renew_until_lost(self) -> None:
+        while not self.lost:
+            with contextlib.suppress(RedisError, OSError):  # away: the lease may lapse; renewing tells
+                stopping = self._leases.renew(self.id)
+                self.lost = stopping is None
+                self.stopping = frozenset(stopping or ())
+            native_sleep(self._settings.renew_every)
+
+    def end(self) -> None:
+        """Go in peace: what it still holds is taken over at once."""
+        self.lost = True
+        with contextlib.suppress(RedisError, OSError):
+            self._leases.end(self.id)
+
+
+class Incarnations:
+    """The incarnation of the process that asks, made when it first asks, and anew after a fork or a lost lease."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._current: Incarnation | None = None
+        self._pid = 0
+
+    def current(self, worker: str, pool: Pool) -> Incarnation:
+        """
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        with self._lock:
+            if self._current is None or self._current.lost or self._pid != os.getpid():
+                self._current, self._pid = Incarnation(self._settings, worker, pool), os.getpid()
+            return self._current
+
+    def end(self) -> None:
+        if self._current is not None and self._pid == os.getpid():
+            self._current.end()
+
+
+def leases_of(settings: Settings) -> Leases:
+    return Leases(connect(settings, connections=2), settings.key_prefix, settings.lease)
+
+
+def keep_touching(settings: Settings, pool: Pool, refs: Callable[[], Sequence[str]]) -> None:
+    """From a native thread, tell the ledger every second which messages this worker has in hand."""
+    leases = leases_of(settings)
+
+    def loop() -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                if in_hand := refs():
+                    leases.touch(pool, in_hand)
+            native_sleep(settings.renew_every)
+
+    start_native_thread("messages in hand", loop)

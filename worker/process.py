@@ -1,0 +1,42 @@
+"""What each worker process has once: its name, its ledger, its downloader. Built on first use, anew after a fork."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ledger.connection import PerProcess, connect
+from ledger.jobs import Pool
+from ledger.ledger import Ledger
+from ledger.settings import get_settings
+from worker.addresses import Policy
+from worker.download import Fetcher
+from worker.incarnation import Incarnation, Incarnations
+
+
+def _ledger() -> Ledger:
+    settings = get_settings()
+    return Ledger(connect(settings, patience=settings.redis_patience), settings.key_prefix)
+
+
+def _fetcher() -> Fetcher:
+    settings = get_settings()
+    policy = Policy.from_settings(settings)
+    return Fetcher(policy, user_agent=settings.user_agent)
+
+
+@dataclass(slots=True)
+class ThisWorker:
+    """Name and pool are set once, before the pool forks."""
+
+    name: str = ""  # Celery node name, "threads@host"
+    pool: Pool | None = None
+    incarnations: Incarnations = field(default_factory=lambda: Incarnations(get_settings()))
+    ledger: PerProcess[Ledger] = field(default_factory=lambda: PerProcess(_ledger))
+    fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
+
+    def incarnation(self) -> Incarnation:
+        assert self.pool is not None  # noqa: S101 - set before any job arrives
+        return self.incarnations.current(self.name, self.pool)
+
+
+this_worker = ThisWorker()

@@ -1,0 +1,121 @@
+"""The patience of one attempt: every wait on the network is cut into slices, and each slice asks here.
+
+Guarantees: ``check()`` is asked at least every half second while the network is silent, and at most
+ten times a second while it is not; the deadline ends connecting, the TLS handshake, headers and body
+alike, however cleverly the other side drips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.errors import ConnectError, DeadlineError, DownloadError, SilenceError, SlowError
+
+SLICE = 0.4  # seconds; with _ASK_EVERY at most 0.5 between two asks
+_ASK_EVERY = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and bytes. A field that is 0 or None, where that is allowed, sets no limit."""
+
+    connect_timeout: float = 10.0  # resolve, connect and TLS together
+    read_timeout: float = 30.0  # longest silence, and longest time for all headers together
+    low_speed: int = 1  # bytes/s below which a body is too slow; 0: never
+    low_speed_window: float = 60.0  # over which the speed is measured
+    max_bytes: int = 64 * 2**30  # largest file
+    deadline: float | None = None  # time.monotonic() at which the attempt ends
+
+
+class Watch:
+    def __init__(self, limits: Limits, check: Callable[[], None]) -> None:
+        self.limits = limits
+        self.interrupt: BaseException | None = None  # what check() raised; must leave the attempt unchanged
+        self.received = 0  # body bytes, in this attempt
+        self.first_byte: float | None = None  # time.monotonic() of the last answer's first byte
+        self._check = check
+        self._asked = 0.0
+        self._until = 0.0  # when the present phase is over
+        self._late: Callable[[], DownloadError] = lambda: SilenceError("no phase has begun")
+        self._in_body = False
+        self._samples: deque[tuple[float, int]] = deque()  # (when, received) over the low-speed window
+
+    def connecting(self, host: str) -> None:
+        limit = self.limits.connect_timeout
+        self._begin(limit, lambda: ConnectError(f"expected a connection to {host} within {limit:g} s, got none"))
+
+    def awaiting_headers(self) -> None:
+        limit = self.limits.read_timeout
+        self._begin(limit, lambda: SilenceError(f"expected all headers within {limit:g} s, did not get them"))
+
+    def reading_body(self) -> None:
+        limit = self.limits.read_timeout
+        self._begin(limit, lambda: SilenceError(f"the server was silent for {limit:g} s after {self.received} bytes"))
+        self._in_body = True
+        self._samples.clear()
+
+    def draining(self, seconds: float) -> None:
+        """For bytes that nobody needs."""
+        self._begin(seconds, lambda: SilenceError("the rest was not worth waiting for"))
+
+    def _begin(self, limit: float, late: Callable[[], DownloadError]) -> None:
+        self._in_body = False
+        self._until = time.monotonic() + limit
+        self._late = late
+        self.ask()
+
+    def before_read(self) -> None:
+        """A new wait for body bytes: silence is counted from here, not from what we did in between."""
+        if self._in_body:
+            self._until = time.monotonic() + self.limits.read_timeout
+
+    def arrived(self, count: int) -> None:
+        """Body bytes came."""
+        self.received += count
+        self.ask()
+
+    def slice(self) -> float:
+        """How long the next wait may last.
+
+        Raises:
+            DownloadError: no longer at all.
+        """
+        self.ask()
+        now = time.monotonic()
+        if now >= self._until:
+            raise self._late()
+        deadline = self.limits.deadline
+        return min(SLICE, self._until - now, SLICE if deadline is None else max(deadline - now, 0.001))
+
+    def ask(self) -> None:
+        """Call check(), but not too often; then look at the deadline and the speed."""
+        now = time.monotonic()
+        if now - self._asked < _ASK_EVERY:
+            return
+        try:
+            self._check()
+        except BaseException as interrupt:
+            self.interrupt = interrupt
+            raise
+        self._asked = now
+        deadline = self.limits.deadline
+        if deadline is not None and now >= deadline:
+            raise DeadlineError(f"the time for the job is used up, {self.received} bytes into this attempt")
+        if self._in_body and self.limits.low_speed:
+            self._measure(now)
+
+    def _measure(self, now: float) -> None:
+        window, samples = self.limits.low_speed_window, self._samples
+        samples.append((now, self.received))
+        # Keep one sample that is a window old: speed is measured over whole windows only.
+        while len(samples) > 2 and samples[1][0] <= now - window:
+            samples.popleft()
+        since, before = samples[0]
+        if now - since >= window and self.received - before < self.limits.low_speed * (now - since):
+            speed = (self.received - before) / (now - since)
+            raise SlowError(
+                f"expected {self.limits.low_speed} bytes/s over {window:g} s, got {speed:.1f}, {self.received} in all"
+            )
