@@ -11,9 +11,10 @@ RUN printf '#!/venv/bin/python\nfrom producer.cli import main\n\nmain()\n' >/ven
  && /venv/bin/python -m compileall -q /app
 
 FROM python:3.13-slim-trixie
-# The volumes take their owner from these folders. The group may write, so that a run under
+# Celery takes a group without a name for a security problem. The volumes take their owner from these folders. The group may write, so that a run under
 # another user id (DOWNLOADS_UID, for a bind mount) still shares them.
-RUN install -d -o 10001 -g 10001 -m 2775 /downloads /keys /flower
+RUN groupadd --gid 10001 downpour && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp downpour \
+ && install -d -o 10001 -g 10001 -m 2775 /downloads /keys /flower
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 ENV PATH=/venv/bin:$PATH \

@@ -1,6 +1,6 @@
-"""Flower, legible: options as in `celery flower --help`. They win over FLOWER_* variables, so what a person may set is read here.
+"""Flower, legible: options as in `celery flower --help`; of this file's global names Flower takes those and no others.
 
-Flower takes every global name of this file that is one of its options; the others it ignores.
+They win over FLOWER_* variables, so what a person may set is read here.
 """
 
 import os

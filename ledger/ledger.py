@@ -25,6 +25,7 @@ Kept true by ``tests/service/test_ledger.py`` and ``tests/service/test_sweep.py`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,15 @@ class Claim:
     record: JobRecord
     incarnation: str
     number: int  # of the claim; grows with each
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job that is done has brought."""
+
+    size: int  # bytes
+    sha256: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +237,20 @@ class Ledger:
         attempt: Attempt,
         *,
         due_in: float = 0.0,
-        fields: Mapping[str, str | int] | None = None,
+        result: Result | None = None,
     ) -> bool:
         """Let go of a job: in a final state, WAITING for ``due_in`` seconds, or QUEUED (handed back).
 
         Args:
-            fields: further fields of the record, by their letters in ``records``.
+            result: with DONE.
 
         Returns:
             False if the claim is void, and then nothing was changed.
         """
-        extra = [part for item in (fields or {}).items() for part in item]
+        extra: list[str | int] = []
+        if result:
+            extra = ["b", result.size, "z", result.size, "d", result.sha256]
+            extra += ["o", json.dumps(result.notes)] if result.notes else []
         return self._held("close", claim, STATE_LETTERS[state], encode_attempt(attempt), round(due_in * 1000), *extra)
 
     def _held(self, script: str, claim: Claim, *args: Any) -> bool:

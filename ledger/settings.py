@@ -41,6 +41,7 @@ class Settings(BaseSettings):
         5.0, description="a queued job whose message nobody has seen for this long is sent again"
     )
     max_losses: int = Field(3, ge=1, description="a job whose holder died this often is poison")
+    progress_every: Seconds = Field(0.5, description="at most this often a running job says how far it is")
     grace: Seconds = Field(
         20.0, description="after SIGTERM a running job may go on for this long, then it is handed back"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from enum import StrEnum
 
-from ledger.jobs import Attempt, JobState, Pool
+from ledger.jobs import JobState, Pool
 from producer.runs import MeasuredDeployment, MeasuredJob
 
 TOLERANCE = 0.05  # of the yardstick: this near, the total "was" the longest or the sum
@@ -32,50 +32,46 @@ def find(deployment: MeasuredDeployment) -> Finding:
 
 
 def verdict(deployments: Sequence[MeasuredDeployment]) -> str:
-    """One sentence on the pools, grouped by what was found; the serial row is the yardstick, not a pool."""
+    """One sentence: the pools grouped by what was found, then the serial row, which is a yardstick and not a pool."""
     pools = [deployment for deployment in deployments if not deployment.one_at_a_time]
-    if not pools:
-        return "Nothing was compared."
     clauses = []
     for finding in Finding:
-        found = [deployment for deployment in pools if find(deployment) is finding]
-        if not found:
-            continue
-        figures = "; ".join(_figures(deployment, finding) for deployment in found)
-        clauses.append(f"{_where(found, len(pools))} the total was {finding}: {figures}")
+        if found := [deployment for deployment in pools if find(deployment) is finding]:
+            figures = ", ".join(_figures(deployment) for deployment in found)
+            clauses.append(f"{_where(found, len(pools))} the total was {finding.value}: {figures}")
     clauses += [_serial(deployment) for deployment in deployments if deployment.one_at_a_time]
-    sentence = ". ".join(clause[0].upper() + clause[1:] for clause in clauses)
-    return sentence + "."
+    sentence = "; ".join(clauses) or "nothing was compared"
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _where(found: Sequence[MeasuredDeployment], of: int) -> str:
     names = [deployment.name for deployment in found]
     if len(names) == of > 1:
         return {2: "in both pools", 3: "in all three pools"}.get(of, f"in all {of} pools")
-    return "in " + (" and ".join(names) if len(names) < 3 else ", ".join(names))
+    return "in " + " and ".join(names)
 
 
-def _figures(deployment: MeasuredDeployment, finding: Finding) -> str:
+def _figures(deployment: MeasuredDeployment) -> str:
     numbers = deployment.totals
     if numbers.total is None:
-        lost = [f"{job.filename} {job.state}" for job in deployment.jobs if job.state is not JobState.DONE]
-        return f"{deployment.name}, {', '.join(lost)}"
+        return deployment.name + _not_done(deployment)
     text = f"{deployment.name} {numbers.total:.2f} s (longest {numbers.longest:g} s, sum {numbers.sum:g} s)"
     waited = max(job.waited for job in deployment.jobs)
-    if finding is not Finding.LONGEST and waited > numbers.longest * TOLERANCE:
-        text += f", of which {waited:.1f} s in the queue"
+    if find(deployment) is not Finding.LONGEST and waited > numbers.longest * TOLERANCE:
+        text += f" with {waited:.1f} s in the queue"
     return text
 
 
+def _not_done(deployment: MeasuredDeployment) -> str:
+    lost = [f"{job.filename} {job.state}" for job in deployment.jobs if job.state is not JobState.DONE]
+    return f" ({', '.join(lost)})"
+
+
 def _serial(deployment: MeasuredDeployment) -> str:
-    numbers = deployment.totals
+    numbers, found = deployment.totals, find(deployment)
     if numbers.total is None:
-        return "one at a time, the jobs were not all done"
-    finding = find(deployment)
-    ran = ", as it must be" if finding is Finding.SUM else ", which is not the sum that was expected"
-    if finding is Finding.SUM:
-        return f"one at a time they took {numbers.total:.2f} s, the sum"
-    return f"one at a time they took {numbers.total:.2f} s (sum {numbers.sum:g} s){ran}"
+        return f"one at a time it is {found.value}{_not_done(deployment)}"
+    return f"one at a time it was {found.value}: {numbers.total:.2f} s (sum {numbers.sum:g} s)"
 
 
 # -- the books
@@ -97,8 +93,8 @@ def _faults(job: MeasuredJob, pool: Pool) -> list[str]:
         found.append(f"is {job.state}")
     if len(job.attempts) != 1:
         found.append(f"ran {len(job.attempts)} times")
-    wrong = {who.worker for who in (attempt.executor for attempt in job.attempts) if who and _pool_of(who.worker) != pool}
-    found += [f"ran on {worker}" for worker in sorted(wrong)]
+    workers = {attempt.executor.worker for attempt in job.attempts if attempt.executor}
+    found += [f"ran on {worker}" for worker in sorted(workers) if _pool_of(worker) != pool]
     if job.state is JobState.DONE and job.expected_sha256 and job.sha256 != job.expected_sha256:
         found.append("has another sha256 than the origin's")
     return found
@@ -122,18 +118,16 @@ def books(deployments: Sequence[MeasuredDeployment]) -> str:
 def executors(deployment: MeasuredDeployment) -> str:
     """``2 processes``, ``2 threads of 1 process``, ``2 greenlets of 1 thread``: counted, not assumed."""
     ran = [attempt.executor for job in deployment.jobs for attempt in job.attempts if attempt.executor]
-    pids = {who.pid for who in ran}
-    tids = {(who.pid, who.thread) for who in ran}
+    processes = {who.pid for who in ran}
+    threads = {(who.pid, who.thread) for who in ran}
     greenlets = {(who.pid, who.thread, who.greenlet) for who in ran if who.greenlet is not None}
     if greenlets:
-        return f"{_count(greenlets, 'greenlet')} of {_count(tids, 'thread')}"
-    return f"{_count(tids, 'thread')} of {_count(pids, 'process')}" if len(tids) > len(pids) else _count(pids, "process")
+        return f"{_count(greenlets, 'greenlet')} of {_count(threads, 'thread')}"
+    if deployment.pool is Pool.THREADS or len(threads) > len(processes):
+        return f"{_count(threads, 'thread')} of {_count(processes, 'process')}"
+    return _count(processes, "process")
 
 
-def _count(things: set[object] | set[int] | set[tuple[int, int]] | set[tuple[int, int, int | None]], word: str) -> str:
+def _count(things: Sized, word: str) -> str:
     plural = word + ("es" if word.endswith("s") else "s")
     return f"{len(things)} {word if len(things) == 1 else plural}"
-
-
-def last_failure(job: MeasuredJob) -> Attempt | None:
-    return next((attempt for attempt in reversed(job.attempts) if attempt.kind), None)

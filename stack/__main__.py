@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -61,20 +63,35 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @click.option("--downloads", type=Folder, default=ROOT / "downloads", help="Receives the files.", show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="DOWNPOUR_X=Y", help="A setting; see ledger/settings.py.")
 @_ports_and_pools
-def up(downloads: Path, **options: Any) -> None:
+def up(downloads: Path, settings: tuple[str, ...], **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C."""
     asked = {name: port for name in PORTS if (port := options[f"{name}_port"]) is not None}
     pools = {pool: int(options[pool]) for pool in Pool}
     with _told_to_stop():
         handout.claim()
         with Stack(
-            pools, flower=True, downloads=downloads, prefer=PORTS, insist=asked, remove=[handout.HANDOUT], say=_say
+            pools,
+            flower=True,
+            downloads=downloads,
+            settings=dict(_setting(words) for words in settings),
+            prefer=PORTS,
+            insist=asked,
+            remove=[handout.HANDOUT],
+            say=_say,
         ) as stack:
             variables = stack.plan.downpour("producer")
             handout.fill(variables)
             click.echo(_how_to_use(stack, variables))
             _show_logs(stack)
+
+
+def _setting(words: str) -> tuple[str, str]:
+    name, equals, value = words.partition("=")
+    if not equals or not name.startswith("DOWNPOUR_"):
+        raise click.BadParameter(f"expected DOWNPOUR_NAME=VALUE, got {words!r}", param_hint="--set")
+    return name, value
 
 
 def _how_to_use(stack: Stack, variables: dict[str, str]) -> str:
@@ -119,17 +136,21 @@ def _show_logs(stack: Stack) -> None:
 @contextmanager
 def _told_to_stop() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP end us the orderly way, a second one without the grace; errors become a message."""
-    told = 0.0
+    told = -math.inf
 
     def end(number: int, _frame: FrameType | None) -> None:
         nonlocal told
         before, told = told, time.monotonic()
         if told - before > SAME:
-            click.echo(f"\n{signal.Signals(number).name}: stopping")
+            # Not echo: the signal may have come in the middle of one.
+            with suppress(OSError):
+                os.write(2, f"\n{signal.Signals(number).name}: stopping\n".encode())
             raise SystemExit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # unless somebody said nohup
+        signal.signal(signal.SIGHUP, end)
     try:
         yield
     except StackError as error:

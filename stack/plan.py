@@ -73,8 +73,9 @@ class Plan:
             "DOWNPOUR_REDIS_URL": self.redis_url(role),
             "DOWNPOUR_REDIS_PASSWORD_FILE": str(self.private / "keys" / role / "password"),
             "DOWNPOUR_DOWNLOADS": str(self.downloads),
+            "DOWNPOUR_ORIGIN_URL": self.origin_url,
             "DOWNPOUR_ALLOW_NETWORKS": "127.0.0.0/8",
-            "DOWNPOUR_ALLOW_PORTS": f"80,443,8000,8080,8443,{self.origin_port}",
+            "DOWNPOUR_ALLOW_PORTS": ",".join(map(str, sorted({80, 443, 8000, 8080, 8443, self.origin_port}))),
             "DOWNPOUR_GRACE": "2",
             **self.settings,
         }

@@ -19,7 +19,7 @@ def valkey_of_module() -> Iterator[ValkeyProcess]:
 
 @pytest.fixture
 def valkey(valkey_of_module: ValkeyProcess) -> ValkeyProcess:
-    """An empty server. It is shared by the tests of a module; who kills or reconfigures one starts a ``ValkeyProcess``."""
+    """An empty server, shared by the tests of a module; who kills or reconfigures one starts a ``ValkeyProcess``."""
     valkey_of_module.flush()
     return valkey_of_module
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, urljoin, urlsplit
 
+from ledger.settings import Settings
 from worker.errors import BadUrlError, RefusedError
 
 Address = IPv4Address | IPv6Address
@@ -161,16 +161,15 @@ class Policy:
     ports: frozenset[int] = field(default_factory=lambda: frozenset({80, 443, 8000, 8080, 8443}))  # empty: every port
 
     @classmethod
-    def of(cls, hosts: Iterable[str], networks: Iterable[str], ports: Iterable[int]) -> Policy:
-        """From texts, as Settings has them.
-
+    def from_settings(cls, settings: Settings) -> Policy:
+        """
         Raises:
             ValueError: a network is none.
         """
         return cls(
-            frozenset(host.lower().rstrip(".") for host in hosts),
-            tuple(ip_network(text, strict=False) for text in networks),
-            frozenset(ports),
+            frozenset(host.lower().rstrip(".") for host in settings.allow_hosts),
+            tuple(ip_network(text, strict=False) for text in sorted(settings.allow_networks)),
+            settings.allow_ports,
         )
 
     def admit(self, target: Target) -> None:

@@ -1,4 +1,6 @@
-"""The Celery app of every worker: ``celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 -E``.
+"""The Celery app of every worker.
+
+    celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 -E
 
 The pool is on the command line and nowhere else. Each setting stands with its why.
 """

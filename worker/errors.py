@@ -4,9 +4,9 @@
 
     Ended
     ├── Interrupted            no failure: nobody wants the file from this attempt any more
-    │   ├── Cancelled          by request
-    │   ├── HandedBack         the worker drains; somebody else goes on
-    │   └── LeaseLost          the job belongs to another holder now
+    │   ├── CancelledError     by request
+    │   ├── HandedBackError    the worker drains; somebody else goes on
+    │   └── LeaseLostError     the job belongs to another holder now
     └── DownloadError          has a FailureKind
         ├── TransientError     worth another attempt
         │   ├── DnsError ConnectError SilenceError SlowError ResetError TruncatedError
@@ -46,15 +46,15 @@ class Interrupted(Ended):
     """Raised by ``check()``; passes through a download unchanged."""
 
 
-class Cancelled(Interrupted):
+class CancelledError(Interrupted):
     keeps_partial = False
 
 
-class HandedBack(Interrupted):
+class HandedBackError(Interrupted):
     pass
 
 
-class LeaseLost(Interrupted):
+class LeaseLostError(Interrupted):
     pass
 
 
@@ -216,7 +216,7 @@ _LEAF_OF: list[tuple[tuple[type[Exception], ...], type[DownloadError]]] = [
 ]
 
 
-def translate(error: Exception) -> DownloadError:
+def translate(error: Exception, prefix: str = "") -> DownloadError:
     """The leaf for an exception of urllib3, http.client, ssl, socket or the file system.
 
     A refused *connection* with a disk's error number (a firewall answers EACCES) is the connecting
@@ -226,8 +226,8 @@ def translate(error: Exception) -> DownloadError:
         return error
     inner = error.__cause__
     if isinstance(error, urllib3.exceptions.HTTPError) and isinstance(inner, Exception):
-        return translate(inner)  # urllib3 says what it was doing, its cause says what happened
-    return _leaf(error)(str(error) or type(error).__name__)
+        return translate(inner, prefix)  # urllib3 says what it was doing, its cause says what happened
+    return _leaf(error)(f"{prefix}{str(error) or type(error).__name__}")
 
 
 def _leaf(error: Exception) -> type[DownloadError]:

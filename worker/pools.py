@@ -1,6 +1,7 @@
 """The one room that knows which pool runs this process, and how the three differ.
 
-Job code asks here who executes it and how to start a thread that no busy hub can starve; it never asks which pool it is in.
+Job code asks here who executes it and how to start a thread that no busy hub can starve;
+it never asks which pool it is in.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def check_deployment(pool: Pool, queues: set[str]) -> None:
         )
     if pool is Pool.GEVENT and not _patched():
         raise DeploymentError(
-            "-P gevent: expected monkey-patched sockets; got blocking ones. Spell it -P gevent, with a blank, on the command line"
+            "-P gevent: expected monkey-patched sockets; got blocking ones. "
+            "Spell it -P gevent, with a blank, on the command line"
         )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from worker.errors import ConnectError, DeadlineError, DownloadError, SilenceError, SlowError
+from ledger.settings import Settings
+from worker.errors import ConnectError, DeadlineError, DnsError, DownloadError, SilenceError, SlowError, translate
 
 SLICE = 0.4  # seconds; with _ASK_EVERY at most 0.5 between two asks
 _ASK_EVERY = 0.1  # seconds
@@ -22,12 +24,23 @@ _ASK_EVERY = 0.1  # seconds
 class Limits:
     """Seconds and bytes. A field that is 0 or None, where that is allowed, sets no limit."""
 
-    connect_timeout: float = 10.0  # resolve, connect and TLS together
+    connect_timeout: float = 10.0  # to resolve; then to connect, TLS included
     read_timeout: float = 30.0  # longest silence, and longest time for all headers together
     low_speed: int = 1  # bytes/s below which a body is too slow; 0: never
     low_speed_window: float = 60.0  # over which the speed is measured
     max_bytes: int = 64 * 2**30  # largest file
     deadline: float | None = None  # time.monotonic() at which the attempt ends
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, deadline: float | None = None) -> Limits:
+        return cls(
+            settings.connect_timeout,
+            settings.read_timeout,
+            settings.low_speed,
+            settings.low_speed_window,
+            settings.max_bytes,
+            deadline,
+        )
 
 
 class Watch:
@@ -42,6 +55,10 @@ class Watch:
         self._late: Callable[[], DownloadError] = lambda: SilenceError("no phase has begun")
         self._in_body = False
         self._samples: deque[tuple[float, int]] = deque()  # (when, received) over the low-speed window
+
+    def resolving(self, host: str) -> None:
+        limit = self.limits.connect_timeout
+        self._begin(limit, lambda: DnsError(f"expected an address of {host} within {limit:g} s, got none"))
 
     def connecting(self, host: str) -> None:
         limit = self.limits.connect_timeout
@@ -66,6 +83,11 @@ class Watch:
         self._until = time.monotonic() + limit
         self._late = late
         self.ask()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds of the present phase."""
+        return max(0.0, self._until - time.monotonic())
 
     def before_read(self) -> None:
         """A new wait for body bytes: silence is counted from here, not from what we did in between."""
@@ -95,17 +117,21 @@ class Watch:
         now = time.monotonic()
         if now - self._asked < _ASK_EVERY:
             return
-        try:
-            self._check()
-        except BaseException as interrupt:
-            self.interrupt = interrupt
-            raise
+        self.call(self._check)
         self._asked = now
         deadline = self.limits.deadline
         if deadline is not None and now >= deadline:
             raise DeadlineError(f"the time for the job is used up, {self.received} bytes into this attempt")
         if self._in_body and self.limits.low_speed:
             self._measure(now)
+
+    def call(self, theirs: Callable[[], None]) -> None:
+        """Call the caller's code: what it raises is no failure of the download."""
+        try:
+            theirs()
+        except BaseException as interrupt:
+            self.interrupt = interrupt
+            raise
 
     def _measure(self, now: float) -> None:
         window, samples = self.limits.low_speed_window, self._samples
@@ -119,3 +145,16 @@ class Watch:
             raise SlowError(
                 f"expected {self.limits.low_speed} bytes/s over {window:g} s, got {speed:.1f}, {self.received} in all"
             )
+
+
+@contextmanager
+def translated(watch: Watch, prefix: str = "") -> Iterator[None]:
+    """Foreign exceptions leave as DownloadErrors, and what check() raised leaves as it was, however it was wrapped."""
+    try:
+        yield
+    except Exception as error:
+        if watch.interrupt is not None and error is not watch.interrupt:
+            raise watch.interrupt from None
+        if watch.interrupt is not None or isinstance(error, DownloadError):
+            raise
+        raise translate(error, prefix) from error

@@ -14,19 +14,256 @@ The same code serves processes, threads and gevent's patched sockets.
 from __future__ import annotations
 
 import errno
-import http.client
-import io
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Buffer, Callable
-from typing import Any
+from typing import Any, cast
 
 import urllib3.connection
 from urllib3.util import wait_for_read, wait_for_write
 
-from worker.addresses import Address, Policy, Target
-from worker.errors import ConnectError, DnsError, DownloadError, ProtocolError, RefusedError, TruncatedError
-from worker.watch import Watch
+from worker.addresses import Policy, Target
+from worker.answers import StrictResponse
+from worker.errors import ConnectError, DnsError, RefusedError, ResetError
+from worker.watch import Watch, translated
+
+Found = tuple[socket.AddressFamily, Any]  # family and socket address, as getaddrinfo gives them
+
+_SEND_TIMEOUT = 5.0  # seconds; a request is smaller than any socket's buffer
+_IDLE = 64  # kept connections of a process
+
+
+def resolve(host: str, port: int, watch: Watch) -> list[Found]:
+    """Every address of a host. The look-up itself cannot be interrupted, so it gets a thread to be left behind in.
+
+    Raises:
+        DnsError: there is none, or no answer in time.
+    """
+    outcome: list[list[Found] | OSError | UnicodeError] = []
+    done = threading.Event()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            outcome.append(list(dict.fromkeys((family, address) for family, _, _, _, address in found)))
+        except (OSError, UnicodeError) as error:
+            outcome.append(error)
+        finally:
+            done.set()
+
+    watch.resolving(host)
+    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    while not done.wait(watch.slice()):
+        pass
+    if isinstance(outcome[0], list):
+        return outcome[0]
+    raise DnsError(f"expected an address of {host}, got: {outcome[0]}") from outcome[0]
+
+
+def connect(host: str, port: int, policy: Policy, watch: Watch) -> socket.socket:
+    """A connection to a judged address; each address gets its share of the time.
+
+    Raises:
+        RefusedError: the policy denies one of the addresses.
+        ConnectError: none of them answered.
+    """
+    found = resolve(host, port, watch)
+    for _, address in found:
+        policy.judge(host, str(address[0]))
+    watch.connecting(host)
+    reasons: list[str] = []
+    for left, (family, address) in zip(range(len(found), 0, -1), found, strict=True):
+        try:
+            return _connect_one(family, address, watch, time.monotonic() + watch.remaining / left)
+        except OSError as error:
+            reasons.append(f"{address[0]}: {error.strerror or error}")
+    raise ConnectError(f"expected a connection to {host}:{port}, got {'; '.join(reasons)}")
+
+
+def _connect_one(family: socket.AddressFamily, address: Any, watch: Watch, give_up: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
+        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            while not wait_for_write(sock, min(watch.slice(), max(0.0, give_up - time.monotonic()))):
+                if time.monotonic() >= give_up:
+                    raise TimeoutError(errno.ETIMEDOUT, "no answer in its share of the time")
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        peer = sock.getpeername()[0]
+        if peer != address[0]:
+            raise RefusedError(f"expected a connection to {address[0]}, got one to {peer}")
+        sock.settimeout(_SEND_TIMEOUT)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Plain(urllib3.connection.HTTPConnection):
+    """A connection whose waits belong to the request that uses it now."""
+
+    policy: Policy
+    watch: Watch  # of the request that uses it now
+    origin: tuple[str, str, int]
+
+    def _new_conn(self) -> socket.socket:
+        return connect(self._dns_host, self.port, self.policy, self.watch)
+
+    def response_class(  # type: ignore[override]  # called like the class that it replaces
+        self, sock: socket.socket, method: str | None = None
+    ) -> StrictResponse:
+        """What http.client calls to read an answer."""
+        return StrictResponse(sock, self.watch, method)
+
+
+class Tls(Plain, urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        context = cast(ssl.SSLContext, self.ssl_context)
+        sock = self._new_conn()
+        sock.setblocking(False)
+        try:
+            self.sock = tls = context.wrap_socket(
+                sock, server_hostname=self.host, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
+        except BaseException:
+            sock.close()
+            raise
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                wait_for_read(tls, self.watch.slice())
+            except ssl.SSLWantWriteError:
+                wait_for_write(tls, self.watch.slice())
+        tls.settimeout(_SEND_TIMEOUT)
+        self.is_verified = True
+
+
+class Answer:
+    """An answer whose headers have arrived."""
+
+    def __init__(self, target: Target, connection: Plain, response: urllib3.HTTPResponse) -> None:
+        self.target = target
+        self.status = response.status
+        self.headers = response.headers
+        self.connection = connection
+        self._response = response
+        self._strict = cast(StrictResponse, response._original_response)  # what response_class made
+
+    @property
+    def length(self) -> int | None:
+        """Announced length of this body."""
+        return None if self._strict.chunked else self._strict.announced
+
+    @property
+    def framed(self) -> bool:
+        """Whether the end of the body can be told from a cut."""
+        return self._strict.chunked or self._strict.announced is not None
+
+    @property
+    def ragged(self) -> bool:
+        """Whether TLS ended without a goodbye."""
+        return self._strict.ragged
+
+    @property
+    def finished(self) -> bool:
+        return self._response.closed
+
+    def read(self, size: int) -> bytes:
+        """What has arrived, at most size bytes; empty at the end.
+
+        Raises:
+            DownloadError: the body broke.
+        """
+        with translated(self.connection.watch):
+            return self._response.read1(size, decode_content=False)
+
+    def close(self) -> None:
+        self._response.close()
+        self.connection.close()
+
+
+class Wire:
+    """Sends GETs; keeps connections that can be used again. One per process, made after the fork."""
+
+    def __init__(self, policy: Policy, context: ssl.SSLContext) -> None:
+        self._policy = policy
+        self._context = context
+        self._idle: list[Plain] = []  # oldest first
+        self._lock = threading.Lock()
+
+    def get(self, target: Target, headers: dict[str, str], watch: Watch) -> Answer:
+        """Send one request; redirects are the caller's.
+
+        Raises:
+            DownloadError: there is no answer, or none that can be trusted.
+        """
+        self._policy.admit(target)
+        connection = self._take(target)
+        if connection is not None:
+            try:
+                return self._ask(connection, target, headers, watch)
+            except ResetError:
+                # The server may close an idle connection just when it is used again: not a failure.
+                if watch.first_byte is not None:
+                    raise
+        return self._ask(self._new(target), target, headers, watch)
+
+    def keep(self, answer: Answer) -> None:
+        """The caller is done with an answer: its connection is kept if nothing is left in it."""
+        connection = answer.connection
+        if not answer.finished or connection.sock is None:
+            answer.close()
+            return
+        with self._lock:
+            self._idle.append(connection)
+            surplus = self._idle.pop(0) if len(self._idle) > _IDLE else None
+        if surplus is not None:
+            surplus.close()
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _take(self, target: Target) -> Plain | None:
+        with self._lock:
+            at = next((i for i in reversed(range(len(self._idle))) if self._idle[i].origin == target.origin), None)
+            connection = None if at is None else self._idle.pop(at)
+        if connection is not None and not connection.is_connected:
+            connection.close()
+            return None
+        return connection
+
+    def _new(self, target: Target) -> Plain:
+        connection: Plain
+        if target.scheme == "https":
+            connection = Tls(target.host, target.port, timeout=_SEND_TIMEOUT, ssl_context=self._context)
+        else:
+            connection = Plain(target.host, target.port, timeout=_SEND_TIMEOUT)
+        connection.policy = self._policy
+        connection.origin = target.origin
+        return connection
+
+    @staticmethod
+    def _ask(connection: Plain, target: Target, headers: dict[str, str], watch: Watch) -> Answer:
+        connection.watch = watch
+        watch.first_byte = None
+        try:
+            with translated(watch, f"{target.host}: "):
+                if connection.is_closed:
+                    connection.connect()
+                watch.awaiting_headers()
+                connection.request("GET", target.path, headers=headers, preload_content=False, decode_content=False)
+                return Answer(target, connection, connection.getresponse())
+        except BaseException:
+            connection.close()
+            raise

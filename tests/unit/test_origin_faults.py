@@ -119,7 +119,7 @@ def test_a_drip_takes_half_a_second_per_byte_unless_told(origin: OriginProcess, 
         while received < ordinary + 3:
             received += len(client.recv(1))
         assert time.monotonic() - started >= 0.9
-    record = origin.wait_for_request(lambda r: r["path"] == f"/faults/{fault}")
+    record = origin.wait_for_request(lambda r: (r["method"], r["path"]) == ("GET", f"/faults/{fault}"))
     assert record["aborted"] is True
 
 

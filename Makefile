@@ -1,0 +1,49 @@
+# Without Docker, without root: Python 3.11 to 3.14 and make. `make` lists the targets.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first Python that fits; override with `make PYTHON=/path/to/python demo`.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
+LOCAL := $(VENV)/local.stamp
+DEV := $(VENV)/dev.stamp
+NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as python3 or python3.11 to python3.14. \
+	Install one or say where it is: make PYTHON=/path/to/python demo))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up producer test lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+# The recipes below are single commands, so that make starts them without a shell in between and a
+# signal reaches them. python -m stack cleans up after itself, however it ends.
+demo: $(LOCAL) ## start everything, compare the three pools, stop everything; ARGS="--keep DIR" keeps the files
+	@$(BIN)/python -m stack demo $(ARGS)
+
+up: $(LOCAL) ## start everything and keep it running until Ctrl-C; ARGS="--help" lists ports and pool sizes
+	@$(BIN)/python -m stack up $(ARGS)
+
+producer: $(LOCAL) ## beside `make up`: run the producer, e.g. make producer ARGS="submit --pool threads URL"
+	@test -f run/stack.env || { echo 'producer: no stack is up; start one with `make up` in another shell' >&2; exit 1; }
+	@. run/stack.env && exec $(BIN)/python -m producer $(ARGS)
+
+test: $(DEV) ## unit and service tests; ARGS="-k name" selects
+	@$(BIN)/python -m pytest tests/unit tests/service $(ARGS)
+
+lint: $(DEV) ## ruff, mypy, the import contracts, hadolint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+clean: ## remove .venv, caches and build output; downloads stay
+	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(LOCAL): requirements/local.txt
+	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@
+
+$(DEV): requirements/dev.txt
+	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@

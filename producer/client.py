@@ -1,0 +1,169 @@
+"""Submitting and cancelling: the ledger first, then the messages.
+
+A submission may be cut off anywhere and simply repeated: jobs are named by their place in the manifest, the ledger
+keeps those that it knows, and a message is sent for the others. A job whose record was written and whose message was
+not is seen by the sweep. A batch is sealed at the end, so an unsealed one was cut off.
+Kept true by ``tests/service/test_producer_submit.py``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import cycle, islice
+
+from ledger.connection import connect
+from ledger.jobs import Job, Pool, Ref
+from ledger.ledger import Batch, ConflictError, Ledger, Message
+from ledger.messages import Envelope, Publisher, label
+from ledger.settings import Settings
+from producer.errors import (
+    ManifestError,
+    OtherManifestError,
+    RedisUnusableError,
+    UnknownBatchError,
+    bounded,
+    redis_errors,
+)
+
+_AT_ONCE = 500  # jobs per call of the ledger: a few milliseconds of Redis' time
+
+
+def new_batch_name() -> str:
+    """By time, so that a list of batches reads well; random, so that two producers do not meet."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+class Client:
+    """The producer's hold on Redis. Building one makes sure that Redis answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect.
+
+        Raises:
+            RedisUnusableError: no answer within ``redis_timeout``, name resolution included.
+        """
+        self.settings = settings
+        self.ledger = Ledger(connect(settings, connections=4), settings.key_prefix)
+        with redis_errors(settings):
+            bounded(self.ledger.redis.ping, settings.redis_timeout)
+
+    @cached_property
+    def _publisher(self) -> Publisher:
+        return Publisher(self.settings)
+
+    def batch(self, name: str) -> Batch:
+        """The batch's counters.
+
+        Raises:
+            UnknownBatchError: there is none of this name.
+        """
+        batch = self.find(name)
+        if batch is None:
+            raise UnknownBatchError(name)
+        return batch
+
+    def find(self, name: str) -> Batch | None:
+        with redis_errors(self.settings):
+            return self.ledger.batch(name)
+
+    def newest(self, most: int) -> list[Batch]:
+        """The newest batches, newest first."""
+        with redis_errors(self.settings):
+            found = (self.ledger.batch(name) for name in self.ledger.batches(most))
+            return [batch for batch in found if batch]
+
+    def submit(self, name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int = 1) -> Iterator[int]:
+        """Record and send the jobs, a group at a time, and seal the batch.
+
+        Args:
+            pools: taken in turn, message by message.
+            per_message: consecutive jobs that one message carries.
+
+        Yields:
+            How many of the manifest's jobs are recorded so far.
+
+        Raises:
+            ManifestError: there is no job; nothing was submitted.
+            OtherManifestError: the batch has other jobs than these.
+            RedisUnusableError: Redis went away or is full; the message says what was accepted.
+        """
+        recorded = 0
+        try:
+            with redis_errors(self.settings):
+                known = self.ledger.batch(name)
+                room = known.total if known else None
+                for group in _grouped(_messages(name, jobs, pools, per_message)):
+                    end = group[-1].ref.last + 1
+                    if room is not None and end > room:
+                        raise OtherManifestError(f"batch {name!r} is complete with {room} jobs, the manifest has more")
+                    self._record_and_send(group)
+                    recorded = end
+                    yield recorded
+                self._seal(name, recorded)
+        except RedisUnusableError as error:
+            raise RedisUnusableError(
+                f"{error}\n{recorded} jobs of batch {name!r} are accepted and will be downloaded; the rest may not be. "
+                f"Run the same command with --name {name} again: it goes on where this one stopped"
+            ) from error
+        except ConflictError as error:
+            raise OtherManifestError(f"{error}, or the manifest that it was made from") from error
+
+    def _record_and_send(self, group: Sequence[Message]) -> None:
+        unsent = self.ledger.submit(group)
+        envelopes = [
+            Envelope(str(message.ref), message.pool, label(message.jobs[0], len(message.jobs) - 1))
+            for message, send in zip(group, unsent, strict=True)
+            if send
+        ]
+        if envelopes:
+            bounded(lambda: self._publisher.send(envelopes), self.settings.redis_timeout)
+
+    def _seal(self, name: str, total: int) -> None:
+        if not total:
+            raise ManifestError("expected at least one URL, got none; nothing was submitted")
+        known = self.batch(name).known
+        if known != total:
+            raise OtherManifestError(f"batch {name!r} has {known} jobs, the manifest only {total}; choose another name")
+        self.ledger.seal(name, total)
+
+    def cancel(self, batch: Batch, refs: Sequence[Ref]) -> tuple[int, int]:
+        """Cancel these runs of jobs.
+
+        Returns:
+            How many were cancelled at once, and how many are running and were asked to stop.
+        """
+        cancelled = asked = 0
+        with redis_errors(self.settings):
+            for ref in refs:
+                for first in range(ref.first, ref.last + 1, _AT_ONCE):
+                    piece = Ref(batch.name, first, min(first + _AT_ONCE - 1, ref.last))
+                    now, later = self.ledger.cancel(piece)
+                    cancelled, asked = cancelled + now, asked + later
+        return cancelled, asked
+
+
+def _messages(name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int) -> Iterator[Message]:
+    left, first = iter(jobs), 0
+    for pool in cycle(pools):
+        carried = tuple(islice(left, per_message))
+        if not carried:
+            return
+        yield Message(Ref(name, first, first + len(carried) - 1), pool, carried)
+        first += len(carried)
+
+
+def _grouped(messages: Iterator[Message]) -> Iterator[list[Message]]:
+    """Messages with about as many jobs as one call of the ledger takes."""
+    group: list[Message] = []
+    jobs = 0
+    for message in messages:
+        group.append(message)
+        jobs += len(message.jobs)
+        if jobs >= _AT_ONCE:
+            yield group
+            group, jobs = [], 0
+    if group:
+        yield group

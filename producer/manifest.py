@@ -1,0 +1,229 @@
+"""Manifests: what to download, one job per line, read line by line in bounded memory.
+
+======  ==============================================================================================
+format  a line is
+======  ==============================================================================================
+txt     a URL; lines that begin with ``#`` are comments
+csv     a row below a header with ``url`` and optionally ``filename``, ``sha256``, ``size``; without a
+        header, a URL. A row is one line: no field contains a line break
+jsonl   a JSON object with these keys
+======  ==============================================================================================
+
+Blank lines are skipped. A bad line does not spoil the others: it comes out as a ``BadLine``, in its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ledger.jobs import Job
+from producer.errors import ManifestError
+from producer.names import Names, check_filename, name_of_url
+from producer.urls import check_url, shown
+
+FIELDS = ("url", "filename", "sha256", "size")
+_MAX_LINE = 64 * 1024  # bytes
+_MAX_SIZE = 2**63 - 1
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_SUFFIXES = {".txt": "txt", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+class Format(StrEnum):
+    TXT = "txt"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    number: int
+    problem: str  # what was expected, and what we got
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    text: str | None  # None: bad
+    problem: str = ""
+
+
+def format_of(path: Path) -> Format | None:
+    """What the file's suffix says; None if it says nothing, and then the first line decides."""
+    name = _SUFFIXES.get(path.suffix.lower())
+    return Format(name) if name else None
+
+
+def read(stream: BinaryIO, format_: Format | None = None) -> Iterator[Job | BadLine]:
+    """The manifest's jobs and bad lines, in order. Names are unique among the jobs.
+
+    Raises:
+        ManifestError: a CSV header that we do not understand.
+    """
+    return _named(_parsed(_lines(stream), format_))
+
+
+def read_urls(urls: Iterable[str]) -> Iterator[Job | BadLine]:
+    """The same for URLs from the command line; their numbers count from 1."""
+    return _named((number, {"url": url}) for number, url in enumerate(urls, 1))
+
+
+def _lines(stream: BinaryIO) -> Iterator[_Line]:
+    """The lines that are not blank; one that is too long costs no more memory than one that is not."""
+    number = 0
+    while raw := stream.readline(_MAX_LINE):
+        number += 1
+        whole = raw.endswith(b"\n") or len(raw) < _MAX_LINE
+        while not whole and (rest := stream.readline(_MAX_LINE)):
+            whole = rest.endswith(b"\n")
+            raw = b""
+        if not raw:
+            yield _Line(number, None, f"expected at most {_MAX_LINE} bytes, got a longer line")
+            continue
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            yield _Line(number, None, f"expected UTF-8, got {raw[error.start : error.start + 8]!r}")
+            continue
+        if text:
+            yield _Line(number, text)
+
+
+def _parsed(lines: Iterator[_Line], format_: Format | None) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    """Per line its fields, or what is wrong with it."""
+    first = next(lines, None)
+    if first is None:
+        return
+    parse = _parser(format_ or _sniffed(first.text or ""), first)
+    for line in chain([first], lines):
+        if line.text is None:
+            yield line.number, line.problem
+            continue
+        try:
+            fields = parse(line.text)
+        except ValueError as error:
+            yield line.number, str(error)
+            continue
+        if fields is not None:
+            yield line.number, fields
+
+
+def _sniffed(text: str) -> Format:
+    if text.startswith("{"):
+        return Format.JSONL
+    return Format.CSV if _header(text) else Format.TXT
+
+
+class _Csv:
+    def __init__(self, first: _Line) -> None:
+        header = _header(first.text or "")
+        if set(header) - set(FIELDS) or len(set(header)) < len(header):
+            raise ManifestError(
+                f"line {first.number}: expected each of the columns {', '.join(FIELDS)} once at most, "
+                f"got {', '.join(map(shown, header))}; nothing was submitted"
+            )
+        self._columns = header or ["url"]
+        self._skip = bool(header)
+
+    def __call__(self, text: str) -> Mapping[str, Any] | None:
+        if self._skip:
+            self._skip = False
+            return None
+        cells = _cells(text)
+        if len(cells) != len(self._columns):
+            raise ValueError(f"expected {len(self._columns)} columns ({', '.join(self._columns)}), got {len(cells)}")
+        return {name: cell or None for name, cell in zip(self._columns, cells, strict=True)}
+
+
+def _parser(format_: Format, first: _Line) -> Callable[[str], Mapping[str, Any] | None]:
+    if format_ is Format.CSV:
+        return _Csv(first)
+    return _jsonl if format_ is Format.JSONL else _txt
+
+
+def _txt(text: str) -> Mapping[str, Any] | None:
+    return None if text.startswith("#") else {"url": text}
+
+
+def _jsonl(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected a JSON object, got {shown(text)}: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {shown(text)}")
+    return value
+
+
+def _cells(text: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([text], strict=True))]
+    except csv.Error as error:
+        raise ValueError(f"expected a CSV row, got {shown(text)}: {error}") from error
+
+
+def _header(text: str) -> list[str]:
+    """The columns in lower case; empty if this is no header."""
+    try:
+        cells = [cell.lower() for cell in _cells(text)]
+    except ValueError:
+        return []
+    return cells if "url" in cells else []
+
+
+def _named(rows: Iterable[tuple[int, Mapping[str, Any] | str]]) -> Iterator[Job | BadLine]:
+    names = Names()
+    for number, fields in rows:
+        if isinstance(fields, str):
+            yield BadLine(number, fields)
+            continue
+        try:
+            yield _job(fields, names)
+        except ValueError as error:
+            yield BadLine(number, str(error))
+
+
+def _job(fields: Mapping[str, Any], names: Names) -> Job:
+    """The name comes last: a bad line takes none away.
+
+    Raises:
+        ValueError: what was expected, and what we got.
+    """
+    unknown = [key for key in fields if key not in FIELDS]
+    if unknown:
+        raise ValueError(f"expected the keys {', '.join(FIELDS)}, got {', '.join(map(shown, unknown))}")
+    url, filename, sha256 = (_text(fields, key) for key in FIELDS[:3])
+    if url is None:
+        raise ValueError("expected a url, got none")
+    check_url(url)
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise ValueError(f"expected sha256 to be 64 hexadecimal digits, got {shown(sha256)}")
+    size = _size(fields.get("size"))
+    wanted = name_of_url(url) if filename is None else check_filename(filename)
+    return Job(url, names.give(wanted), sha256.lower() if sha256 else None, size)
+
+
+def _text(fields: Mapping[str, Any], key: str) -> str | None:
+    value = fields.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected {key} to be a text, got {shown(json.dumps(value))}")
+    return value
+
+
+def _size(value: Any) -> int | None:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIZE):
+        return value
+    raise ValueError(f"expected size to be a whole number of bytes, 0 or more; got {shown(str(value))}")

@@ -1,0 +1,140 @@
+"""A stack with a real Valkey and a real origin: it starts, it stops, and afterwards it was never there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ledger.connection import connect
+from ledger.settings import Settings
+from stack import plan as plan_module
+from stack import probes
+from stack.errors import StackError
+from stack.guardian import members
+from stack.run import Stack
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def eventually(condition: Callable[[], object], timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.05)
+
+
+def assert_gone(private: Path) -> None:
+    assert members(str(private)) == []
+    assert not private.exists()
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack({}) as stack:
+        yield stack
+
+
+def test_a_stack_starts_and_leaves_nothing() -> None:
+    lines: list[str] = []
+    with Stack({}, sweep=False, say=lines.append) as stack:
+        private = stack.plan.private
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert {process.pid for process in members(str(private))} == {one.pid for one in stack.processes.values()}
+        assert [line.split()[:2] for line in lines] == [["valkey", "ready"], ["origin", "ready"]]
+        stack.check()
+    assert_gone(private)
+
+
+def test_each_service_answers(stack: Stack) -> None:
+    assert len(probes.get(f"{stack.origin_url}/files/a.bin?size=2000") or "") > 0
+    assert stack.processes["sweep"].running
+
+
+def test_redis_lets_the_roles_in_and_nobody_else(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in stack.env("producer").items():
+        monkeypatch.setenv(name, value)
+    with connect(Settings()) as client:
+        assert client.ping()
+    with (
+        redis.Redis(port=stack.plan.redis_port, retry=Retry(NoBackoff(), 0)) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        stranger.ping()
+
+
+def test_a_service_that_was_killed_can_be_started_again(stack: Stack) -> None:
+    before = stack.processes["valkey"].pid
+    stack.processes["valkey"].kill()
+    with pytest.raises(StackError, match=r"valkey is gone: expected .* got killed by SIGKILL"):
+        stack.check()
+    stack.start("valkey")
+    stack.check()
+    assert stack.processes["valkey"].pid != before
+
+
+def test_a_service_that_does_not_start_says_why_and_takes_everything_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Procfile").write_text("origin: python -c 'raise SystemExit(\"no luck\")'\n")
+    (tmp_path / "deploy").symlink_to(plan_module.ROOT / "deploy")
+    monkeypatch.setattr(plan_module, "ROOT", tmp_path)
+    stack = Stack({}, sweep=False)
+    with pytest.raises(
+        StackError, match=r"origin is not ready: expected an answer on .*, got exit code 1(.|\n)*no luck"
+    ):
+        stack.__enter__()
+    assert_gone(stack.plan.private)
+
+
+def test_a_port_that_is_insisted_on_and_taken_is_an_error(stack: Stack) -> None:
+    with pytest.raises(StackError, match="somebody listens there"):
+        Stack({}, insist={"origin": stack.plan.origin_port}).__enter__()
+
+
+PROGRAM = """
+import time
+from stack.__main__ import _told_to_stop
+from stack.run import Stack
+with _told_to_stop(), Stack({}, sweep=False) as stack:
+    print(stack.plan.private, flush=True)
+    while True:
+        stack.check()
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_to_the_launcher_leaves_nothing(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, cwd=plan_module.ROOT, start_new_session=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        private = Path(launcher.stdout.readline().strip())
+        assert len(members(str(private))) == 2
+        os.kill(launcher.pid, number)
+        code = launcher.wait(30)
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    eventually(lambda: not members(str(private)) and not private.exists())
+
+
+def test_a_service_that_crashes_ends_the_launcher_with_its_last_words() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=plan_module.ROOT
+    ) as launcher:
+        assert launcher.stdout is not None
+        private = Path(launcher.stdout.readline().strip())
+        (origin,) = (process for process in members(str(private)) if "origin" in process.cmdline())
+        origin.kill()
+        _, said = launcher.communicate(timeout=30)
+    assert launcher.returncode == 1
+    assert "origin is gone" in said
+    assert "killed by SIGKILL" in said
+    assert_gone(private)

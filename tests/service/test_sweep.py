@@ -1,0 +1,265 @@
+"""The sweep's promises, on a real Valkey and real queues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.connection import connect
+from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.leases import Identity, Leases
+from ledger.ledger import Claim, Ledger, Message
+from ledger.messages import Envelope, Publisher
+from ledger.settings import Settings
+from ledger.sweep import Sweep, Swept
+from tests.valkey_process import ValkeyProcess
+from tests.waiting import wait_for
+
+
+class Clock:
+    """The sweep's own clock; everything else here is real."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """A ledger, its sweep, and what lies on the queues."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis = connect(settings)
+        self.ledger = Ledger(self.redis, settings.key_prefix)
+        self.leases = Leases(self.redis, settings.key_prefix, settings.lease)
+        self.clock = Clock()
+        self.sweep = Sweep(settings, clock=self.clock)
+        self.sweep.round()  # it has seen this Redis ...
+        self.clock.now += settings.lease  # ... and waited a lease
+
+    def submit(self, count: int, *, send: bool = True, pool: Pool = Pool.THREADS) -> None:
+        jobs = [Job(f"http://origin/{n}", f"f{n}") for n in range(count)]
+        self.ledger.submit([Message(Ref("b", n, n), pool, (job,)) for n, job in enumerate(jobs)])
+        if send:
+            Publisher(self.settings).send(Envelope(f"b.{n}", pool, f"f{n}") for n in range(count))
+
+    def queue(self, pool: Pool = Pool.THREADS) -> list[str]:
+        """The refs on a queue, oldest first."""
+        messages = self.redis.lrange(self.settings.key_prefix + pool.queue, 0, -1)
+        return [json.loads(message)["headers"]["id"] for message in reversed(messages)]
+
+    def pop(self, pool: Pool = Pool.THREADS) -> None:
+        """What a worker does that dies between taking a message and noting it."""
+        assert self.redis.rpop(self.settings.key_prefix + pool.queue)
+
+    def claim(self, incarnation: str, number: int = 0, pool: Pool = Pool.THREADS) -> Claim:
+        (taken,) = self.ledger.claim(Ref("b", number, number), pool, incarnation)
+        return taken
+
+    def register(self) -> str:
+        return self.leases.register(Identity("threads@here", Pool.THREADS, 7))
+
+    def record(self, number: int = 0):  # type: ignore[no-untyped-def]
+        (record,) = self.ledger.read([f"b.{number}"])
+        return record
+
+    def expire(self, incarnation: str) -> None:
+        """Wait for the lease to expire, as it does when nobody renews."""
+        key = f"{self.settings.key_prefix}lease:{incarnation}"
+        wait_for(lambda: not self.redis.exists(key), what="the lease to expire")
+
+    def sweep_until(self, condition, what: str) -> None:  # type: ignore[no-untyped-def]
+        def look() -> bool:
+            self.sweep.round()
+            return bool(condition())
+
+        wait_for(look, what=what)
+
+
+@pytest.fixture
+def world(settings: Settings) -> Iterator[World]:
+    yield World(settings)
+
+
+def attempt(kind: FailureKind | None = None) -> Attempt:
+    return Attempt(None, started=1.0, finished=2.0, kind=kind)
+
+
+def test_with_nothing_amiss_a_round_does_nothing(world: World) -> None:
+    world.submit(3)
+    world.claim(world.register())
+    assert world.sweep.round() == Swept()
+    assert world.queue() == ["b.0", "b.1", "b.2"]
+
+
+def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(world: World) -> None:
+    world.submit(1)
+    dead = world.register()
+    world.claim(dead)
+    world.pop()
+    world.expire(dead)
+    assert world.sweep.round() == Swept(orphans=1, sent=1)
+    assert world.queue() == ["b.0"]
+    assert (world.record().state, world.record().last.kind) == (JobState.QUEUED, FailureKind.LOST)
+
+
+def test_the_dead_one_that_returns_can_change_nothing(world: World) -> None:
+    world.submit(1)
+    dead = world.register()
+    void = world.claim(dead)
+    world.expire(dead)
+    world.sweep.round()
+    new = world.claim(world.register())
+    assert world.leases.renew(dead) is None
+    assert not world.ledger.holds(void)
+    assert not world.ledger.progress(void, 5, 10)
+    assert not world.ledger.note_attempt(void, attempt())
+    assert not world.ledger.close(void, JobState.DONE, attempt())
+    assert world.ledger.holds(new)
+    assert world.record().state is JobState.RUNNING
+
+
+def test_the_dead_one_that_returns_before_anybody_claimed_can_change_nothing_either(world: World) -> None:
+    world.submit(1)
+    dead = world.register()
+    void = world.claim(dead)
+    world.expire(dead)
+    world.sweep.round()
+    assert not world.ledger.close(void, JobState.DONE, attempt())
+    assert world.record().state is JobState.QUEUED
+
+
+def test_a_holder_that_renews_is_left_alone(world: World) -> None:
+    world.submit(1)
+    alive, other = world.register(), world.register()
+    held = world.claim(alive)
+    world.leases.renew(alive)
+    world.expire(other)
+    world.leases.renew(alive)
+    world.sweep.round()
+    assert world.ledger.holds(held)
+
+
+def test_a_cancelled_job_of_a_dead_holder_ends_cancelled(world: World) -> None:
+    world.submit(1)
+    dead = world.register()
+    world.claim(dead)
+    world.ledger.cancel(Ref("b", 0, 0))
+    world.expire(dead)
+    world.sweep.round()
+    assert world.record().state is JobState.CANCELLED
+
+
+def test_a_job_whose_holder_dies_again_and_again_ends_as_poison(world: World) -> None:
+    world.submit(1)
+    for _ in range(world.settings.max_losses):
+        dead = world.register()
+        world.claim(dead)
+        world.leases.end(dead)
+        world.sweep.round()
+    assert world.record().state is JobState.FAILED
+    assert world.record().last.kind is FailureKind.POISON
+    assert world.sweep.round() == Swept()
+
+
+def test_two_sweeps_at_once_put_a_job_back_once(world: World) -> None:
+    world.submit(50)
+    dead = world.register()
+    for number in range(50):
+        world.claim(dead, number)
+        world.pop()
+    world.leases.end(dead)
+    other = Sweep(world.settings, clock=world.clock)
+    other.round()
+    world.clock.now += world.settings.lease
+    rounds = [sweep.round() for sweep in (world.sweep, other)]
+    assert sum(done.orphans for done in rounds) == 50
+    assert sorted(world.queue()) == sorted(f"b.{n}" for n in range(50))
+
+
+def test_a_retry_waits_until_it_is_due_and_is_then_sent(world: World) -> None:
+    world.submit(1)
+    held = world.claim(world.register())
+    world.pop()
+    world.ledger.close(held, JobState.WAITING, attempt(FailureKind.SERVER), due_in=0.3)
+    assert world.sweep.round() == Swept()
+    assert world.queue() == []
+    world.sweep_until(world.queue, "the message of the due job")
+    assert world.record().state is JobState.QUEUED
+
+
+def test_a_job_that_was_handed_back_is_sent_at_once(world: World) -> None:
+    world.submit(1)
+    held = world.claim(world.register())
+    world.pop()
+    world.ledger.close(held, JobState.QUEUED, attempt())
+    assert world.sweep.round() == Swept(sent=1)
+    assert world.queue() == ["b.0"]
+
+
+def test_a_message_that_was_never_sent_is_sent(world: World) -> None:
+    world.submit(3, send=False)
+    world.sweep_until(lambda: len(world.queue()) == 3, "all three messages")
+    assert world.queue() == ["b.0", "b.1", "b.2"]
+
+
+def test_a_message_that_vanished_is_found_behind_a_backlog_and_nothing_else_is_sent(world: World) -> None:
+    world.submit(100)
+    world.pop()
+    world.sweep_until(lambda: len(world.queue()) == 100, "the vanished message")
+    assert world.queue() == [f"b.{n}" for n in range(1, 100)] + ["b.0"]
+    assert world.sweep.round() == Swept()
+
+
+def test_a_message_in_a_workers_hand_is_not_sent_again_while_the_worker_says_so(world: World) -> None:
+    world.submit(1)
+    world.pop()
+    since = world.redis.time()[0]
+    touches = 0
+    while world.redis.time()[0] < since + 2 * world.settings.message_grace:
+        world.leases.touch(Pool.THREADS, ["b.0"])
+        touches += 1
+        assert world.sweep.round() == Swept()
+    assert touches > 1
+    world.sweep_until(world.queue, "the message, once nobody has it in hand any more")
+
+
+def test_every_pool_has_its_own_queue(world: World) -> None:
+    world.submit(1, send=False, pool=Pool.GEVENT)
+    world.sweep_until(lambda: world.queue(Pool.GEVENT), "the message")
+    assert world.queue(Pool.GEVENT) == ["b.0"]
+    assert world.queue(Pool.THREADS) == world.queue(Pool.PREFORK) == []
+
+
+def test_after_redis_came_back_nobody_is_judged_for_one_lease(world: World) -> None:
+    world.submit(1)
+    holder = world.register()
+    held = world.claim(holder)
+    world.sweep.redis_was_away()
+    world.expire(holder)
+    assert world.sweep.round().orphans == 0
+    assert world.leases.renew(holder) == set()
+    world.clock.now += world.settings.lease
+    assert world.sweep.round().orphans == 0
+    assert world.ledger.holds(held)
+
+
+def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -> None:
+    with ValkeyProcess(appendonly=True) as valkey:
+        world = World(settings.model_copy(update={"redis_url": valkey.url}))
+        world.submit(2)
+        held = world.claim(holder := world.register())
+        world.pop()
+        valkey.kill()
+        valkey.restart()
+        world.redis = connect(world.settings)
+        world.expire(holder)
+        assert world.sweep.round().orphans == 0
+        world.leases.renew(holder)
+        world.clock.now += world.settings.lease
+        assert world.sweep.round().orphans == 0
+        assert world.ledger.holds(held)
+        assert world.queue() == ["b.1"]

@@ -1,0 +1,143 @@
+"""Real workers of all three pools, real HTTP: what a job becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
+from tests.waiting import wait_for
+from tests.world import World
+
+pools = pytest.mark.parametrize("pool", list(Pool))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), read_timeout=3.0) as world:
+        yield world.start(*Pool)
+
+
+@pytest.fixture
+def world(running: World) -> World:
+    """The running world; each test uses a batch of its own."""
+    return running
+
+
+@pytest.fixture
+def batch(request: pytest.FixtureRequest) -> str:
+    return "t" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
+
+
+@pools
+def test_files_arrive_whole_under_their_names_and_the_record_says_who_did_it(
+    world: World, batch: str, pool: Pool
+) -> None:
+    jobs = [world.file(f"{pool}-{n}.bin", 1000 * n) for n in range(1, 20)]
+    world.submit(pool, jobs, batch=batch)
+    records = world.finished(batch)
+    assert [record.state for record in records] == [JobState.DONE] * 19
+    for job, record in zip(jobs, records, strict=True):
+        attempt = record.last
+        assert attempt is not None
+        assert attempt.executor is not None
+        assert attempt.first_byte is not None
+        assert attempt.executor.worker.startswith(f"{pool}@")
+        assert (attempt.executor.greenlet is not None) == (pool is Pool.GEVENT)
+        assert record.queued <= attempt.started <= attempt.first_byte <= attempt.finished
+        assert (record.sha256, record.bytes) == (job.sha256, job.size)
+        assert (world.settings.downloads / record.path).stat().st_size == job.size
+
+
+def test_the_three_pools_are_processes_threads_and_greenlets(world: World, batch: str) -> None:
+    ran = {}
+    for pool in Pool:
+        name = f"{batch[:50]}-{pool}"
+        world.submit(pool, [world.paced(f"{n}.bin", 0.8) for n in range(4)], batch=name)
+        ran[pool] = [record.last.executor for record in world.finished(name) if record.last]
+    pids = {pool: {who.pid for who in executors} for pool, executors in ran.items()}
+    threads = {pool: {who.thread for who in executors} for pool, executors in ran.items()}
+    greenlets = {who.greenlet for who in ran[Pool.GEVENT]}
+    assert len(pids[Pool.PREFORK]) == 4
+    assert (len(pids[Pool.THREADS]), len(threads[Pool.THREADS])) == (1, 4)
+    assert (len(pids[Pool.GEVENT]), len(threads[Pool.GEVENT]), len(greenlets)) == (1, 1, 4)
+
+
+@pools
+def test_a_failure_says_its_kind_and_leaves_no_file(world: World, batch: str, pool: Pool) -> None:
+    url = world.origin.url
+    world.submit(
+        pool,
+        [
+            Job(f"{url}/faults/status/404", "missing"),
+            Job(f"{url}/files/x?size=100", "wrong", sha256="00" * 32),
+            Job(f"{url}/files/x?size=100", "long", size=99),
+            Job("http://169.254.169.254/latest/", "metadata"),
+            Job(f"{url}/faults/cut-body?name=a&size=50000", "cut"),
+        ],
+        batch=batch,
+    )
+    records = world.finished(batch)
+    kinds = [record.last.kind for record in records if record.last]
+    assert kinds == [
+        FailureKind.STATUS,
+        FailureKind.DIGEST,
+        FailureKind.SIZE,
+        FailureKind.REFUSED,
+        FailureKind.TRUNCATED,
+    ]
+    assert all(record.state is JobState.FAILED for record in records)
+    assert len(records[4].attempts) == world.settings.max_attempts
+    assert not [path for path in world.files() if batch in str(path)]
+
+
+@pools
+def test_a_server_that_recovers_costs_attempts_and_not_the_job(world: World, batch: str, pool: Pool) -> None:
+    world.submit(
+        pool, [Job(f"{world.origin.url}/faults/flaky/503?times=2&key={batch}&name=f&size=999", "f")], batch=batch
+    )
+    (record,) = world.finished(batch)
+    assert record.state is JobState.DONE
+    assert [attempt.kind for attempt in record.attempts] == [FailureKind.SERVER, FailureKind.SERVER, None]
+
+
+@pools
+def test_a_cancel_reaches_a_running_download(world: World, batch: str, pool: Pool) -> None:
+    world.submit(pool, [world.paced("slow.bin", 60), world.file("quick.bin")], batch=batch)
+    world.running(1, batch=batch, with_bytes=True)
+    assert world.ledger.cancel(Ref(batch, 0, 1)) in [(0, 1), (0, 2)]
+    slow, quick = world.finished(batch, seconds=5)
+    assert (slow.state, quick.state) == (JobState.CANCELLED, JobState.DONE)
+    assert not [path for path in world.files() if "slow.bin" in str(path) or path.suffix == ".part"]
+
+
+@pools
+def test_a_running_job_says_how_far_it_is(world: World, batch: str, pool: Pool) -> None:
+    world.submit(pool, [world.paced("slow.bin", 4, size=400_000)], batch=batch)
+
+    def half_way() -> bool:
+        (record,) = world.ledger.read([f"{batch}.0"])
+        return record.state is JobState.RUNNING and record.total == 400_000 and 0 < record.bytes < 400_000
+
+    wait_for(half_way, what="progress in the record")
+    world.finished(batch)
+
+
+def test_a_worker_that_serves_another_pools_queue_refuses_to_start(world: World) -> None:
+    import subprocess
+    import sys
+
+    from tests.worker_process import ROOT, environment_of
+
+    command = "-m celery -A worker.app worker -P threads -Q downloads.gevent -n x@%h -c 1"
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=ROOT,
+        env=environment_of(world.settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "-Q: a threads worker serves downloads.threads; got downloads.gevent" in done.stderr

@@ -1,0 +1,232 @@
+"""What a comparison says must follow from its numbers: totals, verdict, books, plan and page, with known answers."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from ledger.jobs import FailureKind, JobState, Pool
+from producer.page import Page
+from producer.runs import MeasuredDeployment, Report, Run, from_json, to_json
+from producer.scenarios import ARTICLE_FILES, Options, article
+from producer.verdict import Finding, books, executors, faults, find, verdict
+from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who
+
+ALL = (prefork(), threads(), gevent(), serial())
+
+
+def failed() -> MeasuredDeployment:
+    """One of the two files was refused after two tries."""
+    slot = who(Pool.THREADS, 200, 201)
+    return deployment(
+        Pool.THREADS,
+        [
+            job(Pool.THREADS, "good.bin", 5, attempt(slot, 0.0, 5.1)),
+            job(
+                Pool.THREADS,
+                "bad.bin",
+                6,
+                attempt(slot, 0.0, 1.0, FailureKind.RESET),
+                attempt(slot, 1.5, 2.0, FailureKind.DIGEST),
+                state=JobState.FAILED,
+            ),
+        ],
+    )
+
+
+def took(total: float, waited: float = 0.0) -> MeasuredDeployment:
+    """Files of 7 and 5 s, and a chosen total."""
+    jobs = [
+        job(Pool.GEVENT, "a", 7, attempt(who(Pool.GEVENT, 1, 1, 1), waited, total)),
+        job(Pool.GEVENT, "b", 5, attempt(who(Pool.GEVENT, 1, 1, 2), 0.0, 5.0)),
+    ]
+    return deployment(Pool.GEVENT, jobs)
+
+
+# -- numbers
+
+
+def test_total_is_from_submission_to_the_last_finish_and_the_yardsticks_are_nominal() -> None:
+    numbers = prefork().totals
+
+    assert (numbers.sum, numbers.longest) == (12, 7)
+    assert numbers.total == pytest.approx(7.1)
+    assert numbers.ratio == pytest.approx(7.1 / 7)
+
+
+def test_there_is_no_total_when_a_file_is_missing() -> None:
+    assert failed().totals.total is None
+    assert failed().totals.ratio is None
+    assert not failed().done
+
+
+@pytest.mark.parametrize(
+    ("total", "finding"),
+    [
+        (7.0, Finding.LONGEST),
+        (7.34, Finding.LONGEST),
+        (7.4, Finding.BETWEEN),
+        (11.3, Finding.BETWEEN),
+        (11.5, Finding.SUM),
+        (12.5, Finding.SUM),
+        (13.0, Finding.SLOWER),
+    ],
+)
+def test_the_finding_follows_from_the_total(total: float, finding: Finding) -> None:
+    assert find(took(total)) is finding
+
+
+# -- the sentence
+
+
+def test_the_sentence_when_all_three_pools_kept_the_promise() -> None:
+    assert verdict(ALL) == (
+        "In all three pools the total was the longest file, not the sum: prefork 7.10 s (longest 7 s, sum 12 s),"
+        " threads 10.10 s (longest 10 s, sum 16 s), gevent 9.10 s (longest 9 s, sum 17 s);"
+        " one at a time it was the sum, not the longest file: 12.20 s (sum 12 s)."
+    )
+
+
+def test_the_sentence_says_otherwise_when_it_was_not_so() -> None:
+    assert verdict([prefork(), took(11.0, waited=4.0)]) == (
+        "In prefork the total was the longest file, not the sum: prefork 7.10 s (longest 7 s, sum 12 s);"
+        " in gevent the total was neither the longest file nor the sum: gevent 11.00 s (longest 7 s, sum 12 s)"
+        " with 4.0 s in the queue."
+    )
+
+
+def test_the_sentence_when_a_worker_had_one_slot() -> None:
+    assert verdict([took(12.1, waited=5.0)]) == (
+        "In gevent the total was the sum, not the longest file: gevent 12.10 s (longest 7 s, sum 12 s)"
+        " with 5.0 s in the queue."
+    )
+
+
+def test_the_sentence_claims_nothing_about_a_pool_with_a_failed_file() -> None:
+    assert verdict([prefork(), failed()]) == (
+        "In prefork the total was the longest file, not the sum: prefork 7.10 s (longest 7 s, sum 12 s);"
+        " in threads the total was not known: threads (bad.bin failed)."
+    )
+
+
+# -- the books
+
+
+def test_the_books_balance_when_every_job_ran_once_on_its_pool() -> None:
+    assert faults(ALL) == []
+    assert books(ALL) == (
+        "The books: 8 jobs, each ran exactly once, on the pool under test, and its sha256 is right: prefork in"
+        " 2 processes; threads in 2 threads of 1 process; gevent in 2 greenlets of 1 thread; serial in 2 processes."
+    )
+
+
+def test_the_books_name_what_does_not_balance() -> None:
+    stranger = replace(prefork(), pool=Pool.GEVENT, name="gevent")
+    other_bytes = deployment(
+        Pool.THREADS, [replace(job(Pool.THREADS, "x", 1, attempt(who(Pool.THREADS, 1, 2), 0, 1)), sha256="1" * 64)]
+    )
+
+    assert faults([stranger, failed(), other_bytes]) == [
+        "gevent: Guide.pdf ran on prefork@host",
+        "gevent: Demo_Video.mp4 ran on prefork@host",
+        "threads: bad.bin is failed",
+        "threads: bad.bin ran 2 times",
+        "threads: x has another sha256 than the origin's",
+    ]
+    assert books([failed()]).startswith("The books do not balance: threads: bad.bin is failed; ")
+
+
+def test_executors_are_counted_not_assumed() -> None:
+    one = who(Pool.THREADS, 200, 201)
+    jobs = [job(Pool.THREADS, name, 1, attempt(one, 0, 1)) for name in ("a", "b")]
+
+    assert executors(deployment(Pool.THREADS, jobs)) == "1 thread of 1 process"
+
+
+# -- the plan
+
+
+def test_a_seed_is_a_plan_whatever_is_looked_at() -> None:
+    """Given one seed, I expect the same seconds again, and the same for a pool that is measured alone."""
+    plan = article(Options(seed=42))
+
+    assert plan == article(Options(seed=42))
+    assert article(Options(seed=42, pools=(Pool.GEVENT,), serial=False)) == [plan[2]]
+    assert {job.seconds for seed in range(50) for each in article(Options(seed)) for job in each.jobs} == set(
+        range(5, 11)
+    )
+
+
+def test_this_seed_gave_these_seconds_when_it_was_written() -> None:
+    assert [[job.seconds for job in each.jobs] for each in article(Options(seed=42))] == [
+        [10, 5],
+        [5, 10],
+        [7, 6],
+        [10, 5],
+    ]
+
+
+def test_the_article_is_the_tutorials_files_on_their_pools_and_then_one_by_one() -> None:
+    plan = article(Options(seed=1, size=7))
+
+    assert [(each.name, each.pool, each.one_at_a_time) for each in plan] == [
+        ("prefork", Pool.PREFORK, False),
+        ("threads", Pool.THREADS, False),
+        ("gevent", Pool.GEVENT, False),
+        ("serial", Pool.PREFORK, True),
+    ]
+    assert [tuple(job.filename for job in each.jobs) for each in plan[:3]] == list(ARTICLE_FILES.values())
+    assert plan[3].jobs == plan[0].jobs
+    assert plan[0].jobs[1].path == f"/paced/{plan[0].jobs[1].seconds}/Demo_Video.mp4?size=7"
+
+
+# -- the report and the page
+
+
+def run_of(*deployments: MeasuredDeployment) -> Run:
+    return Run(
+        "article",
+        1,
+        1000,
+        (5, 10),
+        1.0,
+        2.0,
+        deployments,
+        verdict(deployments),
+        books(deployments),
+        books_balance=not faults(deployments),
+    )
+
+
+def test_a_report_is_read_back_as_it_was_written() -> None:
+    report = Report({"python": "3"}, {"cores": 2, "load": 0.5}, (run_of(*ALL, failed()),))
+
+    assert from_json(to_json(report)) == report
+    assert '"schema": "downpour.report/1"' in to_json(report)
+
+
+def test_a_report_of_another_schema_is_refused() -> None:
+    text = to_json(Report({}, {}, ())).replace("report/1", "report/9")
+
+    with pytest.raises(ValueError, match=r"downpour\.report/1"):
+        from_json(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_page_fits_80_columns_and_the_terminals_encoding(encoding: str) -> None:
+    """Given a file name that ASCII lacks and a terminal without UTF-8, I expect a page all the same."""
+    odd = deployment(Pool.GEVENT, [job(Pool.GEVENT, "Müller…pdf", 5, attempt(who(Pool.GEVENT, 1, 1, 2), 0, 5.1))])
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+
+    Page(Console(file=file, width=80)).closes(run_of(*ALL, failed(), odd))
+    file.flush()
+    text = raw.getvalue().decode(encoding)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert ("total ÷ longest" in text) == (encoding == "utf-8")
+    assert "1.014" in text  # 7.1 / 7
+    assert "In threads the total was not known" in text.replace("\n", " ") or "bad.bin failed" in text

@@ -1,0 +1,66 @@
+"""What is written into Redis is read back as it was."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.jobs import Attempt, Executor, FailureKind, Job, Pool, Ref, check_batch_name
+from ledger.records import decode_attempts, decode_job, encode_attempt, encode_job
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+LATER = st.integers(0, 10**8)
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> Attempt:
+    started_ms = draw(st.integers(10**12, 4 * 10**12))
+    first = draw(st.none() | LATER)
+    return Attempt(
+        executor=draw(
+            st.none() | st.builds(Executor, TEXT, st.integers(1), st.integers(1), st.none() | st.integers(0))
+        ),
+        started=started_ms / 1000,
+        finished=(started_ms + draw(LATER)) / 1000,
+        first_byte=None if first is None else (started_ms + first) / 1000,
+        bytes=draw(st.integers(0, 2**50)),
+        status=draw(st.none() | st.integers(100, 599)),
+        kind=draw(st.none() | st.sampled_from(FailureKind)),
+        reason=draw(st.none() | TEXT),
+    )
+
+
+@given(st.builds(Job, TEXT, TEXT, st.none() | TEXT, st.none() | st.integers(0)))
+def test_a_job_is_read_back_as_it_was_written(job: Job) -> None:
+    assert decode_job(encode_job(job)) == job
+
+
+@given(st.lists(attempts(), max_size=4))
+def test_attempts_are_read_back_as_they_were_written(written: list[Attempt]) -> None:
+    assert decode_attempts(",".join(encode_attempt(each) for each in written)) == tuple(written)
+
+
+def test_a_job_without_expectations_takes_no_room_for_them() -> None:
+    assert encode_job(Job("http://a/b", "b")) == '["http://a/b","b"]'
+
+
+@pytest.mark.parametrize("text", ["b.0", "b.7-9", "2026-x_Y.123456789"])
+def test_a_ref_is_read_back_as_it_was_written(text: str) -> None:
+    assert str(Ref.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "b", "b.", ".1", "b.1-", "b.2-1", "b.-1", "a.b.1", "b.1\n", "b.1;DROP"])
+def test_what_is_not_a_ref_is_refused_with_what_was_expected(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Ref.parse(text)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a.b", "a b", "ü", "x" * 65, "a/b"])
+def test_a_batch_name_that_would_break_a_key_or_a_path_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 64"):
+        check_batch_name(name)
+
+
+def test_the_pools_name_their_queues() -> None:
+    assert [pool.queue for pool in Pool] == ["downloads.prefork", "downloads.threads", "downloads.gevent"]

@@ -1,0 +1,121 @@
+"""The stack's small parts: ports, environment, Procfile, handout, log follower, what Flower counted."""
+
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+from honcho.environ import parse_procfile
+
+from ledger.jobs import Pool
+from stack import flower, handout, ports
+from stack.errors import StackError
+from stack.follow import MOST, Follower
+from stack.install import InstallError, make_environment
+from stack.plan import ROOT, Plan, clean
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(tmp_path, tmp_path / "downloads", redis_port=1, origin_port=2, flower_port=3)
+
+
+def test_a_port_that_somebody_listens_on_is_not_chosen() -> None:
+    with socket.socket() as busy:
+        busy.bind((ports.HOST, 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert not ports.free(port)
+        assert ports.choose(port) != port
+        assert ports.listens(os.getpid(), port)
+    assert ports.choose(port) == port
+    assert ports.choose(port, frozenset({port})) != port
+
+
+def test_nothing_in_the_shell_changes_a_stack() -> None:
+    surprises = {"DOWNPOUR_LEASE": "1", "FLOWER_PORT": "1", "HTTPS_PROXY": "http://p", "no_proxy": "*", "PORT": "1"}
+    assert clean({"HOME": "/h", "LANG": "C", **surprises}) == {"HOME": "/h", "LANG": "C"}
+
+
+def test_each_role_has_its_own_user_and_password(plan: Plan) -> None:
+    worker, sweep = plan.command("worker-gevent").env, plan.command("sweep").env
+    assert worker["DOWNPOUR_REDIS_URL"] == "redis://worker@127.0.0.1:1/0"
+    assert worker["DOWNPOUR_REDIS_PASSWORD_FILE"] == str(plan.private / "keys/worker/password")
+    assert sweep["DOWNPOUR_REDIS_URL"] == "redis://sweep@127.0.0.1:1/0"
+    assert worker["DOWNPOUR_HEALTH_FILE"] != sweep["DOWNPOUR_HEALTH_FILE"]
+
+
+def test_the_procfile_starts_what_compose_starts() -> None:
+    lines = parse_procfile((ROOT / "Procfile").read_text()).processes
+    compose = (ROOT / "docker-compose.yml").read_text()
+    assert set(lines) == {"origin", "sweep", "flower", *(f"worker-{pool}" for pool in Pool)}
+    for pool in Pool:
+        assert f"command: {lines[f'worker-{pool}']}\n" in compose
+    for name in ("sweep", "flower"):
+        words = [word for word in lines[name].split() if not word.startswith(("--address", "--port"))]
+        assert f"command: [{', '.join(words)}]\n" in compose
+
+
+def test_the_handout_can_be_sourced_by_a_shell(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "it's here.env"
+    handout.claim(file)
+    handout.fill({"DOWNPOUR_DOWNLOADS": "/a b/$HOME'"}, file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    script = f'. {shlex.quote(str(file))} && printf %s "$DOWNPOUR_DOWNLOADS"'
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "/a b/$HOME'"
+
+
+def test_the_handout_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run" / "stack.env"
+    handout.claim(file)
+    handout.claim(file)  # this process is no stack, so the file is a leftover
+    monkeypatch.setattr(handout, "_alive", lambda pid: pid == os.getpid())
+    with pytest.raises(StackError, match=f"up already, as process {os.getpid()}"):
+        handout.claim(file)
+
+
+def test_the_follower_shows_whole_lines_once_and_nothing_a_terminal_obeys(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    follower = Follower({"origin": log, "worker-gevent": tmp_path / "none"})
+    assert list(follower.lines()) == []
+    log.write_bytes(b"one\n\x1b[2Jtwo\nthr")
+    shown = list(follower.lines())
+    assert [click.unstyle(line).partition(" | ")[2] for line in shown] == [
+        "one",
+        "\N{REPLACEMENT CHARACTER}[2Jtwo",
+    ]
+    with log.open("ab") as more:
+        more.write(b"ee\n")
+    assert [line[-5:] for line in follower.lines()] == ["three"]
+
+
+def test_a_long_log_that_was_shown_starts_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * MOST + b"\n")
+    follower = Follower({"origin": log})
+    assert len(list(follower.lines())) == 1
+    assert log.stat().st_size == 0
+    with log.open("ab") as more:
+        more.write(b"next\n")
+    assert next(iter(follower.lines())).endswith("next")
+
+
+def test_flowers_counters_become_jobs_by_worker() -> None:
+    metrics = """# TYPE flower_events_total counter
+flower_events_total{task="downpour.download",type="task-succeeded",worker="threads@here"} 2.0
+flower_events_total{task="downpour.threads",type="task-succeeded",worker="threads@here"} 1.0
+flower_events_total{task="downpour.download",type="task-started",worker="threads@here"} 9.0
+flower_events_total{task="downpour.download",type="task-succeeded",worker="gevent@here"} 4.0
+"""
+    assert flower.count(metrics) == {"threads@here": 3, "gevent@here": 4}
+    assert flower.count("") == {}
+
+
+def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InstallError, match="no virtual environment"):
+        make_environment(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()

@@ -1,0 +1,139 @@
+"""The supervisor and the guardian: SIGTERM to one, SIGKILL to all that is left, nothing survives anybody."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stack import guardian
+from stack.guardian import MARK, members
+from stack.supervisor import Command, Process, describe_exit, stop
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+# A process with a child, like a prefork worker; the child notes a SIGTERM, the parent ends on one.
+FAMILY = '''
+import signal, subprocess, sys, time
+child = """
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1]).touch())
+print("up", flush=True)
+while True: signal.pause()
+"""
+subprocess.Popen([sys.executable, "-c", child, sys.argv[1]])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+while True: signal.pause()
+'''
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def eventually(condition: Callable[[], object], timeout: float = 15) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts a Python program and waits until it says "up"."""
+    mark = str(tmp_path / "mark")
+
+    def start(program: str, *words: str, wait: bool = True) -> Process:
+        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+        process = Process(
+            Command("it", [sys.executable, "-c", program, *words], {**os.environ, MARK: mark}, tmp_path, log)
+        )
+        if wait:
+            eventually(lambda: "up" in process.tail())
+        return process
+
+    yield start
+    guardian.end(mark)
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(start: Callable[..., Process]) -> None:
+    process = start(DEAF)
+    assert stop([process], grace=0.2) == ["it"]
+    assert process.returncode == -signal.SIGKILL
+    assert describe_exit(process.returncode) == "killed by SIGKILL"
+
+
+def test_only_the_main_process_is_asked_and_what_it_leaves_behind_is_killed(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    asked = tmp_path / "child was asked"
+    process = start(FAMILY, str(asked))
+    (child,) = psutil.Process(process.pid).children()
+    assert process.stop(grace=10)
+    assert process.returncode == 0
+    assert not asked.exists()
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_process_that_crashed_says_how_and_its_log_says_why(start: Callable[..., Process]) -> None:
+    process = start("print('first'); raise SystemExit('no such queue')", wait=False)
+    assert process.wait(15) == 1
+    assert describe_exit(process.returncode) == "exit code 1"
+    assert process.tail(lines=1) == "no such queue"
+    assert process.stop(grace=1)
+
+
+def test_a_log_outlives_a_restart(start: Callable[..., Process], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for word in ("one", "two"):
+        Process(Command("it", [sys.executable, "-c", f"print('{word}')"], os.environ, tmp_path, log)).wait(15)
+    assert log.read_text() == "one\ntwo\n"
+
+
+def test_the_guardian_ends_those_with_the_mark_and_nobody_else(start: Callable[..., Process], tmp_path: Path) -> None:
+    ours = start(DEAF)
+    other = {**os.environ, MARK: str(tmp_path / "another")}
+    stranger = Process(Command("stranger", [sys.executable, "-c", DEAF], other, tmp_path, tmp_path / "stranger.log"))
+    try:
+        eventually(lambda: "up" in stranger.tail())
+        assert [process.pid for process in members(str(tmp_path / "mark"))] == [ours.pid]
+        assert guardian.end(str(tmp_path / "mark"))
+        assert ours.wait(15) == -signal.SIGKILL
+        assert stranger.running
+    finally:
+        stranger.kill()
+
+
+LAUNCHER = """
+import os, signal, sys
+from pathlib import Path
+from stack.guardian import MARK
+from stack.run import _watch_over
+from stack.supervisor import Command, Process
+private = Path(sys.argv[1])
+guardian = _watch_over(private, [Path(sys.argv[2])])
+env = {**os.environ, MARK: str(private)}
+Process(Command("it", [sys.executable, "-c", sys.argv[3]], env, private, private / "log"))
+print(guardian.pid, flush=True)
+signal.pause()
+"""
+
+
+def test_sigkill_of_the_launcher_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    private, handout = tmp_path / "private", tmp_path / "run" / "stack.env"
+    private.mkdir()
+    handout.parent.mkdir()
+    handout.touch()
+    words = [sys.executable, "-c", LAUNCHER, str(private), str(handout), DEAF]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
+        assert launcher.stdout is not None
+        watcher = psutil.Process(int(launcher.stdout.readline()))
+        eventually(lambda: (private / "log").exists() and "up" in (private / "log").read_text())
+        assert len(members(str(private))) == 1
+        launcher.kill()
+    eventually(lambda: not members(str(private)) and not private.exists(), timeout=10)
+    assert not handout.parent.exists()
+    eventually(lambda: not watcher.is_running() or watcher.status() == psutil.STATUS_ZOMBIE)

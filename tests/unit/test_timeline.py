@@ -1,0 +1,136 @@
+"""The timeline shows who ran when: golden pictures of known reports, and what must hold for any."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger.jobs import FailureKind, JobState, Pool
+from producer.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
+from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who
+
+GOLDEN = """\
+prefork
+  pid 101               ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━┫
+  pid 102               ┣━ Demo_Video.mp4 ━━━━┫
+threads
+  thread 201 of pid 200 ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┫
+  thread 202 of pid 200 ┣━ Demo_Video.mp4 ━━━━━━━━━┫
+gevent
+  greenlet 3 of pid 300 ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━━━━━┫
+  greenlet 4 of pid 300 ┣━ Demo_Video.mp4 ━━━━━━━━━━━━━━━━━━━━━━━┫
+serial
+  pid 101               ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━┫
+  pid 102                                                ┣━ Demo_Video.mp4 ━━━━┫
+                        ┴────────┴────────┴─────────┴────────┴────────┴────────┴
+                        0 s      2 s      4 s       6 s      8 s      10 s
+┣━┫ runs  ┄┄┄ waits in the queue (longest 0.02 s)  one column is 0.22 s
+"""
+
+
+def test_the_picture_of_the_tutorial() -> None:
+    lines = render([prefork(), threads(), gevent(), serial()], width=80)
+
+    assert lines == GOLDEN.splitlines()
+
+
+def test_without_utf_8_the_same_picture_is_ascii() -> None:
+    lines = render([prefork(), threads(), gevent(), serial()], width=80, glyphs=ASCII)
+
+    to_ascii = str.maketrans("┄┣━┫╳█┴─", ".[=]x#+-")
+    assert lines == [line.translate(to_ascii) for line in GOLDEN.splitlines()]
+    assert "\n".join(lines).isascii()
+
+
+def test_a_wait_in_the_queue_is_drawn_differently_from_the_run() -> None:
+    """Given waits of one and two seconds on an axis of four, I expect a quarter and a half of it drawn as waits."""
+    slot = who(Pool.PREFORK, 9)
+    jobs = [
+        job(Pool.PREFORK, "a", 2, attempt(slot, 1.0, 2.0)),
+        job(Pool.PREFORK, "b", 2, attempt(who(Pool.PREFORK, 8), 2.0, 4.0)),
+    ]
+
+    lines = render([deployment(Pool.PREFORK, jobs)], width=28, glyphs=ASCII)
+
+    assert lines[1:3] == ["  pid 9 .....[===]", "  pid 8 ..........[========]"]
+    assert "longest 2.00 s" in " ".join(lines).replace("\n", " ")
+
+
+def test_failed_lost_and_tiny_attempts_are_visible() -> None:
+    slot = who(Pool.THREADS, 1, 2)
+    jobs = [
+        job(
+            Pool.THREADS,
+            "retried",
+            1,
+            attempt(slot, 0.0, 2.0, FailureKind.RESET),
+            attempt(None, 3.0, 5.0, FailureKind.LOST),
+            attempt(slot, 6.0, 6.01),
+            attempt(slot, 8.0, 10.0),
+        )
+    ]
+
+    lines = render([deployment(Pool.THREADS, jobs)], width=40, glyphs=ASCII)
+
+    assert lines[1].startswith("  thread 2 of pid 1 [==x")
+    assert "#" in lines[1]
+    assert lines[2].startswith("  lost")
+    assert lines[2].endswith("x")
+
+
+def test_a_job_that_never_ran_has_no_lane() -> None:
+    never = job(Pool.GEVENT, "never", 5, state=JobState.CANCELLED)
+
+    assert render([deployment(Pool.GEVENT, [never])]) == []
+    lines = render([prefork(), deployment(Pool.GEVENT, [never])])
+    assert lines[3:5] == ["gevent", "  nothing ran"]
+
+
+def test_the_timeline_has_one_axis_for_all_pools() -> None:
+    """Given the same job in two pools, and a longer one elsewhere, I expect bars of equal length."""
+    lines = render([prefork(), serial()])
+
+    assert lines[1] == lines[4]
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("count", [1, MOST_LANES, 500])
+def test_no_line_is_wider_than_asked_for(glyphs: Glyphs, width: int, count: int) -> None:
+    """Given many jobs with the longest ids a kernel gives, I expect lanes that fit, and the rest counted."""
+    jobs = [
+        job(
+            Pool.THREADS,
+            f"a-rather-long-file-name-{n}.bin",
+            5,
+            attempt(who(Pool.THREADS, 4194304, 4190000 + n), n / 7, n / 7 + 3 + n % 5),
+        )
+        for n in range(count)
+    ]
+
+    lines = render([deployment(Pool.THREADS, jobs)], width=width, glyphs=glyphs)
+
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= MOST_LANES + 6
+    assert ("  and 484 more" in lines) == (count == 500)
+
+
+def test_many_jobs_of_one_executor_share_its_lane() -> None:
+    slot = who(Pool.PREFORK, 7)
+    jobs = [job(Pool.PREFORK, f"f{n}", 1, attempt(slot, n, n + 1.0)) for n in range(10)]
+
+    lines = render([deployment(Pool.PREFORK, jobs)], width=48, glyphs=ASCII)
+
+    assert lines[1] == "  pid 7 " + "[==]" * 10
+
+
+@pytest.mark.parametrize(
+    ("executor", "label"),
+    [
+        (who(Pool.PREFORK, 123), "pid 123"),
+        (who(Pool.THREADS, 99, 124), "thread 124 of pid 99"),
+        (who(Pool.GEVENT, 98, 98, 3), "greenlet 3 of pid 98"),
+        (None, "lost"),
+    ],
+)
+def test_a_lane_is_named_after_the_real_executor(executor: object, label: str) -> None:
+    assert label_of(executor) == label  # type: ignore[arg-type]

@@ -1,0 +1,136 @@
+"""A whole Downpour of a test's own: Valkey, origin, sweep and workers, all real, all gone afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ledger.connection import connect
+from ledger.jobs import Job, JobRecord, Pool, Ref
+from ledger.ledger import Batch, Ledger, Message
+from ledger.messages import Envelope, Publisher, label
+from ledger.settings import Settings
+from origin.content import Entity
+from tests.origin_process import OriginProcess
+from tests.valkey_process import ValkeyProcess
+from tests.waiting import wait_for
+from tests.worker_process import Service, sweep, worker
+
+
+class World:
+    """Args:
+    settings: what differs from times that suit a test.
+    """
+
+    def __init__(self, folder: Path, *, valkey: ValkeyProcess | None = None, **settings: Any) -> None:
+        self.folder = folder
+        self._stack = ExitStack()
+        self.valkey = valkey or self._stack.enter_context(ValkeyProcess(appendonly=True))
+        self.origin = self._stack.enter_context(OriginProcess())
+        self.settings = Settings(
+            **{
+                "redis_url": self.valkey.url,
+                "key_prefix": "t:",
+                "downloads": folder / "downloads",
+                "origin_url": self.origin.url,
+                "allow_networks": frozenset({"127.0.0.0/8"}),
+                "allow_ports": frozenset(),
+                "redis_timeout": 2.0,
+                "lease": 2.0,
+                "renew_every": 0.4,
+                "sweep_every": 0.3,
+                "message_grace": 2.0,
+                "grace": 3.0,
+                "retry_base": 0.1,
+                "retry_cap": 1.0,
+                **settings,
+            }
+        )
+        self.ledger = Ledger(connect(self.settings, patience=20), self.settings.key_prefix)
+        self.publisher = Publisher(self.settings)
+        self.services: list[Service] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for service in self.services:
+            service.__exit__(kind, error, trace)
+        self._stack.close()
+
+    def start(self, *pools: Pool, slots: int = 4, sweeps: int = 1) -> Self:
+        started = [worker(pool, self.settings, self.folder, slots=slots) for pool in pools]
+        started += [sweep(self.settings, self.folder) for _ in range(sweeps)]
+        self.services += started
+        for service in started:
+            service.wait_until_ready()
+        return self
+
+    def worker(self, pool: Pool, *, slots: int = 4, name: str = "") -> Service:
+        """One more worker, which need not be ready yet."""
+        service = worker(pool, self.settings, self.folder, slots=slots, name=name)
+        self.services.append(service)
+        return service
+
+    def service(self, name: str) -> Service:
+        return next(service for service in reversed(self.services) if service.name == name)
+
+    def submit(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b") -> None:
+        """As the producer does it: records, then messages, then the seal. One batch may come in several parts."""
+        known = self.ledger.batch(batch)
+        first = known.known if known else 0
+        for at in range(0, len(jobs), 500):
+            part = list(enumerate(jobs[at : at + 500], first + at))
+            self.ledger.submit([Message(Ref(batch, n, n), pool, (job,)) for n, job in part])
+            self.publisher.send(Envelope(f"{batch}.{n}", pool, label(job)) for n, job in part)
+        self.ledger.seal(batch, first + len(jobs))
+
+    def file(self, name: str, size: int = 4096, path: str = "files") -> Job:
+        """A job for a file of the origin, with the digest it must have."""
+        return Job(f"{self.origin.url}/{path}/{name}?size={size}", name, Entity(name, size).sha256().hex(), size)
+
+    def paced(self, name: str, seconds: float, size: int = 100_000) -> Job:
+        return self.file(name, size, f"paced/{seconds}")
+
+    def batch(self, name: str = "b") -> Batch:
+        batch = self.ledger.batch(name)
+        assert batch is not None, f"no batch {name}"
+        return batch
+
+    def records(self, batch: str = "b") -> list[JobRecord]:
+        return list(self.ledger.read_batch(self.batch(batch)))
+
+    def finished(self, batch: str = "b", *, seconds: float = 60) -> list[JobRecord]:
+        wait_for(lambda: self.batch(batch).finished, seconds=seconds, every=0.1, what=f"batch {batch} to finish")
+        return self.records(batch)
+
+    def running(self, count: int, *, batch: str = "b", with_bytes: bool = False) -> list[JobRecord]:
+        """Wait until that many jobs are running (and have received something)."""
+
+        def enough() -> list[JobRecord]:
+            records = [record for record in self.ledger.running(batch) if record.bytes or not with_bytes]
+            return records if len(records) >= count else []
+
+        return wait_for(enough, seconds=30, what=f"{count} jobs to run")
+
+    def check_files(self, records: Iterable[JobRecord]) -> None:
+        """Every file that is done is there, whole, and nothing else is."""
+        expected = set()
+        for record in records:
+            if record.sha256 is None:
+                continue
+            path = self.settings.downloads / record.path
+            expected.add(path)
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256, record.id
+            assert record.job.sha256 in (None, record.sha256), record.id
+        assert set(self.files()) == expected
+
+    def files(self) -> list[Path]:
+        """All files below the downloads folder, temp files included."""
+        return [path for path in self.settings.downloads.rglob("*") if path.is_file()]

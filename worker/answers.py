@@ -1,0 +1,110 @@
+"""http.client's response, read in slices and strict where leniency would lose bytes.
+
+What http.client accepts and this does not: an end of the connection inside the headers (it becomes a
+200 with no bytes), a chunk size that is cut or no number, a transfer coding other than chunked (the
+framing would land in the file), lengths that disagree. Informational answers (103) are skipped.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import socket
+import ssl
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from worker.errors import ProtocolError, TruncatedError
+from worker.watch import Watch
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
+
+
+class _Slices(io.RawIOBase):
+    """A socket as a raw file; no read waits longer than a slice without asking the watch."""
+
+    def __init__(self, sock: socket.socket, watch: Watch) -> None:
+        self._sock = sock
+        # http.client closes the socket early when the answer ends the connection; this holds it open.
+        self._hold = sock.makefile("rb", buffering=0)
+        self._watch = watch
+        self.ended = False
+        self.ragged = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._watch.before_read()
+        while True:
+            patience = self._watch.slice()
+            if self._sock.gettimeout() != patience:  # a system call, and mostly it would change nothing
+                self._sock.settimeout(patience)
+            try:
+                count = self._sock.recv_into(buffer)
+            except TimeoutError:
+                continue
+            except ssl.SSLEOFError:
+                self.ragged, count = True, 0
+            break
+        if not count:
+            self.ended = True
+        elif self._watch.first_byte is None:
+            self._watch.first_byte = time.monotonic()
+        return count
+
+    def close(self) -> None:
+        self._hold.close()
+        super().close()
+
+
+class StrictResponse(http.client.HTTPResponse):
+    chunked: bool
+    announced: int | None = None  # Content-Length, once it has been read
+
+    def __init__(self, sock: socket.socket, watch: Watch, method: str | None) -> None:
+        self._slices = slices = _Slices(sock, watch)
+        source = SimpleNamespace(makefile=lambda _mode: io.BufferedReader(slices))
+        super().__init__(cast(socket.socket, source), method=method)
+
+    @property
+    def ragged(self) -> bool:
+        return self._slices.ragged
+
+    def begin(self) -> None:
+        super().begin()
+        # A whole block ends with an empty line, so nobody had to look beyond it.
+        if self._slices.ended:
+            raise TruncatedError(f"expected all headers, got the end of the connection inside them ({self.status})")
+        coding = self.headers.get("Transfer-Encoding", "").strip().lower()
+        if coding not in ("", "identity") and not self.chunked:
+            raise ProtocolError(f"expected a body that is whole or chunked, got Transfer-Encoding: {coding}")
+        lengths = {part.strip() for line in self.headers.get_all("Content-Length", []) for part in line.split(",")}
+        if len(lengths) > 1 or not all(text.isascii() and text.isdigit() for text in lengths):
+            raise ProtocolError(f"expected one Content-Length, got {sorted(lengths)}")
+        if lengths and not self.chunked:
+            self.announced = int(lengths.pop())
+        elif not self.chunked and self.headers.defects:
+            # A line that cannot be read hides all that follow it, a Content-Length included.
+            raise ProtocolError(f"expected readable headers, got {self.headers.defects}")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 102 <= status < 200:
+                return version, status, reason
+            while self.fp.readline(65537) not in (b"\r\n", b"\n", b""):
+                pass
+
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(1024)
+        if not line.endswith(b"\n") and self._slices.ended:
+            raise http.client.IncompleteRead(b"")
+        if not (match := _CHUNK_SIZE.fullmatch(line)):
+            raise ProtocolError(f"expected the size of a chunk, got {line[:40]!r}")
+        return int(match[1], 16)

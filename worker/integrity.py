@@ -1,0 +1,137 @@
+"""What an answer's headers promise about the bytes: entity, range, digest. Pure functions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from worker.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
+
+_STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
+_SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=$|[,;])")
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What proves, later and to another process, that an entity is still the same. Kept beside its bytes."""
+
+    url: str  # that gave them, without its query: signed links change it
+    etag: str | None  # strong
+    last_modified: str | None  # usable as a strong validator
+    total: int | None  # length of the whole entity
+
+    @property
+    def if_range(self) -> str | None:
+        return self.etag or self.last_modified
+
+    @classmethod
+    def of(cls, url: str, headers: Mapping[str, str], total: int | None) -> Validators:
+        return cls(
+            url.partition("?")[0],
+            strong_etag(headers.get("ETag")),
+            strong_date(headers.get("Last-Modified"), headers.get("Date")),
+            total,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    first: int
+    last: int
+    total: int
+
+    @property
+    def length(self) -> int:
+        return self.last - self.first + 1
+
+
+def strong_etag(header: str | None) -> str | None:
+    """The entity tag, if it stands for bytes and not just for meaning."""
+    return header if header is not None and _STRONG.fullmatch(header) else None
+
+
+def strong_date(last_modified: str | None, date: str | None) -> str | None:
+    """Last-Modified, if a second change within its second is excluded: the answer is at least one second younger."""
+    try:
+        age = parsedate_to_datetime(date or "") - parsedate_to_datetime(last_modified or "")
+    except (ValueError, TypeError):
+        return None
+    return last_modified if age.total_seconds() >= 1 else None
+
+
+def content_range(header: str | None) -> ContentRange | None:
+    """What a 206 brings; None: nothing that can be continued with (an unknown total proves nothing)."""
+    match = _CONTENT_RANGE.fullmatch((header or "").strip())
+    if match is None:
+        return None
+    first, last, total = (int(number) for number in match.groups())
+    return ContentRange(first, last, total) if first <= last < total else None
+
+
+def repr_sha256(header: str | None) -> str | None:
+    """The sha-256 of a Repr-Digest header (RFC 9530) in hex; None: it offers none."""
+    match = _SHA256.search(header or "")
+    if match is None:
+        return None
+    try:
+        return base64.b64decode(match[1], validate=True).hex()
+    except binascii.Error:
+        return None
+
+
+def mismatch(validators: Validators, headers: Mapping[str, str], part: ContentRange, offset: int) -> str | None:
+    """Why a 206 does not continue the entity that the validators describe; None: it does.
+
+    A 206 must repeat the ETag; a Last-Modified it may leave out.
+    """
+    if part.first != offset:
+        return f"expected a part from byte {offset}, got one from {part.first}"
+    if validators.total not in (None, part.total):
+        return f"expected a part of {validators.total} bytes, got one of {part.total}"
+    if validators.etag is not None:
+        etag = headers.get("ETag")
+        return None if etag == validators.etag else f"expected ETag {validators.etag}, got {etag}"
+    date = headers.get("Last-Modified", validators.last_modified)
+    return None if date == validators.last_modified else f"expected the file of {validators.last_modified}, got {date}"
+
+
+def verify_size(size: int, *, announced: int | None, wanted: int | None) -> None:
+    """
+    Raises:
+        TruncatedError: not what the server announced.
+        SizeError: not what the manifest wants.
+    """
+    if announced not in (None, size):
+        raise TruncatedError(f"expected {announced} bytes, got {size}")
+    if wanted not in (None, size):
+        raise SizeError(f"expected {wanted} bytes, got {size}")
+
+
+def verify_unframed(size: int, *, ragged: bool) -> None:
+    """For a body that ends with its connection, as little as can be said.
+
+    Raises:
+        TruncatedError: TLS was cut: an attacker can do that.
+        EmptyError: no byte came and nothing had announced that none would.
+    """
+    if ragged:
+        raise TruncatedError(f"expected TLS to be closed in due form, got a cut after {size} bytes")
+    if not size:
+        raise EmptyError("expected a file, got no byte and no length that says so")
+
+
+def verify_sha256(got: str, expected: str | None, who: str, *, resumed: bool) -> None:
+    """
+    Raises:
+        DigestError: another content than expected.
+        ChangedError: the same after a resume, where the kept prefix may be to blame: not the last word.
+    """
+    if expected is None or expected.lower() == got:
+        return
+    message = f"expected sha256 {expected} by {who}, got {got}"
+    raise ChangedError(f"{message} after a resume; what was kept is dropped") if resumed else DigestError(message)

@@ -1,0 +1,42 @@
+"""Temp files: each belongs to one claim of one job, ``downloads/.partial/JOB.CLAIM.part``.
+
+The folder lies on the same file system as the files, so that publishing is a link, and outside the batches' folders,
+so that those hold nothing but files. Files left by earlier claims are offered to the download, which adopts one only
+when nobody has it open any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from worker.partial import discard
+
+_FOLDER = ".partial"
+
+
+class Partials:
+    def __init__(self, downloads: Path, job: str, claim: int) -> None:
+        self._folder = downloads / _FOLDER
+        self._job = job
+        self._claim = claim
+
+    @property
+    def mine(self) -> Path:
+        return self._of(self._claim)
+
+    @property
+    def newest(self) -> Path:
+        """What to resume: my own, or the newest that an earlier claim left."""
+        numbers = range(self._claim, 0, -1)
+        return next((path for number in numbers if (path := self._of(number)).exists()), self.mine)
+
+    def clear(self) -> None:
+        """Remove what this claim and earlier ones left; the folder too, if nobody else uses it."""
+        with contextlib.suppress(OSError):
+            for number in range(self._claim, 0, -1):
+                discard(self._of(number))
+            self._folder.rmdir()
+
+    def _of(self, claim: int) -> Path:
+        return self._folder / f"{self._job}.{claim}.part"

@@ -1,0 +1,82 @@
+"""From the URL that was asked for to the answer that counts; each hop is judged like the first.
+
+At most ten hops, no loops, no step down from https to http, and what was meant for one origin is not
+shown to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from worker.addresses import Target
+from worker.errors import RedirectError
+from worker.watch import Watch
+from worker.wire import Answer, Wire
+
+MAX_HOPS = 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ANY_ORIGIN = frozenset({"accept", "accept-language", "user-agent"})  # any other header may be a credential
+_OURS = frozenset({"host", "range", "if-range", "accept-encoding", "connection", "content-length", "transfer-encoding"})
+_SETTLE = 64 * 1024  # bytes of an unwanted answer that are read to keep its connection
+_SETTLE_TIME = 1.0  # seconds
+
+Headers = Callable[[Target], dict[str, str]]
+
+
+def follow(wire: Wire, first: Target, headers: Headers, watch: Watch, saw: Callable[[Answer], None]) -> Answer:
+    """The first answer that is no redirect.
+
+    Args:
+        headers: what to send to a target.
+        saw: told each answer, redirects included.
+
+    Raises:
+        RedirectError: there is none, or it is not safe to go on.
+        DownloadError: a hop failed, or the policy denies it.
+    """
+    target = first
+    seen = {target}
+    for _ in range(MAX_HOPS + 1):
+        answer = wire.get(target, headers(target), watch)
+        saw(answer)
+        location = answer.headers.get("Location")
+        if answer.status not in _REDIRECTS or location is None:
+            return answer
+        let_go(wire, answer, watch)
+        before, target = target, target.join(_as_utf8(location))
+        if before.scheme == "https" and target.scheme == "http":
+            raise RedirectError(f"expected https to stay https, got a redirect from {before.url} to {target.url}")
+        if target in seen:
+            raise RedirectError(f"expected an end, got a redirect loop at {target.url}")
+        seen.add(target)
+    raise RedirectError(f"expected at most {MAX_HOPS} redirects, got another one to {target.url}")
+
+
+def fit_for(target: Target, first: Target, headers: Mapping[str, str]) -> dict[str, str]:
+    """The job's own headers, as far as this target may see them and they are not ours to set."""
+    own = {name: text for name, text in headers.items() if name.lower() not in _OURS}
+    if target.origin == first.origin:
+        return own
+    return {name: text for name, text in own.items() if name.lower() in _ANY_ORIGIN}
+
+
+def let_go(wire: Wire, answer: Answer, watch: Watch) -> None:
+    """Be done with an answer nobody wants; its connection is kept if that costs little."""
+    if answer.length is not None and answer.length <= _SETTLE:
+        watch.draining(_SETTLE_TIME)
+        with suppress(Exception):
+            while answer.read(_SETTLE):
+                pass
+        if watch.interrupt is not None:
+            answer.close()
+            raise watch.interrupt
+    wire.keep(answer)
+
+
+def _as_utf8(header: str) -> str:
+    """http.client reads headers as Latin-1; what they mean is mostly UTF-8."""
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return header
