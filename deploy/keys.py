@@ -31,7 +31,7 @@ LEDGER = (
     "+evalsha +script|load +script|exists +time +multi +exec +exists +del +unlink +expire +get +set"
     " +hset +hsetnx +hget +hmget +hgetall +hdel +hexists +hincrby +hincrbyfloat"
     " +sadd +srem +smembers +scard +spop +srandmember"
-    " +zadd +zrem +zcard +zscore +zrange +zrangebyscore"
+    " +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore"
     " +llen +rpush +lpop"
 )
 OURS = f"~{PREFIX}* &{PREFIX}*"
@@ -45,9 +45,11 @@ ROLES = {
     "producer": f"{OURS} -@all {CONNECT} {SEND} {LEDGER}",
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }
-# "default" is who a client is before it says a name; "health" may ask whether Redis answers, and needs no password.
+# "default" is who a client is before it says a name, and "off" keeps everybody out. It still needs all rights: Redis
+# replays its log as this user, and without them it would silently drop every transaction and every script's effect.
+# "health" may ask whether Redis answers, and needs no password.
 OTHERS = (
-    "user default reset off",
+    "user default reset off ~* &* +@all",
     "user health reset on nopass +ping",
 )
 

@@ -9,7 +9,8 @@ job:BATCH.N                  hash    one record; fields in ``records``
 batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``, ``created``, ``sealed``
 batch:BATCH:running          set     ids of its running jobs
 batches                      zset    batch names by creation time
-sent:POOL                    zset    refs of queued messages by when each was last known to exist
+sent:POOL                    zset    refs of messages that lie on the queue, in its order
+hand:POOL                    zset    refs of messages that may be in somebody's hand, by when that was last known
 resend:POOL                  list    ids of queued jobs that need a message now
 due                          zset    ids of waiting jobs by due time
 incarnations                 hash    incarnation id → who it is, JSON
@@ -47,6 +48,9 @@ class Keys:
 
     def sent(self, pool: Pool) -> str:
         return f"{self.prefix}sent:{pool}"
+
+    def hand(self, pool: Pool) -> str:
+        return f"{self.prefix}hand:{pool}"
 
     def resend(self, pool: Pool) -> str:
         return f"{self.prefix}resend:{pool}"

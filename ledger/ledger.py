@@ -108,7 +108,7 @@ class Ledger:
         self.redis = redis
         self.keys = Keys(prefix)
         self._prefix = prefix
-        names = ("submit", "claim", "progress", "attempt", "close", "cancel")
+        names = ("submit", "sent", "claim", "progress", "attempt", "close", "cancel")
         self._scripts = {name: load_script(redis, name) for name in names}
 
     def _run(self, name: str, *args: Any) -> Any:
@@ -137,6 +137,11 @@ class Ledger:
         if fresh[0] == -1:
             raise ConflictError(batch, fresh[1])
         return [count > 0 for count in fresh]
+
+    def sent(self, pool: Pool, refs: Sequence[str]) -> None:
+        """Say that these messages are on the pool's queue, in this order."""
+        if refs:
+            self._run("sent", pool, *refs)
 
     def seal(self, batch: str, total: int) -> None:
         """The submission is complete: the batch has this many jobs."""

@@ -3,7 +3,7 @@
 Each round, all of it safe to repeat and to run twice at once:
   1. incarnations whose lease has expired: their jobs go back on their queues (or end as poison);
   2. waiting jobs that are due: back on their queues;
-  3. jobs that need a message, and jobs whose message vanished: one is sent.
+  3. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/unsent.lua`` says how it knows.
 
 After Redis was away or has restarted, leases have expired that nobody could renew. So the sweep judges nobody until
 one full lease has passed since it last saw Redis come back.
@@ -107,7 +107,10 @@ class Sweep:
         total, grace_ms = 0, round(self._settings.message_grace * 1000)
         queue = self._keys.queue(pool)
         while refs := self._unsent(args=[self._settings.key_prefix, pool, queue, grace_ms, _AT_ONCE]):
-            self._publisher.send(self._envelopes(pool, refs))
+            envelopes = self._envelopes(pool, refs)
+            self._publisher.send(envelopes)
+            if unknown := set(refs) - {envelope.ref for envelope in envelopes}:  # their records are gone
+                self._redis.zrem(self._keys.hand(pool), *unknown)
             log.info("sent again pool=%s messages=%d refs=%s", pool, len(refs), refs[:5])
             total += len(refs)
         return total

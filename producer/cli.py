@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 from pydantic import ValidationError
@@ -28,12 +28,14 @@ from ledger.ledger import Batch
 from ledger.settings import get_settings
 from producer import manifest, results
 from producer.client import Client, new_batch_name
+from producer.compare import compare
 from producer.errors import ProducerError, redis_errors
 from producer.intake import Intake
-from producer.screen import Lines, panel, status_line
+from producer.screen import Lines, counters, panel, status_line
 from producer.watch import Watch, exit_code
 
 ALL = "all"
+_SAY_EVERY = 50_000  # jobs
 
 
 def say(message: str) -> None:
@@ -62,8 +64,19 @@ def cli() -> None:
 @cli.command()
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 @click.option("-i", "--input", "source", type=click.File("rb"), help="A manifest; - is stdin.")
-@click.option("--format", "format_", type=click.Choice(list(manifest.Format)), help="Default: by suffix or first line.")
-@click.option("--pool", type=click.Choice([*Pool, ALL]), default=Pool.THREADS, show_default=True, help="all: in turn.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([each.value for each in manifest.Format]),
+    help="Default: by suffix or first line.",
+)
+@click.option(
+    "--pool",
+    type=click.Choice([*(each.value for each in Pool), ALL]),
+    default=Pool.THREADS.value,
+    show_default=True,
+    help="all: in turn.",
+)
 @click.option("--name", callback=_checked_name, help="The batch's name; default: generated.")
 @click.option("--per-message", type=click.IntRange(1, 500), default=1, show_default=True, help="Jobs per message.")
 @click.option("--strict", is_flag=True, help="Submit nothing if any line is bad.")
@@ -73,7 +86,7 @@ def submit(
     *,
     urls: Sequence[str],
     source: BinaryIO | None,
-    format_: manifest.Format | None,
+    format_: str | None,
     pool: str,
     name: str | None,
     per_message: int,
@@ -87,20 +100,21 @@ def submit(
     """
     if bool(urls) == (source is not None):
         raise click.UsageError("expected either URLs or -i FILE")
-    intake = Intake(urls, source, format_, report=say)
+    intake = Intake(urls, source, manifest.Format(format_) if format_ else None, report=say)
     if strict:
         intake.check()
     name = name or new_batch_name()
     client = Client(get_settings())
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
-    accepted = 0
+    accepted = said = 0
     for accepted in client.submit(name, intake.jobs(), pools, per_message):
-        if accepted % 50_000 == 0:
-            say(f"{accepted} jobs submitted")
+        if accepted >= said + _SAY_EVERY:
+            said = accepted
+            say(f"{accepted:,} jobs of batch {name} submitted")
     known = before.known if before else 0
     report = {"batch": name, "jobs": accepted, "new": accepted - known, "bad_lines": intake.bad}
-    say("batch {batch}: {jobs} jobs, {new} of them new, {bad_lines} bad lines".format(**report))
+    say("batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines".format(**report))
     code = 1 if intake.bad else 0
     if wait:
         code = _watch(client, name, 5.0, Console(stderr=as_json)) or code
@@ -143,7 +157,7 @@ def status(batch: str | None, most: int, as_json: bool) -> int:
     client = Client(get_settings())
     batches = [client.batch(batch)] if batch else client.newest(most)
     if as_json:
-        reports = [_counters(found) for found in batches]
+        reports = [counters(found) for found in batches]
         click.echo(json.dumps(reports[0] if batch else reports, indent=2))
         return 0
     for found in batches:
@@ -153,27 +167,18 @@ def status(batch: str | None, most: int, as_json: bool) -> int:
     return 0
 
 
-def _counters(batch: Batch) -> dict[str, Any]:
-    return {
-        "batch": batch.name,
-        "created": results.iso(batch.created),
-        "total": batch.total,
-        "known": batch.known,
-        "finished": batch.finished,
-        **{str(state): batch.count(state) for state in JobState},
-        "bytes": sum(batch.bytes_done.values()),
-        "pools": {
-            str(pool): {**{str(state): states.get(state, 0) for state in JobState}, "bytes": batch.bytes_done[pool]}
-            for pool, states in batch.counts.items()
-        },
-    }
-
-
 @cli.command("results")
 @batch_argument
-@click.option("--format", "style", type=click.Choice(list(results.Style)), default=results.Style.TABLE)
-@click.option("--only", type=click.Choice(list(JobState)), multiple=True, help="Jobs in this state; may be repeated.")
-def results_(batch: str, style: results.Style, only: Sequence[JobState]) -> int:
+@click.option(
+    "--format", "style", type=click.Choice([each.value for each in results.Style]), default="table", show_default=True
+)
+@click.option(
+    "--only",
+    type=click.Choice([each.value for each in JobState]),
+    multiple=True,
+    help="Jobs in this state; may be repeated.",
+)
+def results_(batch: str, style: str, only: Sequence[str]) -> int:
     """Print what became of each job."""
     client = Client(get_settings())
     found = client.batch(batch)
@@ -187,7 +192,7 @@ def results_(batch: str, style: results.Style, only: Sequence[JobState]) -> int:
                 yield record
 
     with redis_errors(client.settings):
-        for line in results.lines(counted(), style):
+        for line in results.lines(counted(), results.Style(style)):
             click.echo(line)
     if seen != (found.total or found.known):
         say(f"expected {found.total or found.known} records, Redis has {seen}: it lost the others")
@@ -212,14 +217,12 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
     cancelled, asked = client.cancel(found, refs)
     asked_for = len({ordinal for ref in refs for ordinal in ref.ordinals})
     report = {"batch": batch, "cancelled": cancelled, "stopping": asked, "ended_before": asked_for - cancelled - asked}
-    said = "batch {batch}: {cancelled} cancelled, {stopping} running and told to stop, {ended_before} had ended"
+    said = "batch {batch}: {cancelled:,} cancelled, {stopping:,} running and told to stop, {ended_before:,} had ended"
     click.echo(json.dumps(report) if as_json else said.format(**report))
     return 0
 
 
-# `compare` lives in producer/compare.py; once it exists, the two lines are:
-# from producer.compare import compare
-# cli.add_command(compare)
+cli.add_command(compare)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from producer.errors import (
     redis_errors,
 )
 
+_FIRST_ANSWER = 4.0  # seconds; with the start of Python a person waits less than 5
 _AT_ONCE = 500  # jobs per call of the ledger: a few milliseconds of Redis' time
 
 
@@ -43,12 +44,12 @@ class Client:
         """Connect.
 
         Raises:
-            RedisUnusableError: no answer within ``redis_timeout``, name resolution included.
+            RedisUnusableError: no answer within 4 s, name resolution included.
         """
         self.settings = settings
         self.ledger = Ledger(connect(settings, connections=4), settings.key_prefix)
         with redis_errors(settings):
-            bounded(self.ledger.redis.ping, settings.redis_timeout)
+            bounded(self.ledger.redis.ping, min(settings.redis_timeout, _FIRST_ANSWER))
 
     @cached_property
     def _publisher(self) -> Publisher:

@@ -44,9 +44,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option("--json", "target", callback=_target, metavar="FILE", help="Write the report there; - is the output.")
 @click.option("--pools", callback=_pools, default=",".join(Pool), show_default=True, metavar="POOL,...")
 @click.option("--serial/--no-serial", default=True, help="Also one job at a time, for the sum.", show_default=True)
-@click.pass_context
 def compare(
-    context: click.Context,
     *,
     scenario: str,
     seed: int | None,
@@ -54,25 +52,21 @@ def compare(
     target: Path | None,
     pools: tuple[Pool, ...],
     serial: bool,
-) -> None:
+) -> int:
     """Run two downloads per pool, as processes, as threads and as coroutines, on the workers that are up.
 
-    Exit status: 0 every file is there, 1 some are not, 2 the command line or the origin cannot be used.
+    Exit codes: 0 every file is there, 1 some are not, 2 wrong usage or no origin, 3 Redis cannot be used.
     """
     settings = get_settings()
     options = Options(random.SystemRandom().randrange(10**6) if seed is None else seed, size, pools, serial=serial)
     page = Page(Console(stderr=target == Path("-")))
     page.opens(scenario, options, settings.origin_url)
-    try:
-        report = run_comparison(settings, scenario, options, page)
-    except KeyboardInterrupt:
-        page.say("interrupted; what was left of the batch is cancelled", "red")
-        context.exit(130)
+    report = run_comparison(settings, scenario, options, page)
     for run in report.runs:
         page.closes(run)
     _write(report, target)
     done = all(deployment.done for run in report.runs for deployment in run.deployments)
-    context.exit(0 if done else 1)
+    return 0 if done else 1
 
 
 def _write(report: Report, target: Path | None) -> None:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
-from ledger.connection import connect
 from ledger.jobs import Job
 from ledger.ledger import Ledger
 from ledger.messages import Publisher
 from ledger.settings import Settings
+from producer.client import Client
 from producer.errors import redis_errors
 from producer.measure import Audience, Bench
 from producer.offers import look_up
@@ -24,7 +24,6 @@ from producer.scenarios import SCENARIOS, Deployment, Options
 from producer.verdict import books, faults, verdict
 
 _PACKAGES = ("downpour", "celery", "kombu", "redis", "gevent", "urllib3")
-_PATIENCE = 10.0  # seconds for which a look at the ledger is repeated while Redis is away
 
 
 class Stage(Audience, Protocol):
@@ -43,11 +42,11 @@ def compare(settings: Settings, scenario: str, options: Options, stage: Stage) -
     Raises:
         ProducerError: the origin or Redis cannot be used.
     """
+    ledger = Client(settings).ledger
     deployments = SCENARIOS[scenario](options)
     offers = [look_up(settings.origin_url, deployment.jobs) for deployment in deployments]
     with redis_errors(settings), closing(Publisher(settings)) as publisher:
-        ledger = Ledger(connect(settings, patience=_PATIENCE), settings.key_prefix)
-        bench = Bench(ledger, publisher, stage)
+        bench = Bench(ledger, publisher, stage, settings.redis_timeout)
         started = bench.now()
         machine = describe_machine()  # before the load is ours
         measured = _measure_all(bench, stage, f"{scenario}-{stamp()}", list(zip(deployments, offers, strict=True)))

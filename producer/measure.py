@@ -18,11 +18,13 @@ from redis.exceptions import RedisError
 from ledger.jobs import Job, JobRecord, Pool, Ref, job_id
 from ledger.ledger import Ledger, Message
 from ledger.messages import Envelope, Publisher, label
+from producer.errors import bounded
 from producer.runs import MeasuredDeployment, MeasuredJob, totals
 from producer.scenarios import Deployment
 
 LOOK_EVERY = 0.05  # seconds
 WORRY_AFTER = 3.0  # seconds without a live worker of the pool: say so
+_AT_ONCE = 500  # jobs per call of the ledger
 GIVE_UP_AFTER = 10.0  # ... and after so long cancel what is left; a worker that is just starting needs less
 
 
@@ -46,10 +48,11 @@ class Audience(Protocol):
 class Bench:
     """The stack under test, as the producer sees it."""
 
-    def __init__(self, ledger: Ledger, publisher: Publisher, audience: Audience) -> None:
+    def __init__(self, ledger: Ledger, publisher: Publisher, audience: Audience, redis_timeout: float) -> None:
         self.ledger = ledger
         self._publisher = publisher
         self._audience = audience
+        self._redis_timeout = redis_timeout
 
     def now(self) -> float:
         """Seconds since the epoch by the ledger's clock."""
@@ -81,12 +84,14 @@ class Bench:
         return self._measured(deployment, batch, submitted, note)
 
     def _submit(self, pool: Pool, batch: str, jobs: Mapping[int, Job]) -> None:
-        messages = self._record(pool, batch, jobs)
-        self._publisher.send(Envelope(str(each.ref), pool, label(each.jobs[0])) for each in messages)
+        """As ``Client.submit`` does it, but for a part of a batch: one at a time, the next part comes later."""
+        envelopes = [Envelope(str(each.ref), pool, label(each.jobs[0])) for each in self._record(pool, batch, jobs)]
+        bounded(lambda: self._publisher.send(envelopes), self._redis_timeout)
 
     def _record(self, pool: Pool, batch: str, jobs: Mapping[int, Job]) -> list[Message]:
         messages = [Message(Ref(batch, n, n), pool, (job,)) for n, job in jobs.items()]
-        self.ledger.submit(messages)
+        for at in range(0, len(messages), _AT_ONCE):
+            self.ledger.submit(messages[at : at + _AT_ONCE])
         return messages
 
     def _cancel(self, batch: str, count: int) -> None:

@@ -3,6 +3,7 @@ elsewhere it becomes a line every two seconds. Without UTF-8 everything is ASCII
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.jobs import JobRecord, JobState, Pool
+from producer.results import printable
 from producer.runs import MeasuredDeployment, Run
 from producer.scenarios import Deployment, Options
-from producer.timeline import ASCII, UNICODE, Glyphs, render
+from producer.timeline import ASCII, UNICODE, render
 
-WIDTH = 80  # of the timeline, at the most
+WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
+_LEGEND = (
+    "total: from just before the submission to the last file's finish, by Redis' clock; sum and longest: of the seconds"
+    " for which the origin paces the files, so everything else counts as overhead."
+)
 _FILES_SHOWN = 3  # by name, in the live line
 _PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x"})
 
@@ -32,11 +38,14 @@ class Page:
         self._live: Live | None = None
         self._said = time.monotonic()
 
-    def say(self, text: str = "", style: str = "", *, wrap: bool = False) -> None:
-        self._console.print(
-            Text(self._fit(text), style), soft_wrap=not wrap, markup=False, highlight=False, emoji=False
-        )
+    def say(self, text: str = "", style: str = "") -> None:
+        self._console.print(Text(self._fit(text), style), soft_wrap=True)
         self._said = time.monotonic()
+
+    def paragraph(self, text: str, style: str = "") -> None:
+        for line in textwrap.wrap(text, self._width):
+            self.say(line, style)
+        self.say()
 
     def opens(self, scenario: str, options: Options, origin_url: str) -> None:
         low, high = options.seconds
@@ -74,8 +83,9 @@ class Page:
     def ended(self, record: JobRecord) -> None:
         if record.state is JobState.DONE:
             attempts = record.attempts
-            took = attempts[-1].finished - attempts[0].started if attempts else 0.0
-            self.say(f"  {record.job.filename} downloaded in {round(took, 1):g} seconds  {_who(record)}")
+            took = round(attempts[-1].finished - attempts[0].started, 1)
+            unit = "second" if took == 1 else "seconds"
+            self.say(f"  {record.job.filename} downloaded in {took:g} {unit}  {_who(record)}")
             return
         last = record.last
         why = f": {last.kind}: {last.reason}" if last and last.kind else ""
@@ -96,23 +106,16 @@ class Page:
     def closes(self, run: Run) -> None:
         self.say()
         self._console.print(self._table(run.deployments))
-        self.say(
-            "total: from just before the submission to the last file's finish, by Redis' clock; sum and longest: of the"
-            " seconds for which the origin paces the files, so everything else counts as overhead.",
-            "dim",
-            wrap=True,
-        )
-        self.say()
-        for line in render(run.deployments, width=min(self._console.width, WIDTH), glyphs=self._glyphs):
+        self.paragraph(_LEGEND, "dim")
+        for line in render(run.deployments, width=self._width, glyphs=UNICODE if self._utf8 else ASCII):
             self.say(line)
         self.say()
-        self.say(run.books, "" if run.books_balance else "red", wrap=True)
-        self.say()
-        self.say(run.verdict, "bold", wrap=True)
+        self.paragraph(run.books, "" if run.books_balance else "red")
+        self.paragraph(run.verdict, "bold")
 
     @property
-    def _glyphs(self) -> Glyphs:
-        return UNICODE if self._utf8 else ASCII
+    def _width(self) -> int:
+        return min(self._console.width, WIDTH)
 
     def _table(self, deployments: Sequence[MeasuredDeployment]) -> Table:
         table = Table()
@@ -128,7 +131,8 @@ class Page:
         return table
 
     def _fit(self, text: str) -> str:
-        """The text in what this terminal can show."""
+        """The text in what this terminal can show, and nothing that could steer it."""
+        text = printable(text)
         return text if self._utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
 
 

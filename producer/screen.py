@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from ledger.jobs import JobRecord, JobState, Pool
 from ledger.ledger import Batch
-from producer.results import printable
+from producer.results import iso, printable
 from producer.watch import Snapshot
 
 _SHOWN = 10  # running files with a bar
@@ -21,11 +22,11 @@ _STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING,
 
 
 def counts(batch: Batch) -> str:
-    """``12/100 done, 1 failed, 4 running, 83 queued``: what is zero is left out, but for the jobs done."""
+    """``12/1,000 done, 1 failed, 4 running, 983 queued``: what is zero is left out, but for the jobs done."""
     total = batch.known if batch.total is None else batch.total
-    others = [f"{count} {state}" for state in _STATES[1:] if (count := batch.count(state))]
+    others = [f"{count:,} {state}" for state in _STATES[1:] if (count := batch.count(state))]
     unsealed = ["submission incomplete"] if batch.total is None else []
-    return ", ".join([f"{batch.count(JobState.DONE)}/{total} done", *others, *unsealed])
+    return ", ".join([f"{batch.count(JobState.DONE):,}/{total:,} done", *others, *unsealed])
 
 
 def status_line(batch: Batch) -> str:
@@ -33,11 +34,28 @@ def status_line(batch: Batch) -> str:
     return f"{batch.name}  {created}  {counts(batch)}, {decimal(sum(batch.bytes_done.values()))}"
 
 
+def counters(batch: Batch) -> dict[str, Any]:
+    """For ``status --json``."""
+    return {
+        "batch": batch.name,
+        "created": iso(batch.created),
+        "total": batch.total,
+        "known": batch.known,
+        "finished": batch.finished,
+        **{str(state): batch.count(state) for state in JobState},
+        "bytes": sum(batch.bytes_done.values()),
+        "pools": {
+            str(pool): {**{str(state): states.get(state, 0) for state in JobState}, "bytes": batch.bytes_done[pool]}
+            for pool, states in batch.counts.items()
+        },
+    }
+
+
 def plain(snapshot: Snapshot) -> str:
     """One line that says where the batch stands."""
     parts = [counts(snapshot.batch), decimal(snapshot.bytes)]
     if not snapshot.batch.finished:
-        parts.append(f"{snapshot.jobs_per_s:.1f} jobs/s, {decimal(int(snapshot.bytes_per_s))}/s")
+        parts.append(f"{snapshot.jobs_per_s:,.1f} jobs/s, {decimal(int(snapshot.bytes_per_s))}/s")
         if snapshot.eta_s is not None:
             parts.append(f"about {_duration(snapshot.eta_s)} left")
     return f"{snapshot.batch.name}: {', '.join(parts)}"
@@ -92,7 +110,7 @@ def _pools(batch: Batch) -> Table:
         if not total:
             continue
         ended = sum(states.get(state, 0) for state in _STATES[:3])
-        numbers = [str(states.get(state, 0)) for state in _STATES]
+        numbers = [f"{states.get(state, 0):,}" for state in _STATES]
         table.add_row(pool.value, *numbers, decimal(batch.bytes_done[pool]), ProgressBar(total, ended, width=30))
     return table
 

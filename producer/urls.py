@@ -12,7 +12,8 @@ MAX_CHARACTERS = 8192
 _SECRETS = re.compile(
     r"(?i)([?&;][^=&;#]*(?:token|signature|sig|secret|passw|api[-_]?key|credential|auth)[^=&;#]*=)[^&;#\s]*"
 )
-_USERINFO = re.compile(r"(?i)(https?://)[^/?#\s]*@")
+_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)[^/?#\s]*@")
+_ANYTHING_BEFORE_AT = re.compile(r"://.*@")
 
 
 def check_url(url: str) -> None:
@@ -33,8 +34,8 @@ def _problem(url: str) -> str | None:
         return "it has a space, a backslash or a control character (write %20 for a space)"
     try:
         return _parts_problem(urlsplit(url))
-    except ValueError as error:  # an IPv6 address without its end, a port that is no number
-        return str(error)
+    except ValueError:  # the text of the error may have a piece of a password
+        return "its host or port is malformed"
 
 
 def _parts_problem(parts: SplitResult) -> str | None:
@@ -61,6 +62,6 @@ def redact(text: str) -> str:
 
 
 def shown(text: str, most: int = 120) -> str:
-    """Quoted for a message: without secrets, on one line, not too long."""
-    clean = redact(text)
+    """Quoted for a message: without secrets even if it is no URL, on one line, not too long."""
+    clean = _ANYTHING_BEFORE_AT.sub("://***@", redact(text))
     return ascii(clean[:most] + "…") if len(clean) > most else repr(clean)

@@ -32,6 +32,9 @@ def main() -> int:
     except InstallError as error:
         print(f"install: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        print("install: interrupted; the next run goes on from here", file=sys.stderr)  # noqa: T201
+        return 130
     stamp.write_text("")
     say(f"installed in {time.monotonic() - begun:.0f} s")
     return 0

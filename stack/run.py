@@ -178,8 +178,10 @@ class Stack:
     def close(self, grace: float = GRACE) -> None:
         """Stop everything, Valkey last, and remove the private folder. Again: nothing."""
         try:
-            self.stop(*(name for name in self.processes if name != "valkey"), grace=grace)
-            self.stop(*(name for name in self.processes if name == "valkey"), grace=grace)
+            late = self.stop(*(name for name in self.processes if name != "valkey"), grace=grace)
+            late += self.stop(*(name for name in self.processes if name == "valkey"), grace=grace)
+            for name in late:
+                self._say(f"{name} did not end within {grace:.0f} s and was killed")
         finally:
             self.processes = {}
             if self._guardian.returncode is None:

@@ -2,7 +2,7 @@
 
 What http.client accepts and this does not: an end of the connection inside the headers (it becomes a
 200 with no bytes), a chunk size that is cut or no number, a transfer coding other than chunked (the
-framing would land in the file), lengths that disagree. Informational answers (103) are skipped.
+framing would land in the file), lengths that disagree, bytes after the end. Informational answers (103) are skipped.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ class _Slices(io.RawIOBase):
         self._watch = watch
         self.ended = False
         self.ragged = False
+        self.glancing = False  # do not wait: only what is here already
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        if self.glancing:
+            return self._glance(buffer)
         self._watch.before_read()
         while True:
             patience = self._watch.slice()
@@ -58,6 +61,13 @@ class _Slices(io.RawIOBase):
             self._watch.first_byte = time.monotonic()
         return count
 
+    def _glance(self, buffer: WriteableBuffer) -> int | None:
+        self._sock.settimeout(0)
+        try:
+            return self._sock.recv_into(buffer)
+        except OSError:  # nothing here, or nothing more to come
+            return None
+
     def close(self) -> None:
         self._hold.close()
         super().close()
@@ -66,6 +76,7 @@ class _Slices(io.RawIOBase):
 class StrictResponse(http.client.HTTPResponse):
     chunked: bool
     announced: int | None = None  # Content-Length, once it has been read
+    surplus: bytes = b""  # what came after the end of the body, as far as it was here already
 
     def __init__(self, sock: socket.socket, watch: Watch, method: str | None) -> None:
         self._slices = slices = _Slices(sock, watch)
@@ -92,6 +103,12 @@ class StrictResponse(http.client.HTTPResponse):
         elif not self.chunked and self.headers.defects:
             # A line that cannot be read hides all that follow it, a Content-Length included.
             raise ProtocolError(f"expected readable headers, got {self.headers.defects}")
+
+    def _close_conn(self) -> None:
+        # http.client calls this once the body is complete. Whatever follows contradicts its length.
+        self._slices.glancing = True
+        self.surplus = self.fp.peek(1).strip(b"\r\n")
+        super()._close_conn()  # type: ignore[misc]
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:

@@ -262,6 +262,8 @@ class _Attempt:
         offered = integrity.repr_sha256(answer.headers.get("Repr-Digest"))
         for who, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
             integrity.verify_sha256(self.sink.sha256, expected, who, resumed=self.resumed_from > 0)
+        if answer.surplus and not (offered or self.wanted.sha256):
+            raise ProtocolError(f"expected {self.total} bytes and no more, got {answer.surplus[:20]!r} after them")
         if offered:
             notes.append("repr-digest: verified")
         encoding = answer.headers.get("Content-Encoding", "identity")

@@ -227,7 +227,8 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
     inner = error.__cause__
     if isinstance(error, urllib3.exceptions.HTTPError) and isinstance(inner, Exception):
         return translate(inner, prefix)  # urllib3 says what it was doing, its cause says what happened
-    return _leaf(error)(f"{prefix}{str(error) or type(error).__name__}")
+    text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever the server sent
+    return _leaf(error)(prefix + text)
 
 
 def _leaf(error: Exception) -> type[DownloadError]:

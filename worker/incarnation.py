@@ -1,6 +1,7 @@
 """This process in the ledger: one incarnation, kept alive by a native thread, and what it is told to stop.
 
-The thread has a Redis client of its own and shares nothing with jobs but two attributes that it replaces as a whole.
+The thread makes its own Redis client (under gevent, a socket belongs to the thread that opened it) and shares nothing
+with jobs but two attributes that it replaces as a whole.
 It renews every second, whatever the jobs do: a GIL-bound job delays it by milliseconds, a busy gevent hub not at all.
 """
 
@@ -23,16 +24,16 @@ from worker.pools import native_sleep, start_native_thread
 class Incarnation:
     def __init__(self, settings: Settings, worker: str, pool: Pool) -> None:
         self._settings = settings
-        self._leases = leases_of(settings)
-        self.id = self._leases.register(Identity(worker, pool, os.getpid()))
+        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid()))
         self.lost = False
         self.stopping: frozenset[str] = frozenset()  # ids of jobs that should stop
         start_native_thread(f"lease {self.id}", self._renew_until_lost)
 
     def _renew_until_lost(self) -> None:
+        leases = leases_of(self._settings)
         while not self.lost:
             with contextlib.suppress(RedisError, OSError):  # away: the lease may lapse; renewing tells
-                stopping = self._leases.renew(self.id)
+                stopping = leases.renew(self.id)
                 self.lost = stopping is None
                 self.stopping = frozenset(stopping or ())
             native_sleep(self._settings.renew_every)
@@ -41,7 +42,7 @@ class Incarnation:
         """Go in peace: what it still holds is taken over at once."""
         self.lost = True
         with contextlib.suppress(RedisError, OSError):
-            self._leases.end(self.id)
+            leases_of(self._settings).end(self.id)
 
 
 class Incarnations:
@@ -74,9 +75,9 @@ def leases_of(settings: Settings) -> Leases:
 
 def keep_touching(settings: Settings, pool: Pool, refs: Callable[[], Sequence[str]]) -> None:
     """From a native thread, tell the ledger every second which messages this worker has in hand."""
-    leases = leases_of(settings)
 
     def loop() -> None:
+        leases = leases_of(settings)
         while True:
             with contextlib.suppress(RedisError, OSError):
                 if in_hand := refs():

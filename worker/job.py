@@ -23,8 +23,9 @@ from ledger.ledger import Claim, Ledger, Result
 from ledger.settings import Settings, get_settings
 from worker import drain
 from worker.download import Fetched, Wanted
-from worker.errors import Cancelled, DownloadError, HandedBack, Interrupted, LeaseLost, translate
+from worker.errors import CancelledError, DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
 from worker.incarnation import Incarnation
+from worker.partial import publish
 from worker.partials import Partials
 from worker.pools import executor
 from worker.process import this_worker
@@ -123,11 +124,11 @@ class _Run:
             Interrupted: cancelled, draining, or no longer ours.
         """
         if self.record.id in self.incarnation.stopping:
-            raise Cancelled("cancelled by request")
+            raise CancelledError("cancelled by request")
         if self.incarnation.lost:
-            raise LeaseLost(f"incarnation {self.incarnation.id} lost its lease")
+            raise LeaseLostError(f"incarnation {self.incarnation.id} lost its lease")
         if drain.over():
-            raise HandedBack("the worker stops; handed back")
+            raise HandedBackError("the worker stops; handed back")
 
     def progress(self, size: int, total: int | None) -> None:
         now = time.monotonic()
@@ -142,11 +143,11 @@ class _Run:
         self.still_ours()
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            fetched.publish(final, fsync=self.settings.fsync)
+            publish(self.partials.mine, final, fsync=self.settings.fsync)
         except FileExistsError:
             # An earlier holder published and died before it could say so; or an older batch of this name did.
             self.still_ours()
-            fetched.publish(final, fsync=self.settings.fsync, replace=True)
+            publish(self.partials.mine, final, fsync=self.settings.fsync, replace=True)
         attempt = self.attempt(None, None, fetched.received, fetched.status, fetched.first_byte)
         took = time.monotonic() - self.begun
         return self.close(
@@ -158,13 +159,13 @@ class _Run:
 
     def still_ours(self) -> None:
         if not self.ledger.holds(self.claim):
-            raise LeaseLost("another worker holds the job now")
+            raise LeaseLostError("another worker holds the job now")
 
     def interrupted(self, end: Interrupted) -> Outcome:
-        if isinstance(end, LeaseLost):
+        if isinstance(end, LeaseLostError):
             self.partials.clear()
             return Outcome(None, f"lost: {end}; nothing published")
-        state = JobState.QUEUED if isinstance(end, HandedBack) else JobState.CANCELLED
+        state = JobState.QUEUED if isinstance(end, HandedBackError) else JobState.CANCELLED
         attempt = self.attempt(None, str(end), end.received, end.status, end.first_byte)
         return self.close(state, attempt, str(end))
 

@@ -4,8 +4,9 @@ Guarantees:
 
 - The validators are on disk before the first byte that they vouch for, so whatever is found after a
   SIGKILL at any moment can be continued: the kept prefix is as long as the file is.
-- One writer. An attempt writes to a path of its own, which the caller never gives to another one, under a lock that the kernel releases when its
-  process dies. What a frozen process still holds is never adopted, and a published file never is.
+- One writer. An attempt writes to a path of its own, which the caller gives to no other attempt, under
+  a lock that the kernel releases when its process dies. What a frozen process still holds is never
+  adopted, and a published file never is.
 - ``publish`` overwrites nothing, unless the caller proves that it may.
 
 Not guaranteed: that the bytes survive a crash of the operating system. Therefore a prefix written

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from worker.partial import discard
+from worker.partial import companions
 
 _FOLDER = ".partial"
 
@@ -32,11 +32,11 @@ class Partials:
         return next((path for number in numbers if (path := self._of(number)).exists()), self.mine)
 
     def clear(self) -> None:
-        """Remove what this claim and earlier ones left; the folder too, if nobody else uses it."""
+        """Remove what this claim and earlier ones left. The folder stays: somebody may be about to use it."""
         with contextlib.suppress(OSError):
             for number in range(self._claim, 0, -1):
-                discard(self._of(number))
-            self._folder.rmdir()
+                for path in companions(self._of(number)):
+                    path.unlink(missing_ok=True)
 
     def _of(self, claim: int) -> Path:
         return self._folder / f"{self._job}.{claim}.part"

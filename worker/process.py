@@ -20,7 +20,7 @@ def _ledger() -> Ledger:
 
 def _fetcher() -> Fetcher:
     settings = get_settings()
-    policy = Policy.of(settings.allow_hosts, settings.allow_networks, settings.allow_ports)
+    policy = Policy.from_settings(settings)
     return Fetcher(policy, user_agent=settings.user_agent)
 
 

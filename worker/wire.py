@@ -173,6 +173,11 @@ class Answer:
         return self._strict.ragged
 
     @property
+    def surplus(self) -> bytes:
+        """What came although the body was complete, as far as it was here already."""
+        return self._strict.surplus
+
+    @property
     def finished(self) -> bool:
         return self._response.closed
 
@@ -219,7 +224,7 @@ class Wire:
     def keep(self, answer: Answer) -> None:
         """The caller is done with an answer: its connection is kept if nothing is left in it."""
         connection = answer.connection
-        if not answer.finished or connection.sock is None:
+        if not answer.finished or answer.surplus or connection.sock is None:
             answer.close()
             return
         with self._lock:

@@ -13,6 +13,7 @@ for ordinal = tonumber(ARGV[3]), tonumber(ARGV[4]) do
   if have[1] == 'q' or have[1] == 'w' then
     redis.call('HSET', key, 's', 'c')
     redis.call('ZREM', prefix .. 'sent:' .. pools[have[2]], id)
+    redis.call('ZREM', prefix .. 'hand:' .. pools[have[2]], id)
     redis.call('ZREM', prefix .. 'due', id)
     redis.call('HINCRBY', counters, have[2] .. have[1], -1)
     redis.call('HINCRBY', counters, have[2] .. 'c', 1)

@@ -8,6 +8,7 @@ if redis.call('HEXISTS', prefix .. 'incarnations', incarnation) == 0 then return
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREM', prefix .. 'sent:' .. pool, ref)
+redis.call('ZREM', prefix .. 'hand:' .. pool, ref)
 local taken = {}
 for ordinal = tonumber(ARGV[5]), tonumber(ARGV[6]) do
   local id = batch .. '.' .. ordinal

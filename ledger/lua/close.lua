@@ -30,7 +30,7 @@ elseif state == 'w' or state == 'q' then
   if state == 'w' then
     redis.call('ZADD', prefix .. 'due', now + tonumber(ARGV[7]), id)
   else
-    redis.call('ZADD', prefix .. 'sent:' .. pools[letter], now, id)
+    redis.call('ZADD', prefix .. 'hand:' .. pools[letter], now, id)
     redis.call('RPUSH', prefix .. 'resend:' .. pools[letter], id)
   end
 end

@@ -15,7 +15,7 @@ for _, id in ipairs(ids) do
     redis.call('HSET', key, 's', 'q')
     redis.call('HINCRBY', batch, have[2] .. 'w', -1)
     redis.call('HINCRBY', batch, have[2] .. 'q', 1)
-    redis.call('ZADD', prefix .. 'sent:' .. pools[have[2]], now, id)
+    redis.call('ZADD', prefix .. 'hand:' .. pools[have[2]], now, id)
     redis.call('RPUSH', prefix .. 'resend:' .. pools[have[2]], id)
   end
   redis.call('ZREM', prefix .. 'due', id)

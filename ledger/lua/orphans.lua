@@ -30,7 +30,7 @@ for _, id in ipairs(redis.call('SPOP', held, ARGV[4])) do
     redis.call('HINCRBY', batch, have[3] .. 'r', -1)
     redis.call('HINCRBY', batch, have[3] .. state, 1)
     if state == 'q' then
-      redis.call('ZADD', prefix .. 'sent:' .. pools[have[3]], now, id)
+      redis.call('ZADD', prefix .. 'hand:' .. pools[have[3]], now, id)
       redis.call('RPUSH', prefix .. 'resend:' .. pools[have[3]], id)
       back[#back + 1] = id
     elseif state == 'f' then

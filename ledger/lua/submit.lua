@@ -12,7 +12,7 @@ local key = prefix .. 'batch:' .. batch
 if redis.call('HSETNX', key, 'created', now) == 1 then
   redis.call('ZADD', prefix .. 'batches', now, batch)
 end
-local fresh, at, order = {}, 3, 0
+local fresh, at = {}, 3
 while at <= #ARGV do
   local letter, pool, ref, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   at = at + 4
@@ -30,9 +30,7 @@ while at <= #ARGV do
   end
   if new > 0 then
     redis.call('HINCRBY', key, letter .. 'q', new)
-    -- A thousandth of a millisecond apart: the order of the messages in the queue.
-    redis.call('ZADD', prefix .. 'sent:' .. pool, now + order / 1000, ref)
-    order = order + 1
+    redis.call('ZADD', prefix .. 'hand:' .. pool, now, ref) -- in the producer's hand until it says that they are sent
   end
   fresh[#fresh + 1] = new
 end

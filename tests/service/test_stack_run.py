@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ledger.connection import connect
+from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack import plan as plan_module
 from stack import probes
@@ -137,4 +138,31 @@ def test_a_service_that_crashes_ends_the_launcher_with_its_last_words() -> None:
     assert launcher.returncode == 1
     assert "origin is gone" in said
     assert "killed by SIGKILL" in said
+    assert_gone(private)
+
+
+def test_workers_start_download_stop_and_start_again() -> None:
+    with Stack({Pool.THREADS: 2, Pool.PREFORK: 1}) as stack:
+        private = stack.plan.private
+        stack.processes["worker-prefork"].kill()  # its child too, whatever it does
+        assert members(str(private), stack.processes["worker-prefork"].pid) == []
+        stack.start("worker-prefork")
+        for pool in ("threads", "prefork"):
+            words = [
+                "-m",
+                "producer",
+                "submit",
+                "--wait",
+                "--name",
+                pool,
+                "--pool",
+                pool,
+                f"{stack.origin_url}/files/a",
+            ]
+            subprocess.run(
+                [sys.executable, *words], env=stack.env("producer"), cwd=plan_module.ROOT, check=True, timeout=30
+            )
+            assert (stack.downloads / pool / "a").stat().st_size == 65536
+        assert stack.stop("worker-threads", "worker-prefork", grace=20) == []
+        assert stack.processes["worker-threads"].returncode == 0
     assert_gone(private)

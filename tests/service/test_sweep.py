@@ -227,6 +227,25 @@ def test_a_message_in_a_workers_hand_is_not_sent_again_while_the_worker_says_so(
     world.sweep_until(world.queue, "the message, once nobody has it in hand any more")
 
 
+def test_messages_that_wait_long_are_not_sent_again_while_others_are_in_a_workers_hand(world: World) -> None:
+    world.submit(100)
+    for _ in range(10):
+        world.pop()
+    since = world.redis.time()[0]
+    while world.redis.time()[0] < since + 2 * world.settings.message_grace:
+        world.leases.touch(Pool.THREADS, [f"b.{n}" for n in range(10)])
+        assert world.sweep.round() == Swept()
+    assert world.queue() == [f"b.{n}" for n in range(10, 100)]
+
+
+def test_a_message_whose_record_is_gone_is_forgotten(world: World) -> None:
+    world.submit(2, send=False)
+    world.redis.delete(f"{world.settings.key_prefix}job:b.0")
+    world.sweep_until(world.queue, "the other message")
+    assert world.queue() == ["b.1"]
+    assert world.redis.zcard(f"{world.settings.key_prefix}hand:threads") == 0
+
+
 def test_every_pool_has_its_own_queue(world: World) -> None:
     world.submit(1, send=False, pool=Pool.GEVENT)
     world.sweep_until(lambda: world.queue(Pool.GEVENT), "the message")

@@ -19,7 +19,7 @@ def results(stack: Stack, batch: str) -> list[dict[str, Any]]:
 
 
 def workers_of(records: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(attempt["executor"]["worker"] for record in records for attempt in record["attempts"])
+    return Counter(attempt["worker"] for record in records for attempt in record["attempt_list"])
 
 
 def test_what_is_submitted_to_all_pools_arrives_byte_by_byte(stack: Stack) -> None:
@@ -33,7 +33,7 @@ def test_what_is_submitted_to_all_pools_arrives_byte_by_byte(stack: Stack) -> No
     # I expect success, and files that are those of the origin
     assert said.code == 0, said.out + said.err
     records = results(stack, "stack-all")
-    assert [record["state"] for record in records] == ["done"] * len(urls)
+    assert [record["outcome"] for record in records] == ["done"] * len(urls)
     assert {worker.partition("@")[0] for worker in workers_of(records)} == {"prefork", "threads", "gevent"}
     for url, record in zip(urls, records, strict=True):
         served = bytes.fromhex(stack.inside("origin", "python", "-c", FETCH, url.replace("origin:", "127.0.0.1:")))
@@ -47,21 +47,21 @@ def test_a_manifest_comes_through_a_pipe(stack: Stack) -> None:
     manifest = "".join(f"http://origin:8080/files/piped-{n}.bin?size=1000\n" for n in range(20))
     said = stack.producer("submit", "-i", "-", "--pool", "gevent", "--name", "stack-piped", "--wait", stdin=manifest)
     assert said.code == 0, said.out + said.err
-    assert [record["state"] for record in results(stack, "stack-piped")] == ["done"] * 20
+    assert [record["outcome"] for record in results(stack, "stack-piped")] == ["done"] * 20
 
 
 def test_a_file_that_does_not_exist_is_a_failed_job_and_an_exit_code(stack: Stack) -> None:
     url = "http://origin:8080/faults/status/404"
     said = stack.producer("submit", url, "--pool", "threads", "--name", "stack-missing", "--wait")
     assert said.code not in (0, 2), said.out + said.err
-    assert [record["state"] for record in results(stack, "stack-missing")] == ["failed"]
+    assert [record["outcome"] for record in results(stack, "stack-missing")] == ["failed"]
 
 
 def test_redis_and_its_neighbours_cannot_be_downloaded_from(stack: Stack) -> None:
     urls = ["http://redis:8080/", "http://flower:8080/", "http://127.0.0.1:8080/", "http://169.254.169.254/latest"]
     said = stack.producer("submit", *urls, "--pool", "all", "--name", "stack-refused", "--wait")
     assert said.code != 0
-    kinds = [record["attempts"][-1]["kind"] for record in results(stack, "stack-refused")]
+    kinds = [record["kind"] for record in results(stack, "stack-refused")]
     # Flower is on no network of the workers' but the back end; a name that does not resolve is as good as refused.
     assert set(kinds) <= {"refused", "dns"}, kinds
 

@@ -19,7 +19,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None
 
 
 def states(stack: Stack, batch: str) -> list[str]:
-    return [record["state"] for record in results(stack, batch)]
+    return [record["outcome"] for record in results(stack, batch)]
 
 
 def test_a_stop_in_the_middle_hands_the_jobs_back_and_the_next_start_finishes_them(stack: Stack) -> None:

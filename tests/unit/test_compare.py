@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ledger.jobs import FailureKind, JobState, Pool
+from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
+from producer import cli
 from producer.page import Page
 from producer.runs import MeasuredDeployment, Report, Run, from_json, to_json
 from producer.scenarios import ARTICLE_FILES, Options, article
@@ -230,3 +231,42 @@ def test_the_page_fits_80_columns_and_the_terminals_encoding(encoding: str) -> N
     assert ("total ÷ longest" in text) == (encoding == "utf-8")
     assert "1.014" in text  # 7.1 / 7
     assert "In threads the total was not known" in text.replace("\n", " ") or "bad.bin failed" in text
+
+
+def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given looks every half second for six seconds, I expect every one in the live line, and two lines in a pipe."""
+    clock = iter(n / 2 for n in range(100))
+    monkeypatch.setattr("producer.page.time.monotonic", lambda: next(clock))
+    record = JobRecord(
+        "b.0", Job("http://origin/f", "f.bin", size=1000), Pool.THREADS, JobState.RUNNING, 0.0, bytes=250
+    )
+    terminal, pipe = io.StringIO(), io.StringIO()
+
+    for file in (terminal, pipe):
+        page = Page(Console(file=file, width=80, force_terminal=file is terminal))
+        with page.watching():
+            for look in range(8):
+                page.progress(look / 2, [record])
+
+    assert "f.bin 25 %" in terminal.getvalue()
+    assert "\x1b[2K" in terminal.getvalue()  # the live line is erased, not repeated
+    assert pipe.getvalue().splitlines() == ["   1.5 s · f.bin 25 %", "   3.0 s · f.bin 25 %"]
+
+
+# -- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pools", "asyncio"], "prefork, threads, gevent"),
+        (["--pools", "threads,threads"], "each pool once"),
+        (["--scenario", "nonsense"], "article"),
+        (["--json", "/nowhere/at/all.json"], "a folder that exists"),
+    ],
+)
+def test_wrong_usage_ends_with_2_before_anything_runs(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["compare", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,64 @@
+"""The producer as a person runs it: a process of its own, bounded in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ledger.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")}
+    return clean | {
+        "DOWNPOUR_REDIS_URL": settings.redis_url,
+        "DOWNPOUR_KEY_PREFIX": settings.key_prefix,
+        "DOWNPOUR_REDIS_TIMEOUT": str(settings.redis_timeout),
+        "DOWNPOUR_REDIS_PATIENCE": str(settings.redis_patience),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def start(settings: Settings, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
+    """Begin it; the caller waits for it, with a timeout, and ends it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "producer", *map(str, words)],
+        **{
+            "cwd": ROOT,
+            "env": environment(settings),
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            **options,
+        },
+    )
+
+
+def run(settings: Settings, *words: str | Path, given: str = "", seconds: float = 60) -> Said:
+    """Run it to its end, or kill it and fail after that time."""
+    with start(settings, *words) as process:
+        try:
+            out, err = process.communicate(given, timeout=seconds)
+        finally:
+            process.kill()
+    assert "Traceback" not in err, err
+    return Said(process.returncode, out, err)

@@ -1,0 +1,140 @@
+"""A Redis that is away, frozen, full or locked: the producer says so, in time, and says how to go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.connection import connect
+from ledger.ledger import Ledger
+from ledger.settings import Settings
+from tests.producer_process import run, start
+from tests.valkey_process import ValkeyProcess
+from tests.waiting import wait_for
+
+COMMANDS = [("submit", "http://a/x"), ("status",), ("watch", "b"), ("results", "b"), ("cancel", "b")]
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyProcess]:
+    with ValkeyProcess(appendonly=True) as process:
+        yield process
+
+
+@pytest.fixture
+def own(own_valkey: ValkeyProcess) -> Settings:
+    """With the timeouts that a person has."""
+    return Settings(redis_url=own_valkey.url, key_prefix="t:", redis_patience=5.0)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_without_redis_every_command_ends_soon(
+    own_valkey: ValkeyProcess, own: Settings, words: tuple[str, ...]
+) -> None:
+    own_valkey.kill()
+    began = time.monotonic()
+    said = run(own, *words, seconds=20)
+    assert time.monotonic() - began < 5
+    assert (said.code, said.out) == (3, "")
+    assert f"Redis at 127.0.0.1:{own_valkey.port} cannot be used" in said.err
+    assert "Connection refused" in said.err
+
+
+def test_a_frozen_redis_is_given_up_in_time(own_valkey: ValkeyProcess, own: Settings) -> None:
+    own_valkey.freeze()
+    began = time.monotonic()
+    commands = [start(own, *words) for words in COMMANDS]
+    try:
+        for process in commands:
+            _out, err = process.communicate(timeout=20)
+            assert process.returncode == 3
+            assert "no answer within 4 s" in err
+    finally:
+        for process in commands:
+            process.kill()
+    assert time.monotonic() - began < 8  # five Pythons started at once
+
+
+def test_a_redis_that_freezes_during_a_submission_is_given_up_and_nothing_is_lost(
+    own_valkey: ValkeyProcess, own: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.txt"
+    file.write_text("".join(f"http://a/{number}\n" for number in range(20_000)))
+    ledger = Ledger(connect(own), own.key_prefix)
+    with start(own, "submit", "-i", file, "--name", "b") as process:
+        wait_for(lambda: (batch := ledger.batch("b")) and batch.known >= 2000, every=0.001, what="2,000 jobs")
+        own_valkey.freeze()
+        began = time.monotonic()
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert time.monotonic() - began < 7
+    assert (process.returncode, out) == (3, "")
+    assert "jobs of batch 'b' are accepted" in err
+    assert "with --name b again" in err
+    own_valkey.thaw()
+    assert run(own, "submit", "-i", file, "--name", "b").code == 0
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert (batch.total, batch.known) == (20_000, 20_000)
+
+
+def test_a_full_redis_says_what_was_accepted_and_takes_the_rest_later(
+    own_valkey: ValkeyProcess, own: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.txt"
+    file.write_text("".join(f"http://a/{number}\n" for number in range(20_000)))
+    with own_valkey.client() as redis:
+        redis.config_set("maxmemory", "5mb")
+    said = run(own, "submit", "-i", file, "--name", "b")
+    assert said.code == 3
+    assert "is full (maxmemory)" in said.err
+    assert "jobs of batch 'b' are accepted" in said.err
+    with own_valkey.client() as redis:
+        redis.config_set("maxmemory", "0")
+    again = run(own, "submit", "-i", file, "--name", "b", "--json")
+    assert again.code == 0
+    assert 0 < again.json["new"] < 20_000
+
+
+def test_a_redis_that_refuses_us_is_said_without_the_password(own_valkey: ValkeyProcess, own: Settings) -> None:
+    url = own.redis_url.replace("redis://", "redis://producer:hunter2@")
+    said = run(own.model_copy(update={"redis_url": url}), "status")
+    assert said.code == 3
+    assert "refuses us" in said.err
+    assert "hunter2" not in said.err
+
+
+def test_a_watch_outlives_a_restart_of_redis(own_valkey: ValkeyProcess, own: Settings) -> None:
+    run(own, "submit", "--name", "b", "http://a/x")
+    with start(own, "watch", "b", "--every", "0.1") as process:
+        try:
+            assert process.stdout is not None
+            assert "0/1 done, 1 queued" in process.stdout.readline()
+            own_valkey.kill()
+            assert "still trying" in process.stdout.readline()
+            own_valkey.restart()
+            run(own, "cancel", "b")
+            out, _err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert "0/1 done, 1 cancelled" in out
+    assert process.returncode == 1
+
+
+def test_a_watch_gives_up_when_redis_stays_away(own_valkey: ValkeyProcess, own: Settings) -> None:
+    run(own, "submit", "--name", "b", "http://a/x")
+    with start(own.model_copy(update={"redis_patience": 1.0}), "watch", "b", "--every", "0.1") as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            own_valkey.kill()
+            _out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 3
+    assert "cannot be used" in err

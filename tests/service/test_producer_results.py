@@ -1,0 +1,196 @@
+"""Results, status and watch, over jobs that an incarnation really claimed and closed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.connection import connect
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
+from ledger.leases import Identity, Leases
+from ledger.ledger import Claim, Ledger, Message, Result
+from ledger.settings import Settings
+from tests.producer_process import run, start
+
+WHO = Executor("threads@here", 7, 8, None)
+START = 1_700_000_000.25
+REFUSED = "404 from http://user:hunter2@a/1?token=abc\x1b[31m"
+
+
+def attempt(kind: FailureKind | None = None, reason: str | None = None) -> Attempt:
+    return Attempt(WHO, START, START + 1.5, START + 0.125, 10, 200 if kind is None else 404, kind, reason)
+
+
+class Desk:
+    """The ledger with an incarnation that moves jobs on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.ledger = Ledger(connect(settings), settings.key_prefix)
+        self.incarnation = Leases(self.ledger.redis, settings.key_prefix, 600).register(
+            Identity("threads@here", Pool.THREADS, 7)
+        )
+
+    def submit(self, count: int) -> None:
+        jobs = [Job(f"http://user:hunter2@a/{n}?token=abc&v={n}", f"f{n}") for n in range(count)]
+        self.ledger.submit([Message(Ref("b", n, n), Pool.THREADS, (job,)) for n, job in enumerate(jobs)])
+        self.ledger.seal("b", count)
+
+    def claim(self, number: int) -> Claim:
+        (claim,) = self.ledger.claim(Ref("b", number, number), Pool.THREADS, self.incarnation)
+        return claim
+
+    def done(self, number: int) -> None:
+        result = Result(1000 + number, "ab" * 32, ("length: unverified",))
+        assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
+
+    def failed(self, number: int) -> None:
+        claim = self.claim(number)
+        assert self.ledger.note_attempt(claim, attempt(FailureKind.RESET, "reset"))
+        assert self.ledger.close(claim, JobState.FAILED, attempt(FailureKind.STATUS, REFUSED))
+
+
+@pytest.fixture
+def desk(settings: Settings) -> Iterator[Desk]:
+    made = Desk(settings)
+    yield made
+    made.ledger.redis.close()
+
+
+def test_results_tell_who_did_what_when(desk: Desk, settings: Settings) -> None:
+    desk.submit(4)
+    desk.done(0)
+    desk.failed(1)
+    desk.claim(2)
+    said = run(settings, "results", "b", "--format", "jsonl")
+    assert said.code == 1
+    assert "hunter2" not in said.out
+    assert "abc" not in said.out
+    done, failed, running, queued = [json.loads(line) for line in said.out.splitlines()]
+    moments = {"started": "22:13:20.250Z", "first_byte": "22:13:20.375Z", "finished": "22:13:21.750Z"}
+    times = {name: f"2023-11-14T{moment}" for name, moment in moments.items()}
+    who = {"worker": "threads@here", "pid": 7, "thread": 8, "greenlet": None}
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ", done.pop("queued"))
+    assert done == {
+        "id": "b.0",
+        "url": "http://***@a/0?token=***&v=0",
+        "pool": "threads",
+        **who,
+        "attempts": 1,
+        **times,
+        "bytes": 1000,
+        "sha256": "ab" * 32,
+        "path": "b/f0",
+        "outcome": "done",
+        "kind": None,
+        "reason": None,
+        "notes": "length: unverified",
+        "attempt_list": [{**who, **times, "bytes": 10, "status": 200, "kind": None, "reason": None}],
+    }
+    assert (failed["outcome"], failed["attempts"], failed["kind"], failed["path"]) == ("failed", 2, "status", None)
+    assert [each["kind"] for each in failed["attempt_list"]] == ["reset", "status"]
+    assert (running["outcome"], running["attempts"], running["finished"]) == ("running", 1, None)
+    assert (queued["outcome"], queued["attempts"], queued["started"]) == ("queued", 0, None)
+
+
+def test_csv_has_the_same_fields_and_only_selects(desk: Desk, settings: Settings) -> None:
+    desk.submit(3)
+    desk.done(0)
+    desk.failed(1)
+    said = run(settings, "results", "b", "--format", "csv", "--only", "failed")
+    (row,) = csv.DictReader(io.StringIO(said.out))
+    assert (row["id"], row["outcome"], row["attempts"]) == ("b.1", "failed", "2")
+    assert row["reason"] == REFUSED.replace("user:hunter2", "***").replace("abc\x1b[31m", "***")
+    everything = list(csv.DictReader(io.StringIO(run(settings, "results", "b", "--format", "csv").out)))
+    assert [row["outcome"] for row in everything] == ["done", "failed", "queued"]
+
+
+def test_the_table_is_for_people_and_steers_no_terminal(desk: Desk, settings: Settings) -> None:
+    desk.submit(2)
+    desk.done(0)
+    desk.failed(1)
+    header, done, failed = run(settings, "results", "b").out.splitlines()
+    assert header.split()[:3] == ["job", "outcome", "pool"]
+    assert done.split() == ["0", "done", "threads", "1", "1.0", "kB", "1.50", "b/f0"]
+    assert "status: 404 from" in failed
+    assert "\x1b" not in failed
+
+
+def test_the_exit_code_is_zero_only_when_every_job_is_done(desk: Desk, settings: Settings) -> None:
+    desk.submit(2)
+    desk.done(0)
+    assert run(settings, "results", "b").code == 1
+    desk.done(1)
+    for words in (("results", "b"), ("watch", "b")):
+        assert run(settings, *words).code == 0
+
+
+def test_records_that_redis_lost_are_said(desk: Desk, settings: Settings) -> None:
+    desk.submit(2)
+    desk.done(0)
+    desk.done(1)
+    desk.ledger.redis.delete(desk.ledger.keys.job("b.1"))
+    said = run(settings, "results", "b")
+    assert said.code == 1
+    assert "expected 2 records, Redis has 1" in said.err
+
+
+def test_status_counts(desk: Desk, settings: Settings) -> None:
+    desk.submit(5)
+    desk.done(0)
+    desk.failed(1)
+    desk.claim(2)
+    (line,) = run(settings, "status").out.splitlines()
+    assert line.startswith("b  ")
+    assert line.endswith("1/5 done, 1 failed, 1 running, 2 queued, 1.0 kB")
+    said = run(settings, "status", "b", "--json").json
+    assert (said["total"], said["known"], said["finished"], said["bytes"]) == (5, 5, False, 1000)
+    assert said["pools"]["threads"]["queued"] == 2
+    assert run(settings, "status", "--json").json == [said]
+    assert run(settings, "status", "nope").code == 2
+
+
+def test_watch_tells_each_change_in_lines_and_ends_with_the_batch(desk: Desk, settings: Settings) -> None:
+    desk.submit(3)
+    with start(settings, "watch", "b", "--every", "0.1") as process:
+        try:
+            assert process.stdout is not None
+            assert "b: 0/3 done, 3 queued, 0 bytes" in process.stdout.readline()
+            claim = desk.claim(0)
+            assert "0/3 done, 1 running, 2 queued" in process.stdout.readline()
+            desk.ledger.progress(claim, 500, 1000)
+            assert ", 500 bytes" in process.stdout.readline()
+            desk.ledger.close(claim, JobState.DONE, attempt(), result=Result(1000, "ab" * 32))
+            assert "1/3 done, 2 queued, 1.0 kB" in process.stdout.readline()
+            desk.done(1)
+            desk.done(2)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert out.splitlines()[-1] == "b: 3/3 done, 3.0 kB"
+    assert (process.returncode, err) == (0, "")
+
+
+def test_submit_wait_exits_by_the_outcome(desk: Desk, settings: Settings) -> None:
+    def fail_it() -> None:
+        while (batch := desk.ledger.batch("b")) is None or batch.total is None:
+            if stop.wait(0.02):
+                return
+        desk.failed(0)
+
+    stop = threading.Event()
+    worker = threading.Thread(target=fail_it)
+    worker.start()
+    try:
+        said = run(settings, "submit", "--name", "b", "--wait", "--json", "http://a/x")
+    finally:
+        stop.set()
+        worker.join(10)
+    assert said.code == 1
+    assert said.json == {"batch": "b", "jobs": 1, "new": 1, "bad_lines": 0}
+    assert "b: 0/1 done, 1 failed" in said.err

@@ -1,0 +1,189 @@
+"""Submitting: records before messages, nothing twice, nothing lost, whatever happens to the producer in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.connection import connect
+from ledger.jobs import JobState, Pool, Ref
+from ledger.ledger import Ledger
+from ledger.settings import Settings
+from ledger.sweep import Sweep
+from tests.producer_process import run, start
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    redis = connect(settings)
+    yield Ledger(redis, settings.key_prefix)
+    redis.close()
+
+
+def manifest(folder: Path, count: int) -> Path:
+    file = folder / "manifest.txt"
+    file.write_text("".join(f"http://host.example/files/{number}.bin\n" for number in range(count)))
+    return file
+
+
+def queued_refs(ledger: Ledger, pool: Pool = Pool.THREADS) -> Counter[str]:
+    messages = ledger.redis.lrange(ledger.keys.queue(pool), 0, -1)
+    return Counter(json.loads(message)["headers"]["id"] for message in messages)
+
+
+def test_each_job_has_a_record_and_one_message_and_the_batch_is_sealed(ledger: Ledger, settings: Settings) -> None:
+    said = run(settings, "submit", "--name", "b", "http://a/x", "http://a/y?token=secret", "http://u:secret@a/x")
+    assert (said.code, said.out) == (0, "b\n")
+    assert "secret" not in said.err
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert batch.total == 3
+    records = list(ledger.read_batch(batch))
+    assert [record.path for record in records] == ["b/x", "b/y", "b/x-2"]
+    assert {record.state for record in records} == {JobState.QUEUED}
+    assert queued_refs(ledger) == Counter(["b.0", "b.1", "b.2"])
+
+
+def test_all_spreads_the_jobs_over_the_three_queues_in_turn(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    said = run(settings, "submit", "-i", manifest(tmp_path, 10), "--pool", "all", "--json")
+    batch = said.json["batch"]
+    assert said.json == {"batch": batch, "jobs": 10, "new": 10, "bad_lines": 0}
+    for turn, pool in enumerate(Pool):
+        assert queued_refs(ledger, pool) == Counter(f"{batch}.{ordinal}" for ordinal in range(turn, 10, 3))
+
+
+def test_one_message_may_carry_many_jobs(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    run(settings, "submit", "-i", manifest(tmp_path, 120), "--name", "b", "--per-message", "50")
+    assert queued_refs(ledger) == Counter(["b.0-49", "b.50-99", "b.100-119"])
+    assert len(list(ledger.read(f"b.{n}" for n in range(200)))) == 120
+
+
+def test_the_same_manifest_again_changes_nothing(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    words = ("submit", "-i", manifest(tmp_path, 1200), "--name", "b", "--json")
+    first, again = run(settings, *words), run(settings, *words)
+    assert (first.json["new"], again.json["new"], again.code) == (1200, 0, 0)
+    assert queued_refs(ledger) == Counter(f"b.{n}" for n in range(1200))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("http://a/0\nhttp://a/other\n", "batch 'b' already has another job number 1"),
+        ("http://a/0\n", "batch 'b' has 2 jobs, the manifest only 1"),
+        ("http://a/0\nhttp://a/1\nhttp://a/2\n", "batch 'b' is complete with 2 jobs, the manifest has more"),
+    ],
+)
+def test_another_manifest_under_the_same_name_is_refused(
+    ledger: Ledger, settings: Settings, other: str, said: str
+) -> None:
+    run(settings, "submit", "--name", "b", "http://a/0", "http://a/1")
+    refused = run(settings, "submit", "--name", "b", "-i", "-", given=other)
+    assert (refused.code, refused.out) == (2, "")
+    assert said in refused.err
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert (batch.total, batch.known) == (2, 2)
+
+
+def test_bad_lines_are_named_and_the_good_ones_submitted(ledger: Ledger, settings: Settings) -> None:
+    given = "url,filename\nhttp://a/x,t/x\nhttp://a/y,../y\nftp://a/z,z\nhttp://a/w,w\n"
+    said = run(settings, "submit", "--name", "b", "-i", "-", given=given)
+    assert said.code == 1
+    assert "line 3: expected filename to be a relative path" in said.err
+    assert "line 4: expected an http or https URL, got 'ftp://a/z'" in said.err
+    assert [record.path for record in ledger.read(["b.0", "b.1", "b.2"])] == ["b/t/x", "b/w"]
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+def test_strict_submits_nothing_when_a_line_is_bad(
+    ledger: Ledger, settings: Settings, tmp_path: Path, from_stdin: bool
+) -> None:
+    file = tmp_path / "m.jsonl"
+    file.write_text('{"url": "http://a/x"}\n' * 600 + '{"url": "nonsense"}\n')
+    source = "-" if from_stdin else file
+    said = run(settings, "submit", "--strict", "--name", "b", "-i", source, given=file.read_text())
+    assert (said.code, said.out) == (2, "")
+    assert "line 601: expected an http or https URL, got 'nonsense': it has no scheme" in said.err
+    assert ledger.redis.dbsize() == 0
+    file.write_text('{"url": "http://a/x"}\n' * 600)
+    assert run(settings, "submit", "--strict", "--name", "b", "-i", source, given=file.read_text()).code == 0
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert batch.total == 600
+
+
+def test_an_empty_manifest_leaves_no_batch(ledger: Ledger, settings: Settings) -> None:
+    said = run(settings, "submit", "-i", "-", given="# nothing\n")
+    assert said.code == 2
+    assert "expected at least one URL, got none" in said.err
+    assert ledger.redis.dbsize() == 0
+
+
+def test_a_producer_killed_in_the_middle_is_completed_by_the_same_command(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    # Given a submission of 10,000 jobs that is killed after some thousands,
+    words = ("submit", "-i", manifest(tmp_path, 10_000), "--name", "b", "--json")
+    with start(settings, *words) as process:
+        wait_for(lambda: (batch := ledger.batch("b")) and batch.known >= 3000, every=0.001, what="3,000 jobs")
+        process.kill()
+        process.wait(10)
+    cut = ledger.batch("b")
+    assert cut is not None
+    assert cut.total is None
+    assert 3000 <= cut.known < 10_000
+    # if the same command runs again,
+    said = run(settings, *words)
+    # I expect every job once in the ledger, and one message for each, but for those that the sweep will send.
+    assert said.json == {"batch": "b", "jobs": 10_000, "new": 10_000 - cut.known, "bad_lines": 0}
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert (batch.total, batch.known, batch.count(JobState.QUEUED)) == (10_000, 10_000, 10_000)
+    assert [record.id for record in ledger.read_batch(batch)] == [f"b.{n}" for n in range(10_000)]
+    refs = queued_refs(ledger)
+    assert set(refs.values()) == {1}
+    everything = {f"b.{n}" for n in range(10_000)}
+    missing = everything - set(refs)
+    assert len(missing) <= 500
+    sweep = Sweep(settings)
+    wait_for(lambda: sweep.round() and set(queued_refs(ledger)) == everything, what="the sweep", every=0.3)
+
+
+def test_a_long_manifest_takes_little_memory(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    """Many jobs per message, because this is about the manifest: the rate is the benchmarks' business."""
+    words = ("submit", "-i", manifest(tmp_path, 100_000), "--name", "b", "--per-message", "100")
+    with start(
+        settings, *words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
+        wait_for(
+            lambda: os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG), seconds=60, what="the end"
+        )
+        _pid, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert usage.ru_maxrss < 150 * 1024  # KiB
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert batch.total == 100_000
+    assert Ref.parse(next(iter(queued_refs(ledger)))).batch == "b"
+
+
+def test_cancel_takes_what_is_queued(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    run(settings, "submit", "-i", manifest(tmp_path, 1300), "--name", "b")
+    said = run(settings, "cancel", "b", "3", "5-9", "--json")
+    assert said.json == {"batch": "b", "cancelled": 6, "stopping": 0, "ended_before": 0}
+    said = run(settings, "cancel", "b")
+    assert said.out == "batch b: 1,294 cancelled, 0 running and told to stop, 6 had ended\n"
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert batch.finished
+    assert batch.count(JobState.CANCELLED) == 1300
+    assert run(settings, "cancel", "b", "1300").code == 2
+    assert run(settings, "cancel", "other").code == 2

@@ -1,0 +1,142 @@
+"""What the download tests share: a fetcher that may use loopback, one attempt in one call, and a server that recites."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.addresses import Policy
+from worker.download import Fetched, Fetcher, Limits, Wanted, publish
+from worker.errors import DownloadError
+
+LOOPBACK = Policy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
+QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}
+
+
+@dataclass
+class Desk:
+    """A folder with one temp file and one final name, and a fetcher."""
+
+    folder: Path
+    fetcher: Fetcher = field(default_factory=lambda: Fetcher(LOOPBACK))
+
+    @property
+    def temp(self) -> Path:
+        return self.folder / ".partial" / "job.1.part"
+
+    @property
+    def final(self) -> Path:
+        return self.folder / "final"
+
+    def fetch(self, url: str, *, check: Callable[[], None] = lambda: None, **more: Any) -> Fetched:
+        wanted = Wanted(url, more.pop("sha256", None), more.pop("size", None), more.pop("headers", {}))
+        progress = more.pop("progress", lambda _size, _total: None)
+        temp, resume = more.pop("temp", self.temp), more.pop("resume", None)
+        if (seconds := more.pop("seconds", None)) is not None:
+            more["deadline"] = time.monotonic() + seconds
+        return self.fetcher.fetch(wanted, temp, Limits(**{**QUICK, **more}), check, progress, resume=resume)
+
+    def bring(self, url: str, **more: Any) -> bytes:
+        """Fetch, publish, and read what carries the final name."""
+        self.fetch(url, **more)
+        publish(self.temp, self.final)
+        return self.final.read_bytes()
+
+    def fails(self, url: str, **more: Any) -> DownloadError:
+        """Fetch and expect a failure, and that nothing carries the final name."""
+        with pytest.raises(DownloadError) as caught:
+            self.fetch(url, **more)
+        assert not self.final.exists()
+        return caught.value
+
+    def leftovers(self) -> list[str]:
+        return sorted(path.name for path in self.temp.parent.glob("*"))
+
+
+class Reciter:
+    """Accepts connections and hands each, after its request, to the next script; remembers the requests."""
+
+    def __init__(self, scripts: tuple[Callable[[socket.socket], None], ...], context: ssl.SSLContext | None) -> None:
+        self._scripts = scripts
+        self._context = context
+        self.requests: list[str] = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def url(self, path: str = "/f", scheme: str = "http", host: str = "127.0.0.1") -> str:
+        return f"{scheme}://{host}:{self.port}{path}"
+
+    def _serve(self) -> None:
+        for script in self._scripts:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with suppress(OSError, ssl.SSLError):
+                connection.settimeout(10)
+                if self._context is not None:
+                    connection = self._context.wrap_socket(connection, server_side=True)
+                with connection:
+                    script(connection)
+
+    def hear(self, connection: socket.socket) -> str:
+        heard = b""
+        while b"\r\n\r\n" not in heard:
+            piece = connection.recv(65536)
+            if not piece:
+                break
+            heard += piece
+        self.requests.append(heard.decode("latin-1"))
+        return self.requests[-1]
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+@contextmanager
+def reciting(*scripts: "bytes | Callable[[Reciter, socket.socket], None]", tls: ssl.SSLContext | None = None) -> Iterator[Reciter]:
+    """A server; each script serves one connection: bytes are sent after the request, then the connection ends."""
+
+    def play(script: "bytes | Callable[[Reciter, socket.socket], None]") -> Callable[[socket.socket], None]:
+        def run(connection: socket.socket) -> None:
+            if isinstance(script, bytes):
+                server.hear(connection)
+                connection.sendall(script)
+            else:
+                script(server, connection)
+
+        return run
+
+    server = Reciter(tuple(play(script) for script in scripts), tls)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def silent(server: Reciter, connection: socket.socket) -> None:
+    """Hold a connection without a word until the client leaves."""
+    with suppress(OSError):
+        while connection.recv(65536):
+            pass
+
+
+def ok(body: bytes, *headers: str, length: int | None = None, status: str = "200 OK") -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

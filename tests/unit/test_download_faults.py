@@ -1,0 +1,176 @@
+"""Whatever a server does to a body or its headers: the file is whole, or the attempt says what was wrong."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.jobs import FailureKind
+from origin.content import Entity
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import Desk, Reciter, ok, reciting
+from worker.errors import ServerError, transient
+
+SIZE = 100_000
+WHOLE = Entity("n", SIZE).read(0, SIZE)
+SHA256 = hashlib.sha256(WHOLE).hexdigest()
+QUERY = f"?name=n&size={SIZE}"
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("cut-body", FailureKind.TRUNCATED),
+        ("cut-chunked", FailureKind.TRUNCATED),
+        ("cut-headers", FailureKind.TRUNCATED),
+        ("wrong-length-long", FailureKind.TRUNCATED),
+        ("wrong-length-short", FailureKind.PROTOCOL),
+        ("drip-body", FailureKind.DEADLINE),
+        ("drip-headers", FailureKind.TIMEOUT),
+        ("stall", FailureKind.TIMEOUT),
+        ("reset", FailureKind.RESET),
+        ("bad-headers", FailureKind.PROTOCOL),
+        ("huge-headers", FailureKind.PROTOCOL),
+        ("empty-no-length", FailureKind.EMPTY),
+        ("status/404", FailureKind.STATUS),
+        ("status/410", FailureKind.STATUS),
+        ("status/204", FailureKind.STATUS),
+        ("status/304", FailureKind.STATUS),
+        ("status/408", FailureKind.SERVER),
+        ("status/425", FailureKind.SERVER),
+        ("status/429", FailureKind.SERVER),
+        ("status/500", FailureKind.SERVER),
+        ("status/503", FailureKind.SERVER),
+        ("redirect-loop", FailureKind.REDIRECT),
+        ("redirect-chain/11", FailureKind.REDIRECT),
+    ],
+)
+def test_each_fault_has_its_kind_and_nothing_gets_the_final_name(
+    origin: OriginProcess, desk: Desk, path: str, kind: FailureKind
+) -> None:
+    error = desk.fails(f"{origin.url}/faults/{path}{QUERY}", seconds=2.5)
+    assert error.kind is kind, error
+    if not transient(kind):
+        assert desk.leftovers() == []
+
+
+@pytest.mark.parametrize("path", ["files/n", "faults/chunked", "faults/no-length", "faults/redirect-chain/10"])
+def test_an_honest_answer_becomes_a_file(origin: OriginProcess, desk: Desk, path: str) -> None:
+    assert desk.bring(f"{origin.url}/{path}{QUERY}", sha256=SHA256.upper(), size=SIZE) == WHOLE
+    assert desk.leftovers() == []
+
+
+def test_what_could_not_be_verified_is_noted(origin: OriginProcess, desk: Desk) -> None:
+    assert desk.fetch(f"{origin.url}/faults/no-length{QUERY}").notes == ("length: unverified",)
+    assert "repr-digest: verified" in desk.fetch(f"{origin.url}/files/n{QUERY}").notes
+
+
+def test_a_file_that_is_empty_on_purpose_is_a_file(origin: OriginProcess, desk: Desk) -> None:
+    assert desk.bring(f"{origin.url}/files/none?size=0") == b""
+
+
+def test_retry_after_comes_with_the_error(origin: OriginProcess, desk: Desk) -> None:
+    for form, least in (("seconds", 7.0), ("date", 5.0)):
+        error = desk.fails(f"{origin.url}/faults/retry-after/7?key={form}&form={form}")
+        assert isinstance(error, ServerError)
+        assert error.retry_after is not None
+        assert least <= error.retry_after <= 8  # a date has whole seconds
+        assert error.status == 503
+
+
+def test_an_error_says_how_far_the_attempt_came(origin: OriginProcess, desk: Desk) -> None:
+    error = desk.fails(f"{origin.url}/faults/cut-body{QUERY}")
+    assert (error.status, error.received) == (200, SIZE // 2)
+    assert error.first_byte is not None
+    assert f"expected {SIZE} bytes, got the end after {SIZE // 2} bytes" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "kind"),
+    [
+        ("files/n", {"sha256": "0" * 64}, FailureKind.DIGEST),
+        ("files/n", {"size": SIZE - 1}, FailureKind.SIZE),
+        ("faults/chunked", {"size": SIZE - 1}, FailureKind.SIZE),
+        ("faults/chunked", {"size": SIZE + 1}, FailureKind.SIZE),
+        ("files/n", {"max_bytes": SIZE - 1}, FailureKind.TOO_LARGE),
+        ("faults/chunked", {"max_bytes": SIZE - 1}, FailureKind.TOO_LARGE),
+    ],
+)
+def test_another_file_than_wanted_is_refused(
+    origin: OriginProcess, desk: Desk, path: str, more: dict[str, object], kind: FailureKind
+) -> None:
+    assert desk.fails(f"{origin.url}/{path}{QUERY}", **more).kind is kind
+    assert desk.leftovers() == []
+
+
+def test_a_bomb_is_stored_as_small_as_it_came(origin: OriginProcess, desk: Desk) -> None:
+    fetched = desk.fetch(f"{origin.url}/faults/bomb?size=20000000", max_bytes=1_000_000, read_timeout=20)
+    assert fetched.notes == ("content-encoding: gzip, stored raw",)
+    assert fetched.size == desk.temp.stat().st_size < 1_000_000
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (CHUNKED + b"5\r\nhello\r\n0", FailureKind.TRUNCATED),  # of "0005"
+        (CHUNKED + b"5\r\nhello\r\n", FailureKind.TRUNCATED),
+        (CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n", FailureKind.PROTOCOL),
+        (CHUNKED + b"0x5\r\nhello\r\n0\r\n\r\n", FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 9\r\n\r\nhello", FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5", FailureKind.TRUNCATED),
+        (b"HTTP/1.1 200", FailureKind.TRUNCATED),
+        (b"", FailureKind.RESET),
+        (ok(b"hello", "Content-Range: bytes 0-4/5", status="206 Partial Content"), FailureKind.PROTOCOL),
+        (ok(b"hello", f"Repr-Digest: sha-256=:{base64.b64encode(bytes(32)).decode()}:"), FailureKind.DIGEST),
+        (ok(b"", status="302 Found"), FailureKind.STATUS),
+        (ok(b"", "Location: ftp://example.org/", status="302 Found"), FailureKind.BAD_URL),
+    ],
+)
+def test_framing_that_cannot_be_trusted_is_an_error(desk: Desk, answer: bytes, kind: FailureKind) -> None:
+    with reciting(answer) as server:
+        assert desk.fails(server.url()).kind is kind
+
+
+def test_informational_answers_are_skipped(desk: Desk) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    with reciting(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + ok(b"hello")) as server:
+        assert desk.bring(server.url()) == b"hello"
+
+
+def test_surplus_bytes_are_forgiven_where_a_digest_vouches_for_the_rest(desk: Desk) -> None:
+    with reciting(ok(b"hello", length=4), ok(b"hello\r\n", length=5)) as server:
+        assert desk.bring(server.url(), sha256=hashlib.sha256(b"hell").hexdigest()) == b"hell"
+        desk.final.unlink()
+        assert desk.bring(server.url()) == b"hello"  # a stray line end is no content
+
+
+def test_a_connection_is_used_again_and_one_that_went_away_is_no_failure(desk: Desk) -> None:
+    def twice_then_away(server: Reciter, connection: object) -> None:
+        for _ in range(2):
+            server.hear(connection)  # type: ignore[arg-type]
+            connection.sendall(ok(b"hello"))  # type: ignore[attr-defined]
+        server.hear(connection)  # type: ignore[arg-type]  # and no answer
+
+    with reciting(twice_then_away, ok(b"hello")) as server:
+        for expected_connections in (1, 1, 2):
+            assert desk.fetch(server.url()).size == 5
+            assert server.connections == expected_connections

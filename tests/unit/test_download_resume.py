@@ -1,0 +1,259 @@
+"""What an earlier attempt left is continued if and only if the server proves that nothing changed."""
+
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.jobs import FailureKind
+from origin.content import Entity
+from tests.origin_process import ROOT, OriginProcess
+from tests.unit.download_kit import Desk, ok, reciting
+from worker.download import companions, publish
+from worker.errors import DiskError, LeaseLostError
+
+SIZE = 100_000
+WHOLE = Entity("n", SIZE).read(0, SIZE)
+CHANGED = Entity("n", SIZE, 2).read(0, SIZE)  # the second GET of changed-* brings edition 2
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def url(origin: OriginProcess, fault: str) -> str:
+    return f"{origin.url}/faults/{fault}?name=n&size={SIZE}&key={random.random()}"
+
+
+@pytest.mark.parametrize("fault", ["resume", "resume-date"])
+def test_an_unchanged_file_is_continued(origin: OriginProcess, desk: Desk, fault: str) -> None:
+    where = url(origin, fault)
+    assert desk.fails(where).kind is FailureKind.TRUNCATED
+    assert desk.temp.stat().st_size == SIZE // 2
+
+    fetched = desk.fetch(where, resume=desk.temp)
+
+    assert (fetched.status, fetched.resumed_from, fetched.received) == (206, SIZE // 2, SIZE // 2)
+    publish(desk.temp, desk.final)
+    assert desk.final.read_bytes() == WHOLE
+    assert desk.leftovers() == []
+
+
+def test_the_leftover_of_another_claim_is_moved_not_copied(origin: OriginProcess, desk: Desk) -> None:
+    where, own = url(origin, "resume"), desk.folder / "job.2.part"
+    desk.fails(where)
+    inode = desk.temp.stat().st_ino
+
+    assert desk.fetch(where, temp=own, resume=desk.temp).resumed_from == SIZE // 2
+
+    assert own.stat().st_ino == inode
+    assert desk.leftovers() == []
+    assert own.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("fault", "content"),
+    [
+        ("changed-content", CHANGED),
+        ("changed-no-etag", CHANGED),
+        ("changed-weak-etag", CHANGED),
+        ("range-ignored", WHOLE),
+        ("range-416", WHOLE),
+    ],
+)
+def test_a_changed_file_starts_again_within_the_attempt(
+    origin: OriginProcess, desk: Desk, fault: str, content: bytes
+) -> None:
+    where = url(origin, fault)
+    assert desk.fails(where).kind is FailureKind.TRUNCATED
+    assert desk.bring(where) == content
+    assert desk.leftovers() == []
+
+
+@pytest.mark.parametrize("fault", ["changed-ignores-if-range", "lying-range", "lying-total"])
+def test_a_part_that_does_not_fit_is_refused_and_the_next_attempt_starts_again(
+    origin: OriginProcess, desk: Desk, fault: str
+) -> None:
+    where = url(origin, fault)
+    assert desk.fails(where).kind is FailureKind.TRUNCATED
+    assert desk.fails(where).kind is FailureKind.CHANGED
+    assert desk.leftovers() == []
+    assert desk.bring(where) in (WHOLE, Entity("n", SIZE, 3).read(0, SIZE))
+
+
+ETAG = 'ETag: "a"'
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        (ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P"), None),
+        (ok(b"lo", "Content-Range: bytes 3-4/5", status="206 P"), FailureKind.CHANGED),  # without the ETag
+        (ok(b"lo", ETAG, "Content-Range: bytes 3-4/*", status="206 P"), FailureKind.PROTOCOL),
+        (ok(b"lo", ETAG, status="206 P"), FailureKind.PROTOCOL),
+        (ok(b"lo!", ETAG, "Content-Range: bytes 3-4/5", status="206 P"), FailureKind.PROTOCOL),
+        (ok(b"o", ETAG, "Content-Range: bytes 3-3/5", status="206 P"), FailureKind.TRUNCATED),
+        (ok(b"l", ETAG, "Content-Range: bytes 3-4/5", status="206 P", length=2), FailureKind.TRUNCATED),
+    ],
+)
+def test_a_part_must_prove_where_it_belongs(desk: Desk, part: bytes, kind: FailureKind | None) -> None:
+    with reciting(ok(b"hel", ETAG, length=5), part) as server:
+        desk.fails(server.url())
+        if kind is None:
+            assert desk.bring(server.url()) == b"hello"
+        else:
+            assert desk.fails(server.url()).kind is kind
+        assert 'if-range: "a"' in server.requests[1].lower()
+        assert "range: bytes=3-" in server.requests[1].lower()
+
+
+def test_a_digest_that_fails_after_a_resume_is_not_the_last_word(desk: Desk) -> None:
+    part = ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P")
+    with reciting(ok(b"HEL", ETAG, length=5), part) as server:
+        digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+        desk.fails(server.url(), sha256=digest)
+        assert desk.fails(server.url(), sha256=digest).kind is FailureKind.CHANGED
+        assert desk.leftovers() == []
+
+
+def test_a_complete_leftover_still_needs_the_server_s_word(desk: Desk) -> None:
+    """Killed between the last byte and the final name: one byte is asked for again."""
+    last = ok(b"o", ETAG, "Content-Range: bytes 4-4/5", status="206 P")
+    with reciting(ok(b"hello", ETAG), last) as server:
+        desk.fetch(server.url())
+        assert desk.bring(server.url()) == b"hello"
+        assert "range: bytes=4-" in server.requests[1].lower()
+
+
+@pytest.mark.parametrize("spoil", ["locked", "linked", "another boot", "garbled", "no validators"])
+def test_what_must_not_be_continued_is_not(origin: OriginProcess, desk: Desk, spoil: str) -> None:
+    where, own = url(origin, "resume"), desk.folder / "job.2.part"
+    desk.fails(where)
+    before, beside = desk.temp.read_bytes(), companions(desk.temp)[1]
+    holder = os.open(desk.temp, os.O_RDWR)
+    if spoil == "locked":  # a frozen process may still write to it
+        fcntl.flock(holder, fcntl.LOCK_EX)
+    elif spoil == "linked":  # killed while publishing: these are a final file's bytes
+        desk.final.hardlink_to(desk.temp)
+    elif spoil == "another boot":
+        beside.write_text(json.dumps({**json.loads(beside.read_text()), "boot": "earlier"}))
+    elif spoil == "garbled":
+        beside.write_text('{"url":')
+    else:
+        beside.unlink()
+
+    fetched = desk.fetch(where, temp=own, resume=desk.temp)
+
+    assert (fetched.status, fetched.resumed_from) == (200, 0)
+    assert own.read_bytes() == WHOLE
+    assert os.pread(holder, SIZE, 0) == before
+    os.close(holder)
+
+
+def test_validators_speak_only_for_the_resource_that_gave_them(origin: OriginProcess, desk: Desk) -> None:
+    desk.fails(url(origin, "resume"))
+    assert desk.bring(f"{origin.url}/files/other?size={SIZE}") == Entity("other", SIZE).read(0, SIZE)
+
+
+DOWNLOAD = """
+import sys
+from tests.unit.download_kit import Desk
+from pathlib import Path
+Desk(Path(sys.argv[1])).fetch(sys.argv[2])
+"""
+
+
+def test_a_sigkilled_download_is_continued_by_another_process(origin: OriginProcess, desk: Desk) -> None:
+    """Given a paced file; killed at some moment, again and again; I expect the whole file with few bytes sent twice."""
+    size = 4_000_000
+    where = f"{origin.url}/paced/3/n?size={size}"
+    for _ in range(3):
+        before = desk.temp.stat().st_size if desk.temp.exists() else 0
+        process = subprocess.Popen([sys.executable, "-c", DOWNLOAD, str(desk.folder), where], cwd=ROOT)
+        deadline = time.monotonic() + 15
+        while (desk.temp.stat().st_size if desk.temp.exists() else 0) <= before and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(random.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(10)
+        assert desk.temp.stat().st_size > before
+    kept = desk.temp.stat().st_size
+    fetched = desk.fetch(where)
+    assert fetched.resumed_from == kept
+    publish(desk.temp, desk.final)
+    assert desk.final.read_bytes() == Entity("n", size).read(0, size)
+
+
+def test_publish_overwrites_nothing_unless_told_to(origin: OriginProcess, desk: Desk) -> None:
+    desk.final.write_text("somebody else's")
+    desk.fetch(f"{origin.url}/files/n?size={SIZE}")
+    with pytest.raises(FileExistsError):
+        publish(desk.temp, desk.final)
+    assert desk.final.read_text() == "somebody else's"
+    publish(desk.temp, desk.final, replace=True, fsync=True)
+    assert desk.final.read_bytes() == WHOLE
+    assert desk.leftovers() == []
+
+
+def test_publish_again_after_a_kill_between_link_and_unlink(origin: OriginProcess, desk: Desk) -> None:
+    desk.fetch(f"{origin.url}/files/n?size={SIZE}")
+    desk.final.hardlink_to(desk.temp)
+    publish(desk.temp, desk.final, replace=True)
+    assert desk.final.read_bytes() == WHOLE
+    assert desk.leftovers() == []
+
+
+def test_what_another_attempt_took_over_is_not_published(origin: OriginProcess, desk: Desk) -> None:
+    desk.fetch(f"{origin.url}/files/n?size={SIZE}")
+    with desk.temp.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LeaseLostError):
+            publish(desk.temp, desk.final)
+    desk.temp.unlink()
+    with pytest.raises(LeaseLostError):
+        publish(desk.temp, desk.final)
+    assert not desk.final.exists()
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs a user namespace to mount a small disk",
+)
+@pytest.mark.parametrize("path", ["files/n", "faults/chunked"])
+def test_a_full_disk_is_said_and_left_empty(origin: OriginProcess, desk: Desk, path: str) -> None:
+    """With a length it is known before the first byte, without one at the first that has no room."""
+    script = f"mount -t tmpfs -o size=256k tmpfs {desk.folder} && exec {sys.executable} -c '{FULL}' $0 $1"
+    command = ["unshare", "-rm", "sh", "-c", script, str(desk.folder), f"{origin.url}/{path}?size=2000000"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert result.stdout == "disk-full []\n", result.stderr
+
+
+FULL = """
+import sys
+from tests.unit.download_kit import Desk
+from pathlib import Path
+desk = Desk(Path(sys.argv[1]))
+print(desk.fails(sys.argv[2]).kind, desk.leftovers())
+"""
+
+
+@pytest.mark.parametrize("folder", ["file/below", "n" * 300])
+def test_an_impossible_folder_is_a_permanent_failure(origin: OriginProcess, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError):
+        Desk(tmp_path / folder).fetch(f"{origin.url}/files/n")

@@ -1,0 +1,222 @@
+"""Manifests: what comes in as a line comes out as a job with a safe name, or as a line that says what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.jobs import Job
+from producer.errors import ManifestError
+from producer.manifest import FIELDS, BadLine, Format, read, read_urls
+from producer.names import MAX_SEGMENT, Names, check_filename, name_of_url
+from producer.urls import check_url, redact
+
+DIGEST = "Ab" * 32
+
+
+def jobs(text: str | bytes, format_: Format | None = None) -> list[Job | BadLine]:
+    return list(read(io.BytesIO(text.encode() if isinstance(text, str) else text), format_))
+
+
+def test_txt_skips_comments_and_blank_lines() -> None:
+    assert jobs("# ours\n\nhttp://a/x.txt\r\n  http://a/y.txt  \n#") == [
+        Job("http://a/x.txt", "x.txt"),
+        Job("http://a/y.txt", "y.txt"),
+    ]
+
+
+def test_csv_takes_the_columns_in_any_order() -> None:
+    text = f'size,URL,sha256,filename\n7,http://a/x,{DIGEST},"a,b/c.txt"\n,http://a/y,,\n'
+    assert jobs(text) == [Job("http://a/x", "a,b/c.txt", DIGEST.lower(), 7), Job("http://a/y", "y")]
+
+
+def test_csv_without_a_header_has_urls_only() -> None:
+    assert jobs("http://a/x\n", Format.CSV) == [Job("http://a/x", "x")]
+    (bad,) = jobs("http://a/x,name\n", Format.CSV)
+    assert str(bad) == "line 1: expected 1 columns (url), got 2"
+
+
+@pytest.mark.parametrize("header", ["url,md5", "url,url", "url,"])
+def test_csv_with_a_header_that_we_do_not_understand_is_refused_as_a_whole(header: str) -> None:
+    with pytest.raises(ManifestError, match="expected each of the columns url, filename, sha256, size once"):
+        jobs(f"{header}\nhttp://a/x,1\n")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    assert jobs("\ufeffurl\nhttp://a/x\n") == [Job("http://a/x", "x")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ftp://a/x", "expected an http or https URL, got 'ftp://a/x': its scheme is 'ftp'"),
+        ("a/x", "it has no scheme"),
+        ("http:///x", "it has no host"),
+        ("http://a b/x", "a space, a backslash or a control character"),
+        ("http://a/\u202ex", "a space, a backslash or a control character"),
+        ("http://good.example\\@evil.example/", "a space, a backslash or a control character"),
+        ("http://a@b@c/", "two '@'"),
+        ("http://a:99999/", "its host or port is malformed"),
+        ("http://a:0/", "its port is 0"),
+        ("http://[::1/", "its host or port is malformed"),
+        (f"http://{'a' * 64}.example/", "is not a host name"),
+        ("http://a/" + "x" * 9000, "longer than 8192 characters"),
+        (b"http://a/\xff", "expected UTF-8, got b'\\xff"),
+        ("http://a/" + "x" * 200_000, "expected at most 65536 bytes"),
+        ("{", "expected a JSON object"),
+        ("[1]", "expected a JSON object"),
+        ("{}", "expected a url, got none"),
+        ('{"url": 1}', "expected url to be a text, got '1'"),
+        ('{"url": "http://a/x", "md5": 1}', "expected the keys url, filename, sha256, size, got 'md5'"),
+        ('{"url": "http://a/x", "sha256": "ab"}', "expected sha256 to be 64 hexadecimal digits, got 'ab'"),
+        ('{"url": "http://a/x", "size": -1}', "expected size to be a whole number of bytes, 0 or more; got '-1'"),
+        ('{"url": "http://a/x", "size": true}', "expected size"),
+        ('{"url": "http://a/x", "size": 1.5}', "expected size"),
+        ('{"url": "http://a/x", "filename": "../x"}', "expected filename to be a relative path"),
+        ('{"url": "http://a/x", "filename": "/etc/x"}', "expected filename to be a relative path"),
+        ('{"url": "http://a/x", "filename": "a\\\\b"}', "expected filename to be a relative path"),
+        ('{"url": "http://a/x", "filename": "a//b"}', "expected filename to be a relative path"),
+        ('{"url": "http://a/x", "filename": ""}', "expected filename to be a relative path"),
+        ("[" * 20_000, "expected a JSON object"),
+    ],
+)
+def test_a_bad_line_is_named_and_the_others_stay(line: str | bytes, said: str) -> None:
+    raw = line if isinstance(line, bytes) else line.encode()
+    is_json = raw[:1] in b"{["
+    good = b'{"url": "http://a/good"}' if is_json else b"http://a/good"
+    before, bad, after = jobs(b"\n".join([good, raw, good]), Format.JSONL if is_json else Format.TXT)
+    assert isinstance(bad, BadLine)
+    assert said in str(bad)
+    assert bad.number == 2
+    assert [before, after] == [Job("http://a/good", "good"), Job("http://a/good", "good-2")]
+
+
+def test_an_unclosed_quote_spoils_its_own_line_only() -> None:
+    bad, good = jobs('url,filename\nhttp://a/x,"oops\nhttp://a/y,y\n')
+    assert isinstance(bad, BadLine)
+    assert good == Job("http://a/y", "y")
+
+
+def test_what_a_bad_line_says_contains_no_password() -> None:
+    for url in ("ftp://u:hunter2@a/x", "http://u:hun/ter2@a/x", "http://u:hunter2@b@c/", "http://a:hunter2/"):
+        (bad,) = read_urls([url])
+        assert "ter2@" not in str(bad)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://a/b/c%20d.txt?q=1#f", "c d.txt"),
+        ("http://a/", "download"),
+        ("http://a", "download"),
+        ("http://a/..", "download"),
+        ("http://a/%2e%2e%2fetc%2fpasswd", ".._etc_passwd"),
+        ("http://a/a%00b%0a", "a_b_"),
+        ("http://a/%ff", "\ufffd"),
+        ("http://a/" + "x" * 300 + ".tar", "x" * 251 + ".tar"),
+    ],
+)
+def test_a_url_gives_one_safe_segment(url: str, name: str) -> None:
+    assert name_of_url(url) == name
+
+
+def test_names_are_unique_in_the_manifests_order() -> None:
+    names = Names()
+    given_ = [names.give(name) for name in ("a.txt", "a.txt", "a-2.txt", "a.txt", "d/a.txt", "d", "d/a.txt")]
+    assert given_ == ["a.txt", "a-2.txt", "a-2-2.txt", "a-3.txt", "d/a.txt", "d-2", "d/a-2.txt"]
+    with pytest.raises(ValueError, match="is a file of this batch"):
+        names.give("a.txt/b")
+
+
+def test_a_hundred_thousand_equal_names_take_no_quadratic_time() -> None:
+    names = Names()
+    assert [names.give("x") for _ in range(100_000)][-1] == "x-100000"
+
+
+@given(st.text())
+def test_any_url_path_gives_a_segment_that_a_file_system_takes(text: str) -> None:
+    name = name_of_url(f"http://a/{text}")
+    assert name == PurePosixPath(name).name
+    assert 0 < len(name.encode()) <= MAX_SEGMENT
+    assert name.isprintable()
+    assert name.strip(".") == name.strip(".") != ""
+
+
+@given(st.lists(st.text(max_size=300), max_size=30))
+def test_names_never_collide_and_stay_below_the_folder(wanted: list[str]) -> None:
+    names, taken = Names(), []
+    for text in wanted:
+        try:
+            taken.append(names.give(check_filename(text)))
+        except ValueError:
+            continue
+    assert len(set(taken)) == len(taken)
+    folders = {str(parent) for name in taken for parent in PurePosixPath(name).parents}
+    assert not folders & set(taken)
+    for name in taken:
+        assert not {"", ".", ".."} & set(name.split("/"))
+        assert max(len(segment.encode()) for segment in name.split("/")) <= MAX_SEGMENT
+
+
+segment = st.text(st.characters(categories=["L", "N"], include_characters="-_,\"' #"), min_size=1, max_size=30).filter(
+    lambda text: text == text.strip()
+)
+entry = st.fixed_dictionaries(
+    {
+        "url": segment.map(lambda text: f"http://host.example/{text.replace(' ', '%20')}"),
+        "filename": st.lists(segment, min_size=1, max_size=3).map("/".join),
+        "sha256": st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
+        "size": st.none() | st.integers(0, 2**63 - 1),
+    }
+)
+entries = st.lists(entry, min_size=1, max_size=20, unique_by=lambda fields: fields["filename"].split("/")[0])
+
+
+def expected(rows: list[dict[str, Any]]) -> list[Job | BadLine]:
+    return [Job(**row) for row in rows]
+
+
+@given(entries)
+def test_jsonl_comes_back_as_it_was_written(rows: list[dict[str, Any]]) -> None:
+    assert jobs("\n".join(map(json.dumps, rows))) == expected(rows)
+
+
+@given(entries)
+def test_csv_comes_back_as_it_was_written(rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS)
+    writer.writeheader()
+    writer.writerows(rows)
+    assert jobs(text.getvalue()) == expected(rows)
+
+
+@given(st.binary(max_size=300), st.sampled_from([None, *Format]))
+def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(raw: bytes, format_: Format | None) -> None:
+    try:
+        found = jobs(raw, format_)
+    except ManifestError:
+        return
+    for item in found:
+        if isinstance(item, Job):
+            check_url(item.url)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://u:p@a/x", "http://***@a/x"),
+        ("see HTTPS://token@a/x, http://b/", "see HTTPS://***@a/x, http://b/"),
+        ("http://a/x?id=1&X-Amz-Signature=abc&b=2", "http://a/x?id=1&X-Amz-Signature=***&b=2"),
+        ("http://a/x?access_token=abc#f", "http://a/x?access_token=***#f"),
+        ("http://a/user@host?b=@", "http://a/user@host?b=@"),
+    ],
+)
+def test_secrets_of_a_url_are_not_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown
