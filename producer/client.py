@@ -100,8 +100,9 @@ class Client:
                     end = group[-1].ref.last + 1
                     if room is not None and end > room:
                         raise OtherManifestError(f"batch {name!r} is complete with {room} jobs, the manifest has more")
-                    self._record_and_send(group)
+                    unsent = self.ledger.submit(group)
                     recorded = end
+                    self._send(message for message, send in zip(group, unsent, strict=True) if send)
                     yield recorded
                 self._seal(name, recorded)
         except RedisUnusableError as error:
@@ -112,12 +113,10 @@ class Client:
         except ConflictError as error:
             raise OtherManifestError(f"{error}, or the manifest that it was made from") from error
 
-    def _record_and_send(self, group: Sequence[Message]) -> None:
-        unsent = self.ledger.submit(group)
+    def _send(self, messages: Iterable[Message]) -> None:
         envelopes = [
             Envelope(str(message.ref), message.pool, label(message.jobs[0], len(message.jobs) - 1))
-            for message, send in zip(group, unsent, strict=True)
-            if send
+            for message in messages
         ]
         if envelopes:
             bounded(lambda: self._publisher.send(envelopes), self.settings.redis_timeout)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, RedisError
 
 from ledger.settings import Settings
@@ -53,8 +53,10 @@ def redis_errors(settings: Settings) -> Iterator[None]:
     """Map what redis-py and kombu raise to one error with a message for people."""
     try:
         yield
-    except (RedisError, OperationalError, TimeoutError) as error:
-        raise RedisUnusableError(f"Redis at {address(settings)} {_what(error)}") from error
+    except (RedisError, KombuError, TimeoutError) as error:
+        # A batch that kombu could not publish is a KombuError of its own; Redis' answer is its cause.
+        redis_said = error.__cause__ if isinstance(error.__cause__, RedisError) else error
+        raise RedisUnusableError(f"Redis at {address(settings)} {_what(redis_said)}") from error
 
 
 def address(settings: Settings) -> str:
@@ -62,10 +64,10 @@ def address(settings: Settings) -> str:
     return urlsplit(settings.redis_url).netloc.rpartition("@")[2] or settings.redis_url
 
 
-def _what(error: Exception) -> str:
+def _what(error: BaseException) -> str:
     text = str(error).strip()
-    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in text:
-        return f"is full (maxmemory) and took no more ({text})"
+    if isinstance(error, OutOfMemoryError):
+        return "is full (maxmemory) and takes no more"
     if isinstance(error, (AuthenticationError, NoPermissionError)):
         return f"refuses us: {text}; DOWNPOUR_REDIS_URL and DOWNPOUR_REDIS_PASSWORD_FILE say who we are"
     return f"cannot be used: {text or type(error).__name__}; is it running? DOWNPOUR_REDIS_URL says where it is"

@@ -67,12 +67,13 @@ class Bench:
         """
         everything = dict(enumerate(jobs))
         turns = [{n: job} for n, job in everything.items()] if deployment.one_at_a_time else [everything]
-        submitted, note = self.now(), None
+        begun, note = time.monotonic(), None
+        submitted = self.now()
         try:
             for turn in turns:
                 self._submit(deployment.pool, batch, turn)
                 self.ledger.seal(batch, len(jobs))
-                self._until_final(deployment.pool, [job_id(batch, n) for n in turn])
+                self._until_final(deployment.pool, [job_id(batch, n) for n in turn], begun)
         except UnservedError as error:
             note = str(error)
             self._record(deployment.pool, batch, everything)  # those whose turn did not come are in the books too
@@ -97,13 +98,12 @@ class Bench:
     def _cancel(self, batch: str, count: int) -> None:
         self.ledger.cancel(Ref(batch, 0, count - 1))
 
-    def _until_final(self, pool: Pool, ids: Sequence[str]) -> None:
+    def _until_final(self, pool: Pool, ids: Sequence[str], begun: float) -> None:
         """
         Raises:
             UnservedError: the pool has had no live worker for ``GIVE_UP_AFTER`` seconds.
         """
-        begun = served = time.monotonic()
-        worried = False
+        served, worried = time.monotonic(), False
         pending = list(ids)
         while True:
             records = list(self.ledger.read(pending))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -32,15 +32,16 @@ _PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x
 class Page:
     """The ``Stage`` of a person who looks on."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
         self._utf8 = console.encoding.lower().replace("-", "").startswith("utf")
         self._live: Live | None = None
-        self._said = time.monotonic()
+        self._said = self._clock()
 
     def say(self, text: str = "", style: str = "") -> None:
         self._console.print(Text(self._fit(text), style), soft_wrap=True)
-        self._said = time.monotonic()
+        self._said = self._clock()
 
     def paragraph(self, text: str, style: str = "") -> None:
         for line in textwrap.wrap(text, self._width):
@@ -77,7 +78,7 @@ class Page:
         text = self._fit(f"  {elapsed:4.1f} s · {_now(records)}")
         if self._live:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis" if self._utf8 else "crop"))
-        elif time.monotonic() - self._said >= PLAIN_EVERY:
+        elif self._clock() - self._said >= PLAIN_EVERY:
             self.say(text)
 
     def ended(self, record: JobRecord) -> None:

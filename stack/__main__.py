@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +121,10 @@ def _alongside(stack: Stack, *words: str) -> int:
             stack.check()
             time.sleep(PAUSE)
     finally:
-        process.stop(grace=2)
+        process.signal(signal.SIGINT)  # it cancels what it began and gives the terminal its cursor back
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        process.stop(grace=0)
     return code if code >= 0 else 128 - code
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from ledger.jobs import Pool
 from stack import guardian, ports, valkey
@@ -157,7 +158,7 @@ class Stack:
                     waiting.remove(name)
                     self._say(f"{name} ready {time.monotonic() - begun:.1f} s")
                 elif time.monotonic() - begun > patience:
-                    self._fail(name, f"not ready within {patience:.0f} s")
+                    self._fail(name, f"not ready within {patience:.0f} s", self.plan.probe(name).expected)
             if waiting:
                 time.sleep(POLL)
 
@@ -173,7 +174,7 @@ class Stack:
         """
         for name, process in self.processes.items():
             if not process.running:
-                self._fail(name, "gone")
+                self._fail(name, "gone", "that it runs until it is stopped")
 
     def close(self, grace: float = GRACE) -> None:
         """Stop everything, Valkey last, and remove the private folder. Again: nothing."""
@@ -197,13 +198,13 @@ class Stack:
     def _ready(self, name: str) -> bool:
         process = self.processes[name]
         if not process.running:
-            self._fail(name, "not ready")
+            self._fail(name, "not ready", self.plan.probe(name).expected)
         return self.plan.probe(name).look(process)
 
-    def _fail(self, name: str, what: str) -> None:
+    def _fail(self, name: str, what: str, expected: str) -> NoReturn:
         process = self.processes[name]
         raise StackError(
-            f"{name} is {what}: expected {self.plan.probe(name).expected}, got {describe_exit(process.returncode)}; "
+            f"{name} is {what}: expected {expected}, got {describe_exit(process.returncode)}; "
             f"the stack stops. The end of its log:\n{process.tail()}"
         )
 

@@ -1,16 +1,20 @@
-"""The producer as a person runs it: a process of its own, bounded in time."""
+"""The producer as a person runs it: a process of its own, or, where that makes no difference, in ours."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from ledger.settings import Settings
+from ledger.settings import Settings, get_settings
+from producer import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,11 +57,26 @@ def start(settings: Settings, *words: str | Path, **options: Any) -> subprocess.
     )
 
 
-def run(settings: Settings, *words: str | Path, given: str = "", seconds: float = 60) -> Said:
-    """Run it to its end, or kill it and fail after that time."""
-    with start(settings, *words) as process:
+def run(settings: Settings, *words: str | Path, given: str = "") -> Said:
+    """Run a command to its end in this process, which saves half a second each time."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        redirect_stdout(out),
+        redirect_stderr(err),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode()))),
+        mock.patch.dict(os.environ, environment(settings), clear=True),
+    ):
+        get_settings.cache_clear()
+        code = cli.run([str(word) for word in words])
+    get_settings.cache_clear()
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def finish(process: subprocess.Popen[str], *, seconds: float = 60) -> Said:
+    """Wait for its end, or kill it and fail after that time."""
+    with process:
         try:
-            out, err = process.communicate(given, timeout=seconds)
+            out, err = process.communicate(timeout=seconds)
         finally:
             process.kill()
     assert "Traceback" not in err, err

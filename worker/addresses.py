@@ -124,6 +124,8 @@ class Target:
             raise BadUrlError(f"expected http or https, got {url!r}")
         if "@" in parts.netloc:
             raise BadUrlError("expected a URL without user and password")  # which are not repeated here
+        if "[" in parts.netloc and ":" not in host:
+            raise BadUrlError(f"expected an IPv6 address in brackets, got {url!r}")
         if port == 0:
             raise BadUrlError(f"expected a port from 1 to 65535, got {url!r}")
         path = quote(parts.path or "/", safe=_PATH_SAFE)

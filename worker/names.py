@@ -48,7 +48,7 @@ def from_disposition(header: str | None) -> str | None:
             return cleaned
     plain = found.get("filename", "")
     if plain.startswith('"'):
-        plain = re.sub(r"\\(.)", r"\1", plain[1:-1], flags=re.DOTALL)
+        plain = re.sub(r"\\(.)", r"\1", plain[1:].removesuffix('"'), flags=re.DOTALL)
     return clean(_decoded(plain.encode("latin-1", "replace")))
 
 

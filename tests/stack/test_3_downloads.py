@@ -14,7 +14,7 @@ FETCH = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1]
 
 def results(stack: Stack, batch: str) -> list[dict[str, Any]]:
     said = stack.producer("results", batch, "--format", "jsonl")
-    assert said.code == 0, said.err
+    assert said.code in (0, 1), said.err  # 1: not every job is done
     return list(said.lines())
 
 

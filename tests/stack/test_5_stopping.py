@@ -29,6 +29,7 @@ def test_a_stop_in_the_middle_hands_the_jobs_back_and_the_next_start_finishes_th
     assert said.code == 0, said.out + said.err
     wait_until(lambda: states(stack, "stack-long") == ["running"] * JOBS, "all jobs run", 30)
     assert stack.redis("acl", "log") == ""  # Redis forgets this log when it stops
+    books = stack.producer("results", "stack-all", "--format", "jsonl").out
 
     # If the stack is stopped
     began = time.monotonic()
@@ -41,8 +42,10 @@ def test_a_stop_in_the_middle_hands_the_jobs_back_and_the_next_start_finishes_th
     assert exits == dict.fromkeys(["keys", *LASTING], 0)
     assert not any(found[0]["State"]["OOMKilled"] for found in stack.containers().values())
 
-    # ... and that the jobs go on where the stack is started again
+    # ... and that the books are the same and the jobs go on when the stack is started again
     stack.up()
+    assert books
+    assert stack.producer("results", "stack-all", "--format", "jsonl").out == books
     assert "failed" not in states(stack, "stack-long")
     wait_until(lambda: states(stack, "stack-long") == ["done"] * JOBS, "all jobs are done", 90)
     assert "LOST" not in stack.logs(*WORKERS)

@@ -110,7 +110,9 @@ class Reciter:
 
 
 @contextmanager
-def reciting(*scripts: "bytes | Callable[[Reciter, socket.socket], None]", tls: ssl.SSLContext | None = None) -> Iterator[Reciter]:
+def reciting(
+    *scripts: "bytes | Callable[[Reciter, socket.socket], None]", tls: ssl.SSLContext | None = None
+) -> Iterator[Reciter]:
     """A server; each script serves one connection: bytes are sent after the request, then the connection ends."""
 
     def play(script: "bytes | Callable[[Reciter, socket.socket], None]") -> Callable[[socket.socket], None]:

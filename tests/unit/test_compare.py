@@ -233,24 +233,24 @@ def test_the_page_fits_80_columns_and_the_terminals_encoding(encoding: str) -> N
     assert "In threads the total was not known" in text.replace("\n", " ") or "bad.bin failed" in text
 
 
-def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given looks every half second for six seconds, I expect every one in the live line, and two lines in a pipe."""
-    clock = iter(n / 2 for n in range(100))
-    monkeypatch.setattr("producer.page.time.monotonic", lambda: next(clock))
-    record = JobRecord(
-        "b.0", Job("http://origin/f", "f.bin", size=1000), Pool.THREADS, JobState.RUNNING, 0.0, bytes=250
-    )
+def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> None:
+    """Given a look every half second for five seconds, I expect a live line, and in a pipe a line every two."""
+    job = Job("http://origin/f", "f.bin", size=1000)
+    record = JobRecord("b.0", job, Pool.THREADS, JobState.RUNNING, 0.0, bytes=250)
+    now = [0.0]
     terminal, pipe = io.StringIO(), io.StringIO()
 
     for file in (terminal, pipe):
-        page = Page(Console(file=file, width=80, force_terminal=file is terminal))
+        now[0] = 0.0
+        page = Page(Console(file=file, width=80, force_terminal=file is terminal), clock=lambda: now[0])
         with page.watching():
-            for look in range(8):
-                page.progress(look / 2, [record])
+            while now[0] < 5:
+                now[0] += 0.5
+                page.progress(now[0], [record])
 
     assert "f.bin 25 %" in terminal.getvalue()
     assert "\x1b[2K" in terminal.getvalue()  # the live line is erased, not repeated
-    assert pipe.getvalue().splitlines() == ["   1.5 s · f.bin 25 %", "   3.0 s · f.bin 25 %"]
+    assert pipe.getvalue().splitlines() == ["   2.0 s · f.bin 25 %", "   4.0 s · f.bin 25 %"]
 
 
 # -- the command line

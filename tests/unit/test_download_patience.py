@@ -95,7 +95,7 @@ def in_dripping_body(origin: OriginProcess) -> Iterator[str]:
 
 @contextmanager
 def in_fast_body(origin: OriginProcess) -> Iterator[str]:
-    yield f"{origin.url}/files/n?size=100000000000"
+    yield f"{origin.url}/files/n?size=20000000000"
 
 
 ALONE = [in_resolve, in_connect, in_tls]
@@ -120,15 +120,15 @@ def after(seconds: float, error: BaseException) -> Callable[[], None]:
 
 def test_the_deadline_ends_every_phase(desk: Desk, phase: str) -> None:
     begun = time.monotonic()
-    error = desk.fails(phase, seconds=1.0, max_bytes=2**60, **PATIENT)
-    assert error.kind in (FailureKind.DEADLINE, FailureKind.DISK_FULL)
-    assert time.monotonic() - begun < 2.0
+    error = desk.fails(phase, seconds=0.6, max_bytes=2**60, **PATIENT)
+    assert error.kind is FailureKind.DEADLINE
+    assert time.monotonic() - begun < 1.6
     assert desk.leftovers() == []
 
 
 def test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second(desk: Desk, phase: str) -> None:
     asked = [time.monotonic()]
-    cancel = after(1.2, CancelledError("by request"))
+    cancel = after(0.9, CancelledError("by request"))
 
     def check() -> None:
         asked.append(time.monotonic())
@@ -136,13 +136,16 @@ def test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second
 
     with pytest.raises(CancelledError, match="by request"):
         desk.fetch(phase, check=check, max_bytes=2**60, **PATIENT)
-    assert max(later - earlier for earlier, later in zip(asked, asked[1:], strict=False)) < 0.8  # 0.5 and a noisy machine
-    assert asked[-1] - asked[0] < 2.2
+    assert (
+        max(later - earlier for earlier, later in zip(asked, asked[1:], strict=False)) < 0.8
+    )  # 0.5 and a noisy machine
+    assert asked[-1] - asked[0] < 1.9
     assert desk.leftovers() == []
 
 
 @pytest.mark.parametrize(
-    ("phase_of", "kind"), [(in_resolve, FailureKind.DNS), (in_connect, FailureKind.CONNECT), (in_tls, FailureKind.CONNECT)]
+    ("phase_of", "kind"),
+    [(in_resolve, FailureKind.DNS), (in_connect, FailureKind.CONNECT), (in_tls, FailureKind.CONNECT)],
 )
 def test_a_connection_that_does_not_come_about_in_time_is_its_own_kind(
     desk: Desk, phase_of: Callable[[], Iterator[str]], kind: FailureKind
@@ -170,7 +173,7 @@ def test_a_drip_is_too_slow(origin: OriginProcess, desk: Desk) -> None:
 
 
 def test_a_server_that_paces_above_the_limit_is_not_too_slow(origin: OriginProcess, desk: Desk) -> None:
-    fetched = desk.fetch(f"{origin.url}/paced/2/n?size=20000", low_speed=1000, low_speed_window=0.5, read_timeout=5.0)
+    fetched = desk.fetch(f"{origin.url}/paced/1/n?size=20000", low_speed=1000, low_speed_window=0.5, read_timeout=5.0)
     assert fetched.size == 20_000
 
 

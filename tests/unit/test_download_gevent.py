@@ -1,0 +1,56 @@
+"""The same code with patched sockets: the essential tests again, and a hub that stays lively."""
+
+import subprocess
+import sys
+
+from tests.origin_process import ROOT
+
+PATCHED = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+ESSENTIAL = [
+    "tests/unit/test_download_tls.py",
+    "tests/unit/test_download_faults.py",
+    "tests/unit/test_download_resume.py::test_an_unchanged_file_is_continued",
+    "tests/unit/test_download_resume.py::test_what_must_not_be_continued_is_not",
+    "tests/unit/test_download_patience.py::test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second",
+]
+
+LIVELY = """
+from gevent import monkey; monkey.patch_all()
+import sys, time, gevent
+from gevent.threadpool import ThreadPool
+from pathlib import Path
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import LOOPBACK, Desk
+from worker.download import Fetcher
+late, over = [], False
+def tick():
+    while not over:
+        begun = time.monotonic()
+        gevent.sleep(0.005)
+        late.append(time.monotonic() - begun - 0.005)
+with OriginProcess() as origin:
+    fetcher = Fetcher(LOOPBACK, run=ThreadPool(4).apply)
+    desks = [Desk(Path(sys.argv[1]) / str(n), fetcher) for n in range(4)]
+    ticker = gevent.spawn(tick)
+    jobs = [gevent.spawn(desk.fetch, f"{origin.url}/files/n{n}?size=50000000") for n, desk in enumerate(desks)]
+    gevent.joinall(jobs, timeout=60, raise_error=True)
+    assert all(job.value.size == 50_000_000 for job in jobs)
+    over = True
+    ticker.join()
+late.sort()
+print(len(late), late[len(late) // 2], late[-1])
+"""
+
+
+def test_the_essential_tests_pass_with_patched_sockets() -> None:
+    command = [sys.executable, "-c", PATCHED, "-q", "-x", "-p", "no:cacheprovider", *ESSENTIAL]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == 0, result.stdout[-5000:]
+
+
+def test_four_fast_downloads_leave_the_hub_free(tmp_path: object) -> None:
+    command = [sys.executable, "-c", LIVELY, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert result.returncode == 0, result.stderr[-5000:]
+    _, median, _ = result.stdout.split()
+    assert float(median) < 0.1  # seconds; inline writing and hashing makes it several times this

@@ -1,0 +1,142 @@
+"""No request goes to an address that the policy denies, on any hop, whatever a name resolves to."""
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from ledger.jobs import FailureKind
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
+from worker.addresses import Policy
+from worker.download import Fetcher
+
+NAMES = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"], "inner.example": ["10.0.0.1"]}
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Own names, and each look-up of them noted."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def look_up(host: str, port: int, *args: object, **more: object) -> object:
+        asked.append(host)
+        if host not in NAMES:
+            return real(host, port, *args, **more)  # type: ignore[arg-type]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in NAMES[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked
+
+
+def to(origin: OriginProcess, location: str) -> str:
+    return f"{origin.url}/faults/redirect-to?url={quote(location, safe='')}"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.2:{port}/files/n",
+        "http://0x7f.0.0.2:{port}/files/n",
+        "http://2130706434:{port}/files/n",
+        "http://[::1]:{port}/files/n",
+        "http://[::ffff:127.0.0.1]:{port}/files/n",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://metadata.google.internal/",
+        "http://inner.example/",
+        "http://mixed.example:{port}/files/n",
+    ],
+)
+def test_a_redirect_to_a_denied_address_is_refused(
+    origin: OriginProcess, desk: Desk, lookups: list[str], location: str
+) -> None:
+    before = len(origin.requests())
+    error = desk.fails(to(origin, location.format(port=origin.port)))
+    assert error.kind is FailureKind.REFUSED, error
+    origin.wait_for_request(lambda record: "redirect-to" in str(record))
+    assert len(origin.requests()) - before <= 1
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["ftp://127.0.0.1/", "file:///etc/passwd", "http://user:secret@127.0.0.1/", "http://127.0.0.1\\@good.example/"],
+)
+def test_a_redirect_to_no_acceptable_url_is_refused_and_no_secret_repeated(
+    origin: OriginProcess, desk: Desk, location: str
+) -> None:
+    error = desk.fails(to(origin, location))
+    assert error.kind is FailureKind.BAD_URL
+    assert "secret" not in str(error)
+
+
+def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(tmp_path: Path, lookups: list[str]) -> None:
+    desk = Desk(tmp_path, Fetcher(Policy()))
+    error = desk.fails("http://good.example:22/")
+    assert error.kind is FailureKind.REFUSED
+    assert "port 22" in str(error)
+    assert lookups == []
+
+
+def test_without_an_exception_loopback_is_refused(origin: OriginProcess, tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Fetcher(Policy(ports=frozenset())))
+    error = desk.fails(f"{origin.url}/files/n")
+    assert error.kind is FailureKind.REFUSED
+    assert "loopback" in str(error)
+    assert origin.requests() == [] or all(record.get("path") != "/files/n" for record in origin.requests())
+
+
+def test_a_name_is_resolved_once_and_the_judged_address_is_used(desk: Desk, lookups: list[str]) -> None:
+    """A name server that answers differently a moment later gains nothing, as nobody asks again."""
+    with reciting(ok(b"hello")) as server:
+        assert desk.bring(server.url(host="good.example")) == b"hello"
+        assert lookups == ["good.example"]
+        assert f"host: good.example:{server.port}" in server.requests[0].lower()
+
+
+def test_an_allowed_host_opens_private_addresses_for_itself_only(tmp_path: Path, lookups: list[str]) -> None:
+    desk = Desk(tmp_path, Fetcher(Policy(hosts=frozenset({"good.example"}), ports=frozenset())))
+    with reciting(ok(b"hello")) as server:
+        assert desk.fails(server.url(host="localhost")).kind is FailureKind.REFUSED
+        assert desk.bring(server.url(host="good.example")) == b"hello"
+
+
+def test_headers_meant_for_one_origin_are_not_shown_to_another(desk: Desk) -> None:
+    own = {"Authorization": "Bearer s", "Cookie": "s=1", "X-Api-Key": "s", "Accept-Language": "de", "Host": "evil"}
+    with reciting(ok(b"hello")) as other:
+        near = ok(b"", "Location: /next", "Connection: close", status="302 Found")
+        far = ok(b"", f"Location: {other.url()}", "Connection: close", status="302 Found")
+        with reciting(near, far) as server:
+            desk.fetch(server.url(), headers=own)
+        for request in server.requests:
+            assert "Bearer s" in request
+            assert "X-Api-Key: s" in request
+            assert "evil" not in request
+        assert "s" not in [line.partition(": ")[2] for line in other.requests[0].splitlines()]
+        assert "Bearer" not in other.requests[0]
+        assert "Cookie" not in other.requests[0]
+        assert "Accept-Language: de" in other.requests[0]
+
+
+def test_environment_proxies_are_ignored(origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert desk.fetch(f"{origin.url}/files/n").status == 200
+
+
+def test_the_network_exception_is_as_wide_as_it_says() -> None:
+    assert LOOPBACK.networks == (ip_network("127.0.0.1/32"),)

@@ -1,0 +1,123 @@
+"""TLS with a local authority: names and certificates count, a cut without a goodbye is no end."""
+
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.jobs import FailureKind
+from tests.unit.download_kit import LOOPBACK, Desk, Reciter, ok, reciting
+from worker.addresses import Target
+from worker.download import Fetcher
+
+BODY = bytes(range(256)) * 1000
+
+
+def run(*command: str, folder: Path) -> None:
+    subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, and server.pem for 127.0.0.1 and good.example."""
+    folder = tmp_path_factory.mktemp("authority")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    run("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2", folder=folder)
+    run("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server", folder=folder)
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:good.example\n")
+    sign = ("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
+    run(*sign, "-extfile", "names", "-out", "server.pem", folder=folder)
+    return folder
+
+
+@pytest.fixture
+def server_side(authority: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    return context
+
+
+@pytest.fixture
+def desk(tmp_path: Path, authority: Path) -> Iterator[Desk]:
+    yield Desk(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
+
+
+def test_a_trusted_server_is_downloaded_from_and_its_connection_used_again(
+    desk: Desk, server_side: ssl.SSLContext
+) -> None:
+    def twice(server: Reciter, connection: socket.socket) -> None:
+        for _ in range(2):
+            server.hear(connection)
+            connection.sendall(ok(BODY))
+
+    with reciting(twice, tls=server_side) as server:
+        for _ in range(2):
+            desk.final.unlink(missing_ok=True)
+            assert desk.bring(server.url(scheme="https")) == BODY
+        assert server.connections == 1
+
+
+def test_an_unknown_authority_is_refused(tmp_path: Path, server_side: ssl.SSLContext) -> None:
+    with reciting(ok(BODY), tls=server_side) as server:
+        error = Desk(tmp_path).fails(server.url(scheme="https"))
+        assert error.kind is FailureKind.TLS
+        assert server.requests == []
+
+
+def test_a_certificate_for_another_name_is_refused(desk: Desk, server_side: ssl.SSLContext) -> None:
+    with reciting(ok(BODY), tls=server_side) as server:
+        error = desk.fails(server.url(scheme="https", host="localhost"))
+        assert error.kind is FailureKind.TLS
+        assert "localhost" in str(error)
+
+
+def test_a_server_without_tls_is_a_protocol_error(desk: Desk) -> None:
+    with reciting(lambda _server, connection: connection.sendall(b"220 hello\r\n" * 10)) as server:
+        assert desk.fails(server.url(scheme="https")).kind in (FailureKind.PROTOCOL, FailureKind.RESET)
+
+
+def cut(head: bytes) -> object:
+    """Send, and end TCP without ending TLS."""
+
+    def script(server: Reciter, connection: socket.socket) -> None:
+        server.hear(connection)
+        connection.sendall(head + BODY)
+        socket.socket(fileno=connection.detach()).close()
+
+    return script
+
+
+def test_a_body_that_ends_with_a_cut_of_tls_is_truncated(desk: Desk, server_side: ssl.SSLContext) -> None:
+    with reciting(cut(b"HTTP/1.1 200 OK\r\n\r\n"), tls=server_side) as server:  # type: ignore[arg-type]
+        assert desk.fails(server.url(scheme="https")).kind is FailureKind.TRUNCATED
+
+
+def test_a_whole_body_needs_no_goodbye(desk: Desk, server_side: ssl.SSLContext) -> None:
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+    with reciting(cut(head), tls=server_side) as server:  # type: ignore[arg-type]
+        assert desk.bring(server.url(scheme="https")) == BODY
+
+
+def test_https_does_not_step_down_to_http(desk: Desk, server_side: ssl.SSLContext) -> None:
+    answer = ok(b"", "Location: http://127.0.0.1/", status="302 Found")
+    with reciting(answer, tls=server_side) as server:
+        error = desk.fails(server.url(scheme="https"))
+        assert error.kind is FailureKind.REDIRECT
+        assert "https to stay https" in str(error)
+
+
+def test_a_reset_in_the_handshake_is_transient(desk: Desk) -> None:
+    def reset(_server: Reciter, connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with reciting(reset) as server:
+        assert desk.fails(server.url(scheme="https")).kind is FailureKind.RESET
+
+
+def test_the_port_is_part_of_the_origin() -> None:
+    assert Target.parse("https://h/").origin != Target.parse("https://h:8443/").origin
