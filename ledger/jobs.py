@@ -86,7 +86,7 @@ class Job:
     """What one line of a manifest asks for."""
 
     url: str
-    filename: str  # one path segment below the batch's folder; unique in its batch
+    filename: str  # a clean relative path below the batch's folder; unique in its batch
     sha256: str | None = None  # expected, lower-case hex
     size: int | None = None  # expected, bytes
 

@@ -26,6 +26,8 @@ Kept true by ``tests/service/test_ledger.py`` and ``tests/service/test_sweep.py`
 from __future__ import annotations
 
 import json
+import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +61,7 @@ class Claim:
     record: JobRecord
     incarnation: str
     number: int  # of the claim; grows with each
+    epoch: float  # seconds to add to time.monotonic() of this process for the time by Redis' clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ class Ledger:
 
     def batch(self, name: str) -> Batch | None:
         fields = self.redis.hgetall(self.keys.batch(name))
-        if not fields:
+        if "created" not in fields:
             return None
         return Batch(
             name=name,
@@ -209,16 +212,18 @@ class Ledger:
         Raises:
             IncarnationLostError: this incarnation is not alive (any more).
         """
-        answer = self._run("claim", incarnation, pool, ref.batch, ref.first, ref.last, str(ref))
+        token = secrets.token_hex(4)
+        answer = self._run("claim", incarnation, pool, ref.batch, ref.first, ref.last, str(ref), token)
         if not answer:
             return []
         if answer[0] == -1:
             raise IncarnationLostError(incarnation)
+        epoch = answer[0] / 1000 - time.monotonic()
         claims = []
         for ordinal, flat in zip(answer[1::2], answer[2::2], strict=True):
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             record = decode(job_id(ref.batch, ordinal), fields)
-            claims.append(Claim(record, incarnation, int(fields["n"])))
+            claims.append(Claim(record, incarnation, int(fields["n"]), epoch))
         return claims
 
     def holds(self, claim: Claim) -> bool:

@@ -12,13 +12,16 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.exceptions import KombuError, OperationalError
 
 from ledger.connection import connect
 from ledger.jobs import TASK_NAME, Job, Pool
 from ledger.ledger import Ledger
 from ledger.settings import Settings
 
-_AT_ONCE = 500  # messages per pipeline (FACTS: 2.9 times the rate of one by one)
+_AT_ONCE = 500  # messages per pipeline
+# Straight to the queue: it needs no declaration (a quarter of the time), and no retry that would outlast our bounds.
+_DIRECT: dict[str, Any] = {"declare": [], "retry": False}
 
 
 def broker_options(settings: Settings) -> dict[str, Any]:
@@ -74,10 +77,13 @@ class Publisher:
             then; the sweep sends them, because their jobs are in the ledger.
         """
         sent: dict[Pool, list[str]] = {}
-        with self._app.producer_pool.acquire(block=True) as producer, producer.batch(max_size=_AT_ONCE):
-            for envelope in envelopes:
-                self._send(producer, envelope)
-                sent.setdefault(envelope.pool, []).append(envelope.ref)
+        try:
+            with self._app.producer_pool.acquire(block=True) as producer, producer.batch(max_size=_AT_ONCE):
+                for envelope in envelopes:
+                    self._send(producer, envelope)
+                    sent.setdefault(envelope.pool, []).append(envelope.ref)
+        except KombuError as error:  # a batch that breaks is no OperationalError to kombu; to us it is
+            raise OperationalError(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from error
         for pool, refs in sent.items():
             for at in range(0, len(refs), _AT_ONCE):
                 self._ledger.sent(pool, refs[at : at + _AT_ONCE])
@@ -92,7 +98,7 @@ class Publisher:
             shadow=f"download ({envelope.pool})",
             ignore_result=True,
         )
-        self._app.amqp.send_task_message(producer, TASK_NAME, message, queue=envelope.pool.queue, retry=False)
+        self._app.amqp.send_task_message(producer, TASK_NAME, message, **_DIRECT, queue=envelope.pool.queue)
 
     def close(self) -> None:
         self._app.close()

@@ -9,7 +9,7 @@ j      the job, ``[url, filename, sha256, size]``, trailing nulls left out
 q      queued at, ms
 n      claims so far; with ``h`` the token that a holder shows to change the record
 h      the incarnation that holds or last held it
-t      claimed at, ms                                          (running)
+t k    claimed at, ms, and by which call                       (running)
 b z    bytes on disk, announced length
 x      cancel requested                                        (running)
 l      losses: how often a holder died under it

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     message_grace: Seconds = Field(
         5.0, description="a queued job whose message nobody has seen for this long is sent again"
     )
-    max_losses: int = Field(3, ge=1, description="a job whose holder died this often is poison")
+    max_losses: int = Field(5, ge=1, description="a job whose holder died this often is poison")
     progress_every: Seconds = Field(0.5, description="at most this often a running job says how far it is")
     grace: Seconds = Field(
         20.0, description="after SIGTERM a running job may go on for this long, then it is handed back"
@@ -53,9 +53,9 @@ class Settings(BaseSettings):
     low_speed: int = Field(1, ge=0, description="bytes/s below which a download is too slow; 0 = never")
     low_speed_window: Seconds = Field(60.0, description="over which the speed is measured")
     max_bytes: int = Field(64 * 2**30, gt=0, description="largest file")
-    max_attempts: int = Field(4, ge=1, description="of a job, the first one included")
-    retry_base: Seconds = Field(0.5, description="first back-off; doubles, with full jitter")
-    retry_cap: Seconds = Field(30.0, description="longest back-off and longest Retry-After that is honoured")
+    max_attempts: int = Field(6, ge=1, description="of a job, the first one included")
+    retry_base: Seconds = Field(1.0, description="first back-off; doubles, with full jitter")
+    retry_cap: Seconds = Field(60.0, description="longest back-off and longest Retry-After that is honoured")
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
     fsync: bool = Field(False, description="force each file to disk before its rename")
     user_agent: str = "Downpour/0.1"

@@ -11,7 +11,6 @@ Exit codes
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -236,19 +235,11 @@ def run(argv: Sequence[str] | None = None) -> int:
         say(f"producer: {error}")
         return error.exit_code
     except (ValidationError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            return _reader_has_gone()
         say(f"producer: {error}")
         return 2
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         return 130
-
-
-def _reader_has_gone() -> int:
-    """``producer results B | head``: not an error worth a message. Nothing may flush into the closed pipe at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
 
 
 def main() -> None:

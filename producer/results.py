@@ -51,6 +51,9 @@ class Row:
     notes: str  # separated by "; "
 
 
+_NAMES = tuple(field.name for field in fields(Row))
+
+
 def lines(records: Iterable[JobRecord], style: Style) -> Iterator[str]:
     """The results as lines without their line ends, streamed."""
     return {Style.TABLE: _table, Style.JSONL: _jsonl, Style.CSV: _csv}[style](records)
@@ -84,10 +87,15 @@ def row(record: JobRecord) -> Row:
     )
 
 
+def _fields(record: JobRecord) -> dict[str, Any]:
+    values = row(record)
+    return {name: getattr(values, name) for name in _NAMES}
+
+
 def _jsonl(records: Iterable[JobRecord]) -> Iterator[str]:
     for record in records:
         attempts = [_attempt(attempt) for attempt in record.attempts]
-        yield json.dumps(asdict(row(record)) | {"attempt_list": attempts}, ensure_ascii=False)
+        yield json.dumps(_fields(record) | {"attempt_list": attempts}, ensure_ascii=False)
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
@@ -104,11 +112,9 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _csv(records: Iterable[JobRecord]) -> Iterator[str]:
-    names = [field.name for field in fields(Row)]
-    yield _csv_line(names)
+    yield _csv_line(_NAMES)
     for record in records:
-        values = row(record)
-        yield _csv_line([getattr(values, name) for name in names])
+        yield _csv_line(_fields(record).values())
 
 
 def _csv_line(values: Iterable[Any]) -> str:

@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 MARK = "DOWNPOUR_STACK"
 PATIENCE = 10.0  # seconds for killed processes to go away

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from stack.errors import StackError
 from stack.plan import ROOT
@@ -49,6 +49,6 @@ def _owner(handout: Path) -> int | None:
 
 def _alive(pid: int) -> bool:
     try:
-        return "stack" in psutil.Process(pid).cmdline()
+        return {"stack", "up"} <= set(psutil.Process(pid).cmdline())
     except psutil.Error:
         return False

@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 HOST = "127.0.0.1"
 # Below the ports that systems hand to outgoing connections, so that a download cannot take a port

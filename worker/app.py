@@ -7,12 +7,15 @@ The pool is on the command line and nowhere else. Each setting stands with its w
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 from celery import Celery, signals
 from celery.worker import state as worker_state
+from redis.exceptions import RedisError
 
+from ledger.jobs import Pool, Ref
 from ledger.messages import broker_options
 from ledger.settings import get_settings
 from worker import drain
@@ -59,6 +62,14 @@ def _check_command_line(instance: Any, **_: Any) -> None:
 def _in_service(**_: Any) -> None:
     assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
     keep_touching(settings, this_worker.pool, lambda: list(worker_state.requests))
+    if this_worker.pool is not Pool.PREFORK:  # there the children run the jobs
+        _warm_up()
+
+
+@signals.worker_process_init.connect
+def _warm_up(**_: Any) -> None:
+    with contextlib.suppress(RedisError, OSError):  # away: then the first job does it
+        this_worker.warm_up()
 
 
 @signals.heartbeat_sent.connect
@@ -70,6 +81,13 @@ def _alive(**_: Any) -> None:
 @signals.worker_shutting_down.connect
 def _drain(**_: Any) -> None:
     drain.start(settings.grace)
+
+
+@signals.task_revoked.connect
+def _cancel(request: Any, **_: Any) -> None:
+    """Celery's revoke, from Flower or a shell, means a cancel here; otherwise the sweep would send the job again."""
+    with contextlib.suppress(RedisError, ValueError):
+        this_worker.ledger().cancel(Ref.parse(request.id))
 
 
 @signals.worker_process_shutdown.connect

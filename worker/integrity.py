@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 
 from worker.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
 
+WORTH_KEEPING = 64 * 1024  # bytes; a shorter file is fetched again sooner than its validators are written
+
 _STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=$|[,;])")
@@ -28,6 +30,10 @@ class Validators:
     @property
     def if_range(self) -> str | None:
         return self.etag or self.last_modified
+
+    @property
+    def worth_keeping(self) -> bool:
+        return self.if_range is not None and (self.total is None or self.total >= WORTH_KEEPING)
 
     @classmethod
     def of(cls, url: str, headers: Mapping[str, str], total: int | None) -> Validators:

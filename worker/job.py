@@ -5,9 +5,9 @@ The order that makes a killed worker harmless:
   2. ask the ledger whether the claim still stands;
   3. publish: the temp file gets the final name, whole and verified, never over another holder's file;
   4. close the record.
-Killed before 3, the next holder begins anew or resumes a copy of what is there. Killed between 3 and 4, it downloads
-again and replaces the file with an equal one. Frozen between 2 and 3 until somebody else has published, it finds the
-name taken and leaves it alone.
+Killed before 3, the next holder begins anew or resumes what is there. Killed between 3 and 4, it downloads again and
+replaces the file with an equal one. Frozen between 2 and 3 until somebody else has published, it finds the name taken
+and leaves it alone. Kept true by ``tests/fault``.
 """
 
 from __future__ import annotations
@@ -18,21 +18,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ledger.jobs import Attempt, FailureKind, JobState
-from ledger.ledger import Claim, Ledger, Result
+from ledger.jobs import FailureKind, JobState
+from ledger.ledger import Claim, Result
 from ledger.settings import Settings, get_settings
-from worker import drain
 from worker.download import Fetched, Wanted
 from worker.errors import CancelledError, DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
+from worker.hold import Hold
 from worker.incarnation import Incarnation
 from worker.partial import publish
 from worker.partials import Partials
-from worker.pools import executor
 from worker.process import this_worker
 from worker.retries import Backoff
 from worker.watch import Limits
-
-_SLICE = 0.5  # seconds between two looks at cancel, drain and lease while a job waits
 
 log = logging.getLogger("downpour.worker")
 
@@ -46,44 +43,41 @@ class Outcome:
     def failed(self) -> bool:
         return self.state is JobState.FAILED
 
-    @property
-    def cancelled(self) -> bool:
-        return self.state is JobState.CANCELLED
 
-
-def run_job(claim: Claim, tell: Callable[[str], None]) -> Outcome:
+def run_job(claim: Claim, incarnation: Incarnation, tell: Callable[[str], None]) -> Outcome:
     """Run a claimed job and close its record, whatever happens.
 
     Args:
+        incarnation: the one that claimed it.
         tell: takes a line of progress for people, at most every half second.
     """
-    outcome = _Run(claim, get_settings(), this_worker.ledger(), this_worker.incarnation(), tell).run()
+    settings = get_settings()
+    hold = Hold(claim, this_worker.ledger(), incarnation, this_worker.name, settings.progress_every)
+    run = _Run(hold, settings, tell)
+    try:
+        outcome = run.run()
+    except LeaseLostError as end:
+        run.partials.clear()
+        outcome = Outcome(None, f"lost: {end}; nothing published")
+    except BaseException:
+        # The record says that we hold it, and it could not be closed: only a lease that lapses makes that untrue.
+        incarnation.lost = True
+        raise
     log.info("job=%s claim=%d %s", claim.record.id, claim.number, outcome.text)
     return outcome
 
 
 class _Run:
-    def __init__(
-        self,
-        claim: Claim,
-        settings: Settings,
-        ledger: Ledger,
-        incarnation: Incarnation,
-        tell: Callable[[str], None],
-    ) -> None:
-        self.claim = claim
-        self.record = claim.record
+    def __init__(self, hold: Hold, settings: Settings, tell: Callable[[str], None]) -> None:
+        self.hold = hold
+        self.record = hold.claim.record
         self.settings = settings
-        self.ledger = ledger
-        self.incarnation = incarnation
         self.tell = tell
-        self.partials = Partials(settings.downloads, claim.record.id, claim.number)
-        # All times of a record are of Redis' clock: that of the claim, plus what passed here since.
-        self.epoch = (self.record.started or 0.0) - time.monotonic()
-        self.begun = time.monotonic()
+        self.partials = Partials(settings.downloads, self.record.id, hold.claim.number)
+        self.begun = time.monotonic()  # of the attempt
         self.deadline = self.begun + settings.deadline
-        self.attempts = sum(attempt.kind is not FailureKind.LOST for attempt in self.record.attempts)
-        self.told = self.begun
+        # Attempts that count: not those that a dead holder or a stopping worker cut short.
+        self.attempts = sum(each.kind not in (None, FailureKind.LOST) for each in self.record.attempts)
 
     def run(self) -> Outcome:
         while True:
@@ -92,128 +86,96 @@ class _Run:
             try:
                 fetched = self.fetch()
                 return self.publish(fetched)
+            except LeaseLostError:
+                raise
             except Interrupted as end:
                 return self.interrupted(end)
             except Exception as error:
                 if outcome := self.failed(translate(error)):
                     return outcome
+            except BaseException as end:  # a greenlet that is killed, an exit that somebody asked for
+                self.interrupted(HandedBackError(f"interrupted by {type(end).__name__}"))
+                raise
 
     def fetch(self) -> Fetched:
         job, settings = self.record.job, self.settings
         limits = Limits(
-            settings.connect_timeout,
-            settings.read_timeout,
-            settings.low_speed,
-            settings.low_speed_window,
-            settings.max_bytes,
-            self.deadline,
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+            low_speed=settings.low_speed,
+            low_speed_window=settings.low_speed_window,
+            max_bytes=settings.max_bytes,
+            deadline=self.deadline,
         )
         return this_worker.fetcher().fetch(
             Wanted(job.url, job.sha256, job.size),
             self.partials.mine,
             limits,
-            check=self.check,
+            check=self.hold.check,
             progress=self.progress,
             resume=self.partials.newest,
         )
 
-    def check(self) -> None:
-        """Whether to go on.
-
-        Raises:
-            Interrupted: cancelled, draining, or no longer ours.
-        """
-        if self.record.id in self.incarnation.stopping:
-            raise CancelledError("cancelled by request")
-        if self.incarnation.lost:
-            raise LeaseLostError(f"incarnation {self.incarnation.id} lost its lease")
-        if drain.over():
-            raise HandedBackError("the worker stops; handed back")
-
     def progress(self, size: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now - self.told < self.settings.progress_every:
-            return
-        self.told = now
-        self.ledger.progress(self.claim, size, total)
-        self.tell(f"{100 * size // total} %" if total else f"{size:,} bytes")
+        if self.hold.progress(size, total):
+            self.tell(f"{100 * size // total} %" if total else f"{size:,} bytes")
 
     def publish(self, fetched: Fetched) -> Outcome:
-        final = self.settings.downloads / self.record.path
-        self.still_ours()
+        temp, final, fsync = self.partials.mine, self.settings.downloads / self.record.path, self.settings.fsync
+        self.hold.confirm()
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            publish(self.partials.mine, final, fsync=self.settings.fsync)
+            publish(temp, final, fsync=fsync)
         except FileExistsError:
             # An earlier holder published and died before it could say so; or an older batch of this name did.
-            self.still_ours()
-            publish(self.partials.mine, final, fsync=self.settings.fsync, replace=True)
-        attempt = self.attempt(None, None, fetched.received, fetched.status, fetched.first_byte)
-        took = time.monotonic() - self.begun
-        return self.close(
-            JobState.DONE,
-            attempt,
-            f"done: {fetched.size:,} bytes in {took:.1f} s, sha256 {fetched.sha256[:12]}…",
-            result=Result(fetched.size, fetched.sha256, fetched.notes),
+            self.hold.confirm()
+            publish(temp, final, fsync=fsync, replace=True)
+        attempt = self.hold.attempt(
+            self.begun, received=fetched.received, status=fetched.status, first_byte=fetched.first_byte
         )
-
-    def still_ours(self) -> None:
-        if not self.ledger.holds(self.claim):
-            raise LeaseLostError("another worker holds the job now")
+        self.partials.clear()  # before the record says so: whoever reads that it is over finds no temp file
+        self.hold.close(JobState.DONE, attempt, result=Result(fetched.size, fetched.sha256, fetched.notes))
+        took = time.monotonic() - self.begun
+        return Outcome(JobState.DONE, f"done: {fetched.size:,} bytes in {took:.1f} s, sha256 {fetched.sha256[:12]}…")
 
     def interrupted(self, end: Interrupted) -> Outcome:
-        if isinstance(end, LeaseLostError):
-            self.partials.clear()
-            return Outcome(None, f"lost: {end}; nothing published")
-        state = JobState.QUEUED if isinstance(end, HandedBackError) else JobState.CANCELLED
-        attempt = self.attempt(None, str(end), end.received, end.status, end.first_byte)
-        return self.close(state, attempt, str(end))
+        attempt = self.hold.attempt(
+            self.begun, reason=str(end), received=end.received, status=end.status, first_byte=end.first_byte
+        )
+        if isinstance(end, HandedBackError):
+            self.hold.close(JobState.QUEUED, attempt)  # what arrived stays for the next holder
+            return Outcome(JobState.QUEUED, str(end))
+        self.partials.clear()
+        self.hold.close(JobState.CANCELLED, attempt)
+        return Outcome(JobState.CANCELLED, str(end))
 
     def failed(self, error: DownloadError) -> Outcome | None:
         """Note the attempt; None if this holder tries again itself."""
         if error.kind is FailureKind.INTERNAL:
             log.error("job=%s: a bug", self.record.id, exc_info=error)
-        attempt = self.attempt(error.kind, str(error), error.received, error.status, error.first_byte)
-        backoff = Backoff(self.settings.max_attempts, self.settings.retry_base, self.settings.retry_cap)
+        settings, text = self.settings, f"{error.kind}: {error}"
+        attempt = self.hold.attempt(
+            self.begun,
+            kind=error.kind,
+            reason=str(error),
+            received=error.received,
+            status=error.status,
+            first_byte=error.first_byte,
+        )
+        backoff = Backoff(settings.max_attempts, settings.retry_base, settings.retry_cap)
         wait = backoff.wait(self.attempts, error, random.random)
-        text = f"{error.kind}: {error}"
         if wait is None or time.monotonic() + wait > self.deadline:
-            return self.close(JobState.FAILED, attempt, f"failed: {text}")
-        if wait > self.settings.wait_in_job:
-            return self.close(JobState.WAITING, attempt, f"again in {wait:.1f} s: {text}", due_in=wait)
+            self.partials.clear()
+            self.hold.close(JobState.FAILED, attempt)
+            return Outcome(JobState.FAILED, f"failed: {text}")
+        if wait > settings.wait_in_job:
+            self.hold.close(JobState.WAITING, attempt, due_in=wait)
+            return Outcome(JobState.WAITING, f"again in {wait:.1f} s: {text}")
         log.info("job=%s attempt=%d again in %.1f s: %s", self.record.id, self.attempts, wait, text)
-        if not self.ledger.note_attempt(self.claim, attempt):
-            return Outcome(None, "lost: another worker holds the job now")
+        self.hold.note(attempt)
         try:
-            self.wait(wait)
-        except Interrupted as end:
+            self.hold.wait(wait)
+        except (CancelledError, HandedBackError) as end:
+            self.begun = time.monotonic()
             return self.interrupted(end)
         return None
-
-    def wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(left, _SLICE))
-
-    def attempt(
-        self, kind: FailureKind | None, reason: str | None, received: int, status: int | None, first_byte: float | None
-    ) -> Attempt:
-        return Attempt(
-            executor=executor(this_worker.name),
-            started=self.epoch + self.begun,
-            finished=self.epoch + time.monotonic(),
-            first_byte=None if first_byte is None else self.epoch + first_byte,
-            bytes=received,
-            status=status,
-            kind=kind,
-            reason=reason,
-        )
-
-    def close(
-        self, state: JobState, attempt: Attempt, text: str, *, due_in: float = 0.0, result: Result | None = None
-    ) -> Outcome:
-        if state.final:  # before the record says so: whoever reads that it is over finds no temp file
-            self.partials.clear()
-        held = self.ledger.close(self.claim, state, attempt, due_in=due_in, result=result)
-        return Outcome(state if held else None, text if held else f"lost: another worker holds the job now ({text})")

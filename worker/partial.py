@@ -36,7 +36,9 @@ class Partial:
         self.path = path
         self.size = 0  # bytes kept, all of them written
         self.validators: Validators | None = None
-        self._fd = -1
+        self._fds: list[int] = []  # at most one; popping it is atomic
+        self._writing = False
+        self._closing = False
 
     def adopt(self, leftover: Path) -> None:
         """Continue what an earlier attempt left, if it left something that can be continued."""
@@ -49,10 +51,12 @@ class Partial:
             os.close(fd)
             return
         if leftover != self.path:
+            self._clear()
             _write_validators(self.path, validators)
             leftover.rename(self.path)
             validators_path(leftover).unlink(missing_ok=True)
-        self._fd, self.validators, self.size = fd, validators, os.fstat(fd).st_size
+        self._open(fd)
+        self.validators, self.size = validators, os.fstat(fd).st_size
         if validators.total is not None:
             # Ask for at least one byte: only an answer proves that the rest is unchanged.
             self.cut(min(self.size, max(0, validators.total - 1)))
@@ -61,10 +65,10 @@ class Partial:
         """Start with an empty file of ours; never touch the bytes of one that somebody may have linked."""
         self.discard()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)
-        self._fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+        self._clear()
+        self._open(os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666))
         _lock(self._fd)
-        if validators.if_range is not None:
+        if validators.worth_keeping:
             _write_validators(self.path, validators)
             self.validators = validators
 
@@ -75,12 +79,25 @@ class Partial:
     def read(self, size: int, offset: int) -> bytes:
         return os.pread(self._fd, size, offset)
 
+    def expect_append(self) -> None:
+        """Announce an append that another thread will run: until then the file stays open.
+
+        A greenlet can be killed while it waits for that thread. Were the file closed under it, the write
+        could hit whatever file gets the same descriptor next.
+        """
+        self._writing = True
+
     def append(self, piece: bytes) -> None:
-        view = memoryview(piece)
-        while view:  # a disk that fills up takes a part first
-            written = os.pwrite(self._fd, view, self.size)
-            self.size += written
-            view = view[written:]
+        try:
+            view = memoryview(piece)
+            while view:  # a disk that fills up takes a part first
+                written = os.pwrite(self._fd, view, self.size)
+                self.size += written
+                view = view[written:]
+        finally:
+            self._writing = False
+            if self._closing:
+                self.close()
 
     @property
     def room(self) -> int:
@@ -89,15 +106,27 @@ class Partial:
         return stat.f_bavail * stat.f_frsize
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._closing = True
+        if not self._writing:
+            with suppress(IndexError):
+                os.close(self._fds.pop())
+
+    def _clear(self) -> None:
+        """Free the path, validators last: alone they vouch for nothing, beside other bytes they would lie."""
+        for path in companions(self.path):
+            path.unlink(missing_ok=True)
+
+    def _open(self, fd: int) -> None:
+        self._fds, self._closing = [fd], False
+
+    @property
+    def _fd(self) -> int:
+        return self._fds[0]
 
     def discard(self) -> None:
-        """Remove what is ours, the validators last: alone they vouch for nothing."""
-        if self._fd >= 0:
-            self.path.unlink(missing_ok=True)
-            validators_path(self.path).unlink(missing_ok=True)
+        """Remove what is ours."""
+        if self._fds:
+            self._clear()
             self.close()
         self.size, self.validators = 0, None
 

@@ -34,6 +34,12 @@ class ThisWorker:
     ledger: PerProcess[Ledger] = field(default_factory=lambda: PerProcess(_ledger))
     fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
 
+    def warm_up(self) -> None:
+        """Build everything before the first job, which would wait for it, and be seen by the ledger."""
+        self.fetcher()
+        self.ledger()
+        self.incarnation()
+
     def incarnation(self) -> Incarnation:
         assert self.pool is not None  # noqa: S101 - set before any job arrives
         return self.incarnations.current(self.name, self.pool)

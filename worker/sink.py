@@ -85,5 +85,6 @@ class Sink:
             self._digest.update(piece)
 
         if piece:
+            self.partial.expect_append()
             self._run(write)
         self._flushed = time.monotonic()

@@ -1,78 +1,51 @@
-"""The one task, thin: what a message names is claimed and run; what Flower shows of it is said here."""
+"""The one task, thin: what a message names is claimed and run."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from celery.exceptions import Ignore
-
-from ledger.jobs import QUEUE_PREFIX, TASK_NAME, Pool, Ref
+from ledger.jobs import QUEUE_PREFIX, TASK_NAME, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
-from worker import drain
+from worker import drain, events
 from worker.app import app
-from worker.job import Outcome, run_job
+from worker.incarnation import Incarnation
+from worker.job import run_job
 from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
 
 
-class JobFailedError(Exception):
-    """For Flower: the job is in the ledger as failed, and why."""
-
-
-@app.task(name=TASK_NAME, bind=True, throws=(JobFailedError,))
-def download(task: Any, ref: str) -> str:
-    """Run the jobs that a message names.
+@app.task(name=TASK_NAME, bind=True, throws=(events.JobFailedError,))
+def download(task: Any, text: str) -> str:
+    """Run the jobs that a message names, by its ref as text.
 
     Returns:
-        What Flower shows as the result, e.g. ``done: 1.2 MB in 5.0 s``.
+        What Flower shows as the result, e.g. ``done: 1,200,000 bytes in 5.0 s``.
 
     Raises:
-        JobFailedError: the only job failed; Flower shows it as such.
+        JobFailedError, Ignore: for Flower's eyes, see ``worker.events``. The ledger knows already.
     """
+    ref = Ref.parse(text)
     pool = Pool(task.request.delivery_info["routing_key"].removeprefix(QUEUE_PREFIX))
     if drain.draining():
-        return "not begun: the worker stops; the job stays queued"
-    claims = _claim(Ref.parse(ref), pool)
+        raise events.handed_back(task, "not begun: the worker stops; the job stays queued")
+    incarnation, claims = _claim(ref, pool)
     if not claims:
-        log.info("nothing to do ref=%s: held, finished or unknown", ref)
-        return "nothing to do: held by another worker, finished or cancelled"
-
-    def tell(text: str) -> None:
-        _send_progress(task, text)
-
-    outcomes = [run_job(claim, tell) for claim in claims]
-    return _for_flower(task, outcomes)
+        states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
+        log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
+        return events.nothing_claimed(task, states)
+    return events.ended(
+        task, [run_job(claim, incarnation, lambda line: events.progress(task, line)) for claim in claims]
+    )
 
 
-def _claim(ref: Ref, pool: Pool) -> list[Claim]:
+def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
     for _ in range(3):  # a new incarnation can be lost again only if Redis stays away for a whole lease
         incarnation = this_worker.incarnation()
         try:
-            return this_worker.ledger().claim(ref, pool, incarnation.id)
+            return incarnation, this_worker.ledger().claim(ref, pool, incarnation.id)
         except IncarnationLostError:
             log.warning("incarnation=%s lost its lease, beginning a new one", incarnation.id)
             incarnation.lost = True
     raise IncarnationLostError(str(ref))
-
-
-def _send_progress(task: Any, text: str) -> None:
-    """An event that Flower shows in the row of a running task; lost without harm."""
-    try:
-        task.send_event("task-progress", retry=False, result=text)
-    except Exception as error:
-        log.debug("progress not sent: %s", error)
-
-
-def _for_flower(task: Any, outcomes: list[Outcome]) -> str:
-    if len(outcomes) > 1:
-        failed = sum(outcome.failed for outcome in outcomes)
-        return f"{len(outcomes) - failed} of {len(outcomes)} done"
-    outcome = outcomes[0]
-    if outcome.failed:
-        raise JobFailedError(outcome.text)
-    if outcome.cancelled:
-        task.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
-        raise Ignore
-    return outcome.text

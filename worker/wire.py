@@ -13,96 +13,21 @@ The same code serves processes, threads and gevent's patched sockets.
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import ssl
 import threading
-import time
-from typing import Any, cast
+from typing import cast
 
 import urllib3.connection
 from urllib3.util import wait_for_read, wait_for_write
 
 from worker.addresses import Policy, Target
 from worker.answers import StrictResponse
-from worker.errors import ConnectError, DnsError, RefusedError, ResetError
+from worker.connect import SEND_TIMEOUT, connect
+from worker.errors import ResetError
 from worker.watch import Watch, translated
 
-Found = tuple[socket.AddressFamily, Any]  # family and socket address, as getaddrinfo gives them
-
-_SEND_TIMEOUT = 5.0  # seconds; a request is smaller than any socket's buffer
 _IDLE = 64  # kept connections of a process
-
-
-def resolve(host: str, port: int, watch: Watch) -> list[Found]:
-    """Every address of a host. The look-up itself cannot be interrupted, so it gets a thread to be left behind in.
-
-    Raises:
-        DnsError: there is none, or no answer in time.
-    """
-    outcome: list[list[Found] | OSError | UnicodeError] = []
-    done = threading.Event()
-
-    def look_up() -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            outcome.append(list(dict.fromkeys((family, address) for family, _, _, _, address in found)))
-        except (OSError, UnicodeError) as error:
-            outcome.append(error)
-        finally:
-            done.set()
-
-    watch.resolving(host)
-    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
-    while not done.wait(watch.slice()):
-        pass
-    if isinstance(outcome[0], list):
-        return outcome[0]
-    raise DnsError(f"expected an address of {host}, got: {outcome[0]}") from outcome[0]
-
-
-def connect(host: str, port: int, policy: Policy, watch: Watch) -> socket.socket:
-    """A connection to a judged address; each address gets its share of the time.
-
-    Raises:
-        RefusedError: the policy denies one of the addresses.
-        ConnectError: none of them answered.
-    """
-    found = resolve(host, port, watch)
-    for _, address in found:
-        policy.judge(host, str(address[0]))
-    watch.connecting(host)
-    reasons: list[str] = []
-    for left, (family, address) in zip(range(len(found), 0, -1), found, strict=True):
-        try:
-            return _connect_one(family, address, watch, time.monotonic() + watch.remaining / left)
-        except OSError as error:
-            reasons.append(f"{address[0]}: {error.strerror or error}")
-    raise ConnectError(f"expected a connection to {host}:{port}, got {'; '.join(reasons)}")
-
-
-def _connect_one(family: socket.AddressFamily, address: Any, watch: Watch, give_up: float) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
-        code = sock.connect_ex(address)
-        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            while not wait_for_write(sock, min(watch.slice(), max(0.0, give_up - time.monotonic()))):
-                if time.monotonic() >= give_up:
-                    raise TimeoutError(errno.ETIMEDOUT, "no answer in its share of the time")
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-        peer = sock.getpeername()[0]
-        if peer != address[0]:
-            raise RefusedError(f"expected a connection to {address[0]}, got one to {peer}")
-        sock.settimeout(_SEND_TIMEOUT)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 class Plain(urllib3.connection.HTTPConnection):
@@ -142,7 +67,7 @@ class Tls(Plain, urllib3.connection.HTTPSConnection):
                 wait_for_read(tls, self.watch.slice())
             except ssl.SSLWantWriteError:
                 wait_for_write(tls, self.watch.slice())
-        tls.settimeout(_SEND_TIMEOUT)
+        tls.settimeout(SEND_TIMEOUT)
         self.is_verified = True
 
 
@@ -154,6 +79,7 @@ class Answer:
         self.status = response.status
         self.headers = response.headers
         self.connection = connection
+        self.done = False  # the connection is somebody else's now, or closed
         self._response = response
         self._strict = cast(StrictResponse, response._original_response)  # what response_class made
 
@@ -191,8 +117,10 @@ class Answer:
             return self._response.read1(size, decode_content=False)
 
     def close(self) -> None:
-        self._response.close()
-        self.connection.close()
+        if not self.done:
+            self.done = True
+            self._response.close()
+            self.connection.close()
 
 
 class Wire:
@@ -224,9 +152,12 @@ class Wire:
     def keep(self, answer: Answer) -> None:
         """The caller is done with an answer: its connection is kept if nothing is left in it."""
         connection = answer.connection
+        if answer.done:
+            return
         if not answer.finished or answer.surplus or connection.sock is None:
             answer.close()
             return
+        answer.done = True
         with self._lock:
             self._idle.append(connection)
             surplus = self._idle.pop(0) if len(self._idle) > _IDLE else None
@@ -251,9 +182,9 @@ class Wire:
     def _new(self, target: Target) -> Plain:
         connection: Plain
         if target.scheme == "https":
-            connection = Tls(target.host, target.port, timeout=_SEND_TIMEOUT, ssl_context=self._context)
+            connection = Tls(target.host, target.port, timeout=SEND_TIMEOUT, ssl_context=self._context)
         else:
-            connection = Plain(target.host, target.port, timeout=_SEND_TIMEOUT)
+            connection = Plain(target.host, target.port, timeout=SEND_TIMEOUT)
         connection.policy = self._policy
         connection.origin = target.origin
         return connection

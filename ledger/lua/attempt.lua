@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Note a closed attempt of a job that its holder goes on to try again.
 --
 -- ARGV  prefix, id, incarnation, claim number, the attempt as a JSON row

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Cancel a run of jobs: queued and waiting ones at once, running ones by telling their holder.
 --
 -- ARGV  prefix, batch, first ordinal, last ordinal

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- The holder lets go of a job: done, failed, cancelled, waiting for a retry, or back on its queue.
 -- The claim number makes it safe to repeat: the second call of the same holder changes nothing and is told so.
 --
@@ -12,7 +13,7 @@ if have[1] ~= 'r' then return 2 end
 -- A cancel that came after the last look wins over going round again.
 if have[6] and (state == 'w' or state == 'q') then state = 'c' end
 redis.call('HSET', key, 's', state, 'a', have[4] and (have[4] .. ',' .. ARGV[6]) or ARGV[6])
-redis.call('HDEL', key, 't', 'x')
+redis.call('HDEL', key, 't', 'x', 'k')
 for at = 8, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
 local batch = prefix .. 'batch:' .. string.match(id, '^(.*)%.')
 local pools = {p = 'prefork', t = 'threads', g = 'gevent'}

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Put waiting jobs whose time has come back on their queues.
 --
 -- ARGV  prefix, jobs to handle in this call

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Declare an incarnation dead whose lease has expired, and put its jobs back on their queues.
 -- Safe to run twice, or by two sweeps at once: a job changes hands only while the dead one still holds it.
 --
@@ -25,7 +26,7 @@ for _, id in ipairs(redis.call('SPOP', held, ARGV[4])) do
     end
     local row = '[null,' .. have[4] .. ',' .. string.format('%d', now - tonumber(have[4])) .. ',null,0,null,' .. kind .. ',' .. reason .. ']'
     redis.call('HSET', key, 's', state, 'a', have[5] and (have[5] .. ',' .. row) or row)
-    redis.call('HDEL', key, 't', 'x', 'h') -- without h, nothing the dead one still says is believed
+    redis.call('HDEL', key, 't', 'x', 'k', 'h') -- without h, nothing the dead one still says is believed
     redis.call('SREM', batch .. ':running', id)
     redis.call('HINCRBY', batch, have[3] .. 'r', -1)
     redis.call('HINCRBY', batch, have[3] .. state, 1)

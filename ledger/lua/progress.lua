@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Note how far a running job is. A holder that lost its job changes nothing.
 --
 -- ARGV  prefix, id, incarnation, claim number, bytes, announced length or ''

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- The heartbeat of an incarnation.
 --
 -- ARGV  prefix, incarnation, lease in ms

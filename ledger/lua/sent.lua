@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- These messages were put on the queue, in this order.
 --
 -- ARGV  prefix, pool, refs ...

@@ -1,4 +1,5 @@
 -- Write the records of jobs that are new, before any message of theirs is sent.
+-- The only script that a full Redis refuses (the others carry allow-oom): what was accepted can always be finished.
 -- A job that exists already is left as it is, so a submission that was cut off can be repeated.
 --
 -- ARGV  prefix, batch, then for each message: pool letter, pool, ref, number of jobs n,

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A worker has these messages in hand: they exist, and are not on the queue.
 --
 -- ARGV  prefix, pool, refs ...

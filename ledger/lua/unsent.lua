@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Which refs of a pool need a message now: those put back, and those whose message vanished.
 --
 -- The queue is first in, first out. When more messages were sent than it holds, the oldest of them were taken off: by a

@@ -113,6 +113,19 @@ def test_a_run_of_jobs_is_claimed_with_one_message_but_only_what_is_queued(ledge
     counters_match_records(ledger)
 
 
+def test_a_claim_whose_answer_got_lost_is_answered_again(
+    ledger: Ledger, incarnation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.submit([message(0)])
+    monkeypatch.setattr("secrets.token_hex", lambda _: "one-call")  # what redis-py does when it repeats a call
+    first = claim(ledger, incarnation)
+    again = claim(ledger, incarnation)
+    assert (again.record.id, again.number) == (first.record.id, first.number)
+    assert ledger.close(again, JobState.DONE, attempt(), result=DONE)
+    assert ledger.claim(Ref("b", 0, 0), Pool.THREADS, incarnation) == []
+    counters_match_records(ledger)
+
+
 def test_a_message_for_jobs_that_nobody_knows_takes_nothing(ledger: Ledger, incarnation: str) -> None:
     assert ledger.claim(Ref("nobody", 0, 5), Pool.THREADS, incarnation) == []
 

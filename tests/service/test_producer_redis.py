@@ -45,7 +45,7 @@ def test_without_redis_every_command_ends_soon(
 
 def test_a_frozen_redis_is_given_up_within_five_seconds(own_valkey: ValkeyProcess, own: Settings) -> None:
     own_valkey.freeze()
-    others = [start(own, *words) for words in COMMANDS]
+    others = [start(own, "watch", "b")]
     began = time.monotonic()
     said = run(own, "submit", "http://a/x")
     assert time.monotonic() - began < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from typing import Any
 
@@ -64,6 +65,14 @@ def test_redis_and_its_neighbours_cannot_be_downloaded_from(stack: Stack) -> Non
     kinds = [record["kind"] for record in results(stack, "stack-refused")]
     # Flower is on no network of the workers' but the back end; a name that does not resolve is as good as refused.
     assert set(kinds) <= {"refused", "dns"}, kinds
+
+
+def test_the_comparison_runs_against_the_containers(stack: Stack) -> None:
+    said = stack.producer("compare", "--no-serial", "--seed", "1", "--json", "-", seconds=300)
+    assert said.code == 0, said.out[-2000:] + said.err[-2000:]
+    (run,) = json.loads(said.out)["runs"]
+    assert {deployment["pool"] for deployment in run["deployments"]} == {"prefork", "threads", "gevent"}
+    assert run["books_balance"] is True
 
 
 def test_three_workers_of_one_pool_share_its_queue(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""What the download tests share: a fetcher that may use loopback, one attempt in one call, and a server that recites."""
+"""What the download tests share: a fetcher that may use loopback, one attempt in one call, a server that recites."""
 
 import socket
 import ssl

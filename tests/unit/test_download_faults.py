@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,16 @@ def test_a_connection_is_used_again_and_one_that_went_away_is_no_failure(desk: D
         for expected_connections in (1, 1, 2):
             assert desk.fetch(server.url()).size == 5
             assert server.connections == expected_connections
+
+
+def test_many_threads_share_one_fetcher(origin: OriginProcess, tmp_path: Path) -> None:
+    shared = Desk(tmp_path).fetcher
+
+    def bring(number: int) -> bool:
+        size = 1000 + number * 7919
+        return Desk(tmp_path / str(number), shared).bring(f"{origin.url}/files/n{number}?size={size}") == Entity(
+            f"n{number}", size
+        ).read(0, size)
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(bring, range(100)))

@@ -8,7 +8,9 @@ from tests.origin_process import ROOT
 PATCHED = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 ESSENTIAL = [
     "tests/unit/test_download_tls.py",
-    "tests/unit/test_download_faults.py",
+    "tests/unit/test_download_faults.py::test_framing_that_cannot_be_trusted_is_an_error",
+    "tests/unit/test_download_faults.py::test_an_honest_answer_becomes_a_file",
+    "tests/unit/test_download_faults.py::test_a_connection_is_used_again_and_one_that_went_away_is_no_failure",
     "tests/unit/test_download_resume.py::test_an_unchanged_file_is_continued",
     "tests/unit/test_download_resume.py::test_what_must_not_be_continued_is_not",
     "tests/unit/test_download_patience.py::test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second",

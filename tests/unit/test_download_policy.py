@@ -10,7 +10,7 @@ import pytest
 
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
+from tests.unit.download_kit import LOOPBACK, Desk, Reciter, ok, reciting
 from worker.addresses import Policy
 from worker.download import Fetcher
 
@@ -130,6 +130,20 @@ def test_headers_meant_for_one_origin_are_not_shown_to_another(desk: Desk) -> No
         assert "Bearer" not in other.requests[0]
         assert "Cookie" not in other.requests[0]
         assert "Accept-Language: de" in other.requests[0]
+
+
+def test_a_connection_kept_from_one_hop_survives_the_failure_of_the_next(desk: Desk) -> None:
+    """It may serve another thread by then."""
+
+    def redirect_then_serve(server: Reciter, connection: socket.socket) -> None:
+        for answer in (ok(b"", "Location: http://127.0.0.2/", status="302 Found"), ok(b"hello")):
+            server.hear(connection)
+            connection.sendall(answer)
+
+    with reciting(redirect_then_serve) as server:
+        assert desk.fails(server.url()).kind is FailureKind.REFUSED
+        assert desk.bring(server.url()) == b"hello"
+        assert server.connections == 1
 
 
 def test_environment_proxies_are_ignored(origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
 from tests.unit.download_kit import Desk, ok, reciting
 from worker.download import companions, publish
-from worker.errors import DiskError, LeaseLostError
+from worker.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -32,7 +33,8 @@ def origin() -> Iterator[OriginProcess]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr("worker.integrity.WORTH_KEEPING", 1)
     return Desk(tmp_path)
 
 
@@ -165,6 +167,12 @@ def test_what_must_not_be_continued_is_not(origin: OriginProcess, desk: Desk, sp
     os.close(holder)
 
 
+def test_a_small_file_is_not_worth_keeping(origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.integrity.WORTH_KEEPING", SIZE + 1)
+    assert desk.fails(url(origin, "resume")).kind is FailureKind.TRUNCATED
+    assert desk.leftovers() == []
+
+
 def test_validators_speak_only_for_the_resource_that_gave_them(origin: OriginProcess, desk: Desk) -> None:
     desk.fails(url(origin, "resume"))
     assert desk.bring(f"{origin.url}/files/other?size={SIZE}") == Entity("other", SIZE).read(0, SIZE)
@@ -182,7 +190,7 @@ def test_a_sigkilled_download_is_continued_by_another_process(origin: OriginProc
     """Given a paced file; killed at some moment, again and again; I expect the whole file with few bytes sent twice."""
     size = 4_000_000
     where = f"{origin.url}/paced/2/n?size={size}"
-    for _ in range(3):
+    for _ in range(2):
         before = desk.temp.stat().st_size if desk.temp.exists() else 0
         process = subprocess.Popen([sys.executable, "-c", DOWNLOAD, str(desk.folder), where], cwd=ROOT)
         deadline = time.monotonic() + 15
@@ -228,6 +236,56 @@ def test_what_another_attempt_took_over_is_not_published(origin: OriginProcess, 
     with pytest.raises(LeaseLostError):
         publish(desk.temp, desk.final)
     assert not desk.final.exists()
+
+
+def test_validators_of_other_bytes_do_not_survive_a_new_start(origin: OriginProcess, desk: Desk) -> None:
+    """Given validators of one edition; a second one, without any, is cut: I expect nothing to be continued."""
+    desk.fails(url(origin, "resume"))
+    companions(desk.temp)[0].unlink()
+    with pytest.raises(HandedBackError):
+        desk.fetch(f"{origin.url}/faults/no-length?size={SIZE}", progress=_hand_back)
+    assert desk.leftovers() == []
+
+
+def _hand_back(size: int, _total: int | None) -> None:
+    if size:
+        raise HandedBackError("drain")
+
+
+def test_a_write_that_outlives_its_attempt_hits_no_other_file(origin: OriginProcess, desk: Desk) -> None:
+    """Given a greenlet killed while a thread writes for it; I expect the file to stay open until that write is over."""
+    waiting: list[Callable[[], None]] = []
+
+    def killed_while_waiting(work: Callable[[], None]) -> None:
+        waiting.append(work)
+        raise SystemExit
+
+    desk.fetcher.run = killed_while_waiting
+    with pytest.raises(SystemExit):
+        desk.fetch(f"{origin.url}/files/n?size={SIZE}")
+    others = [os.open(desk.folder / f"other-{n}", os.O_RDWR | os.O_CREAT) for n in range(20)]
+    waiting[0]()
+    for other in others:
+        assert os.fstat(other).st_size == 0
+        os.close(other)
+
+
+def test_no_file_and_no_connection_stays_open(origin: OriginProcess, desk: Desk) -> None:
+    ways = [
+        "files/n",
+        "faults/cut-body",
+        "faults/reset",
+        "faults/status/404",
+        "faults/redirect-loop",
+        "faults/cut-headers",
+    ]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        for way in ways:
+            with suppress(DownloadError):
+                desk.fetch(f"{origin.url}/{way}?size={SIZE}")
+    desk.fetcher.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 @pytest.mark.skipif(

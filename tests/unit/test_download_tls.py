@@ -4,7 +4,6 @@ import socket
 import ssl
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem, and server.pem for 127.0.0.1 and good.example."""
     folder = tmp_path_factory.mktemp("authority")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    run("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2", folder=folder)
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    root = ("req", "-x509", "-subj", "/CN=ca", "-days", "2", *usage)
+    run(*root, *key, "-keyout", "ca.key", "-out", "ca.pem", folder=folder)
     run("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server", folder=folder)
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:good.example\n")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:good.example\nauthorityKeyIdentifier=keyid\n")
     sign = ("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
     run(*sign, "-extfile", "names", "-out", "server.pem", folder=folder)
     return folder
@@ -42,8 +43,8 @@ def server_side(authority: Path) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, authority: Path) -> Iterator[Desk]:
-    yield Desk(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
+def desk(tmp_path: Path, authority: Path) -> Desk:
+    return Desk(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
 
 
 def test_a_trusted_server_is_downloaded_from_and_its_connection_used_again(

@@ -71,7 +71,7 @@ def test_the_handout_can_be_sourced_by_a_shell(tmp_path: Path) -> None:
 def test_the_handout_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run" / "stack.env"
     handout.claim(file)
-    handout.claim(file)  # this process is no stack, so the file is a leftover
+    handout.claim(file)  # this process is no `stack up`, so the file is a leftover
     monkeypatch.setattr(handout, "_alive", lambda pid: pid == os.getpid())
     with pytest.raises(StackError, match=f"up already, as process {os.getpid()}"):
         handout.claim(file)

@@ -1,0 +1,98 @@
+"""What Flower is shown: in each pool two files that arrive, two that take long, and jobs that end otherwise."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from ledger.jobs import Pool
+from producer.scenarios import ARTICLE_FILES
+from stack.plan import ROOT
+from stack.run import Stack
+from stack.supervisor import Command, Process
+
+PURGE = 8  # seconds after which Flower forgets a worker that is gone
+SETTINGS = {
+    "FLOWER_PURGE_OFFLINE_WORKERS": str(PURGE),
+    "DOWNPOUR_WAIT_IN_JOB": "0",  # a second attempt is another worker's or another task's, never the same one's
+    "DOWNPOUR_RETRY_BASE": "0.1",
+    "DOWNPOUR_MAX_ATTEMPTS": "2",
+    "DOWNPOUR_GRACE": "0.1",  # the long ones need not be waited for at the end
+}
+SIZE = 400_000
+FOR_LONG = "/paced/120"  # longer than the tests
+
+# What becomes of the jobs of a pool, by their place in its batch.
+FIRST, SECOND, MISSING, LONG, LONGER, TO_CANCEL, FLAKY, HOPELESS = range(8)
+
+
+class Scene:
+    """A stack with Flower. Its batches are named after their pools."""
+
+    def __init__(self, prefer: Mapping[str, int] | None = None) -> None:
+        pools = {Pool.PREFORK: 4, Pool.THREADS: 8, Pool.GEVENT: 100}
+        self.stack = Stack(pools, flower=True, settings=SETTINGS, prefer=prefer)
+
+    def __enter__(self) -> Self:
+        self.stack.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stack.__exit__(kind, error, trace)
+
+    @property
+    def url(self) -> str:
+        return self.stack.flower_url
+
+    @property
+    def host(self) -> str:
+        """The origin as the rows name it."""
+        return self.stack.origin_url.removeprefix("http://")
+
+    def worker(self, pool: Pool) -> str:
+        return f"{pool}@{socket.gethostname()}"
+
+    def submit_all(self) -> None:
+        for pool in Pool:
+            first, second = ARTICLE_FILES[pool]
+            self.submit(
+                pool,
+                f"/paced/2/{first}",
+                f"/paced/3/{second}",
+                "/faults/status/404/Missing_Page.pdf",
+                f"{FOR_LONG}/Long_Movie.avi",
+                f"{FOR_LONG}/Longer_Movie.avi",
+                f"{FOR_LONG}/Unwanted_Movie.avi",
+                f"/faults/flaky/503/Flaky_Mirror.pdf?key=flaky-{pool}&times=1&",
+                f"/faults/flaky/503/Hopeless_Mirror.pdf?key=hopeless-{pool}&times=99&",
+            )
+
+    def submit(self, pool: Pool, *paths: str, batch: str = "") -> None:
+        urls = [f"{self.stack.origin_url}{path}{'' if '?' in path else '?'}size={SIZE}" for path in paths]
+        self._producer("submit", "--pool", pool, "--name", batch or pool, *urls)
+
+    def cancel(self, batch: str, *which: int) -> None:
+        self._producer("cancel", batch, *map(str, which))
+
+    def one_more_worker(self, name: str) -> Process:
+        """A threads worker as another container would have it."""
+        command = f"-m celery -A worker.app worker -P threads -Q downloads.threads -n {name} -c 1 -l INFO -E"
+        env = self.stack.env("worker")
+        log = self.stack.plan.log(name)
+        return Process(Command(name, [sys.executable, *command.split()], env, ROOT, log))
+
+    def _producer(self, *words: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "producer", *words],
+            env=self.stack.env("producer"),
+            cwd=ROOT,
+            check=True,
+            timeout=30,
+            capture_output=True,
+        )

@@ -1,0 +1,65 @@
+"""Flower's pages as a person reads them: by heading, not by place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from playwright.sync_api import Page, expect
+
+from tests.waiting import wait_for
+
+T = TypeVar("T")
+
+
+def until(page: Page, url: str, look: Callable[[], T], *, what: str, seconds: float = 30) -> T:
+    """Load the page again and again, because most of Flower's do not do so themselves, until it shows what we want."""
+
+    def load_and_look() -> T:
+        page.goto(url)
+        return look()
+
+    return wait_for(load_and_look, seconds=seconds, every=0.3, what=what)
+
+
+def tasks(page: Page) -> dict[str, dict[str, str]]:
+    """The rows of the tasks page, by job."""
+    expect(page.locator("#tasks-table_processing")).to_be_hidden()
+    expect(page.locator("#tasks-table tbody tr").first).to_be_visible()
+    return {job: row for job, row in _rows(page, "#tasks-table") if job}
+
+
+def workers(page: Page) -> dict[str, str]:
+    """Name and status on the dashboard."""
+    expect(page.locator("#workers-refresh-status")).to_have_text(re.compile("^Updated"))
+    return {row["Worker"]: row["Status"] for _, row in _rows(page, "#workers-table") if "Status" in row}
+
+
+def pool_options(page: Page) -> dict[str, str]:
+    """The Pool tab of a worker's page."""
+    rows = page.locator("#tab-pool tr").all()
+    return {name.strip(): value.strip() for name, value in (row.locator("td").all_inner_texts() for row in rows)}
+
+
+def active_tasks(page: Page) -> dict[str, dict[str, str]]:
+    """The Tasks tab of a worker's page, by job."""
+    page.locator("#worker-tab-tasks").click()
+    table = page.locator("table", has=page.locator("caption", has_text="Active tasks"))
+    expect(table).to_be_visible()
+    headings = table.locator("th").all_inner_texts()
+    cells = [row.locator("td").all_inner_texts() for row in table.locator("tbody tr").all()]
+    return {row["UUID"]: row for row in (dict(zip(headings, texts, strict=True)) for texts in cells)}
+
+
+_READ = """table => {
+    const text = cell => cell.textContent.trim();
+    const headings = [...table.tHead.rows[0].cells].map(text);
+    const cells = row => Object.fromEntries([...row.cells].map((cell, at) => [headings[at], text(cell)]));
+    return [...table.tBodies[0].rows].map(row => [row.id, cells(row)]);
+}"""
+
+
+def _rows(page: Page, table: str) -> list[tuple[str, dict[str, str]]]:
+    """Each row's id and cells, all of one moment, because the page may draw them anew at any time."""
+    return [(id_, cells) for id_, cells in page.locator(table).evaluate(_READ)]

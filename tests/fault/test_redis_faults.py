@@ -1,0 +1,196 @@
+"""Redis killed, frozen, full, emptied, cut off; the origin down; the disk full: workers recover without a person."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
+from ledger.ledger import Ledger
+from tests.origin_process import OriginProcess
+from tests.relay import Relay
+from tests.waiting import wait_for
+from tests.worker_process import worker
+from tests.world import World
+
+pytestmark = pytest.mark.timeout(200)
+pools = pytest.mark.parametrize("pool", list(Pool))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with World(tmp_path) as world:
+        yield world
+
+
+def all_done(world: World, count: int, batch: str = "b", *, seconds: float = 90) -> list[JobRecord]:
+    records = world.finished(batch, seconds=seconds)
+    assert [record.state for record in records] == [JobState.DONE] * count
+    return records
+
+
+def healthy_again(world: World, pool: Pool) -> None:
+    """The very worker that went through it works on, under its own power."""
+    assert world.service(f"worker-{pool}").process.poll() is None
+    world.submit(pool, [world.file(f"after{n}") for n in range(4)], batch="after")
+    all_done(world, 4, "after")
+
+
+@pools
+def test_redis_killed_and_restarted_with_jobs_queued_and_running(world: World, pool: Pool) -> None:
+    world.start(pool)
+    world.submit(pool, [world.paced(f"f{n}", 2) for n in range(16)])
+    world.running(4, with_bytes=True)
+    world.valkey.kill()
+    world.valkey.restart()
+    records = all_done(world, 16)
+    assert all(len(record.attempts) == 1 for record in records), "a running job was repeated"
+    world.check_files(records)
+    healthy_again(world, pool)
+
+
+@pools
+def test_redis_frozen_for_twenty_seconds(world: World, pool: Pool) -> None:
+    world.start(pool)
+    world.submit(pool, [world.paced(f"f{n}", 4) for n in range(8)])
+    world.running(4, with_bytes=True)
+    world.valkey.freeze()
+    try:
+        subprocess.run(["sleep", "20"], check=True, timeout=30)  # the fault itself, not a wait for something
+    finally:
+        world.valkey.thaw()
+    records = all_done(world, 8)
+    world.check_files(records)
+    healthy_again(world, pool)
+
+
+@pools
+def test_redis_full_loses_nothing_and_goes_on_once_there_is_room(world: World, pool: Pool) -> None:
+    world.start(pool)
+    world.submit(pool, [world.paced(f"f{n}", 3) for n in range(8)])
+    world.running(4, with_bytes=True)
+    with world.valkey.client() as redis:
+        redis.config_set("maxmemory", "1mb")
+        with pytest.raises(RedisError, match="maxmemory"):
+            world.submit(pool, [world.file("more")], batch="more")
+        service = world.service(f"worker-{pool}")
+        wait_for(
+            lambda: "maxmemory" in service.text() or service.process.poll() is not None,
+            seconds=40,
+            what="the worker to say that Redis is full",
+        )
+        redis.config_set("maxmemory", "0")
+    if service.process.poll() is not None:  # as its supervisor would
+        world.services.append(worker(pool, world.settings, world.folder))
+    records = all_done(world, 8)
+    world.check_files(records)
+    world.submit(pool, [world.file("more")], batch="more")
+    all_done(world, 1, "more")
+
+
+@pools
+def test_redis_that_comes_back_empty_is_said_and_new_jobs_work(world: World, pool: Pool) -> None:
+    world.start(pool)
+    world.submit(pool, [world.paced(f"f{n}", 3) for n in range(6)])
+    world.running(4, with_bytes=True)
+    with world.valkey.client() as redis:
+        redis.flushall()
+    service = world.service(f"worker-{pool}")
+    wait_for(lambda: "nothing published" in service.text(), seconds=40, what="the worker to say what is gone")
+    assert not (world.settings.downloads / "b").exists()
+    healthy_again(world, pool)
+
+
+@pools
+def test_a_worker_cut_off_from_redis_publishes_nothing_that_others_took_over(tmp_path: Path, pool: Pool) -> None:
+    with World(tmp_path) as world, Relay(world.valkey.port) as relay:
+        world.start()
+        behind = world.settings.model_copy(
+            update={"redis_url": f"redis://127.0.0.1:{relay.port}/0", "redis_patience": 8.0}
+        )
+        cut_off = worker(pool, behind, world.folder, name="cut-off")
+        world.services.append(cut_off)
+        cut_off.wait_until_ready()
+        world.submit(pool, [world.paced(f"f{n}", 3) for n in range(4)])
+        world.running(4, with_bytes=True)
+        relay.cut()
+        world.worker(pool, name="second").wait_until_ready()
+        records = all_done(world, 4)
+        world_files = {path: path.stat().st_ino for path in world.files() if ".partial" not in path.parts}
+        assert all(record.attempts[0].kind is FailureKind.LOST for record in records)
+        relay.heal()
+        world.service("worker-second").kill()
+        world.submit(pool, [world.file(f"after{n}") for n in range(4)], batch="after")
+        all_done(world, 4, "after")
+        assert cut_off.process.poll() is None
+        assert {path: path.stat().st_ino for path in world_files} == world_files, "the cut-off worker overwrote a file"
+
+
+@pools
+def test_an_origin_that_is_down_and_comes_back_costs_attempts(tmp_path: Path, pool: Pool) -> None:
+    with World(tmp_path, max_attempts=30) as world:
+        world.start(pool)
+        with OriginProcess() as gone:
+            url = gone.url
+            gone.stop()
+        world.submit(pool, [Job(f"{url}/files/x?size=10", "x")])
+        wait_for(
+            lambda: any(a.kind is FailureKind.CONNECT for r in world.records() for a in r.attempts),
+            what="an attempt that found no origin",
+        )
+        with subprocess.Popen(
+            [os.sys.executable, "-m", "origin", "--port", url.rpartition(":")[2]],
+            stderr=subprocess.DEVNULL,  # type: ignore[attr-defined]
+        ) as back:
+            try:
+                all_done(world, 1)
+            finally:
+                back.kill()
+
+
+@pools
+def test_two_sweeps_at_once_change_nothing_but_the_time_of_day(world: World, pool: Pool) -> None:
+    world.start(pool, sweeps=2)
+    world.submit(pool, [world.paced(f"f{n}", 2) for n in range(8)])
+    world.running(4)
+    world.service(f"worker-{pool}").kill()
+    world.worker(pool, name="second")
+    records = all_done(world, 8)
+    assert max(len(record.attempts) for record in records) == 2
+    world.check_files(records)
+
+
+@pools
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root to be mounted")
+def test_a_full_disk_fails_clearly_and_leaves_no_temp_file(tmp_path: Path, pool: Pool) -> None:
+    disk = tmp_path / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True, timeout=10)
+    try:
+        with World(tmp_path, downloads=disk, max_attempts=2) as world:
+            world.start(pool)
+            world.submit(pool, [world.file("big", 4_000_000), world.file("small", 1000)])
+            big, small = world.finished()
+            assert (big.state, small.state) == (JobState.FAILED, JobState.DONE)
+            assert big.last is not None
+            assert big.last.kind is FailureKind.DISK_FULL
+            assert "room" in str(big.last.reason) or "space" in str(big.last.reason)
+            world.check_files([small])
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
+
+
+def test_the_books_of_a_redis_without_memory_for_scripts_are_read_again(world: World) -> None:
+    """After SCRIPT FLUSH, as after a failover, scripts are loaded again by whoever needs them."""
+    ledger: Ledger = world.ledger
+    world.submit(Pool.THREADS, [world.file("one")])
+    with world.valkey.client() as redis:
+        redis.script_flush()
+    world.start(Pool.THREADS)
+    all_done(world, 1)
+    assert ledger.batch("b") is not None

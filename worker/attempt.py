@@ -1,0 +1,235 @@
+"""The course of one attempt: ask, judge the answer, read, verify; and what to leave behind when it fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker import integrity
+from worker.addresses import Target
+from worker.errors import (
+    ChangedError,
+    DiskFullError,
+    Ended,
+    ProtocolError,
+    ServerError,
+    SizeError,
+    StatusError,
+    TooLargeError,
+    TruncatedError,
+)
+from worker.redirects import fit_for, follow, let_go
+from worker.retries import retry_after
+from worker.sink import PIECE, Sink
+from worker.watch import Watch
+from worker.wire import Answer, Wire
+
+Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
+
+_TRY_AGAIN = frozenset({408, 425, 429})  # and all 5xx
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    url: str
+    sha256: str | None = None  # expected, hex
+    size: int | None = None  # expected, bytes
+    headers: Mapping[str, str] = field(default_factory=dict)  # for the URL's own origin
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole, verified file that has no final name yet."""
+
+    size: int
+    sha256: str
+    received: int  # bytes, in this attempt
+    resumed_from: int  # bytes that an earlier attempt had left
+    status: int
+    total: int | None  # announced length
+    first_byte: float | None  # time.monotonic() of the answer's first byte
+    etag: str | None
+    last_modified: str | None
+    disposition: str | None  # Content-Disposition; worker.names reads it
+    final_url: str
+    notes: tuple[str, ...]
+
+
+class Attempt:
+    def __init__(
+        self, wanted: Wanted, sink: Sink, watch: Watch, *, wire: Wire, user_agent: str, progress: Progress
+    ) -> None:
+        self.wire = wire
+        self.user_agent = user_agent
+        self.wanted = wanted
+        self.sink = sink
+        self.partial = sink.partial
+        self.watch = watch
+        self.progress = progress
+        self.total: int | None = None
+        self.resumed_from = 0
+        self.answer: Answer | None = None  # the last one
+        self.status: int | None = None
+
+    def run(self, leftover: Path) -> Fetched:
+        first = Target.parse(self.wanted.url)
+        self.partial.adopt(leftover)
+        self.sink.hash_kept(self.watch.ask)  # before the request, so that no server has to wait for it
+        answer = self.open(first)
+        self.read(answer)
+        notes = self.verify(answer)
+        self.wire.keep(answer)
+        self.answer = None
+        return self.fetched(answer, notes)
+
+    def open(self, first: Target) -> Answer:
+        """An answer whose body is the file, or the part of it that is missing."""
+        answer = self.ask(first)
+        if answer.status == 416 and self.partial.size:
+            let_go(self.wire, answer, self.watch)
+            self.sink.start_again()
+            answer = self.ask(first)
+        if answer.status == 206:
+            self.go_on_with(answer)
+        elif answer.status in (200, 203):
+            self.begin_with(answer)
+        else:
+            let_go(self.wire, answer, self.watch)
+            self.answer = None
+            raise _refusal(answer)
+        return answer
+
+    def ask(self, first: Target) -> Answer:
+        return follow(self.wire, first, lambda target: self.headers(first, target), self.watch, self.saw)
+
+    def saw(self, answer: Answer) -> None:
+        self.answer, self.status = answer, answer.status
+
+    def headers(self, first: Target, target: Target) -> dict[str, str]:
+        own = fit_for(target, first, self.wanted.headers)
+        headers = {"User-Agent": self.user_agent, "Accept": "*/*", **own, "Accept-Encoding": "identity"}
+        kept = self.partial.validators
+        # Validators prove something only about the resource that gave them.
+        if self.partial.size and kept and kept.if_range and kept.url == target.url.partition("?")[0]:
+            headers |= {"Range": f"bytes={self.partial.size}-", "If-Range": kept.if_range}
+        return headers
+
+    def go_on_with(self, answer: Answer) -> None:
+        kept, offset = self.partial.validators, self.partial.size
+        part = integrity.content_range(answer.headers.get("Content-Range"))
+        if kept is None or not offset or part is None or answer.length not in (None, part.length):
+            self.partial.discard()  # or the next attempt would meet the same answer
+            raise ProtocolError(f"expected a file, or the part of it from byte {offset}, got {_describe(answer)}")
+        if reason := integrity.mismatch(kept, answer.headers, part, offset):
+            raise ChangedError(f"{reason}; what was kept is dropped")
+        self.resumed_from, self.total = offset, part.total
+        self.check_total()
+
+    def begin_with(self, answer: Answer) -> None:
+        self.total = answer.length
+        self.check_total()
+        self.sink.begin(integrity.Validators.of(answer.target.url, answer.headers, self.total))
+        if self.total is not None and self.total > self.partial.room:
+            raise DiskFullError(f"expected room for {self.total} bytes, got {self.partial.room}")
+
+    def check_total(self) -> None:
+        """What can be known before the first body byte."""
+        total, most = self.total, self.watch.limits.max_bytes
+        if total is not None and self.wanted.size not in (None, total):
+            raise SizeError(f"expected {self.wanted.size} bytes, the server announces {total}")
+        if total is not None and total > most:
+            raise TooLargeError(f"expected at most {most} bytes, the server announces {total}")
+
+    def read(self, answer: Answer) -> None:
+        self.watch.reading_body()
+        self.tell()
+        while piece := self.next_piece(answer):
+            flush = self.sink.take(piece)
+            self.watch.arrived(len(piece))
+            if flush:
+                self.sink.flush()
+                self.tell()
+        self.sink.flush()
+        self.tell()
+
+    def next_piece(self, answer: Answer) -> bytes:
+        try:
+            return answer.read(PIECE)
+        except TruncatedError as error:
+            expected = "a last chunk" if self.total is None else f"{self.total} bytes"
+            raise TruncatedError(f"expected {expected}, got the end after {self.sink.size} bytes") from error
+
+    def tell(self) -> None:
+        self.watch.call(lambda: self.progress(self.partial.size, self.total))
+
+    def verify(self, answer: Answer) -> list[str]:
+        """The notes on a file that is right.
+
+        Raises:
+            DownloadError: it is not.
+        """
+        notes = []
+        if not answer.framed:
+            integrity.verify_unframed(self.partial.size, ragged=answer.ragged)
+            notes.append("length: unverified")
+        integrity.verify_size(self.partial.size, announced=self.total, wanted=self.wanted.size)
+        offered = integrity.repr_sha256(answer.headers.get("Repr-Digest"))
+        for who, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
+            integrity.verify_sha256(self.sink.sha256, expected, who, resumed=self.resumed_from > 0)
+        if answer.surplus and not (offered or self.wanted.sha256):
+            raise ProtocolError(f"expected {self.total} bytes and no more, got {answer.surplus[:20]!r} after them")
+        if offered:
+            notes.append("repr-digest: verified")
+        encoding = answer.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            notes.append(f"content-encoding: {encoding}, stored raw")
+        if self.resumed_from:
+            notes.append(f"resumed from byte {self.resumed_from}")
+        return notes
+
+    def fetched(self, answer: Answer, notes: list[str]) -> Fetched:
+        return Fetched(
+            size=self.partial.size,
+            sha256=self.sink.sha256,
+            received=self.watch.received,
+            resumed_from=self.resumed_from,
+            status=answer.status,
+            total=self.total,
+            first_byte=self.watch.first_byte,
+            etag=answer.headers.get("ETag"),
+            last_modified=answer.headers.get("Last-Modified"),
+            disposition=answer.headers.get("Content-Disposition"),
+            final_url=answer.target.url,
+            notes=tuple(notes),
+        )
+
+    def give_up(self, end: BaseException) -> None:
+        """Keep what a later attempt can continue, remove the rest, and note how far it came."""
+        if isinstance(end, Ended):
+            end.status, end.received, end.first_byte = self.status, self.watch.received, self.watch.first_byte
+        with suppress(OSError):
+            keeps = getattr(end, "keeps_partial", True) and self.partial.validators is not None
+            if keeps:
+                self.sink.flush()
+            if not keeps or not self.partial.size:
+                self.partial.discard()
+
+    def close(self) -> None:
+        if self.answer is not None:
+            self.answer.close()
+        self.partial.close()
+
+
+def _refusal(answer: Answer) -> ServerError | StatusError:
+    if answer.status in _TRY_AGAIN or answer.status >= 500:
+        after = retry_after(answer.headers.get("Retry-After"), time.time())
+        return ServerError(f"expected a file, got status {answer.status}", after)
+    return StatusError(f"expected a file, got status {answer.status}")
+
+
+def _describe(answer: Answer) -> str:
+    part = answer.headers.get("Content-Range")
+    return f"status {answer.status} with Content-Range {part} and Content-Length {answer.length}"

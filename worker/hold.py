@@ -1,0 +1,143 @@
+"""A claimed job in this process: may it go on, and what the ledger is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from ledger.jobs import Attempt, FailureKind, JobState
+from ledger.ledger import Claim, Ledger, Result
+from worker import drain
+from worker.errors import CancelledError, HandedBackError, LeaseLostError
+from worker.incarnation import Incarnation
+from worker.pools import executor
+
+T = TypeVar("T")
+
+_SLICE = 0.5  # seconds between two looks at cancel, drain and lease while a job waits
+
+log = logging.getLogger("downpour.worker")
+
+
+class Hold:
+    """
+    Args:
+        incarnation: the one that claimed the job.
+        worker: name of this Celery node.
+        progress_every: seconds between two notes of progress.
+    """
+
+    def __init__(
+        self, claim: Claim, ledger: Ledger, incarnation: Incarnation, worker: str, progress_every: float
+    ) -> None:
+        self.claim = claim
+        self.id = claim.record.id
+        self._ledger = ledger
+        self._incarnation = incarnation
+        self._worker = worker
+        self._progress_every = progress_every
+        self._told = time.monotonic()
+
+    def check(self) -> None:
+        """Whether to go on; asked often, so it asks nobody but this process.
+
+        Raises:
+            Interrupted: cancelled, draining, or no longer ours.
+        """
+        if self.id in self._incarnation.stopping:
+            raise CancelledError("cancelled by request")
+        if self._incarnation.lost:
+            raise LeaseLostError(f"incarnation {self._incarnation.id} lost its lease")
+        if drain.over():
+            raise HandedBackError("the worker stops; handed back")
+
+    def wait(self, seconds: float) -> None:
+        """
+        Raises:
+            Interrupted: as ``check`` says.
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _SLICE))
+
+    def progress(self, size: int, total: int | None) -> bool:
+        """Note bytes on disk and announced length, unless that was done a moment ago; whether it was noted."""
+        now = time.monotonic()
+        if now - self._told < self._progress_every:
+            return False
+        self._told = now
+        with contextlib.suppress(RedisError):  # the download itself does not need Redis
+            self._ledger.progress(self.claim, size, total)
+        return True
+
+    def confirm(self) -> None:
+        """To be asked before anything gets a final name.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+        """
+        self._held(lambda: self._ledger.holds(self.claim))
+
+    def note(self, attempt: Attempt) -> None:
+        """A failed attempt, after which this holder tries again itself.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+        """
+        self._held(lambda: self._ledger.note_attempt(self.claim, attempt))
+
+    def close(self, state: JobState, attempt: Attempt, *, due_in: float = 0.0, result: Result | None = None) -> None:
+        """See ``Ledger.close``.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+        """
+        self._held(lambda: self._ledger.close(self.claim, state, attempt, due_in=due_in, result=result))
+
+    def attempt(
+        self,
+        begun: float,
+        *,
+        kind: FailureKind | None = None,
+        reason: str | None = None,
+        received: int = 0,
+        status: int | None = None,
+        first_byte: float | None = None,
+    ) -> Attempt:
+        """An attempt that ends now. Times given are ``time.monotonic()``, those of the result by Redis' clock."""
+        epoch = self.claim.epoch
+        return Attempt(
+            executor=executor(self._worker),
+            started=epoch + begun,
+            finished=epoch + time.monotonic(),
+            first_byte=None if first_byte is None else epoch + first_byte,
+            bytes=received,
+            status=status,
+            kind=kind,
+            reason=reason,
+        )
+
+    def _held(self, call: Callable[[], bool]) -> None:
+        if not self._insist(call):
+            raise LeaseLostError("another worker holds the job now")
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Ask the ledger until it answers: nothing else can be done with this job."""
+        warned = False
+        while True:
+            try:
+                return call()
+            except RedisError as error:
+                if self._incarnation.lost or drain.over():
+                    self._incarnation.lost = True  # the record still says that we hold it: let the lease lapse
+                    raise LeaseLostError(f"the ledger could not be asked: {error}") from error
+                if not warned:
+                    log.warning("job=%s waits for the ledger: %s", self.id, error)
+                warned = True
+                time.sleep(_SLICE)
