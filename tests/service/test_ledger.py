@@ -29,7 +29,7 @@ def leases(settings: Settings) -> Leases:
 
 @pytest.fixture
 def incarnation(leases: Leases) -> Iterator[str]:
-    yield leases.register(Identity("threads@here", Pool.THREADS, 7))
+    return leases.register(Identity("threads@here", Pool.THREADS, 7))
 
 
 def job(number: int) -> Job:

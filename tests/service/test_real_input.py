@@ -1,4 +1,4 @@
-"""Real input: a tree that none of us wrote, behind a server that none of us wrote, checked by tools none of us wrote."""
+"""Real input: a tree none of us wrote, behind a server none of us wrote, checked by tools none of us wrote."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def http_server(folder: Path, log: Path) -> Iterator[str]:
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        line = wait_for(lambda: log.read_text(), what="http.server to say its port")
+        line = wait_for(log.read_text, what="http.server to say its port")
         yield f"http://127.0.0.1:{line.split(' port ')[1].split()[0]}"
     finally:
         process.kill()

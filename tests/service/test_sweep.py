@@ -81,7 +81,7 @@ class World:
 
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
-    yield World(settings)
+    return World(settings)
 
 
 def attempt(kind: FailureKind | None = None) -> Attempt:

@@ -13,7 +13,7 @@ from tests.stack.compose_project import Stack
         ("appendonly", "yes"),
         ("appendfsync", "everysec"),
         ("save", ""),
-        ("maxmemory", str(256 * 2**20)),
+        ("maxmemory", str(2**30)),
         ("maxmemory-policy", "noeviction"),
         ("timeout", "0"),
         ("tcp-keepalive", "60"),
