@@ -11,7 +11,7 @@ NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as p
 	Install one or say where it is: make PYTHON=/path/to/python demo))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up producer test lint clean
+.PHONY: help demo up producer test fault lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,7 +29,10 @@ producer: $(LOCAL) ## beside `make up`: run the producer, e.g. make producer ARG
 	@. run/stack.env && exec $(BIN)/python -m producer $(ARGS)
 
 test: $(DEV) ## unit and service tests; ARGS="-k name" selects
-	@$(BIN)/python -m pytest tests/unit tests/service $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/service $(ARGS)
+
+fault: $(DEV) ## kill, freeze and fill real workers, Redis and disks (the disk needs root); ARGS="-k name" selects
+	@$(BIN)/python -m pytest -n 4 tests/fault $(ARGS)
 
 lint: $(DEV) ## ruff, mypy, the import contracts, hadolint
 	$(BIN)/ruff check

@@ -102,6 +102,8 @@ def test_a_port_that_is_insisted_on_and_taken_is_an_error(stack: Stack) -> None:
 
 PROGRAM = """
 import time
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored, as nohup does
 from stack.__main__ import _told_to_stop
 from stack.run import Stack
 with _told_to_stop(), Stack({}, sweep=False) as stack:

@@ -1,5 +1,6 @@
-"""Whatever a server or a URL proposes, one safe path segment comes out."""
+"""Whatever a server, a URL or a manifest proposes, safe path segments come out; and nothing else goes in."""
 
+import os
 import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -7,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.names import LONGEST, clean, fallback, from_disposition, from_url, suffixed
+from ledger.names import (
+    LONGEST,
+    LONGEST_PATH,
+    UNNAMED,
+    check_filename,
+    check_path,
+    clean,
+    from_url,
+    name_of_url,
+    suffixed,
+)
+from worker.errors import FileNameError
+from worker.names import final_path, from_disposition
 
 names = st.text(max_size=400) | st.text("a./\\ :\x00ä\u202e\u0301-", max_size=60) | st.binary(max_size=99).map(repr)
 cleaned = names.map(clean).filter(lambda name: name is not None)
@@ -22,12 +35,38 @@ def test_a_cleaned_name_is_one_safe_segment_and_clean_already(name: str) -> None
     assert not result.startswith(".")
     assert not set(result) & set('/\\<>:"|?*\x00')
     assert not any(unicodedata.category(char) in ("Cc", "Cf") for char in result)
+    assert result.isprintable()
     assert len(result.encode()) <= LONGEST
     assert PurePosixPath(result).name == result
     assert PureWindowsPath(result).name == result
     assert result[-1] not in " ."
     assert unicodedata.is_normalized("NFC", result)
     assert clean(result) == result
+    assert check_filename(result) == result
+
+
+@given(st.lists(names, min_size=1, max_size=4).map("/".join))
+def test_a_checked_filename_is_checked_already_and_stays_below_its_folder(text: str) -> None:
+    try:
+        name = check_filename(text)
+    except ValueError:
+        return
+    assert check_filename(name) == name
+    assert all(clean(segment) == segment for segment in name.split("/"))
+    assert len(name.encode()) <= LONGEST_PATH
+    assert not PurePosixPath(name).is_absolute()
+    assert final_path(Path("/d"), f"b/{name}").is_relative_to("/d/b")
+    assert ".." not in PurePosixPath(name).parts
+
+
+@given(names | st.lists(names, max_size=4).map("/".join))
+def test_a_path_that_the_worker_accepts_stays_below_its_folder(text: str) -> None:
+    try:
+        check_path(text)
+    except ValueError:
+        return
+    assert os.path.normpath(f"/d/b/{text}") == f"/d/b/{text}"
+    assert max(len(segment.encode()) for segment in text.split("/")) <= LONGEST
 
 
 @given(names)
@@ -74,11 +113,14 @@ def test_any_url_and_any_header_give_a_clean_name_or_none(text: str, raw: bytes)
         ("NUL.txt", "_NUL.txt"),
         ("com1.tar.gz", "_com1.tar.gz"),
         ("lpt¹", "_lpt¹"),
+        ("nul .txt", "_nul .txt"),
         ("console", "console"),
         ("e\u0301.txt", "\u00e9.txt"),
         ("fdp\u202eexe.pdf", "fdpexe.pdf"),
         ("a.txt. . ", "a.txt"),
         ("a\ud800b", "a_b"),
+        ("a\u00a0b\u3000c", "a b c"),  # blanks that look like none
+        ("a\ue000b\uffffc", "a_b_c"),  # private, and no character at all
     ],
 )
 def test_names_are_cleaned(name: str, result: str | None) -> None:
@@ -109,6 +151,7 @@ def test_a_long_name_keeps_its_extension_and_no_half_character() -> None:
 )
 def test_a_name_from_a_url(url: str, result: str | None) -> None:
     assert from_url(url) == result
+    assert name_of_url(url) == (result or UNNAMED)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +184,54 @@ def test_a_name_from_a_disposition(header: str | None, result: str | None) -> No
     assert from_disposition(header) == result
 
 
-def test_a_url_without_a_name_has_a_stable_one() -> None:
-    name = fallback("http://h/")
-    assert name == fallback("http://h/") != fallback("http://g/")
-    assert clean(name) == name
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("a/b.txt", "a/b.txt"),
+        (" a / .b ", "a/b"),
+        ("NUL/e\u0301:x", "_NUL/\u00e9_x"),
+        ("a\nb", "ab"),
+    ],
+)
+def test_a_filename_is_cleaned_segment_by_segment(text: str, result: str) -> None:
+    assert check_filename(text) == result
+
+
+outside = pytest.mark.parametrize(
+    "text", ["", "/", "../x", "a/../x", "a/..", ". ./x/..", "/etc/x", "a//b", "a/", ".", " .. /x", "a\\..\\x", "\\x"]
+)
+
+
+@outside
+def test_a_path_out_of_the_folder_is_neither_a_filename_nor_a_place(text: str) -> None:
+    with pytest.raises(ValueError, match="expected filename to be a relative path"):
+        check_filename(text)
+    with pytest.raises(FileNameError, match="expected filename to be a relative path"):
+        final_path(Path("/d"), f"b/{text}")
+
+
+@pytest.mark.parametrize("text", ["...", "a/. .", "\u202e", "a/\n/b", "x/" * 512 + "y"])
+def test_a_filename_of_which_nothing_is_left_or_that_is_too_long_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        check_filename(text)
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\nb", "a\x7f", "\ud800", "x" * 256, "ä" * 128])
+def test_a_path_that_cannot_be_written_is_no_place(text: str) -> None:
+    with pytest.raises(FileNameError, match="expected a path of at most 255 bytes per part, without controls"):
+        final_path(Path("/d"), f"b/{text}")
+
+
+def test_a_place_does_not_lead_through_a_link(tmp_path: Path) -> None:
+    downloads, outside = tmp_path / "downloads", tmp_path / "outside"
+    (downloads / "b").mkdir(parents=True)
+    outside.mkdir()
+    (downloads / "linked").symlink_to(outside)
+    (downloads / "b/linked").symlink_to(outside)
+    (downloads / "b/dangling").symlink_to(tmp_path / "nothing")
+    for path in ("linked/x", "b/linked/x", "b/linked/y/x", "b/dangling/x"):
+        with pytest.raises(FileNameError, match="is a symbolic link; nothing was published"):
+            final_path(downloads, path)
+    # Where the downloads themselves are is the operator's business.
+    (tmp_path / "elsewhere").symlink_to(downloads)
+    assert final_path(tmp_path / "elsewhere", "b/new/x") == tmp_path / "elsewhere/b/new/x"
