@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ledger.jobs import Job
+from ledger.names import check_filename, name_of_url
 from producer.errors import ManifestError
-from producer.names import Names, check_filename, name_of_url
+from producer.names import Names
 from producer.urls import check_url, shown
 
 FIELDS = ("url", "filename", "sha256", "size")

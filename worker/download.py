@@ -53,7 +53,7 @@ class Fetcher:
         """
         Args:
             ca_file: certificate authorities instead of the system's.
-            run: where a piece is written and hashed; gevent's worker passes the ``apply`` of a dedicated thread pool.
+            run: where a large piece is written and hashed; see ``worker.pools.disk_runner``.
         """
         context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
         context.set_alpn_protocols(["http/1.1"])

@@ -25,6 +25,7 @@ from worker.download import Fetched, Wanted
 from worker.errors import CancelledError, DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
 from worker.hold import Hold
 from worker.incarnation import Incarnation
+from worker.names import final_path
 from worker.partial import publish
 from worker.partials import Partials
 from worker.process import this_worker
@@ -99,6 +100,7 @@ class _Run:
 
     def fetch(self) -> Fetched:
         job, settings = self.record.job, self.settings
+        final_path(settings.downloads, self.record.path)  # a name that cannot be published costs no download
         limits = Limits(
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
@@ -121,7 +123,8 @@ class _Run:
             self.tell(f"{100 * size // total} %" if total else f"{size:,} bytes")
 
     def publish(self, fetched: Fetched) -> Outcome:
-        temp, final, fsync = self.partials.mine, self.settings.downloads / self.record.path, self.settings.fsync
+        temp, fsync = self.partials.mine, self.settings.fsync
+        final = final_path(self.settings.downloads, self.record.path)
         self.hold.confirm()
         final.parent.mkdir(parents=True, exist_ok=True)
         try:

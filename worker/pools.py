@@ -1,6 +1,6 @@
 """The one room that knows which pool runs this process, and how the three differ.
 
-Job code asks here who executes it and how to start a thread that no busy hub can starve;
+Job code asks here who executes it, where to write, and how to start a thread that no busy hub can starve;
 it never asks which pool it is in.
 """
 
@@ -18,6 +18,8 @@ _MODULES = {
     "celery.concurrency.thread": Pool.THREADS,
     "celery.concurrency.gevent": Pool.GEVENT,
 }
+
+_DISK_THREADS = 4
 
 
 class DeploymentError(Exception):
@@ -79,6 +81,21 @@ def _in_gevent() -> bool:
     import sys  # noqa: PLC0415
 
     return "gevent.monkey" in sys.modules and _patched()
+
+
+def disk_runner() -> Callable[[Callable[[], None]], None]:
+    """What runs a piece of work that keeps disk and CPU busy, while the caller waits. Make one per process.
+
+    Processes and threads do it themselves. A greenlet would hold up all the others: with four fast downloads the hub
+    is 90 to 440 ms late in the median when pieces are written and hashed inline, 0.5 ms when threads do that: a socket
+    that always has bytes never lets its greenlet wait. The threads are our own: those of the hub also resolve names.
+    """
+    if not _in_gevent():
+        return lambda work: work()
+    from gevent.threadpool import ThreadPool  # noqa: PLC0415
+
+    apply: Callable[[Callable[[], None]], None] = ThreadPool(_DISK_THREADS).apply
+    return apply
 
 
 def start_native_thread(name: str, target: Callable[[], None]) -> None:

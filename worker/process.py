@@ -11,6 +11,7 @@ from ledger.settings import get_settings
 from worker.addresses import Policy
 from worker.download import Fetcher
 from worker.incarnation import Incarnation, Incarnations
+from worker.pools import disk_runner
 
 
 def _ledger() -> Ledger:
@@ -21,7 +22,7 @@ def _ledger() -> Ledger:
 def _fetcher() -> Fetcher:
     settings = get_settings()
     policy = Policy.from_settings(settings)
-    return Fetcher(policy, user_agent=settings.user_agent)
+    return Fetcher(policy, user_agent=settings.user_agent, run=disk_runner())
 
 
 @dataclass(slots=True)

@@ -11,6 +11,9 @@ from worker.integrity import Validators
 from worker.partial import Partial
 
 PIECE = 256 * 1024  # bytes read, written and hashed at a time
+# Under gevent, handing a piece to a thread and waiting for it costs 100 µs; writing and hashing costs 60 µs for 64 KiB,
+# 110 µs for 128 KiB. With every piece handed over, a gevent worker brings about 40 % fewer files of 1 KiB.
+WORTH_HANDING_OVER = 128 * 1024  # bytes
 FLUSH_EVERY = 1.0  # seconds until less than a piece is written, too
 
 Run = Callable[[Callable[[], None]], None]  # calls what it is given; gevent's worker does so in a thread pool
@@ -86,5 +89,8 @@ class Sink:
 
         if piece:
             self.partial.expect_append()
-            self._run(write)
+            if len(piece) >= WORTH_HANDING_OVER:
+                self._run(write)
+            else:
+                write()
         self._flushed = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,38 @@ def test_a_failure_says_its_kind_and_leaves_no_file(world: World, batch: str, po
     assert all(record.state is JobState.FAILED for record in records)
     assert len(records[4].attempts) == world.settings.max_attempts
     assert not [path for path in world.files() if batch in str(path)]
+
+
+@pools
+def test_a_record_that_was_tampered_with_writes_nothing_and_asks_for_nothing(
+    world: World, batch: str, pool: Pool, tmp_path: Path
+) -> None:
+    """The producer refuses such names; whoever can write to Redis need not ask it."""
+    names = ["../escaped", "a/../../escaped", "..", str(tmp_path / "absolute"), "a\\..\\escaped", "nul\0", "x" * 256]
+    before = set(world.folder.rglob("*"))
+    world.submit(pool, [Job(f"{world.origin.url}/files/{batch}?size=100", name) for name in names], batch=batch)
+    records = world.finished(batch)
+    assert [record.state for record in records] == [JobState.FAILED] * len(names)
+    assert [[attempt.kind for attempt in record.attempts] for record in records] == [[FailureKind.NAME]] * len(names)
+    assert set(world.folder.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+    assert not [request for request in world.origin.requests() if batch in str(request)]
+
+
+@pools
+def test_a_batch_folder_that_becomes_a_link_receives_no_file(
+    world: World, batch: str, pool: Pool, tmp_path: Path
+) -> None:
+    """Given a download under way, when its folder turns into a link to elsewhere, then nothing is published there."""
+    world.submit(pool, [world.paced("a.bin", 2)], batch=batch)
+    world.running(1, batch=batch, with_bytes=True)
+    (world.settings.downloads / batch).symlink_to(tmp_path)
+    (record,) = world.finished(batch)
+    assert record.last is not None
+    assert (record.state, record.last.kind) == (JobState.FAILED, FailureKind.NAME)
+    assert "is a symbolic link" in str(record.last.reason)
+    assert not list(tmp_path.iterdir())
+    assert not [path for path in world.files() if path.suffix == ".part"]
 
 
 @pools

@@ -20,6 +20,7 @@ from tests.origin_process import ROOT, OriginProcess
 from tests.unit.download_kit import Desk, ok, reciting
 from worker.download import companions, publish
 from worker.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
+from worker.sink import WORTH_HANDING_OVER
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -262,7 +263,7 @@ def test_a_write_that_outlives_its_attempt_hits_no_other_file(origin: OriginProc
 
     desk.fetcher.run = killed_while_waiting
     with pytest.raises(SystemExit):
-        desk.fetch(f"{origin.url}/files/n?size={SIZE}")
+        desk.fetch(f"{origin.url}/files/n?size={2 * WORTH_HANDING_OVER}")
     others = [os.open(desk.folder / f"other-{n}", os.O_RDWR | os.O_CREAT) for n in range(20)]
     waiting[0]()
     for other in others:
