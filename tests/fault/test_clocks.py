@@ -1,0 +1,78 @@
+"""Clocks that are wrong and clocks that jump: the ledger's times are of Redis' clock, all patience is monotonic."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ledger.jobs import JobState, Pool
+from tests.valkey_process import ValkeyProcess
+from tests.waiting import wait_for
+from tests.world import World
+
+pytestmark = pytest.mark.timeout(150)
+pools = pytest.mark.parametrize("pool", list(Pool))
+
+
+@pytest.fixture
+def offset(tmp_path: Path) -> Path:
+    """By how many seconds the wall clock of what is started with it is off; may be rewritten at any time."""
+    file = tmp_path / "offset"
+    file.write_text("+0")
+    return file
+
+
+@pools
+def test_a_worker_whose_clock_is_a_day_ahead_and_jumps_back_changes_nothing(
+    tmp_path: Path, pool: Pool, offset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with World(tmp_path) as world:
+        world.start()
+        offset.write_text("86400")
+        with monkeypatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(Path(__file__).parent / "skewed"))
+            patch.setenv("CLOCK_OFFSET", str(offset))
+            ahead = world.worker(pool)
+        ahead.wait_until_ready()
+        world.submit(pool, [world.paced(f"f{n}", 3) for n in range(8)])
+        world.running(4, with_bytes=True)
+        offset.write_text("-86400")
+        records = world.finished()
+        assert [record.state for record in records] == [JobState.DONE] * 8
+        assert all(len(record.attempts) == 1 for record in records)
+        now = time.time()
+        for record in records:
+            (attempt,) = record.attempts
+            assert attempt.first_byte is not None
+            assert now - 120 < record.queued <= attempt.started <= attempt.first_byte <= attempt.finished < now + 5
+        world.check_files(records)
+
+
+def test_a_clock_of_redis_that_jumps_an_hour_ahead_costs_time_and_no_job(
+    tmp_path: Path, offset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leases expire at once. Whoever lives begins a new one, and what was taken over is published once."""
+    libraries = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    assert libraries, "needs Debian's package libfaketime to give one process another clock"
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(libraries[0]))
+        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
+        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        patch.setenv("FAKETIME_CACHE_DURATION", "1")  # second until a new offset is read
+        valkey = ValkeyProcess(appendonly=True)
+    with valkey, World(tmp_path, valkey=valkey) as world:
+        world.start(*Pool)
+        for pool in Pool:
+            world.submit(pool, [world.paced(f"{pool}{n}", 3) for n in range(6)], batch=str(pool))
+        for pool in Pool:
+            world.running(4, batch=str(pool))
+        offset.write_text("+3600s\n")
+        with valkey.client() as redis:
+            wait_for(lambda: redis.time()[0] > time.time() + 3000, what="the clock to jump")
+        records = [record for pool in Pool for record in world.finished(str(pool), seconds=90)]
+        assert [record.state for record in records] == [JobState.DONE] * 18
+        world.check_files(records)
+        for pool in Pool:
+            assert world.service(f"worker-{pool}").process.poll() is None
