@@ -11,10 +11,10 @@ NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as p
 	Install one or say where it is: make PYTHON=/path/to/python demo))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up producer test fault lint clean
+.PHONY: help demo up producer test pools fault chaos chaos-short matrix bench lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 # The recipes below are single commands, so that make starts them without a shell in between and a
 # signal reaches them. python -m stack cleans up after itself, however it ends.
@@ -31,8 +31,24 @@ producer: $(LOCAL) ## beside `make up`: run the producer, e.g. make producer ARG
 test: $(DEV) ## unit and service tests; ARGS="-k name" selects
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/service $(ARGS)
 
+pools: $(DEV) ## every feature on real workers of all three pools, longer than make test; ARGS="-k name" selects
+	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/pools $(ARGS)
+
 fault: $(DEV) ## kill, freeze and fill real workers, Redis and disks (the disk needs root); ARGS="-k name" selects
 	@$(BIN)/python -m pytest -n 4 tests/fault $(ARGS)
+
+chaos: $(DEV) ## 300 kills under 100,000 jobs, books balanced, docs/chaos.md: about 25 minutes; ARGS="--seed 2"
+	@$(BIN)/python -m chaos run --seed 1 --kills 320 --jobs 100000 --out docs/chaos/downpour.json $(ARGS)
+	@$(BIN)/python -m chaos table docs/chaos/*.json >docs/chaos.md
+
+chaos-short: $(DEV) ## the same with some 20 kills, as a test: two minutes and a half
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+matrix: $(DEV) ## what works in which pool: every cell of docs/capabilities.md again; ARGS="-k name" selects
+	@$(BIN)/python -m pytest -n 8 --dist worksteal tests/matrix $(ARGS)
+
+bench: $(DEV) ## how fast, beside curl and aria2c (wants nginx, curl and aria2c installed); ARGS="chunks --rounds 3" selects
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(DEV) ## ruff, mypy, the import contracts, hadolint
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import Generic, TypeVar
@@ -10,12 +11,15 @@ from typing import Generic, TypeVar
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError, TimeoutError
 from redis.retry import Retry
 
 from ledger.settings import Settings
 
 T = TypeVar("T")
+
+_SHEBANG = re.compile(r"\A#!.*\n")
+_INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
 AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError)  # Redis may come back
 
@@ -46,9 +50,25 @@ def connect(settings: Settings, *, patience: float = 0.0, connections: int = 32)
     )
 
 
+def flushed(redis: Redis, seconds: float) -> bool:
+    """Wait until Redis has flushed to its log what this connection wrote; whether it is known to have done so."""
+    try:
+        return bool(redis.waitaof(num_local=1, num_replicas=0, timeout=round(seconds * 1000))[0])
+    except (ResponseError, TimeoutError):  # it keeps no log, does not know the command, or does not let us ask
+        return False
+
+
 def load_script(redis: Redis, name: str) -> Script:
-    """``lua/NAME.lua``, sent as its hash; loaded again by the client when Redis has forgotten it."""
-    return redis.register_script(resources.files("ledger").joinpath("lua", f"{name}.lua").read_text())
+    """``lua/NAME.lua``, sent as its hash; loaded again by the client when Redis has forgotten it.
+
+    A line ``--include NAME`` stands for the text of another file, without that file's first line if it says ``#!``.
+    """
+    return redis.register_script(_text(name))
+
+
+def _text(name: str) -> str:
+    text = resources.files("ledger").joinpath("lua", f"{name}.lua").read_text()
+    return _INCLUDE.sub(lambda match: _SHEBANG.sub("", _text(match[1])), text)
 
 
 class PerProcess(Generic[T]):

@@ -9,8 +9,8 @@ id, or a run of consecutive jobs, ``BATCH.FIRST-LAST``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 
 TASK_NAME = "downpour.download"
 QUEUE_PREFIX = "downloads."
@@ -81,6 +81,14 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"  # a bug in Downpour; the reason has the exception
 
 
+class Naming(IntEnum):
+    """Who names the file."""
+
+    FIXED = 0  # the manifest, or its URL; nobody else is asked
+    RESERVED = 1  # the manifest, in a batch where servers name other files
+    SERVER = 2  # the server, if it proposes a name; otherwise as FIXED
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What one line of a manifest asks for."""
@@ -89,6 +97,18 @@ class Job:
     filename: str  # a clean relative path below the batch's folder; unique in its batch
     sha256: str | None = None  # expected, lower-case hex
     size: int | None = None  # expected, bytes
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # for the URL's own origin; may be secrets
+    mirrors: tuple[str, ...] = ()  # URLs of the same file, tried in this order when a server is at fault
+    naming: Naming = Naming.FIXED
+
+    @property
+    def plain(self) -> bool:
+        """Whether URL, name and expectations are all there is to it."""
+        return not (self.headers or self.mirrors or self.naming)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url, *self.mirrors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +146,13 @@ class JobRecord:
     queued: float
     attempts: tuple[Attempt, ...] = ()
     started: float | None = None  # of the attempt that runs now
+    deadline: float | None = None  # when its time is used up; from its first claim until it is final
     bytes: int = 0  # on disk so far; once done the file's length
     total: int | None = None  # announced length of the file
     sha256: str | None = None  # once done
     notes: tuple[str, ...] = ()  # e.g. "length: unverified"
+    name: str | None = None  # the final filename, if it is not the job's
+    before: int = 0  # attempts made before it was submitted again: history, they count no more
 
     @property
     def batch(self) -> str:
@@ -138,7 +161,7 @@ class JobRecord:
     @property
     def path(self) -> str:
         """Below the downloads folder."""
-        return f"{self.batch}/{self.job.filename}"
+        return f"{self.batch}/{self.name or self.job.filename}"
 
     @property
     def last(self) -> Attempt | None:

@@ -6,17 +6,24 @@ Scripts build the keys of the jobs they touch from the prefix, so the ledger nee
 key (after the prefix)       type    content
 ===========================  ======  ==============================================================================
 job:BATCH.N                  hash    one record; fields in ``records``
-batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``, ``created``, ``sealed``
+batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``; ``created``, ``sealed``,
+                                     ``ended`` (when the last job did so far), ``deadline``, ``pruning``
 batch:BATCH:running          set     ids of its running jobs
+batch:BATCH:names            hash    filename → ordinal, where servers name files; ``lua/reserve.lua``
 batches                      zset    batch names by creation time
 sent:POOL                    zset    refs of messages that lie on the queue, in its order
 hand:POOL                    zset    refs of messages that may be in somebody's hand, by when that was last known
 resend:POOL                  list    ids of queued jobs that need a message now
 due                          zset    ids of waiting jobs by due time
+deadlines                    zset    ids of jobs that were claimed and are not final, by when their time is used up
+paused                       set     pools whose jobs stay queued for now
+drained                      set     names of workers that take nothing new
 incarnations                 hash    incarnation id → who it is, JSON
 lease:INCARNATION            string  exists while the incarnation is alive
 held:INCARNATION             set     ids of the jobs it runs
 cancel:INCARNATION           set     ids of those that should stop
+host:HOST                    hash    its quiet and its rate; with :slots :queue :woken, see ``lua/host.lua``
+hosts                        set     hosts that jobs wait for
 dead                         set     incarnations whose jobs are being taken over
 downloads.POOL               list    Celery's queue
 ===========================  ======  ==============================================================================
@@ -42,6 +49,9 @@ class Keys:
     def running(self, batch: str) -> str:
         return f"{self.prefix}batch:{batch}:running"
 
+    def names(self, batch: str) -> str:
+        return f"{self.prefix}batch:{batch}:names"
+
     @property
     def batches(self) -> str:
         return f"{self.prefix}batches"
@@ -63,6 +73,14 @@ class Keys:
         return f"{self.prefix}due"
 
     @property
+    def paused(self) -> str:
+        return f"{self.prefix}paused"
+
+    @property
+    def drained(self) -> str:
+        return f"{self.prefix}drained"
+
+    @property
     def incarnations(self) -> str:
         return f"{self.prefix}incarnations"
 
@@ -71,6 +89,10 @@ class Keys:
 
     def held(self, incarnation: str) -> str:
         return f"{self.prefix}held:{incarnation}"
+
+    @property
+    def hosts(self) -> str:
+        return f"{self.prefix}hosts"
 
     @property
     def dead(self) -> str:

@@ -43,7 +43,7 @@ class Leases:
 
     def register(self, who: Identity) -> str:
         """Begin an incarnation and return its id. The lease first: without one the sweep would bury it at once."""
-        incarnation = secrets.token_hex(5)
+        incarnation = secrets.token_urlsafe(6)
         self._redis.set(self._keys.lease(incarnation), 1, px=self._lease_ms)
         self._redis.hset(self._keys.incarnations, incarnation, json.dumps(asdict(who)))
         return incarnation
@@ -61,7 +61,12 @@ class Leases:
         """A process that goes in peace. The lease goes, so what it still holds is taken over at the next sweep."""
         self._redis.delete(self._keys.lease(incarnation))
 
-    def touch(self, pool: Pool, refs: Sequence[str]) -> None:
-        """Say that these messages are in a worker's hands, so that the sweep does not take them for vanished."""
-        for at in range(0, len(refs), _TOUCH_AT_ONCE):
-            self._touch(args=[self._prefix, pool, *refs[at : at + _TOUCH_AT_ONCE]])
+    def touch(self, pool: Pool, refs: Sequence[str], worker: str = "") -> bool:
+        """Say that these messages are in a worker's hands, so that the sweep does not take them for vanished.
+
+        Returns:
+            Whether the worker may take more: its pool is not paused, and it is not drained.
+        """
+        groups = [refs[at : at + _TOUCH_AT_ONCE] for at in range(0, len(refs), _TOUCH_AT_ONCE)] or [[]]
+        answers = [self._touch(args=[self._prefix, pool, worker, *group]) for group in groups]
+        return all(answers)

@@ -28,82 +28,43 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from redis import Redis
 
-from ledger.connection import load_script
-from ledger.jobs import Attempt, Job, JobRecord, JobState, Pool, Ref, job_id
+from ledger.books import (
+    Batch,
+    Claim,
+    Closed,
+    ConflictError,
+    IncarnationLostError,
+    Message,
+    PruningError,
+    Result,
+    TotalError,
+)
+from ledger.connection import flushed, load_script
+from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
-from ledger.records import POOL_LETTERS, STATE_LETTERS, decode, encode_attempt, encode_job
+from ledger.records import POOL_LETTERS, STATE_LETTERS, decode, decode_batch, encode_attempt, encode_digest, encode_job
 
 _READ_AT_ONCE = 500  # records per round trip
+_DAY = 86_400.0  # seconds
 
-
-class IncarnationLostError(Exception):
-    """The lease expired and the sweep took over: claim under a new incarnation."""
-
-
-class ConflictError(Exception):
-    """A batch of this name already has another job at this place."""
-
-    def __init__(self, batch: str, ordinal: int) -> None:
-        super().__init__(f"batch {batch!r} already has another job number {ordinal}; choose another name")
-        self.batch, self.ordinal = batch, ordinal
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to run a job, and the token that proves it."""
-
-    record: JobRecord
-    incarnation: str
-    number: int  # of the claim; grows with each
-    epoch: float  # seconds to add to time.monotonic() of this process for the time by Redis' clock
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a job that is done has brought."""
-
-    size: int  # bytes
-    sha256: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message's jobs, before it is sent: consecutive jobs for one pool."""
-
-    ref: Ref
-    pool: Pool
-    jobs: tuple[Job, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch's counters."""
-
-    name: str
-    created: float
-    total: int | None  # None while its submission is not complete
-    counts: Mapping[Pool, Mapping[JobState, int]]
-    bytes_done: Mapping[Pool, int]
-
-    def count(self, *states: JobState) -> int:
-        return sum(by_state.get(state, 0) for by_state in self.counts.values() for state in states)
-
-    @property
-    def known(self) -> int:
-        return self.count(*JobState)
-
-    @property
-    def finished(self) -> bool:
-        """Submitted completely, and every job has its final state."""
-        final = self.count(JobState.DONE, JobState.FAILED, JobState.CANCELLED)
-        return self.total is not None and final == self.total
+__all__ = [
+    "Batch",
+    "Claim",
+    "Closed",
+    "ConflictError",
+    "IncarnationLostError",
+    "Ledger",
+    "Message",
+    "PruningError",
+    "Result",
+    "TotalError",
+    "close_args",
+]
 
 
 class Ledger:
@@ -111,7 +72,7 @@ class Ledger:
         self.redis = redis
         self.keys = Keys(prefix)
         self._prefix = prefix
-        names = ("submit", "sent", "claim", "progress", "attempt", "close", "cancel")
+        names = ("submit", "send", "seal", "claim", "progress", "attempt", "close", "cancel")
         self._scripts = {name: load_script(redis, name) for name in names}
 
     def _run(self, name: str, *args: Any) -> Any:
@@ -119,36 +80,65 @@ class Ledger:
 
     # -- the producer's side
 
-    def submit(self, messages: Sequence[Message]) -> list[bool]:
+    def submit(self, messages: Sequence[Message], *, deadline: float | None = None) -> list[bool]:
         """Write the records of the messages' jobs; all of one batch, a few hundred jobs at the most.
+
+        Args:
+            deadline: seconds that each of the batch's jobs may take from its first claim on.
 
         Returns:
             For each message whether it must be sent (a job of it is new).
 
         Raises:
             ConflictError: a job exists with other content; the messages before it are written.
+            PruningError: the batch is being removed.
         """
         if not messages:
             return []
         batch = messages[0].ref.batch
-        args: list[Any] = [batch]
+        args: list[Any] = [batch, "" if deadline is None else round(deadline * 1000)]
         for message in messages:
-            args += [POOL_LETTERS[message.pool], message.pool, str(message.ref), len(message.jobs)]
-            for ordinal, job in zip(message.ref.ordinals, message.jobs, strict=True):
-                args += [ordinal, encode_job(job)]
+            ref = message.ref
+            args += [POOL_LETTERS[message.pool], message.pool, str(ref), ref.first, len(message.jobs)]
+            args += map(encode_job, message.jobs)
         fresh = self._run("submit", *args)
         if fresh[0] == -1:
             raise ConflictError(batch, fresh[1])
+        if fresh[0] == -2:
+            raise PruningError(batch)
         return [count > 0 for count in fresh]
 
-    def sent(self, pool: Pool, refs: Sequence[str]) -> None:
-        """Say that these messages are on the pool's queue, in this order."""
-        if refs:
-            self._run("sent", pool, *refs)
+    def send(self, pool: Pool, messages: Sequence[tuple[str, str]], *, front: bool = False) -> int:
+        """Put messages on the pool's queue, in this order; a few hundred at the most.
 
-    def seal(self, batch: str, total: int) -> None:
-        """The submission is complete: the batch has this many jobs."""
-        self.redis.hset(self.keys.batch(batch), "sealed", str(total))
+        Args:
+            messages: pairs of ref and text.
+            front: before all that waits, the last of them first.
+
+        Returns:
+            How many were sent: those that somebody still waits for.
+        """
+        flat = [each for pair in messages for each in pair]
+        return int(self._run("send", pool, self.keys.queue(pool), int(front), *flat)) if flat else 0
+
+    def seal(self, batch: str, total: int, *, durable: float = 0.0) -> bool:
+        """The submission is complete: the batch has this many jobs.
+
+        Args:
+            durable: seconds to wait at most until the seal, and so all that was written before it, is on Redis' disk.
+
+        Returns:
+            Whether it is known to be there.
+
+        Raises:
+            TotalError: the ledger knows more or fewer.
+        """
+        # On one connection: Redis waits for what the connection that asks has written.
+        with Redis(connection_pool=self.redis.connection_pool, single_connection_client=True) as connection:
+            known = self._scripts["seal"](args=[self._prefix, batch, total], client=connection)
+            if known != total:
+                raise TotalError(batch, max(known, 0), total)
+            return durable > 0 and flushed(connection, durable)
 
     def cancel(self, ref: Ref) -> tuple[int, int]:
         """Cancel jobs; a few hundred at the most.
@@ -165,16 +155,7 @@ class Ledger:
         fields = self.redis.hgetall(self.keys.batch(name))
         if "created" not in fields:
             return None
-        return Batch(
-            name=name,
-            created=int(fields["created"]) / 1000,
-            total=int(fields["sealed"]) if "sealed" in fields else None,
-            counts={
-                pool: {state: int(fields.get(letter + STATE_LETTERS[state], 0)) for state in JobState}
-                for pool, letter in POOL_LETTERS.items()
-            },
-            bytes_done={pool: int(fields.get(letter + "b", 0)) for pool, letter in POOL_LETTERS.items()},
-        )
+        return decode_batch(name, fields)
 
     def batches(self, most: int = 20) -> list[str]:
         """The newest batches, newest first."""
@@ -206,14 +187,21 @@ class Ledger:
 
     # -- the worker's side
 
-    def claim(self, ref: Ref, pool: Pool, incarnation: str) -> list[Claim]:
-        """Take those of a message's jobs that are queued; none if it is a duplicate.
+    def claim(self, ref: Ref, pool: Pool, incarnation: str, *, deadline: float = _DAY) -> list[Claim]:
+        """Take those of a message's jobs that are queued.
+
+        None if it is a duplicate, the pool is paused or the worker drained.
+
+        Args:
+            deadline: seconds that a job may take from its first claim on, if its batch does not say otherwise.
 
         Raises:
             IncarnationLostError: this incarnation is not alive (any more).
         """
         token = secrets.token_hex(4)
-        answer = self._run("claim", incarnation, pool, ref.batch, ref.first, ref.last, str(ref), token)
+        answer = self._run(
+            "claim", incarnation, pool, ref.batch, ref.first, ref.last, str(ref), token, round(deadline * 1000)
+        )
         if not answer:
             return []
         if answer[0] == -1:
@@ -238,7 +226,7 @@ class Ledger:
 
     def note_attempt(self, claim: Claim, attempt: Attempt) -> bool:
         """Note a failed attempt after which the holder tries again itself; False if the claim is void."""
-        return self._held("attempt", claim, encode_attempt(attempt))
+        return self._held("attempt", claim, encode_attempt(attempt, claim.record.queued))
 
     def close(
         self,
@@ -248,20 +236,25 @@ class Ledger:
         *,
         due_in: float = 0.0,
         result: Result | None = None,
-    ) -> bool:
+    ) -> Closed:
         """Let go of a job: in a final state, WAITING for ``due_in`` seconds, or QUEUED (handed back).
 
         Args:
             result: with DONE.
 
-        Returns:
-            False if the claim is void, and then nothing was changed.
         """
-        extra: list[str | int] = []
-        if result:
-            extra = ["b", result.size, "z", result.size, "d", result.sha256]
-            extra += ["o", json.dumps(result.notes)] if result.notes else []
-        return self._held("close", claim, STATE_LETTERS[state], encode_attempt(attempt), round(due_in * 1000), *extra)
+        return Closed(self._run("close", *close_args(claim, state, attempt, due_in, result)))
 
     def _held(self, script: str, claim: Claim, *args: Any) -> bool:
         return bool(self._run(script, claim.record.id, claim.incarnation, claim.number, *args))
+
+
+def close_args(claim: Claim, state: JobState, attempt: Attempt, due_in: float, result: Result | None) -> list[Any]:
+    """What ``close.lua`` takes after the prefix."""
+    args = [claim.record.id, claim.incarnation, claim.number]
+    args += [STATE_LETTERS[state], encode_attempt(attempt, claim.record.queued), round(due_in * 1000)]
+    if result:
+        args += ["b", result.size]
+        args += ["d", encode_digest(result.sha256)] if result.sha256 != claim.record.job.sha256 else []
+        args += ["o", json.dumps(result.notes)] if result.notes else []
+    return args

@@ -87,6 +87,11 @@ def suffixed(name: str, number: int) -> str:
     return name if number <= 1 else _shortened(name, f"-{number}")
 
 
+def numbered(name: str, ordinal: int) -> str:
+    """The name with a job's number: ``a-17.txt``."""
+    return _shortened(name, f"-{ordinal}")
+
+
 def decoded(raw: bytes) -> str:
     """UTF-8 if it is, Latin-1 otherwise: what servers send."""
     try:

@@ -46,6 +46,14 @@ class Settings(BaseSettings):
         20.0, description="after SIGTERM a running job may go on for this long, then it is handed back"
     )
 
+    keep_batches: float = Field(
+        0.0, ge=0, description="a batch's records are removed so long after its last job ended; 0 = never"
+    )
+
+    # Manners: across all workers together. Hosts are told apart by name.
+    per_host: int = Field(0, ge=0, description="downloads at once from one host; 0 = no limit")
+    per_host_rate: float = Field(0.0, ge=0, description="downloads begun per second from one host; 0 = no limit")
+
     # One download.
     connect_timeout: Seconds = 10.0
     read_timeout: Seconds = Field(30.0, description="longest silence of a server")
@@ -58,6 +66,7 @@ class Settings(BaseSettings):
     retry_cap: Seconds = Field(60.0, description="longest back-off and longest Retry-After that is honoured")
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
     fsync: bool = Field(False, description="force each file to disk before its rename")
+    chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a message of many jobs")
     user_agent: str = "Downpour/0.1"
 
     # Who may be downloaded from; see worker/addresses.py.

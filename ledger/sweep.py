@@ -3,7 +3,10 @@
 Each round, all of it safe to repeat and to run twice at once:
   1. incarnations whose lease has expired: their jobs go back on their queues (or end as poison);
   2. waiting jobs that are due: back on their queues;
-  3. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/unsent.lua`` says how it knows.
+  3. jobs that wait for a host which has room: back on their queues, too;
+  4. queued and waiting jobs whose time is used up: failed;
+  5. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/unsent.lua`` says how it knows;
+  6. batches that ended long enough ago: some of their records are removed, if the settings say so.
 
 After Redis was away or has restarted, leases have expired that nobody could renew. So the sweep judges nobody until
 one full lease has passed since it last saw Redis come back.
@@ -16,10 +19,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 
-from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -27,7 +29,9 @@ from ledger.connection import connect, load_script
 from ledger.jobs import Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.ledger import Ledger
+from ledger.manners import Manners
 from ledger.messages import Envelope, Publisher, label
+from ledger.prune import Expiry
 from ledger.settings import Settings, get_settings
 
 _AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time
@@ -42,7 +46,10 @@ class Swept:
     orphans: int = 0
     poisoned: int = 0
     due: int = 0
+    woken: int = 0  # who waited for a host
     sent: int = 0
+    overdue: int = 0
+    removed: int = 0  # batches, not jobs
 
 
 class Sweep:
@@ -50,11 +57,14 @@ class Sweep:
         self._settings = settings
         self._redis: Redis = connect(settings)
         self._ledger = Ledger(self._redis, settings.key_prefix)
+        self._manners = Manners(self._redis, settings)
         self._publisher = Publisher(settings)
         self._keys = Keys(settings.key_prefix)
         self._clock = clock
         self._orphans = load_script(self._redis, "orphans")
         self._due = load_script(self._redis, "due")
+        self._overdue = load_script(self._redis, "overdue")
+        self._expiry = Expiry(self._ledger, settings.keep_batches)
         self._unsent = load_script(self._redis, "unsent")
         self._run_id = ""
         self._judge_from = 0.0
@@ -63,14 +73,16 @@ class Sweep:
         """One round.
 
         Raises:
-            redis.RedisError, kombu.exceptions.OperationalError: Redis is away, full or loading.
+            redis.RedisError: Redis is away, full or loading.
         """
         self._notice_restart()
         orphans = poisoned = 0
         if self._clock() >= self._judge_from:
             orphans, poisoned = self._bury_the_dead()
-        due = self._put_back_due()
-        return Swept(orphans, poisoned, due, sum(self._send(pool) for pool in Pool))
+        due, woken = self._put_back_due(), self._manners.wake_all()
+        overdue = self._end_overdue()
+        sent = sum(self._send(pool) for pool in Pool)
+        return Swept(orphans, poisoned, due, woken, sent, overdue, self._expiry.step())
 
     def redis_was_away(self) -> None:
         """Judge nobody until everybody had the time to renew."""
@@ -103,12 +115,18 @@ class Sweep:
             total += count
         return total
 
+    def _end_overdue(self) -> int:
+        total, look_again_ms = 0, round(self._settings.lease * 1000)
+        while count := self._overdue(args=[self._settings.key_prefix, _AT_ONCE, look_again_ms]):
+            total += count
+        return total
+
     def _send(self, pool: Pool) -> int:
         total, grace_ms = 0, round(self._settings.message_grace * 1000)
         queue = self._keys.queue(pool)
         while refs := self._unsent(args=[self._settings.key_prefix, pool, queue, grace_ms, _AT_ONCE]):
             envelopes = self._envelopes(pool, refs)
-            self._publisher.send(envelopes)
+            self._publisher.send(reversed(envelopes), front=True)  # they ran, or were about to: not behind a backlog
             if unknown := set(refs) - {envelope.ref for envelope in envelopes}:  # their records are gone
                 self._redis.zrem(self._keys.hand(pool), *unknown)
             log.info("sent again pool=%s messages=%d refs=%s", pool, len(refs), refs[:5])
@@ -132,7 +150,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             swept = sweep.round()
-        except (RedisError, OperationalError, OSError) as error:
+        except (RedisError, OSError) as error:
             sweep.redis_was_away()
             if not away:
                 log.warning("Redis cannot be used, waiting for it: %s", error)
@@ -144,9 +162,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             if settings.health_file:
                 settings.health_file.touch()
             if swept != Swept():
-                log.info(
-                    "swept orphans=%d poisoned=%d due=%d sent=%d", swept.orphans, swept.poisoned, swept.due, swept.sent
-                )
+                log.info("swept %s", " ".join(f"{name}={count}" for name, count in asdict(swept).items() if count))
         stop.wait(settings.sweep_every)
 
 

@@ -28,8 +28,10 @@ from ledger.settings import get_settings
 from producer import manifest, results
 from producer.client import Client, new_batch_name
 from producer.compare import compare
+from producer.control import drain, pause, prune, resume, say_workers, undrain
 from producer.errors import ProducerError, redis_errors
 from producer.intake import Intake
+from producer.retry import retry
 from producer.screen import Lines, counters, panel, status_line
 from producer.watch import Watch, exit_code
 
@@ -39,6 +41,15 @@ _SAY_EVERY = 50_000  # jobs
 
 def say(message: str) -> None:
     click.echo(message, err=True)
+
+
+def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: str) -> int:
+    """0 for auto, as ``Client.submit`` takes it."""
+    if text == "auto":
+        return 0
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 500):
+        raise click.BadParameter(f"expected a number from 1 to 500, or auto; got {text!r}")
+    return int(text)
 
 
 def _checked_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -77,7 +88,23 @@ def cli() -> None:
     help="all: in turn.",
 )
 @click.option("--name", callback=_checked_name, help="The batch's name; default: generated.")
-@click.option("--per-message", type=click.IntRange(1, 500), default=1, show_default=True, help="Jobs per message.")
+@click.option(
+    "--per-message",
+    callback=_jobs_per_message,
+    default="1",
+    show_default=True,
+    metavar="N|auto",
+    help="Jobs per message, up to 500; auto: one at first, up to 250 in a long manifest.",
+)
+@click.option("--deadline", type=click.FloatRange(0.1), help="Seconds that a job may take from its first start on.")
+@click.option(
+    "--names",
+    type=click.Choice(["url", "server"]),
+    default="url",
+    show_default=True,
+    help="Who names a file that the manifest does not: server = Content-Disposition, then the URL.",
+)
+@click.option("--dedup", is_flag=True, help="A URL that comes again with the same filename, or with none, is left out.")
 @click.option("--strict", is_flag=True, help="Submit nothing if any line is bad.")
 @click.option("--wait", is_flag=True, help="Watch the batch; the exit code is its outcome.")
 @json_option
@@ -89,6 +116,9 @@ def submit(
     pool: str,
     name: str | None,
     per_message: int,
+    deadline: float | None,
+    names: str,
+    dedup: bool,
     strict: bool,
     wait: bool,
     as_json: bool,
@@ -99,7 +129,14 @@ def submit(
     """
     if bool(urls) == (source is not None):
         raise click.UsageError("expected either URLs or -i FILE")
-    intake = Intake(urls, source, manifest.Format(format_) if format_ else None, report=say)
+    intake = Intake(
+        urls,
+        source,
+        manifest.Format(format_) if format_ else None,
+        report=say,
+        server_names=names == "server",
+        dedup=dedup,
+    )
     if strict:
         intake.check()
     name = name or new_batch_name()
@@ -107,13 +144,17 @@ def submit(
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
     accepted = said = 0
-    for accepted in client.submit(name, intake.jobs(), pools, per_message):
+    for accepted in client.submit(name, intake.jobs(), pools, per_message, deadline):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")
     known = before.known if before else 0
     report = {"batch": name, "jobs": accepted, "new": accepted - known, "bad_lines": intake.bad}
-    say("batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines".format(**report))
+    summary = "batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines"
+    if intake.once:
+        report["repeated_lines"] = intake.once.repeated
+        summary += ", {repeated_lines:,} repeated ones left out"
+    say(summary.format(**report))
     code = 1 if intake.bad else 0
     if wait:
         code = _watch(client, name, 5.0, Console(stderr=as_json)) or code
@@ -150,10 +191,17 @@ def _watch(client: Client, name: str, every: float, console: Console) -> int:
 @cli.command()
 @click.argument("batch", required=False, callback=_checked_name)
 @click.option("-n", "most", type=click.IntRange(1, 1000), default=20, show_default=True, help="Batches to list.")
+@click.option(
+    "--workers", is_flag=True, help="List the live workers instead: pool, pids, running jobs, paused, drained."
+)
 @json_option
-def status(batch: str | None, most: int, as_json: bool) -> int:
-    """Show the newest batches, or one."""
+def status(batch: str | None, most: int, workers: bool, as_json: bool) -> int:
+    """Show the newest batches, or one; or the workers."""
     client = Client(get_settings())
+    if workers:
+        return say_workers(client, as_json=as_json)
+    for pool in client.paused():
+        say(f"{pool} is paused; `producer resume {pool}` lets it go on")
     batches = [client.batch(batch)] if batch else client.newest(most)
     if as_json:
         reports = [counters(found) for found in batches]
@@ -222,6 +270,9 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
 
 
 cli.add_command(compare)
+for command in (pause, resume, drain, undrain, prune):
+    cli.add_command(command)
+cli.add_command(retry)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

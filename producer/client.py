@@ -3,6 +3,11 @@
 A submission may be cut off anywhere and simply repeated: jobs are named by their place in the manifest, the ledger
 keeps those that it knows, and a message is sent for the others. A job whose record was written and whose message was
 not is seen by the sweep. A batch is sealed at the end, so an unsealed one was cut off.
+
+A submission that returns is on the disk of Redis' machine: records, messages and seal are in the append-only file, and
+that is flushed (WAITAOF). It survives a SIGKILL of Redis and a power cut, as far as the disk keeps what it confirms.
+That does not hold where Redis keeps no such file, is too old to be asked (before 7.2), does not let us ask, or does not
+answer within 3 s; then a submission is as safe as Redis' own settings make it. No replica is waited for.
 Kept true by ``tests/service/test_producer_submit.py``.
 """
 
@@ -15,9 +20,11 @@ from functools import cached_property
 from itertools import cycle, islice
 
 from ledger.connection import connect
+from ledger.control import Control
 from ledger.jobs import Job, Pool, Ref
-from ledger.ledger import Batch, ConflictError, Ledger, Message
+from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
+from ledger.naming import NamesTaken
 from ledger.settings import Settings
 from producer.errors import (
     ManifestError,
@@ -29,7 +36,9 @@ from producer.errors import (
 )
 
 _FIRST_ANSWER = 4.0  # seconds; with the start of Python a person waits less than 5
+_CARRIED = 250  # jobs per message at the most, where we choose
 _AT_ONCE = 500  # jobs per call of the ledger: a few milliseconds of Redis' time
+_DURABLE_WITHIN = 3.0  # seconds; with "everysec" Redis writes its log to the disk once a second
 
 
 def new_batch_name() -> str:
@@ -55,6 +64,10 @@ class Client:
     def _publisher(self) -> Publisher:
         return Publisher(self.settings)
 
+    @cached_property
+    def _names(self) -> NamesTaken:
+        return NamesTaken(self.ledger.redis, self.settings.key_prefix)
+
     def batch(self, name: str) -> Batch:
         """The batch's counters.
 
@@ -76,12 +89,24 @@ class Client:
             found = (self.ledger.batch(name) for name in self.ledger.batches(most))
             return [batch for batch in found if batch]
 
-    def submit(self, name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int = 1) -> Iterator[int]:
+    def paused(self) -> list[Pool]:
+        with redis_errors(self.settings):
+            return Control(self.ledger).paused()
+
+    def submit(
+        self,
+        name: str,
+        jobs: Iterable[Job],
+        pools: Sequence[Pool],
+        per_message: int = 1,
+        deadline: float | None = None,
+    ) -> Iterator[int]:
         """Record and send the jobs, a group at a time, and seal the batch.
 
         Args:
             pools: taken in turn, message by message.
-            per_message: consecutive jobs that one message carries.
+            per_message: consecutive jobs that one message carries; 0: see ``growing``.
+            deadline: seconds that each job may take from its first claim on; None: what the settings say.
 
         Yields:
             How many of the manifest's jobs are recorded so far.
@@ -100,7 +125,8 @@ class Client:
                     end = group[-1].ref.last + 1
                     if room is not None and end > room:
                         raise OtherManifestError(f"batch {name!r} is complete with {room} jobs, the manifest has more")
-                    unsent = self.ledger.submit(group)
+                    unsent = self.ledger.submit(group, deadline=deadline)
+                    self._reserve_names(name, group)
                     recorded = end
                     self._send(message for message, send in zip(group, unsent, strict=True) if send)
                     yield recorded
@@ -112,6 +138,13 @@ class Client:
             ) from error
         except ConflictError as error:
             raise OtherManifestError(f"{error}, or the manifest that it was made from") from error
+        except PruningError as error:
+            raise OtherManifestError(str(error)) from error
+
+    def _reserve_names(self, name: str, group: Sequence[Message]) -> None:
+        """Before any of these jobs can run."""
+        jobs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
+        self._names.keep_for_manifest(name, jobs)
 
     def _send(self, messages: Iterable[Message]) -> None:
         envelopes = [
@@ -124,10 +157,12 @@ class Client:
     def _seal(self, name: str, total: int) -> None:
         if not total:
             raise ManifestError("expected at least one URL, got none; nothing was submitted")
-        known = self.batch(name).known
-        if known != total:
-            raise OtherManifestError(f"batch {name!r} has {known} jobs, the manifest only {total}; choose another name")
-        self.ledger.seal(name, total)
+        try:
+            self.ledger.seal(name, total, durable=min(_DURABLE_WITHIN, 0.8 * self.settings.redis_timeout))
+        except TotalError as error:
+            raise OtherManifestError(
+                f"batch {name!r} has {error.known} jobs, the manifest only {total}; choose another name"
+            ) from error
 
     def cancel(self, batch: Batch, refs: Sequence[Ref]) -> tuple[int, int]:
         """Cancel these runs of jobs.
@@ -148,11 +183,20 @@ class Client:
 def _messages(name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int) -> Iterator[Message]:
     left, first = iter(jobs), 0
     for pool in cycle(pools):
-        carried = tuple(islice(left, per_message))
+        carried = tuple(islice(left, per_message or growing(first)))
         if not carried:
             return
         yield Message(Ref(name, first, first + len(carried) - 1), pool, carried)
         first += len(carried)
+
+
+def growing(before: int) -> int:
+    """How many jobs a message carries after so many others: a thirty-second of them, 250 at the most.
+
+    So a short manifest is spread over as many slots as there are, a long one costs few messages, nobody has to know
+    beforehand how long it is, and the same manifest makes the same messages again.
+    """
+    return max(1, min(_CARRIED, before // 32))
 
 
 def _grouped(messages: Iterator[Message]) -> Iterator[list[Message]]:

@@ -76,8 +76,8 @@ def _what(error: BaseException) -> str:
 def bounded(call: Callable[[], T], seconds: float) -> T:
     """What the call returns or raises, or ``TimeoutError`` after that time.
 
-    Looking up a host name and publishing through kombu know no bound of their own (a frozen Redis holds a publish for
-    as long as it is frozen), so they run in a thread that we leave behind.
+    Looking up a host name knows no bound of its own, and a first call connects; so they run in a thread that we leave
+    behind.
     """
     answers: list[T] = []
     errors: list[BaseException] = []

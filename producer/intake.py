@@ -11,6 +11,7 @@ from typing import BinaryIO
 from ledger.jobs import Job
 from producer.errors import ManifestError
 from producer.manifest import BadLine, Format, format_of, read, read_urls
+from producer.once import Once
 
 _MOST_SAID = 100  # bad lines named one by one
 
@@ -19,7 +20,14 @@ class Intake:
     """Args: report is told of each bad line."""
 
     def __init__(
-        self, urls: Sequence[str], stream: BinaryIO | None, format_: Format | None, *, report: Callable[[str], None]
+        self,
+        urls: Sequence[str],
+        stream: BinaryIO | None,
+        format_: Format | None,
+        *,
+        report: Callable[[str], None],
+        server_names: bool = False,
+        dedup: bool = False,
     ) -> None:
         self._urls = urls
         self._stream = stream
@@ -27,6 +35,9 @@ class Intake:
         if stream is not None and format_ is None:
             self._format = format_of(Path(str(getattr(stream, "name", ""))))
         self._report = report
+        self._server_names = server_names
+        self._dedup = dedup
+        self.once: Once | None = None
         self.bad = 0
 
     def check(self) -> None:
@@ -50,12 +61,17 @@ class Intake:
 
     def jobs(self) -> Iterator[Job]:
         """The good ones."""
-        source = read_urls(self._urls) if self._stream is None else read(self._stream, self._format)
-        for item in source:
+        for item in self._items():
             if isinstance(item, Job):
                 yield item
             else:
                 self._say(item)
+
+    def _items(self) -> Iterator[Job | BadLine]:
+        self.once = once = Once() if self._dedup else None
+        if self._stream is None:
+            return read_urls(self._urls, server_names=self._server_names, once=once)
+        return read(self._stream, self._format, server_names=self._server_names, once=once)
 
     def _say(self, line: BadLine) -> None:
         self.bad += 1

@@ -4,9 +4,10 @@
 format  a line is
 ======  ==============================================================================================
 txt     a URL; lines that begin with ``#`` are comments
-csv     a row below a header with ``url`` and optionally ``filename``, ``sha256``, ``size``; without a
-        header, a URL. A row is one line: no field contains a line break
+csv     a row below a header with ``url`` and optionally ``filename``, ``sha256``, ``size``, ``headers``,
+        ``mirrors``; without a header, a URL. A row is one line: no field contains a line break
 jsonl   a JSON object with these keys
+parquet a row with these columns; needs pyarrow
 ======  ==============================================================================================
 
 Blank lines are skipped. A bad line does not spoil the others: it comes out as a ``BadLine``, in its place.
@@ -24,24 +25,28 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ledger.jobs import Job
+from ledger.jobs import Job, Naming
 from ledger.names import check_filename, name_of_url
+from producer import options, parquet
 from producer.errors import ManifestError
 from producer.names import Names
+from producer.once import Once
 from producer.urls import check_url, shown
 
-FIELDS = ("url", "filename", "sha256", "size")
+FIELDS = ("url", "filename", "sha256", "size", "headers", "mirrors")
 _MAX_LINE = 64 * 1024  # bytes
 _MAX_SIZE = 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_HEADERS = re.compile(r"(?i)['\"]?(?:headers|authorization|cookie)\b")
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_SUFFIXES = {".txt": "txt", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES = {".txt": "txt", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 
 class Format(StrEnum):
     TXT = "txt"
     CSV = "csv"
     JSONL = "jsonl"
+    PARQUET = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +71,26 @@ def format_of(path: Path) -> Format | None:
     return Format(name) if name else None
 
 
-def read(stream: BinaryIO, format_: Format | None = None) -> Iterator[Job | BadLine]:
+def read(
+    stream: BinaryIO, format_: Format | None = None, *, server_names: bool = False, once: Once | None = None
+) -> Iterator[Job | BadLine]:
     """The manifest's jobs and bad lines, in order. Names are unique among the jobs.
 
+    Args:
+        server_names: where the manifest gives no filename, the server may.
+        once: drops lines that it has seen.
+
     Raises:
-        ManifestError: a CSV header that we do not understand.
+        ManifestError: a CSV header or a Parquet file that we do not understand.
     """
-    return _named(_parsed(_lines(stream), format_))
+    if format_ is Format.PARQUET:
+        return _named(parquet.rows(stream, FIELDS), server_names, once)
+    return _named(_parsed(_lines(stream), format_), server_names, once)
 
 
-def read_urls(urls: Iterable[str]) -> Iterator[Job | BadLine]:
+def read_urls(urls: Iterable[str], *, server_names: bool = False, once: Once | None = None) -> Iterator[Job | BadLine]:
     """The same for URLs from the command line; their numbers count from 1."""
-    return _named((number, {"url": url}) for number, url in enumerate(urls, 1))
+    return _named(((number, {"url": url}) for number, url in enumerate(urls, 1)), server_names, once)
 
 
 def _lines(stream: BinaryIO) -> Iterator[_Line]:
@@ -158,12 +171,13 @@ def _txt(text: str) -> Mapping[str, Any] | None:
 
 
 def _jsonl(text: str) -> Mapping[str, Any]:
+    seen = _HEADERS.split(text)[0]  # what follows may be a secret
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object, got {shown(text)}: {error}") from error
+        raise ValueError(f"expected a JSON object, got {shown(seen)}: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {shown(text)}")
+        raise ValueError(f"expected a JSON object, got {shown(seen)}")
     return value
 
 
@@ -183,20 +197,25 @@ def _header(text: str) -> list[str]:
     return cells if "url" in cells else []
 
 
-def _named(rows: Iterable[tuple[int, Mapping[str, Any] | str]]) -> Iterator[Job | BadLine]:
+def _named(
+    rows: Iterable[tuple[int, Mapping[str, Any] | str]], server_names: bool, once: Once | None
+) -> Iterator[Job | BadLine]:
     names = Names()
     for number, fields in rows:
         if isinstance(fields, str):
             yield BadLine(number, fields)
             continue
         try:
-            yield _job(fields, names)
+            job = _job(fields, names, server_names, once)
         except ValueError as error:
             yield BadLine(number, str(error))
+            continue
+        if job:
+            yield job
 
 
-def _job(fields: Mapping[str, Any], names: Names) -> Job:
-    """The name comes last: a bad line takes none away.
+def _job(fields: Mapping[str, Any], names: Names, server_names: bool, once: Once | None) -> Job | None:
+    """The name comes last: a bad line takes none away. None: the line was there before.
 
     Raises:
         ValueError: what was expected, and what we got.
@@ -212,7 +231,13 @@ def _job(fields: Mapping[str, Any], names: Names) -> Job:
         raise ValueError(f"expected sha256 to be 64 hexadecimal digits, got {shown(sha256)}")
     size = _size(fields.get("size"))
     wanted = name_of_url(url) if filename is None else check_filename(filename)
-    return Job(url, names.give(wanted), sha256.lower() if sha256 else None, size)
+    headers, mirrors = options.headers(fields.get("headers")), options.mirrors(fields.get("mirrors"), url)
+    if once and not once.first(url, filename):
+        return None
+    naming = Naming.FIXED
+    if server_names:
+        naming = Naming.SERVER if filename is None else Naming.RESERVED
+    return Job(url, names.give(wanted), sha256.lower() if sha256 else None, size, headers, mirrors, naming)
 
 
 def _text(fields: Mapping[str, Any], key: str) -> str | None:

@@ -72,11 +72,13 @@ class Bench:
         try:
             for turn in turns:
                 self._submit(deployment.pool, batch, turn)
-                self.ledger.seal(batch, len(jobs))
+                if turn is turns[-1]:
+                    self.ledger.seal(batch, len(jobs))
                 self._until_final(deployment.pool, [job_id(batch, n) for n in turn], begun)
         except UnservedError as error:
             note = str(error)
             self._record(deployment.pool, batch, everything)  # those whose turn did not come are in the books too
+            self.ledger.seal(batch, len(jobs))
             self._cancel(batch, len(jobs))
         except BaseException:
             with contextlib.suppress(RedisError):

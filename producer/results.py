@@ -1,8 +1,8 @@
 """What became of a batch's jobs: rows for people and for programs, one record at a time.
 
-csv and jsonl have the fields of ``Row``, in this order; jsonl also has ``attempt_list``, every attempt. Executor and
-times are those of the last attempt. Times are ISO 8601 in UTC, with milliseconds. Passwords and tokens in URLs are not
-shown.
+csv and jsonl have the fields of ``Row``, in this order; jsonl also has ``attempt_list``, every attempt, and what few
+jobs have, ``headers`` and ``mirrors``. Executor and times are those of the last attempt. Times are ISO 8601 in UTC,
+with milliseconds. Passwords and tokens in URLs and the values of headers are not shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from ledger.jobs import Attempt, JobRecord, JobState
+from ledger.jobs import Attempt, Job, JobRecord, JobState
 from producer.urls import redact
 
 
@@ -95,7 +95,17 @@ def _fields(record: JobRecord) -> dict[str, Any]:
 def _jsonl(records: Iterable[JobRecord]) -> Iterator[str]:
     for record in records:
         attempts = [_attempt(attempt) for attempt in record.attempts]
-        yield json.dumps(_fields(record) | {"attempt_list": attempts}, ensure_ascii=False)
+        yield json.dumps(_fields(record) | _options(record.job) | {"attempt_list": attempts}, ensure_ascii=False)
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """What few jobs have. Of a header only its name is anybody's business."""
+    options: dict[str, Any] = {}
+    if job.headers:
+        options["headers"] = {name: "***" for name, _ in job.headers}
+    if job.mirrors:
+        options["mirrors"] = [redact(url) for url in job.mirrors]
+    return options
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

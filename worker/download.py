@@ -57,6 +57,8 @@ class Fetcher:
         """
         context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
         context.set_alpn_protocols(["http/1.1"])
+        self.policy = policy
+        self.ca_file = ca_file
         self.wire = Wire(policy, context)
         self.user_agent = user_agent
         self.run = run

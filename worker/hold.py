@@ -11,7 +11,8 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from ledger.jobs import Attempt, FailureKind, JobState
-from ledger.ledger import Claim, Ledger, Result
+from ledger.ledger import Claim, Closed, Ledger, Result
+from ledger.manners import Admission, Manners
 from worker import drain
 from worker.errors import CancelledError, HandedBackError, LeaseLostError
 from worker.incarnation import Incarnation
@@ -42,6 +43,7 @@ class Hold:
         self._worker = worker
         self._progress_every = progress_every
         self._told = time.monotonic()
+        self.awaited = False  # closed, and somebody waits for the slot of its host
 
     def check(self) -> None:
         """Whether to go on; asked often, so it asks nobody but this process.
@@ -98,7 +100,21 @@ class Hold:
         Raises:
             LeaseLostError: another worker holds the job.
         """
-        self._held(lambda: self._ledger.close(self.claim, state, attempt, due_in=due_in, result=result))
+        closed = self.insist(lambda: self._ledger.close(self.claim, state, attempt, due_in=due_in, result=result))
+        if not closed:
+            raise LeaseLostError("another worker holds the job now")
+        self.awaited = closed is Closed.AWAITED
+
+    def acquire(self, manners: Manners, host: str) -> bool:
+        """Whether the host has a slot for this job. If not, the job waits for one, and this hold is over.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+        """
+        admission = self.insist(lambda: manners.acquire(self.claim, host))
+        if admission is Admission.VOID:
+            raise LeaseLostError("another worker holds the job now")
+        return admission is Admission.GRANTED
 
     def attempt(
         self,
@@ -124,10 +140,10 @@ class Hold:
         )
 
     def _held(self, call: Callable[[], bool]) -> None:
-        if not self._insist(call):
+        if not self.insist(call):
             raise LeaseLostError("another worker holds the job now")
 
-    def _insist(self, call: Callable[[], T]) -> T:
+    def insist(self, call: Callable[[], T]) -> T:
         """Ask the ledger until it answers: nothing else can be done with this job."""
         warned = False
         while True:

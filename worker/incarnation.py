@@ -73,15 +73,20 @@ def leases_of(settings: Settings) -> Leases:
     return Leases(connect(settings, connections=2), settings.key_prefix, settings.lease)
 
 
-def keep_touching(settings: Settings, pool: Pool, refs: Callable[[], Sequence[str]]) -> None:
-    """From a native thread, tell the ledger every second which messages this worker has in hand."""
+def keep_touching(
+    settings: Settings, who: Identity, refs: Callable[[], Sequence[str]], allow: Callable[[bool], None]
+) -> None:
+    """From a native thread, tell the ledger every second which messages this worker has in hand.
+
+    Args:
+        allow: is told each time whether the worker may take more.
+    """
 
     def loop() -> None:
         leases = leases_of(settings)
         while True:
             with contextlib.suppress(RedisError, OSError):
-                if in_hand := refs():
-                    leases.touch(pool, in_hand)
+                allow(leases.touch(who.pool, refs(), who.worker))
             native_sleep(settings.renew_every)
 
     start_native_thread("messages in hand", loop)

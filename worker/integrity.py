@@ -37,6 +37,8 @@ class Validators:
 
     @classmethod
     def of(cls, url: str, headers: Mapping[str, str], total: int | None) -> Validators:
+        if total is not None and total < WORTH_KEEPING:
+            return cls(url, None, None, total)  # nobody will ask, and dates are slow to read
         return cls(
             url.partition("?")[0],
             strong_etag(headers.get("ETag")),

@@ -21,13 +21,22 @@ from dataclasses import dataclass
 from ledger.jobs import FailureKind, JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings, get_settings
-from worker.download import Fetched, Wanted
-from worker.errors import CancelledError, DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
+from worker.courtesy import Courtesy
+from worker.download import Fetched
+from worker.errors import (
+    CancelledError,
+    DownloadError,
+    HandedBackError,
+    Interrupted,
+    LeaseLostError,
+    StatusError,
+    translate,
+)
 from worker.hold import Hold
 from worker.incarnation import Incarnation
-from worker.names import final_path
-from worker.partial import publish
+from worker.mirrors import Route
 from worker.partials import Partials
+from worker.place import Place
 from worker.process import this_worker
 from worker.retries import Backoff
 from worker.watch import Limits
@@ -64,6 +73,7 @@ def run_job(claim: Claim, incarnation: Incarnation, tell: Callable[[str], None])
         # The record says that we hold it, and it could not be closed: only a lease that lapses makes that untrue.
         incarnation.lost = True
         raise
+    run.courtesy.leave()
     log.info("job=%s claim=%d %s", claim.record.id, claim.number, outcome.text)
     return outcome
 
@@ -74,19 +84,23 @@ class _Run:
         self.record = hold.claim.record
         self.settings = settings
         self.tell = tell
+        self.courtesy = Courtesy(hold, settings.retry_cap)
         self.partials = Partials(settings.downloads, self.record.id, hold.claim.number)
         self.begun = time.monotonic()  # of the attempt
-        self.deadline = self.begun + settings.deadline
+        ends = self.record.deadline  # counted from its first claim, by Redis' clock
+        self.deadline = self.begun + settings.deadline if ends is None else ends - hold.claim.epoch
+        counted = [each.kind for each in self.record.attempts[self.record.before :]]
         # Attempts that count: not those that a dead holder or a stopping worker cut short.
-        self.attempts = sum(each.kind not in (None, FailureKind.LOST) for each in self.record.attempts)
+        self.attempts = sum(kind not in (None, FailureKind.LOST) for kind in counted)
+        self.route = Route(self.record.job.urls, counted)
+        self.place = Place(hold, settings, self.partials.mine)
 
     def run(self) -> Outcome:
         while True:
             self.begun = time.monotonic()
             self.attempts += 1
             try:
-                fetched = self.fetch()
-                return self.publish(fetched)
+                return self.attempt()
             except LeaseLostError:
                 raise
             except Interrupted as end:
@@ -98,9 +112,24 @@ class _Run:
                 self.interrupted(HandedBackError(f"interrupted by {type(end).__name__}"))
                 raise
 
+    def attempt(self) -> Outcome:
+        if found := self.place.look():
+            return self.done(found)
+        if not self.courtesy.admitted(self.route.url):
+            return Outcome(JobState.WAITING, "waits for its host")
+        try:
+            fetched = self.fetch()
+        except StatusError as error:
+            if error.status != 304:
+                raise
+            if found := self.place.unchanged():
+                return self.done(found, status=304, first_byte=error.first_byte)
+            fetched = self.fetch()  # nobody vouches for what is there: without conditions
+        result = self.place.publish(fetched, self.route.url)
+        return self.done(result, fetched.received, fetched.status, fetched.first_byte)
+
     def fetch(self) -> Fetched:
-        job, settings = self.record.job, self.settings
-        final_path(settings.downloads, self.record.path)  # a name that cannot be published costs no download
+        settings = self.settings
         limits = Limits(
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.read_timeout,
@@ -110,7 +139,7 @@ class _Run:
             deadline=self.deadline,
         )
         return this_worker.fetcher().fetch(
-            Wanted(job.url, job.sha256, job.size),
+            self.place.wanted(self.route.url),
             self.partials.mine,
             limits,
             check=self.hold.check,
@@ -122,24 +151,19 @@ class _Run:
         if self.hold.progress(size, total):
             self.tell(f"{100 * size // total} %" if total else f"{size:,} bytes")
 
-    def publish(self, fetched: Fetched) -> Outcome:
-        temp, fsync = self.partials.mine, self.settings.fsync
-        final = final_path(self.settings.downloads, self.record.path)
-        self.hold.confirm()
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            publish(temp, final, fsync=fsync)
-        except FileExistsError:
-            # An earlier holder published and died before it could say so; or an older batch of this name did.
-            self.hold.confirm()
-            publish(temp, final, fsync=fsync, replace=True)
-        attempt = self.hold.attempt(
-            self.begun, received=fetched.received, status=fetched.status, first_byte=fetched.first_byte
-        )
+    def done(
+        self, result: Result, received: int = 0, status: int | None = None, first_byte: float | None = None
+    ) -> Outcome:
+        attempt = self.hold.attempt(self.begun, received=received, status=status, first_byte=first_byte)
         self.partials.clear()  # before the record says so: whoever reads that it is over finds no temp file
-        self.hold.close(JobState.DONE, attempt, result=Result(fetched.size, fetched.sha256, fetched.notes))
+        self.hold.close(JobState.DONE, attempt, result=result)
         took = time.monotonic() - self.begun
-        return Outcome(JobState.DONE, f"done: {fetched.size:,} bytes in {took:.1f} s, sha256 {fetched.sha256[:12]}…")
+        what = (
+            f"{result.size:,} bytes in {took:.1f} s"
+            if status not in (None, 304)
+            else f"{result.size:,} bytes were there"
+        )
+        return Outcome(JobState.DONE, f"done: {what}, sha256 {result.sha256[:12]}…")
 
     def interrupted(self, end: Interrupted) -> Outcome:
         attempt = self.hold.attempt(
@@ -165,8 +189,10 @@ class _Run:
             status=error.status,
             first_byte=error.first_byte,
         )
-        backoff = Backoff(settings.max_attempts, settings.retry_base, settings.retry_cap)
-        wait = backoff.wait(self.attempts, error, random.random)
+        wait, elsewhere = self.pause(error)
+        quiet = self.courtesy.failed(error, again=not elsewhere and wait is not None and wait <= settings.wait_in_job)
+        if wait is not None and not elsewhere:
+            wait = max(wait, quiet)
         if wait is None or time.monotonic() + wait > self.deadline:
             self.partials.clear()
             self.hold.close(JobState.FAILED, attempt)
@@ -182,3 +208,12 @@ class _Run:
             self.begun = time.monotonic()
             return self.interrupted(end)
         return None
+
+    def pause(self, error: DownloadError) -> tuple[float | None, bool]:
+        """Seconds until the next attempt, None if there is none; and whether another URL has its turn at once."""
+        settings, urls = self.settings, self.record.job.urls
+        if self.route.failed(error.kind):
+            return 0.0, True
+        backoff = Backoff(max(settings.max_attempts, len(urls)), settings.retry_base, settings.retry_cap)
+        left = len(urls) > 1 and self.route.may_go_on_after(error.kind)
+        return (backoff.pause if left else backoff.wait)(self.attempts, error, random.random), False

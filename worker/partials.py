@@ -12,12 +12,12 @@ from pathlib import Path
 
 from worker.partial import companions
 
-_FOLDER = ".partial"
+FOLDER = ".partial"
 
 
 class Partials:
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
-        self._folder = downloads / _FOLDER
+        self._folder = downloads / FOLDER
         self._job = job
         self._claim = claim
 

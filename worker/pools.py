@@ -6,6 +6,7 @@ it never asks which pool it is in.
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -90,12 +91,7 @@ def disk_runner() -> Callable[[Callable[[], None]], None]:
     is 90 to 440 ms late in the median when pieces are written and hashed inline, 0.5 ms when threads do that: a socket
     that always has bytes never lets its greenlet wait. The threads are our own: those of the hub also resolve names.
     """
-    if not _in_gevent():
-        return lambda work: work()
-    from gevent.threadpool import ThreadPool  # noqa: PLC0415
-
-    apply: Callable[[Callable[[], None]], None] = ThreadPool(_DISK_THREADS).apply
-    return apply
+    return native_runner(_DISK_THREADS)
 
 
 def start_native_thread(name: str, target: Callable[[], None]) -> None:
@@ -109,6 +105,28 @@ def start_native_thread(name: str, target: Callable[[], None]) -> None:
         monkey.get_original("_thread", "start_new_thread")(target, ())
     else:
         threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def native(module: str, name: str) -> Any:
+    """A function of the standard library as it was before gevent's patches, for code that runs in a native thread."""
+    if _in_gevent():
+        from gevent import monkey  # noqa: PLC0415
+
+        return monkey.get_original(module, name)
+    return getattr(importlib.import_module(module), name)
+
+
+def native_runner(threads: int) -> Callable[[Callable[[], None]], None]:
+    """What runs a piece of work that blocks, while the caller waits. Make one per process.
+
+    Under gevent that is a thread of the operating system, so that other greenlets go on. Elsewhere it is the caller.
+    """
+    if not _in_gevent():
+        return lambda work: work()
+    from gevent.threadpool import ThreadPool  # noqa: PLC0415
+
+    apply: Callable[[Callable[[], None]], None] = ThreadPool(threads).apply
+    return apply
 
 
 def native_sleep(seconds: float) -> None:

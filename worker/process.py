@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
+from ledger.manners import Manners
+from ledger.naming import NamesTaken
 from ledger.settings import get_settings
 from worker.addresses import Policy
 from worker.download import Fetcher
@@ -17,6 +19,14 @@ from worker.pools import disk_runner
 def _ledger() -> Ledger:
     settings = get_settings()
     return Ledger(connect(settings, patience=settings.redis_patience), settings.key_prefix)
+
+
+def _names() -> NamesTaken:
+    return NamesTaken(this_worker.ledger().redis, get_settings().key_prefix)
+
+
+def _manners() -> Manners:
+    return Manners(this_worker.ledger().redis, get_settings())
 
 
 def _fetcher() -> Fetcher:
@@ -33,6 +43,8 @@ class ThisWorker:
     pool: Pool | None = None
     incarnations: Incarnations = field(default_factory=lambda: Incarnations(get_settings()))
     ledger: PerProcess[Ledger] = field(default_factory=lambda: PerProcess(_ledger))
+    names: PerProcess[NamesTaken] = field(default_factory=lambda: PerProcess(_names))
+    manners: PerProcess[Manners] = field(default_factory=lambda: PerProcess(_manners))
     fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
 
     def warm_up(self) -> None:

@@ -35,22 +35,46 @@ def follow(wire: Wire, first: Target, headers: Headers, watch: Watch, saw: Calla
         RedirectError: there is none, or it is not safe to go on.
         DownloadError: a hop failed, or the policy denies it.
     """
-    target = first
-    seen = {target}
-    for _ in range(MAX_HOPS + 1):
-        answer = wire.get(target, headers(target), watch)
+    trail = Trail(first)
+    while True:
+        answer = wire.get(trail.target, headers(trail.target), watch)
         saw(answer)
         location = answer.headers.get("Location")
-        if answer.status not in _REDIRECTS or location is None:
+        if not leads_on(answer.status, location):
             return answer
         let_go(wire, answer, watch)
-        before, target = target, target.join(_as_utf8(location))
+        trail.go_on(location or "")
+
+
+def leads_on(status: int, location: str | None) -> bool:
+    return status in _REDIRECTS and location is not None
+
+
+class Trail:
+    """The hops so far."""
+
+    def __init__(self, first: Target) -> None:
+        self.target = first
+        self._seen = {first}
+
+    def go_on(self, location: str) -> None:
+        """
+        Args:
+            location: the header, bytes read as Latin-1.
+
+        Raises:
+            RedirectError: it is not safe to go on.
+            BadUrlError: that is no place to go to.
+        """
+        before, target = self.target, self.target.join(_as_utf8(location))
         if before.scheme == "https" and target.scheme == "http":
             raise RedirectError(f"expected https to stay https, got a redirect from {before.url} to {target.url}")
-        if target in seen:
+        if target in self._seen:
             raise RedirectError(f"expected an end, got a redirect loop at {target.url}")
-        seen.add(target)
-    raise RedirectError(f"expected at most {MAX_HOPS} redirects, got another one to {target.url}")
+        if len(self._seen) > MAX_HOPS:
+            raise RedirectError(f"expected at most {MAX_HOPS} redirects, got another one to {target.url}")
+        self._seen.add(target)
+        self.target = target
 
 
 def fit_for(target: Target, first: Target, headers: Mapping[str, str]) -> dict[str, str]:

@@ -27,7 +27,11 @@ class Backoff:
         Args:
             random: a number from 0 to 1, ``random.random``.
         """
-        if not isinstance(error, TransientError) or attempt >= self.attempts:
+        return self.pause(attempt, error, random) if isinstance(error, TransientError) else None
+
+    def pause(self, attempt: int, error: DownloadError, random: Callable[[], float]) -> float | None:
+        """The same for whatever error: for a job that has other servers left to ask."""
+        if attempt >= self.attempts:
             return None
         # 2**1024 overflows a float; long before that the cap decides.
         jitter = random() * min(self.cap, self.base * 2.0 ** min(attempt - 1, 62))

@@ -40,6 +40,11 @@ class Sink:
         return self.partial.size + self._pending_size
 
     @property
+    def room(self) -> int:
+        """Bytes that the disk has left for this file."""
+        return self.partial.room
+
+    @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ledger.jobs import QUEUE_PREFIX, TASK_NAME, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
-from worker import drain, events
+from ledger.settings import get_settings
+from worker import bulk, drain, events
 from worker.app import app
 from worker.incarnation import Incarnation
 from worker.job import run_job
@@ -35,16 +36,20 @@ def download(task: Any, text: str) -> str:
         states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
         log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
         return events.nothing_claimed(task, states)
-    return events.ended(
-        task, [run_job(claim, incarnation, lambda line: events.progress(task, line)) for claim in claims]
-    )
+
+    def tell(line: str) -> None:
+        events.progress(task, line)
+
+    if bulk.suits(claims):
+        return events.ended(task, bulk.run_chunk(claims, incarnation, tell))
+    return events.ended(task, [run_job(claim, incarnation, tell) for claim in claims])
 
 
 def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
     for _ in range(3):  # a new incarnation can be lost again only if Redis stays away for a whole lease
         incarnation = this_worker.incarnation()
         try:
-            return incarnation, this_worker.ledger().claim(ref, pool, incarnation.id)
+            return incarnation, this_worker.ledger().claim(ref, pool, incarnation.id, deadline=get_settings().deadline)
         except IncarnationLostError:
             log.warning("incarnation=%s lost its lease, beginning a new one", incarnation.id)
             incarnation.lost = True

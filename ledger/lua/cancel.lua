@@ -3,8 +3,10 @@
 --
 -- ARGV  prefix, batch, first ordinal, last ordinal
 -- Returns {cancelled now, asked to stop, final before, unknown}
+--include final
 local prefix, batch = ARGV[1], ARGV[2]
-local counters = prefix .. 'batch:' .. batch
+local time = redis.call('TIME')
+local moment = time[1] * 1000 + math.floor(time[2] / 1000)
 local pools = {p = 'prefork', t = 'threads', g = 'gevent'}
 local now, asked, final, unknown = 0, 0, 0, 0
 for ordinal = tonumber(ARGV[3]), tonumber(ARGV[4]) do
@@ -16,8 +18,7 @@ for ordinal = tonumber(ARGV[3]), tonumber(ARGV[4]) do
     redis.call('ZREM', prefix .. 'sent:' .. pools[have[2]], id)
     redis.call('ZREM', prefix .. 'hand:' .. pools[have[2]], id)
     redis.call('ZREM', prefix .. 'due', id)
-    redis.call('HINCRBY', counters, have[2] .. have[1], -1)
-    redis.call('HINCRBY', counters, have[2] .. 'c', 1)
+    ended(prefix, id, have[2], have[1], 'c', moment)
     now = now + 1
   elseif have[1] == 'r' then
     redis.call('HSET', key, 'x', 1)

@@ -6,9 +6,12 @@
 -- in hand from now, and what nobody touches for the grace time has vanished. The same goes for messages that a producer
 -- had in hand when it died. A wrong guess sends a duplicate, and a duplicate is a no-op.
 --
+-- While the pool is paused nothing needs a message.
+--
 -- ARGV  prefix, pool, queue's key, grace in ms, most refs to handle
 -- Returns the refs; they count as in the caller's hand.
 local prefix, pool, most = ARGV[1], ARGV[2], tonumber(ARGV[5])
+if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1 then return {} end
 local sent, hand = prefix .. 'sent:' .. pool, prefix .. 'hand:' .. pool
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -10,8 +10,9 @@ import pytest
 from ledger.connection import connect
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, Message, Result
+from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, Message, Result, TotalError
 from ledger.settings import Settings
+from tests.valkey_process import ValkeyProcess
 
 WHO = Executor("threads@here", 7, 8, None)
 DONE = Result(size=10, sha256="ab" * 32)
@@ -231,3 +232,70 @@ def test_whatever_is_done_to_jobs_in_whatever_order_the_counters_tell_the_truth(
     assert {r.id for r in ledger.running("b")} == {
         r.id for r in ledger.read(f"b.{n}" for n in range(60)) if r.state is JobState.RUNNING
     }
+
+
+def test_a_batch_is_sealed_only_with_the_number_of_jobs_that_it_has(ledger: Ledger) -> None:
+    ledger.submit([message(0), message(1)])
+    for wrong in (0, 1, 3):
+        with pytest.raises(TotalError, match=f"expected batch 'b' to have {wrong} jobs, the ledger knows 2"):
+            ledger.seal("b", wrong)
+    for total in (0, 1):
+        with pytest.raises(TotalError):
+            ledger.seal("nobody", total)
+    found = ledger.batch("b")
+    assert found is not None
+    assert found.total is None
+    ledger.seal("b", 2)
+
+
+def test_a_conflict_within_a_message_leaves_the_counters_true(ledger: Ledger) -> None:
+    ledger.submit([message(2)])
+    with pytest.raises(ConflictError, match="job number 2"):
+        ledger.submit([Message(Ref("b", 0, 3), Pool.THREADS, (job(0), job(1), job(99), job(3)))])
+    counters_match_records(ledger)
+    found = ledger.batch("b")
+    assert found is not None
+    assert found.known == 3
+
+
+def test_the_deadline_counts_from_the_first_claim_whoever_claims_later(
+    ledger: Ledger, leases: Leases, incarnation: str
+) -> None:
+    ledger.submit([message(0)])
+    (first,) = ledger.claim(Ref("b", 0, 0), Pool.THREADS, incarnation, deadline=60)
+    assert first.record.deadline is not None
+    assert first.record.started is not None
+    assert first.record.deadline - first.record.started == pytest.approx(60, abs=0.01)
+    ledger.close(first, JobState.QUEUED, attempt())
+    other = leases.register(Identity("threads@there", Pool.THREADS, 8))
+    (second,) = ledger.claim(Ref("b", 0, 0), Pool.THREADS, other, deadline=3600)
+    assert second.record.deadline == first.record.deadline
+    ledger.close(second, JobState.DONE, attempt(), result=DONE)
+    (record,) = ledger.read(["b.0"])
+    assert record.deadline is None
+    assert not ledger.redis.exists("t:deadlines")
+
+
+def test_a_batch_may_have_a_deadline_of_its_own(ledger: Ledger, incarnation: str) -> None:
+    ledger.submit([message(0)], deadline=5)
+    (held,) = ledger.claim(Ref("b", 0, 0), Pool.THREADS, incarnation, deadline=3600)
+    assert held.record.deadline is not None
+    assert held.record.deadline - (held.record.started or 0) == pytest.approx(5, abs=0.01)
+
+
+@pytest.mark.parametrize(("appendonly", "fsync"), [(True, "always"), (True, "everysec"), (False, "everysec")])
+def test_a_seal_waits_for_the_disk_where_redis_keeps_a_log(settings: Settings, *, appendonly: bool, fsync: str) -> None:
+    with ValkeyProcess(appendonly=appendonly, options={"appendfsync": fsync}) as valkey:
+        ledger = Ledger(connect(settings.model_copy(update={"redis_url": valkey.url})), settings.key_prefix)
+        ledger.submit([message(0)])
+        assert ledger.seal("b", 1, durable=5.0) is appendonly
+        if not appendonly:
+            return
+        with valkey.client() as redis:
+            assert redis.info("persistence")["aof_pending_bio_fsync"] == 0
+        valkey.kill()
+        valkey.restart()
+        kept = ledger.batch("b")
+        assert kept is not None
+        assert kept.total == 1
+        assert list(ledger.read_batch(kept))

@@ -197,3 +197,13 @@ def test_cancel_takes_what_is_queued(ledger: Ledger, settings: Settings, tmp_pat
     assert batch.count(JobState.CANCELLED) == 1300
     assert run(settings, "cancel", "b", "1300").code == 2
     assert run(settings, "cancel", "other").code == 2
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict",)])
+def test_repeated_lines_are_left_out_on_request_and_said_in_the_summary(
+    ledger: Ledger, settings: Settings, strict: tuple[str, ...]
+) -> None:
+    lines = "http://a/x\nhttp://a/y\nhttp://a/x\n"
+    said = run(settings, "submit", "-i", "-", "--dedup", "--name", "b", "--json", *strict, given=lines)
+    assert said.json == {"batch": "b", "jobs": 2, "new": 2, "bad_lines": 0, "repeated_lines": 1}
+    assert "1 repeated ones left out" in said.err

@@ -210,7 +210,7 @@ def test_a_message_that_vanished_is_found_behind_a_backlog_and_nothing_else_is_s
     world.submit(100)
     world.pop()
     world.sweep_until(lambda: len(world.queue()) == 100, "the vanished message")
-    assert world.queue() == [f"b.{n}" for n in range(1, 100)] + ["b.0"]
+    assert world.queue() == [f"b.{n}" for n in range(100)], "it waits in front, not behind the backlog"
     assert world.sweep.round() == Swept()
 
 
@@ -282,3 +282,62 @@ def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -
         assert world.sweep.round().orphans == 0
         assert world.ledger.holds(held)
         assert world.queue() == ["b.1"]
+
+
+def test_a_job_whose_time_is_used_up_while_it_is_queued_or_waits_ends_as_failed(world: World) -> None:
+    world.submit(2)
+    holder = world.register()
+    for number, state in enumerate((JobState.QUEUED, JobState.WAITING)):
+        (held,) = world.ledger.claim(Ref("b", number, number), Pool.THREADS, holder, deadline=0.2)
+        world.pop()
+        world.ledger.close(held, state, attempt(), due_in=60)
+    ended = 0
+
+    def both() -> bool:
+        nonlocal ended
+        ended += world.sweep.round().overdue
+        return ended == 2
+
+    wait_for(both, what="both to end")
+    for number in range(2):
+        record = world.record(number)
+        assert (record.state, record.last.kind, record.deadline) == (JobState.FAILED, FailureKind.DEADLINE, None)
+    batch = world.ledger.batch("b")
+    assert batch is not None
+    assert (batch.count(JobState.FAILED), batch.known) == (2, 2)
+    assert not world.redis.exists("t:due", "t:deadlines", "t:hand:threads", "t:sent:threads")
+
+
+def test_a_job_whose_time_is_used_up_is_not_claimed(world: World) -> None:
+    world.submit(1)
+    (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, world.register(), deadline=0.001)
+    world.ledger.close(held, JobState.QUEUED, attempt())
+    since = world.redis.time()
+    wait_for(lambda: world.redis.time() > (since[0], since[1] + 2000), what="two milliseconds")
+    assert world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, world.register()) == []
+
+
+def test_a_dead_holders_job_whose_time_is_used_up_ends_as_failed_and_is_not_run_again(world: World) -> None:
+    world.submit(1)
+    dead = world.register()
+    world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, dead, deadline=0.1)
+    world.pop()
+    world.expire(dead)
+    world.sweep.round()
+    record = world.record()
+    assert (record.state, record.last.kind) == (JobState.FAILED, FailureKind.DEADLINE)
+    assert world.sweep.round() == Swept()
+    assert world.queue() == []
+
+
+def test_a_running_job_whose_time_is_used_up_is_left_to_its_holder(world: World) -> None:
+    world.submit(1)
+    holder = world.register()
+    (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, holder, deadline=0.001)
+    world.pop()
+    since = world.redis.time()
+    wait_for(lambda: world.redis.time() > (since[0], since[1] + 2000), what="two milliseconds")
+    assert world.sweep.round() == Swept()
+    assert world.ledger.holds(held)
+    assert world.ledger.close(held, JobState.FAILED, attempt(FailureKind.DEADLINE))
+    assert not world.redis.exists("t:deadlines")

@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 
 from worker.addresses import Policy
+from worker.bulk_loop import Loop
+from worker.bulk_transfer import Again, Transfer
 from worker.download import Fetched, Fetcher, Limits, Wanted, publish
 from worker.errors import DownloadError
+from worker.pools import native_runner
+from worker.sink import Run
 
 LOOPBACK = Policy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
 QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}
@@ -59,6 +63,46 @@ class Desk:
 
     def leftovers(self) -> list[str]:
         return sorted(path.name for path in self.temp.parent.glob("*"))
+
+
+@dataclass
+class ChunkDesk(Desk):
+    """The same desk on the loop that runs the jobs of a chunk; what that leaves to the single path goes there."""
+
+    loop: Loop = field(init=False)
+    native: Run = field(default_factory=lambda: native_runner(2))
+    again: list[str] = field(default_factory=list)  # why the single path was asked
+
+    def __post_init__(self) -> None:
+        self.loop = Loop(self.fetcher.policy, ca_file=self.fetcher.ca_file)
+
+    def fetch(self, url: str, *, check: Callable[[], None] = lambda: None, **more: Any) -> Fetched:
+        given = dict(more)
+        wanted = Wanted(url, more.pop("sha256", None), more.pop("size", None), more.pop("headers", {}))
+        progress = more.pop("progress", lambda _size, _total: None)
+        temp = more.pop("temp", self.temp)
+        if (seconds := more.pop("seconds", None)) is not None:
+            more["deadline"] = time.monotonic() + seconds
+        limits = Limits(**{**QUICK, **more})
+        transfer = Transfer(
+            wanted, temp, limits, check, progress, wire=self.fetcher.wire, user_agent=self.fetcher.user_agent
+        )
+        self.run([transfer])
+        if isinstance(transfer.end, Again):
+            self.again.append(str(transfer.end))
+            return super().fetch(url, check=check, **given)
+        if isinstance(transfer.end, Fetched):
+            transfer.draft.save()
+            return transfer.end
+        assert transfer.end is not None
+        raise transfer.end
+
+    def run(self, transfers: list[Transfer]) -> None:
+        """As a chunk does: where it does not block whoever else this thread serves."""
+        done: list[Transfer] = []
+        feed = iter(transfers)
+        while len(done) < len(transfers):
+            self.native(lambda: done.extend(self.loop.turn(feed, 16, 0.4, len(transfers))))
 
 
 class Reciter:

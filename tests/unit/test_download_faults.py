@@ -11,7 +11,7 @@ import pytest
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import Desk, Reciter, ok, reciting
+from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting
 from worker.errors import ServerError, transient
 
 SIZE = 100_000
@@ -26,9 +26,11 @@ def origin() -> Iterator[OriginProcess]:
         yield process
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+@pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])
+def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
+    """On both ways that a job can take."""
+    made: Desk = request.param(tmp_path)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_a_file_that_is_empty_on_purpose_is_a_file(origin: OriginProcess, desk: 
 
 def test_retry_after_comes_with_the_error(origin: OriginProcess, desk: Desk) -> None:
     for form, least in (("seconds", 7.0), ("date", 5.0)):
-        error = desk.fails(f"{origin.url}/faults/retry-after/7?key={form}&form={form}")
+        error = desk.fails(f"{origin.url}/faults/retry-after/7?key={form}-{type(desk).__name__}&form={form}")
         assert isinstance(error, ServerError)
         assert error.retry_after is not None
         assert least <= error.retry_after <= 8  # a date has whole seconds
@@ -147,7 +149,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
 )
 def test_framing_that_cannot_be_trusted_is_an_error(desk: Desk, answer: bytes, kind: FailureKind) -> None:
-    with reciting(answer) as server:
+    with reciting(answer, answer) as server:
         assert desk.fails(server.url()).kind is kind
 
 
@@ -158,7 +160,8 @@ def test_informational_answers_are_skipped(desk: Desk) -> None:
 
 
 def test_surplus_bytes_are_forgiven_where_a_digest_vouches_for_the_rest(desk: Desk) -> None:
-    with reciting(ok(b"hello", length=4), ok(b"hello\r\n", length=5)) as server:
+    stray = ok(b"hello\r\n", length=5)
+    with reciting(ok(b"hello", length=4), stray, stray) as server:
         assert desk.bring(server.url(), sha256=hashlib.sha256(b"hell").hexdigest()) == b"hell"
         desk.final.unlink()
         assert desk.bring(server.url()) == b"hello"  # a stray line end is no content

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk, Reciter, ok, reciting
+from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
 from worker.addresses import Policy
 from worker.download import Fetcher
 
@@ -23,9 +23,11 @@ def origin() -> Iterator[OriginProcess]:
         yield process
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+@pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])
+def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
+    """On both ways that a job can take."""
+    made: Desk = request.param(tmp_path)
+    return made
 
 
 @pytest.fixture
@@ -84,16 +86,18 @@ def test_a_redirect_to_no_acceptable_url_is_refused_and_no_secret_repeated(
     assert "secret" not in str(error)
 
 
-def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(tmp_path: Path, lookups: list[str]) -> None:
-    desk = Desk(tmp_path, Fetcher(Policy()))
+def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(
+    tmp_path: Path, desk: Desk, lookups: list[str]
+) -> None:
+    desk = type(desk)(tmp_path, Fetcher(Policy()))
     error = desk.fails("http://good.example:22/")
     assert error.kind is FailureKind.REFUSED
     assert "port 22" in str(error)
     assert lookups == []
 
 
-def test_without_an_exception_loopback_is_refused(origin: OriginProcess, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Fetcher(Policy(ports=frozenset())))
+def test_without_an_exception_loopback_is_refused(origin: OriginProcess, desk: Desk, tmp_path: Path) -> None:
+    desk = type(desk)(tmp_path, Fetcher(Policy(ports=frozenset())))
     error = desk.fails(f"{origin.url}/files/n")
     assert error.kind is FailureKind.REFUSED
     assert "loopback" in str(error)
@@ -108,8 +112,10 @@ def test_a_name_is_resolved_once_and_the_judged_address_is_used(desk: Desk, look
         assert f"host: good.example:{server.port}" in server.requests[0].lower()
 
 
-def test_an_allowed_host_opens_private_addresses_for_itself_only(tmp_path: Path, lookups: list[str]) -> None:
-    desk = Desk(tmp_path, Fetcher(Policy(hosts=frozenset({"good.example"}), ports=frozenset())))
+def test_an_allowed_host_opens_private_addresses_for_itself_only(
+    tmp_path: Path, desk: Desk, lookups: list[str]
+) -> None:
+    desk = type(desk)(tmp_path, Fetcher(Policy(hosts=frozenset({"good.example"}), ports=frozenset())))
     with reciting(ok(b"hello")) as server:
         assert desk.fails(server.url(host="localhost")).kind is FailureKind.REFUSED
         assert desk.bring(server.url(host="good.example")) == b"hello"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.jobs import FailureKind
-from tests.unit.download_kit import LOOPBACK, Desk, Reciter, ok, reciting
+from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
 from worker.addresses import Target
 from worker.download import Fetcher
 
@@ -42,9 +42,10 @@ def server_side(authority: Path) -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture
-def desk(tmp_path: Path, authority: Path) -> Desk:
-    return Desk(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
+@pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])
+def desk(tmp_path: Path, authority: Path, request: pytest.FixtureRequest) -> Desk:
+    made: Desk = request.param(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
+    return made
 
 
 def test_a_trusted_server_is_downloaded_from_and_its_connection_used_again(
@@ -77,7 +78,10 @@ def test_a_certificate_for_another_name_is_refused(desk: Desk, server_side: ssl.
 
 
 def test_a_server_without_tls_is_a_protocol_error(desk: Desk) -> None:
-    with reciting(lambda _server, connection: connection.sendall(b"220 hello\r\n" * 10)) as server:
+    def greet(_server: Reciter, connection: socket.socket) -> None:
+        connection.sendall(b"220 hello\r\n" * 10)
+
+    with reciting(greet, greet) as server:
         assert desk.fails(server.url(scheme="https")).kind in (FailureKind.PROTOCOL, FailureKind.RESET)
 
 
@@ -93,13 +97,14 @@ def cut(head: bytes) -> object:
 
 
 def test_a_body_that_ends_with_a_cut_of_tls_is_truncated(desk: Desk, server_side: ssl.SSLContext) -> None:
-    with reciting(cut(b"HTTP/1.1 200 OK\r\n\r\n"), tls=server_side) as server:  # type: ignore[arg-type]
+    script = cut(b"HTTP/1.1 200 OK\r\n\r\n")
+    with reciting(script, script, tls=server_side) as server:  # type: ignore[arg-type]
         assert desk.fails(server.url(scheme="https")).kind is FailureKind.TRUNCATED
 
 
 def test_a_whole_body_needs_no_goodbye(desk: Desk, server_side: ssl.SSLContext) -> None:
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
-    with reciting(cut(head), tls=server_side) as server:  # type: ignore[arg-type]
+    with reciting(cut(head), cut(head), tls=server_side) as server:  # type: ignore[arg-type]
         assert desk.bring(server.url(scheme="https")) == BODY
 
 
@@ -116,7 +121,7 @@ def test_a_reset_in_the_handshake_is_transient(desk: Desk) -> None:
         connection.recv(1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with reciting(reset) as server:
+    with reciting(reset, reset) as server:
         assert desk.fails(server.url(scheme="https")).kind is FailureKind.RESET
 
 

@@ -10,6 +10,9 @@ from ledger.jobs import Attempt, Executor, FailureKind, Job, Pool, Ref, check_ba
 from ledger.records import decode_attempts, decode_job, encode_attempt, encode_job
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+URLS = st.sampled_from(["http://a/", "http://a/b", "http://a/b?c/d", "http://a/0"])
+DIGESTS = st.binary(min_size=31, max_size=33).map(bytes.hex) | st.just("AB" * 32)
+WORKERS = st.sampled_from(["threads@host", "@host", "@thost", "@=", "prefork@", "gevent@a@b", "second@host", "t@host"])
 LATER = st.integers(0, 10**8)
 
 
@@ -19,7 +22,7 @@ def attempts(draw: st.DrawFn) -> Attempt:
     first = draw(st.none() | LATER)
     return Attempt(
         executor=draw(
-            st.none() | st.builds(Executor, TEXT, st.integers(1), st.integers(1), st.none() | st.integers(0))
+            st.none() | st.builds(Executor, TEXT | WORKERS, st.integers(1), st.integers(1), st.none() | st.integers(0))
         ),
         started=started_ms / 1000,
         finished=(started_ms + draw(LATER)) / 1000,
@@ -31,18 +34,25 @@ def attempts(draw: st.DrawFn) -> Attempt:
     )
 
 
-@given(st.builds(Job, TEXT, TEXT, st.none() | TEXT, st.none() | st.integers(0)))
+@given(st.builds(Job, TEXT | URLS, TEXT, st.none() | TEXT | DIGESTS, st.none() | st.integers(0)))
 def test_a_job_is_read_back_as_it_was_written(job: Job) -> None:
     assert decode_job(encode_job(job)) == job
 
 
-@given(st.lists(attempts(), max_size=4))
-def test_attempts_are_read_back_as_they_were_written(written: list[Attempt]) -> None:
-    assert decode_attempts(",".join(encode_attempt(each) for each in written)) == tuple(written)
+@given(st.lists(attempts(), max_size=4), st.integers(10**12, 4 * 10**12))
+def test_attempts_are_read_back_as_they_were_written(written: list[Attempt], queued_ms: int) -> None:
+    queued = queued_ms / 1000
+    assert decode_attempts(",".join(encode_attempt(each, queued) for each in written), queued) == tuple(written)
 
 
 def test_a_job_without_expectations_takes_no_room_for_them() -> None:
-    assert encode_job(Job("http://a/b", "b")) == '["http://a/b","b"]'
+    assert encode_job(Job("http://a/b?c", "b.bin")) == '["http://a/b?c","b.bin"]'
+
+
+def test_a_filename_that_the_url_says_and_a_digest_take_little_room() -> None:
+    job = Job("http://a/b?c", "b", "0a" * 32)
+    assert encode_job(job) == '["http://a/b?c",0,"CgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo"]'
+    assert decode_job(encode_job(job)) == job
 
 
 @pytest.mark.parametrize("text", ["b.0", "b.7-9", "2026-x_Y.123456789"])

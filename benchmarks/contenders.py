@@ -1,0 +1,132 @@
+"""Who is measured: each brings the same files of the same server into a folder, and says what that took."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ledger.jobs import Job, JobState, Pool, Ref
+from ledger.ledger import Message
+from ledger.messages import Envelope
+from tests.waiting import wait_for
+from tests.world import World
+
+
+@dataclass(frozen=True)
+class Took:
+    seconds: float
+    cpu: float  # seconds, of all processes that download (not of the server)
+    redis_cpu: float = 0.0  # seconds
+
+
+class Tool:
+    """A command line; what people would use instead."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self._folder = folder
+
+    def bring(self, urls: Sequence[str]) -> Took:
+        target = self._folder / self.name.split()[0]
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        listing = self._folder / f"{target.name}.list"
+        lines = self._lines(urls, target)
+        listing.write_text("\n".join(lines) + "\n")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begun = time.perf_counter()
+        for command in self._commands(listing, target):
+            subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - begun
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert len(os.listdir(target)) == len(urls), f"{self.name}: files are missing"
+        shutil.rmtree(target)
+        return Took(seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+
+    def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
+        raise NotImplementedError
+
+    def _commands(self, listing: Path, target: Path) -> list[str]:
+        raise NotImplementedError
+
+
+class Curl(Tool):
+    def __init__(self, folder: Path, parallel: int) -> None:
+        super().__init__(f"curl -Z --parallel-max {parallel}, then sha256sum", folder)
+        self._parallel = parallel
+
+    def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
+        return [f'url = "{url}"\noutput = "{target}/{number}"' for number, url in enumerate(urls)]
+
+    def _commands(self, listing: Path, target: Path) -> list[str]:
+        hashing = f"find {target} -type f -print0 | xargs -0 sha256sum"
+        return [f"curl -s -Z --parallel-max {self._parallel} -K {listing}", hashing]
+
+
+class Aria2(Tool):
+    def __init__(self, folder: Path) -> None:
+        super().__init__("aria2c -j16", folder)
+
+    def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
+        return [f"{url}\n out={number}" for number, url in enumerate(urls)]
+
+    def _commands(self, listing: Path, target: Path) -> list[str]:
+        return [f"aria2c -q -j16 -i {listing} -d {target} --file-allocation=none --auto-file-renaming=false"]
+
+
+class Downpour:
+    """A worker of one pool; the records are written before, the messages are sent within what is measured."""
+
+    def __init__(self, world: World, pool: Pool, per_message: int) -> None:
+        self.name = f"Downpour {pool}, {per_message} per message"
+        self._world = world
+        self._pool = pool
+        self._per_message = per_message
+        self._round = 0
+
+    def bring(self, urls: Sequence[str]) -> Took:
+        self._round += 1
+        world, batch = self._world, f"{self._pool}-{self._per_message}-{self._round}"
+        messages = []
+        for first in range(0, len(urls), self._per_message):
+            part = urls[first : first + self._per_message]
+            jobs = tuple(Job(url, str(first + number)) for number, url in enumerate(part))
+            messages.append(Message(Ref(batch, first, first + len(part) - 1), self._pool, jobs))
+        for at in range(0, len(messages), 20):
+            world.ledger.submit(messages[at : at + 20])
+        world.ledger.seal(batch, len(urls))
+        worker = world.service(f"worker-{self._pool}")
+        before, redis_before = _cpu(worker.pid), _cpu(world.valkey.pid)
+        begun = time.perf_counter()
+        world.publisher.send([Envelope(str(message.ref), self._pool, "") for message in messages])
+        wait_for(lambda: world.batch(batch).finished, seconds=300, every=0.01, what=f"{batch} to finish")
+        seconds = time.perf_counter() - begun
+        took = Took(seconds, _cpu(worker.pid) - before, _cpu(world.valkey.pid) - redis_before)
+        self._prove(batch, len(urls))
+        return took
+
+    def _prove(self, batch: str, count: int) -> None:
+        """Each job is done, ran once, and its file is there."""
+        world = self._world
+        assert world.batch(batch).count(JobState.DONE) == count
+        for record in world.ledger.read_batch(world.batch(batch)):
+            assert len(record.attempts) == 1, record.id
+        assert len(os.listdir(world.settings.downloads / batch)) == count
+        shutil.rmtree(world.settings.downloads / batch)
+
+
+def _cpu(pid: int) -> float:
+    process = psutil.Process(pid)
+    total = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        times = each.cpu_times()
+        total += times.user + times.system
+    return total

@@ -1,0 +1,118 @@
+"""Interleaved rounds: everybody in turn, again and again, so that what else the machine does hits all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from benchmarks.contenders import Took
+
+
+class Contender(Protocol):
+    name: str
+
+    def bring(self, urls: Sequence[str]) -> Took: ...
+
+
+@dataclass
+class Section:
+    """One question. Ratios are of rounds, not of medians: each round compares neighbours in time."""
+
+    title: str
+    unit: str  # what a rate counts, per second
+    amount: float  # of units, per round
+    rounds: list[dict[str, Took]] = field(default_factory=list)
+    targets: dict[str, str] = field(default_factory=dict)  # contender: what we wish
+
+    def run(self, contenders: Sequence[Contender], urls: Sequence[str], rounds: int, quiet: int) -> None:
+        """
+        Args:
+            quiet: before each measurement wait, a minute at the most, until no more processes than this want a CPU.
+        """
+        for number in range(rounds):
+            order = contenders if number % 2 == 0 else list(reversed(contenders))
+            took = {}
+            for contender in order:
+                wait_until_quiet(quiet)
+                took[contender.name] = contender.bring(urls)
+            self.rounds.append(took)
+            print(f"{self.title}: round {number + 1} of {rounds}", file=sys.stderr)
+
+    def rates(self, name: str) -> list[float]:
+        return [self.amount / each[name].seconds for each in self.rounds]
+
+    def ratio(self, name: str, other: str) -> float:
+        return statistics.median(each[other].seconds / each[name].seconds for each in self.rounds)
+
+    def cpu(self, name: str) -> float:
+        """Seconds per unit."""
+        return statistics.median(each[name].cpu for each in self.rounds) / self.amount
+
+    def table(self) -> str:
+        names = list(self.rounds[0])
+        rivals = [name for name in names if not name.startswith("Downpour")]
+        head = ["", f"{self.unit}/s, median (range)", *(f"× {name.split(',')[0]}" for name in rivals)]
+        head += [f"CPU µs per {self.unit}", "of it Redis", "target"]
+        rows = [head, ["---"] * len(head)]
+        for name in names:
+            rates = self.rates(name)
+            redis = statistics.median(each[name].redis_cpu for each in self.rounds) / self.amount * 1e6
+            rows.append(
+                [
+                    name,
+                    f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
+                    *(f"{self.ratio(name, rival):.2f}" for rival in rivals),
+                    f"{(self.cpu(name)) * 1e6 + redis:,.0f}",
+                    f"{redis:,.0f}" if redis else "",
+                    self.targets.get(name, ""),
+                ]
+            )
+        return f"### {self.title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def wait_until_quiet(most: int, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) > most:
+        time.sleep(0.02)
+
+
+def conditions() -> dict[str, object]:
+    """Machine, versions and command: without them a number is an anecdote."""
+    load = os.getloadavg()[0]
+    return {
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {psutil.virtual_memory().total >> 30} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_before": round(load, 1),
+        "versions": {name: version(name) for name in ("celery", "redis", "gevent", "urllib3", "pycurl")}
+        | {tool: _first_line(tool) for tool in ("curl", "aria2c", "nginx")},
+    }
+
+
+def _first_line(tool: str) -> str:
+    try:
+        option = "-v" if tool == "nginx" else "--version"
+        done = subprocess.run([tool, option], capture_output=True, text=True, check=False)
+    except OSError:
+        return "not installed"
+    return (done.stdout or done.stderr).splitlines()[0]
+
+
+def save(folder: Path, name: str, section: Section, before: dict[str, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rounds = [{who: asdict(took) for who, took in each.items()} for each in section.rounds]
+    content = {**before, "title": section.title, "unit": section.unit, "amount": section.amount, "rounds": rounds}
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,179 @@
+"""Workers under a supervisor that starts again what ended, at once, as a container runtime with a restart policy does.
+
+It signals nobody but processes that it started and has not reaped: a look and a signal happen under one lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from ledger.jobs import Pool
+from stack.probes import Probe
+from stack.supervisor import Command, Process
+
+POLL = 0.03  # seconds between two looks
+_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds until a restart; doubles while lives are short, as Docker does it
+_SHORT_LIFE = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """An end that nobody asked for."""
+
+    name: str
+    code: int
+    at: float
+
+
+class Member:
+    """One supervised process and its successors.
+
+    Args:
+        probe: when it is ready.
+    """
+
+    def __init__(self, command: Command, probe: Probe, pool: Pool | None = None) -> None:
+        self.command, self.pool = command, pool
+        self.name = command.name
+        self.starts = 0
+        self.free = True  # no fault is being played on it
+        self.asked_to_end = False  # its next end is our doing
+        self._probe = probe
+        self._process: Process | None = None
+        self._lock = threading.Lock()
+        self._restart_at = 0.0
+        self._short_lives = 0
+
+    def start(self) -> None:
+        with self._lock:
+            self._process, self.asked_to_end = Process(self.command), False
+            self.starts += 1
+
+    @property
+    def ready(self) -> bool:
+        process = self._process
+        return process is not None and process.running and self._probe.look(process)
+
+    def pids(self) -> list[int]:
+        """The main process and its children; none when it has ended."""
+        with self._lock, contextlib.suppress(psutil.Error):
+            if self._process is not None and self._process.running:
+                children = psutil.Process(self._process.pid).children(recursive=True)
+                return [self._process.pid, *(child.pid for child in children)]
+        return []
+
+    def signal(self, number: signal.Signals, *, everybody: bool) -> bool:
+        """To the main process, or to all of its group at once; whether there was one."""
+        with self._lock:
+            if self._process is None or not self._process.running:
+                return False
+            if everybody:
+                os.killpg(self._process.pid, number)
+            else:
+                self._process.signal(number)
+            return True
+
+    def kill_child(self, which: int) -> int | None:
+        """SIGKILL to one child; its pid."""
+        children = self.pids()[1:]
+        if not children:
+            return None
+        pid = sorted(children)[which % len(children)]
+        with contextlib.suppress(psutil.Error):
+            child = psutil.Process(pid)  # the object knows when it was started: a stranger is not killed
+            if child.ppid() == self.pids()[0]:
+                child.kill()
+                return pid
+        return None
+
+    def look(self) -> Exit | None:
+        """Start it again if it has ended; how it ended, if nobody asked for that."""
+        with self._lock:
+            process = self._process
+            if process is None or (code := process.returncode) is None:
+                return None
+            unasked = None
+            if not self._restart_at:
+                self._short_lives = self._short_lives + 1 if time.time() - process.started < _SHORT_LIFE else 0
+                pause = min(_PAUSE * 2**self._short_lives, _LONGEST_PAUSE)
+                self._restart_at = time.monotonic() + pause
+                unasked = None if self.asked_to_end else Exit(self.name, code, time.time())
+            due = time.monotonic() >= self._restart_at
+            self._restart_at = 0.0 if due else self._restart_at
+        if due:
+            self.start()
+        return unasked
+
+    def end(self, grace: float) -> None:
+        if self._process is not None:
+            self.signal(signal.SIGCONT, everybody=True)
+            self._process.stop(grace)
+
+
+class Fleet:
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        self.exits: list[Exit] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="fleet", daemon=True)
+        self._choice = threading.Lock()
+
+    def start(self) -> None:
+        for member in self.members:
+            member.start()
+        self._thread.start()
+
+    def of(self, pool: Pool | None) -> list[Member]:
+        return [member for member in self.members if member.pool is pool]
+
+    def take(self, pool: Pool | None, first: int, *, patience: float = 20.0, all_: bool = False) -> list[Member]:
+        """One ready member that no other fault is played on (or all of the pool's); none if there is none for long."""
+        deadline = time.monotonic() + patience
+        candidates = self.of(pool)
+        candidates = candidates[first % len(candidates) :] + candidates[: first % len(candidates)]
+        while time.monotonic() < deadline:
+            with self._choice:
+                fit = [member for member in candidates if member.free and member.ready]
+                if all_ and len(fit) < len(candidates):
+                    fit = []
+                for member in (chosen := fit if all_ else fit[:1]):
+                    member.free = False
+                if chosen:
+                    return chosen
+            time.sleep(POLL)
+        return []
+
+    def release(self, members: Sequence[Member]) -> None:
+        for member in members:
+            member.free = True
+
+    def wait_ready(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> list[str]:
+        """Wait until everybody is ready; the names of those who are not."""
+        deadline = time.monotonic() + seconds
+        while (late := [member.name for member in self.members if not member.ready]) and not give_up():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL)
+        return late
+
+    def stop(self, grace: float) -> None:
+        """SIGTERM to all at once, SIGKILL after the grace."""
+        self._stop.set()
+        self._thread.join(10)
+        threads = [threading.Thread(target=member.end, args=(grace,)) for member in self.members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(grace + 30)
+
+    def _supervise(self) -> None:
+        while not self._stop.wait(POLL):
+            self.exits += [ended for member in self.members if (ended := member.look())]

@@ -1,0 +1,219 @@
+"""The course of a run: start, feed, strike, let it settle, look at everything, stop. Every wait has an end."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from chaos.faults import Faults
+from chaos.feed import Feed
+from chaos.fleet import Fleet
+from chaos.mix import Planned
+from chaos.schedule import Fault, deck
+from chaos.subject import Subject
+from chaos.witness import Witness
+from ledger.jobs import Pool
+from ledger.settings import Settings
+from stack.plan import ROOT
+from stack.ports import HOST
+from stack.run import Stack
+from stack.supervisor import Command, Process
+
+LEASE = float(Settings.model_fields["lease"].default)
+GRACE = float(Settings.model_fields["grace"].default)
+SETTLE = 120.0  # seconds after the load in which every job must have its end
+_READY = 90.0  # seconds for everybody to be up
+_FILL = 20.0  # seconds in which the queues are filled before the first fault
+_PAUSE = (1.2, 8.0)  # seconds on average between two faults, at least and at most
+_SAY_EVERY = 5.0  # seconds
+_HEALTH_JOBS = 20  # per pool, at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    seed: int
+    kills: int
+    jobs: int
+    each: int  # workers per pool
+    limit: float  # seconds for the load; then the run is cut off
+
+
+class Course:
+    """One run under way. What it found stays in its attributes."""
+
+    def __init__(self, options: Options, subject: Subject, access_log: Path, say: Callable[[str], None]) -> None:
+        self.options, self.subject, self.access_log, self._say = options, subject, access_log, say
+        batch = max(500, min(2000, options.jobs // 20))  # starting a producer takes as long as 100 jobs
+        self.feed = Feed(
+            subject,
+            options.seed,
+            options.jobs,
+            batch,
+            low=round(batch * 0.6),
+            origin_url=subject.stack.origin_url,
+            folder=subject.stack.plan.private,
+        )
+        self.fleet = Fleet(subject.members())
+        self.faults = Faults(subject.stack, self.fleet, self.feed, options.seed, say)
+        downloads = subject.stack.downloads
+        self.witness = Witness(downloads, self.feed.planned, subject.finished, subject.note)
+        self.deck = deck(options.seed, options.kills, lease=LEASE)
+        self.complete = False
+        self.unhealthy: tuple[str, ...] = ()
+        self.begun = self.over = 0.0  # epoch
+        self._said = 0.0
+        self._taken: deque[tuple[float, int]] = deque(maxlen=400)
+
+    def run(self) -> None:
+        """
+        Raises:
+            StackError: Redis could not be started again.
+        """
+        self.fleet.start()
+        if late := self.fleet.wait_ready(_READY):
+            self.unhealthy = tuple(late)
+            return
+        self.begun = time.time()
+        deadline = time.monotonic() + self.options.limit
+        self.witness.start()
+        self.feed.start()
+        try:
+            self._wait_for_load(deadline)
+            for number, fault in enumerate(self.deck):
+                self._pause(number, fault, deadline)
+                self.faults.strike(fault)
+                if self.feed.error or time.monotonic() > deadline:
+                    break
+            self.feed.faults_over.set()
+            self._end_of_load(deadline)
+        finally:
+            self.feed.stop()
+            self.witness.stop()
+
+    def _end_of_load(self, deadline: float) -> None:
+        while self.feed.submitted < self.options.jobs and not self.feed.error and time.monotonic() < deadline:
+            self._tick("no more faults")
+        self.feed.join(60)
+        self.faults.settle(60)
+        # What waits on the queues is load too; the time to settle begins when they are empty.
+        while self._queued() > 0 and time.monotonic() < deadline:
+            self._tick("no more jobs")
+        settled = time.monotonic() + SETTLE
+        while (awaited := self._awaited()) != 0 and time.monotonic() < settled:
+            self._tick(f"settling, {awaited} jobs to go")
+        self.over = time.time()
+        self._health_check()
+        self.complete = time.monotonic() < deadline + SETTLE and self.feed.error is None and not self._awaited()
+        time.sleep(2 * Settings.model_fields["sweep_every"].default)  # the sweep's last round
+
+    def _health_check(self) -> None:
+        """Everybody is up, and each pool does new jobs without a person."""
+        late = self.fleet.wait_ready(30)
+        last = {
+            each.batch: each.jobs for each in [self.feed.submit(pool, _HEALTH_JOBS, name="health") for pool in Pool]
+        }
+        end = time.monotonic() + 60
+        while (missing := self._awaited(last)) and time.monotonic() < end:
+            time.sleep(0.1)
+        ill = [member.name for member in self.fleet.members if not member.ready]
+        self.unhealthy = tuple(sorted({*late, *ill, *(["the last jobs"] if missing else [])}))
+
+    def _wait_for_load(self, deadline: float) -> None:
+        filled = min(deadline, time.monotonic() + _FILL)
+        while min(self._queued_in(pool) for pool in Pool) < self.feed.low // 2 and self.feed.error is None:
+            if time.monotonic() > filled:
+                return
+            self._tick("filling the queues")
+
+    def _pause(self, number: int, fault: Fault, deadline: float) -> None:
+        """As long as it takes to spread the faults over the jobs."""
+        begun = time.monotonic()
+        while time.monotonic() < deadline:
+            self._tick(f"{len(self.faults.blows)} of {len(self.deck)} faults")
+            left = max(0, self.options.jobs - self._progress())
+            average = left / self._rate() / (len(self.deck) - number)
+            if time.monotonic() - begun >= fault.share * min(max(average, _PAUSE[0]), _PAUSE[1]):
+                return
+
+    def _tick(self, what: str) -> None:
+        time.sleep(0.1)
+        now = time.monotonic()
+        self._taken.append((now, self._progress()))
+        if now - self._said >= _SAY_EVERY:
+            self._said = now
+            queues = " ".join(f"{pool[0]}:{self._queued_in(pool)}" for pool in Pool)
+            self._say(
+                f"{time.time() - self.begun:5.0f} s  {what}; {self.feed.submitted:,} submitted, "
+                f"{self._rate():.0f}/s, queued {queues}, {len(self.fleet.exits)} unasked exits"
+            )
+
+    def _progress(self) -> int:
+        return self.feed.submitted - self._queued()
+
+    def _rate(self) -> float:
+        """Jobs taken per second, of late."""
+        if len(self._taken) < 20:
+            return 50.0
+        (then, before), (now, after) = self._taken[0], self._taken[-1]
+        return max(5.0, (after - before) / (now - then))
+
+    def _queued(self) -> int:
+        return sum(self._queued_in(pool) for pool in Pool)
+
+    def _queued_in(self, pool: Pool) -> int:
+        try:
+            return self.subject.queued(pool)
+        except RedisError:
+            return 1  # away: not known to be empty
+
+    def _awaited(self, batches: Mapping[str, Sequence[Planned]] | None = None) -> int:
+        try:
+            self.subject.note()
+            return self.subject.awaited(self.feed.planned() if batches is None else batches)
+        except RedisError:
+            return 1
+
+
+@contextmanager
+def course(
+    options: Options, subject: Callable[[Stack, int], Subject], say: Callable[[str], None], evidence: Path | None
+) -> Iterator[Course]:
+    """A run that is over, while its Redis and its files are still there.
+
+    Args:
+        evidence: receives the logs if the block ends with an exception.
+    """
+    with ExitStack() as closing:
+        settings = {"DOWNPOUR_GRACE": str(GRACE)}  # the default, where the stack alone would be hastier
+        stack = closing.enter_context(Stack({}, origin=False, sweep=False, settings=settings))
+        access_log = stack.plan.private / "access.jsonl"
+        words = ("-m", "origin", "--host", HOST, "--port", str(stack.plan.origin_port), "--access-log", str(access_log))
+        log = stack.plan.log("origin")
+        origin = Process(Command("origin", [sys.executable, *words], stack.env("origin"), ROOT, log))
+        closing.callback(origin.stop, 5.0)
+        _wait(lambda: stack.plan.probe("origin").look(origin), 30)
+        made = Course(options, subject(stack, options.each), access_log, say)
+        closing.callback(made.fleet.stop, GRACE + 5)
+        try:
+            made.run()
+            yield made
+        except BaseException:
+            if evidence:
+                shutil.copytree(stack.plan.private / "logs", evidence, dirs_exist_ok=True)
+            raise
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:.0f} s")
+        time.sleep(0.05)

@@ -1,0 +1,163 @@
+"""Who is struck: the same jobs, faults and supervision for each. A subject can run, feed and question itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from chaos.fleet import Member
+from chaos.mix import Planned
+from chaos.schedule import KILLS, Kind
+from ledger.connection import connect
+from ledger.jobs import Pool
+from ledger.settings import Settings
+from stack.plan import ROOT
+from stack.probes import heartbeat
+from stack.run import Stack
+from stack.supervisor import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """A fault as it happened. Epoch seconds; this machine's clock is Redis' clock too."""
+
+    kind: Kind
+    pool: Pool | None
+    at: float
+    members: tuple[str, ...]
+    pids: frozenset[int]  # of every process that it hit
+    note: str | None = None  # why it was less than planned
+
+    @property
+    def killed(self) -> bool:
+        """Whether it did send a SIGKILL to somebody who was there."""
+        return (
+            self.kind in KILLS and self.note is None and (bool(self.pids) or self.kind in (Kind.REDIS, Kind.PRODUCER))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A job that was running in a process when a blow hit that process, and what became of it."""
+
+    job: str
+    pool: Pool
+    blow: int  # its place in the list of blows
+    back: float | None  # seconds from the blow until it was on its queue again; None: not known or never
+    again: float | None  # ... until it was running again
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What the subject's own notes say of a job."""
+
+    state: str | None  # done, failed, cancelled; None: no end
+    successes: int = 0
+    starts: tuple[float, ...] = ()  # of its attempts, epoch
+    lost: int = 0  # attempts
+    handed_back: int = 0
+    kind: str | None = None  # of the failure
+
+
+class Subject(ABC):
+    """Args:
+    stack: runs Redis and nothing else.
+    each: workers per pool.
+    """
+
+    name: str
+    about: str
+    prefix: str  # of the queues' keys
+    role: str  # as whom it submits
+
+    def __init__(self, stack: Stack, each: int) -> None:
+        self.stack = stack
+        self.each = each
+        self.redis = self.client()
+
+    def client(self) -> Redis:
+        """An own connection, as the administrator, for looking only."""
+        env = self.stack.env("admin")
+        password = Path(env["DOWNPOUR_REDIS_PASSWORD_FILE"])
+        return connect(Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password), connections=4)
+
+    def queued(self, pool: Pool) -> int:
+        """Messages on the pool's queue.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        return int(self.redis.llen(f"{self.prefix}{pool.queue}"))
+
+    def python(self, name: str, *words: str | Path) -> Command:
+        """A Python command of this subject's producer."""
+        env = self.stack.env(self.role)
+        argv = [str(Path(env["PATH"].partition(os.pathsep)[0]) / "python"), *map(str, words)]
+        return Command(name, argv, env, ROOT, self.stack.plan.log(name))
+
+    def member(self, command: Command, pool: Pool | None = None) -> Member:
+        health = self.stack.plan.health(command.name)
+        env = {**command.env, "DOWNPOUR_HEALTH_FILE": str(health)}
+        own = dataclasses.replace(command, env=env, log=self.stack.plan.log(command.name))
+        return Member(own, heartbeat(health), pool)
+
+    def deployed(self, pool: Pool, number: int, extra: Mapping[str, str] | None = None) -> Command:
+        """The Procfile's worker, under a node name of its own."""
+        command = self.stack.plan.command(f"worker-{pool}")
+        node = f"-n {pool}-{number}@%h"
+        argv = [*command.argv[:-1], command.argv[-1].replace(f"-n {pool}@%h", node)]
+        if shlex.split(node)[1] not in argv[-1]:
+            raise ValueError(f"expected a node name to replace, got {command.argv[-1]!r}")
+        env = {**command.env, **(extra or {})}
+        return dataclasses.replace(command, name=f"{pool}-{number}", argv=argv, env=env)
+
+    @abstractmethod
+    def members(self) -> list[Member]:
+        """Everything that is supervised: workers, and what else runs beside them."""
+
+    @abstractmethod
+    def submission(self, batch: str, pool: Pool, manifest: Path) -> Command:
+        """The command that submits a manifest."""
+
+    @abstractmethod
+    def begun(self, batch: str) -> bool:
+        """Whether some, but not all, of a batch is submitted."""
+
+    @abstractmethod
+    def note(self) -> None:
+        """Called twice a second while the load lasts, to remember what Redis forgets."""
+
+    @abstractmethod
+    def finished(self, batches: Mapping[str, Sequence[Planned]]) -> set[str]:
+        """Names of the batches whose every job has its end.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+
+    @abstractmethod
+    def awaited(self, batches: Mapping[str, Sequence[Planned]]) -> int:
+        """How many of these have no end although one may still come.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+
+    @abstractmethod
+    def ended(self, batches: Mapping[str, Sequence[Planned]]) -> dict[str, Ended]:
+        """Its own notes, by job."""
+
+    @abstractmethod
+    def interruptions(self, blows: Sequence[Blow]) -> list[Interruption]:
+        """After ``ended``."""
+
+    @abstractmethod
+    def leftovers(self) -> tuple[dict[str, int], tuple[str, ...]]:
+        """What is left in Redis, in entries; and the names of those that must not be."""

@@ -1,0 +1,84 @@
+"""What a person holds back: pools that are paused, workers that are drained; and which workers there are.
+
+A paused pool takes no new jobs anywhere; a drained worker takes none, the others of its pool do. What runs goes on,
+what was reserved stays queued in the ledger, and nothing is lost: it is sent again when it may be. The flags lie in
+Redis, so whoever restarts still knows them. ``lua/claim.lua`` obeys them at once; within some two seconds a worker
+stops consuming its queue (``worker.consuming``), and the sweep sends nothing to a paused pool.
+Kept true by ``tests/service/test_control.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from ledger.jobs import Pool
+from ledger.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker with a process that is alive. One of prefork has a process per slot."""
+
+    name: str  # Celery node name, "threads@host"
+    pool: Pool
+    pids: tuple[int, ...]
+    running: int  # jobs
+    paused: bool
+    drained: bool
+
+
+class Control:
+    def __init__(self, ledger: Ledger) -> None:
+        self._redis = ledger.redis
+        self._keys = ledger.keys
+
+    def pause(self, pool: Pool) -> bool:
+        """Whether that changed anything; so with the others."""
+        return bool(self._redis.sadd(self._keys.paused, pool))
+
+    def resume(self, pool: Pool) -> bool:
+        return bool(self._redis.srem(self._keys.paused, pool))
+
+    def drain(self, worker: str) -> bool:
+        return bool(self._redis.sadd(self._keys.drained, worker))
+
+    def undrain(self, worker: str) -> bool:
+        return bool(self._redis.srem(self._keys.drained, worker))
+
+    def paused(self) -> list[Pool]:
+        names = self._redis.smembers(self._keys.paused)
+        return [pool for pool in Pool if pool in names]
+
+    def drained(self) -> list[str]:
+        """Drained workers, whether they are alive or not."""
+        return sorted(str(name) for name in self._redis.smembers(self._keys.drained))
+
+    def may_take(self, pool: Pool, worker: str) -> bool:
+        return pool not in self.paused() and worker not in self.drained()
+
+    def workers(self) -> list[LiveWorker]:
+        """Those that are alive, by name."""
+        known = sorted(self._redis.hgetall(self._keys.incarnations).items())
+        asked = self._redis.pipeline(transaction=False)
+        for incarnation, _ in known:
+            asked.exists(self._keys.lease(str(incarnation)))
+            asked.scard(self._keys.held(str(incarnation)))
+        answers = asked.execute() if known else []
+        paused, drained = self.paused(), self.drained()
+        found: dict[tuple[str, Pool], list[tuple[int, int]]] = {}
+        for (_, identity), alive, held in zip(known, answers[::2], answers[1::2], strict=True):
+            if alive:
+                who = json.loads(identity)
+                found.setdefault((who["worker"], Pool(who["pool"])), []).append((int(who["pid"]), int(held)))
+        return [
+            LiveWorker(
+                name=name,
+                pool=pool,
+                pids=tuple(sorted(pid for pid, _ in processes)),
+                running=sum(held for _, held in processes),
+                paused=pool in paused,
+                drained=name in drained,
+            )
+            for (name, pool), processes in sorted(found.items())
+        ]

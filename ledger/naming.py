@@ -1,0 +1,59 @@
+"""Names that are known only when the answer comes: reserved in the ledger, so no two files of a batch share one.
+
+A batch in which servers name files has one hash, name → ordinal. The names that its manifest gives are reserved before
+any message is sent. Whoever comes first has the name; who comes later has its ordinal added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from redis import Redis
+
+from ledger.connection import load_script
+from ledger.jobs import Job, Naming
+from ledger.keys import Keys
+from ledger.ledger import Claim
+from ledger.names import numbered
+
+_FOLDER = "-"
+
+
+def candidates(wanted: str, ordinal: int) -> list[str]:
+    """What to try: the name, then with the job's ordinal once, twice, three times."""
+    names, path = [wanted], PurePosixPath(wanted)
+    for _ in range(3):
+        path = path.with_name(numbered(path.name, ordinal))
+        names.append(str(path))
+    return names
+
+
+class NamesTaken:
+    """The names of batches in which servers name files."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._keys = Keys(prefix)
+        self._reserve = load_script(redis, "reserve")
+
+    def reserve(self, claim: Claim, wanted: str) -> str | None:
+        """The name that a running job's file gets; empty: there is none left. None: the claim is void."""
+        id_ = claim.record.id
+        names = candidates(wanted, int(id_.rpartition(".")[2]))
+        answer = self._reserve(args=[self._prefix, id_, claim.incarnation, claim.number, *names])
+        return None if answer == 0 else str(answer)
+
+    def keep_for_manifest(self, batch: str, jobs: Iterable[tuple[int, Job]]) -> None:
+        """Reserve the names that a manifest gives, unless a server was faster."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for ordinal, job in jobs:
+            if job.naming is not Naming.RESERVED:
+                continue
+            names = self._keys.names(batch)
+            pipeline.hsetnx(names, job.filename, str(ordinal))
+            for folder in list(PurePosixPath(job.filename).parents)[:-1]:
+                pipeline.hsetnx(names, str(folder), _FOLDER)
+        if len(pipeline):
+            pipeline.execute()

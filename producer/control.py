@@ -1,0 +1,181 @@
+"""What a person decides about pools, workers and old batches: ``pause resume drain undrain prune``."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from ledger.control import Control, LiveWorker
+from ledger.jobs import Pool, Ref
+from ledger.ledger import Batch
+from ledger.prune import KeptError, Prune
+from ledger.settings import get_settings
+from producer.client import Client
+from producer.errors import ProducerError, redis_errors
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
+_NEWEST = 1_000_000  # batches that prune looks at
+_STOPPING = 10.0  # seconds that running jobs of a cancelled batch get to stop before its records go
+
+pool_argument = click.argument("pool", type=click.Choice([each.value for each in Pool]))
+
+
+class UnknownWorkerError(ProducerError):
+    """No worker of this name is alive."""
+
+
+@click.command()
+@pool_argument
+def pause(pool: str) -> int:
+    """Let a pool take no new jobs; what runs goes on.
+
+    Its workers stop consuming within about two seconds; jobs stay queued until `producer resume`.
+    """
+    client = Client(get_settings())
+    with redis_errors(client.settings):
+        changed = Control(client.ledger).pause(Pool(pool))
+    click.echo(f"{pool}: paused" if changed else f"{pool}: was paused before")
+    return 0
+
+
+@click.command()
+@pool_argument
+def resume(pool: str) -> int:
+    """Let a paused pool take jobs again."""
+    client = Client(get_settings())
+    with redis_errors(client.settings):
+        changed = Control(client.ledger).resume(Pool(pool))
+    click.echo(f"{pool}: resumed" if changed else f"{pool}: was not paused")
+    return 0
+
+
+@click.command()
+@click.argument("worker")
+def drain(worker: str) -> int:
+    """Let one worker take no new jobs; it finishes what it runs and stays up.
+
+    WORKER is its name in `producer status --workers`. Others of its pool go on. A worker that restarts under the same
+    name is still drained.
+    """
+    client = Client(get_settings())
+    with redis_errors(client.settings):
+        control = Control(client.ledger)
+        alive = [each.name for each in control.workers()]
+        if worker not in alive:
+            raise UnknownWorkerError(
+                f"expected the name of a live worker, got {worker!r}; alive: {', '.join(alive) or 'none'}"
+            )
+        changed = control.drain(worker)
+    click.echo(f"{worker}: drained" if changed else f"{worker}: was drained before")
+    return 0
+
+
+@click.command()
+@click.argument("worker")
+def undrain(worker: str) -> int:
+    """Let a drained worker take jobs again."""
+    client = Client(get_settings())
+    with redis_errors(client.settings):
+        changed = Control(client.ledger).undrain(worker)
+    click.echo(f"{worker}: takes jobs again" if changed else f"{worker}: was not drained")
+    return 0
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value)
+    if match is None:
+        raise click.BadParameter(f"expected a number and one of s m h d w, like 7d; got {value!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+@click.command()
+@click.argument("batches", nargs=-1, metavar="[BATCH]...")
+@click.option(
+    "--older-than", callback=_seconds, metavar="AGE", help="Batches whose last job ended so long ago: 7d, 12h."
+)
+@click.option("--keep", type=click.IntRange(0), metavar="N", help="All but the newest N.")
+@click.option("--force", is_flag=True, help="Cancel and remove batches, named one by one, that have not finished.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON report on stdout.")
+def prune(batches: Sequence[str], older_than: float | None, keep: int | None, force: bool, as_json: bool) -> int:
+    """Remove finished batches from Redis: records and counters. Their files stay.
+
+    Batches with unfinished jobs stay, unless they are named and --force is given. With names the other options do not
+    go; --older-than and --keep together remove what both would remove. Exit code 1: a batch that was named stays.
+    """
+    if bool(batches) == (older_than is not None or keep is not None):
+        raise click.UsageError("expected either names of batches, or --older-than or --keep")
+    if force and not batches:
+        raise click.UsageError("--force goes with names of batches")
+    client = Client(get_settings())
+    with redis_errors(client.settings):
+        found = [client.batch(name) for name in batches] if batches else _beyond(client, keep or 0)
+        removed, kept, jobs = _remove(client, found, older_than or 0.0, force)
+    kept = kept if batches else {}
+    if as_json:
+        click.echo(json.dumps({"removed": removed, "jobs": jobs, "kept": kept}))
+    else:
+        click.echo(f"{len(removed):,} batches removed, {jobs:,} jobs")
+    for name, why in kept.items():
+        click.echo(f"batch {name} {why}; it stays", err=True)
+    return 1 if kept else 0
+
+
+def _beyond(client: Client, keep: int) -> list[Batch]:
+    """All batches but the newest ``keep``."""
+    names = client.ledger.batches(_NEWEST)[keep:]
+    return [batch for name in names if (batch := client.find(name))]
+
+
+def _remove(
+    client: Client, batches: Sequence[Batch], ended_for: float, force: bool
+) -> tuple[list[str], dict[str, str], int]:
+    """Names of those that are gone, those that stay and why, and how many jobs went."""
+    prune_, removed, kept, jobs = Prune(client.ledger), [], {}, 0
+    for batch in batches:
+        if force and not batch.finished:
+            _stop(client, batch)
+        try:
+            for _left in prune_.batch(batch.name, ended_for=ended_for, force=force):
+                pass
+        except KeptError as error:
+            kept[batch.name] = error.why
+        else:
+            removed.append(batch.name)
+            jobs += batch.known
+    return removed, kept, jobs
+
+
+def _stop(client: Client, batch: Batch) -> None:
+    """Cancel what has not ended, and give what runs a moment to stop."""
+    if batch.known:
+        client.cancel(batch, [Ref(batch.name, 0, batch.known - 1)])
+    until = time.monotonic() + _STOPPING
+    while client.ledger.running(batch.name) and time.monotonic() < until:
+        time.sleep(0.2)
+
+
+def say_workers(client: Client, *, as_json: bool) -> int:
+    """For ``status --workers``."""
+    with redis_errors(client.settings):
+        workers = Control(client.ledger).workers()
+    if as_json:
+        click.echo(json.dumps([asdict(worker) for worker in workers], indent=2))
+    for worker in [] if as_json else workers:
+        click.echo(_worker_line(worker))
+    if not workers:
+        click.echo("no worker is alive", err=True)
+    return 0
+
+
+def _worker_line(worker: LiveWorker) -> str:
+    """``threads@host  threads  pid 17  3 running  drained``."""
+    pids = ",".join(map(str, worker.pids))
+    held_back = [word for word, on in (("paused", worker.paused), ("drained", worker.drained)) if on]
+    return "  ".join([worker.name, worker.pool, f"pid {pids}", f"{worker.running} running", *held_back])

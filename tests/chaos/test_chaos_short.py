@@ -1,0 +1,70 @@
+"""Some twenty kills under load: nothing lost, nothing done twice, nothing left behind, and everybody well afterwards.
+
+The seed follows from the date, so that every day tries something else; the failure says it. CHAOS_SEED repeats a day.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from chaos import report
+from chaos.schedule import KILLS, Kind, deck
+from stack.guardian import MARK
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_twenty_kills_under_load(tmp_path: Path) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or datetime.now(UTC).strftime("%Y%m%d"))
+    out = tmp_path / "report.json"
+    words = f"run --seed {seed} --kills 22 --jobs 2500 --limit 110 --out {out} --evidence {tmp_path / 'evidence'}"
+    before = {process.pid for process in psutil.process_iter()}
+    ended = subprocess.run(
+        [sys.executable, "-m", "chaos", *words.split()], cwd=ROOT, timeout=230, text=True, stderr=subprocess.PIPE
+    )
+    print(ended.stderr[-6000:])
+    assert out.exists(), f"seed {seed}: no report"
+    found = report.from_json(out.read_text())
+    back, calm, books = found.overall["back"], found.overall["calm back"], found.books
+    assert (books.lost, books.doubled, books.temp_files) == (0, 0, 0), f"seed {seed}: {books}"
+    assert not books.wrong, f"seed {seed}: {books.wrong} {books.examples} {books.not_allowed}"
+    assert found.unhealthy == (), f"seed {seed}"
+    assert found.complete, f"seed {seed}: cut off"
+    assert ended.returncode == 0
+    assert found.kills >= 20
+    assert books.submitted >= 2000
+    assert back is not None, f"seed {seed}: no job was interrupted"
+    assert calm is not None, f"seed {seed}: no job was interrupted while Redis and the sweep were up"
+    assert calm.p95 <= 10, f"seed {seed}: {calm}, {found.recovery}"
+    assert back.max <= 30, f"seed {seed}: {back}, {found.recovery}"
+    assert left_behind(before) == []
+
+
+def left_behind(before: set[int]) -> list[str]:
+    """Processes of a stack that was not there before and whose folder is gone."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(MARK)
+        except psutil.Error:
+            continue
+        if process.pid not in before and mark and not Path(mark).exists():
+            found.append(f"{process.pid} {process.name()}")
+    return found
+
+
+def test_a_seed_names_a_deck_and_every_kind_of_fault_has_its_share() -> None:
+    faults = deck(7, 300, lease=5.0)
+    assert faults == deck(7, 300, lease=5.0)
+    assert faults != deck(8, 300, lease=5.0)
+    assert {fault.kind for fault in faults} == set(Kind)
+    assert sum(fault.kind in KILLS for fault in faults) == 300
+    assert all(fault.seconds > 5.0 for fault in faults if fault.kind is Kind.FROZEN)

@@ -1,0 +1,272 @@
+"""Rows: what comes back after a death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from ledger.jobs import Attempt, FailureKind, JobState, Pool
+from tests.matrix.downpour import Downpour, closed, done_in, one, running
+from tests.matrix.outcomes import Outcome
+from tests.matrix.row import Race, Row, columns
+from tests.matrix.rows_stop import fate
+from tests.matrix.stock import Stock, StockWorker
+from tests.matrix.times import BODY, FIRST_SWEEP, LONG, OFTEN, PATIENCE, POISON, REDELIVERY, STOP, VISIBILITY
+from tests.waiting import wait_for
+
+TUNED = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+
+
+def killed(stock: Stock) -> str:
+    worker = stock.start()
+    stock.send("sleep", "job", LONG)
+    stock.begun("job")
+    worker.kill()
+    return fate(stock, "job")
+
+
+def killed_acks_late(stock: Stock) -> str:
+    return _redelivered(stock, {}, settle=FIRST_SWEEP)
+
+
+def killed_acks_late_tuned(stock: Stock) -> str:
+    return _redelivered(stock, TUNED, settle=0.0)
+
+
+def _redelivered(stock: Stock, options: dict[str, int], *, settle: float) -> str:
+    """Two workers, one of which has nothing to do; the one with the job is killed at once."""
+    conf = {"task_acks_late": True, "broker_transport_options": {"visibility_timeout": VISIBILITY, **options}}
+    begun = time.monotonic()
+    workers = [stock.launch(name=name, **conf) for name in ("first", "second")]
+    for worker in workers:
+        worker.wait_until_ready()
+    # Not a wait for something: a fleet that has been up for a while has its first look for lost messages behind it.
+    time.sleep(max(0.0, begun + settle + STOP - time.monotonic()) if settle else 0.0)
+    stock.send("sleep", "job", BODY / 2)
+    pid = stock.begun("job").pid
+    _kill_without_the_lock(stock, next(worker for worker in workers if pid in (worker.pid, *worker.children())))
+    assert not stock.count("end", "job"), "the machine was too slow: the job ended before the kill"
+    try:
+        wait_for(lambda: stock.count("end", "job"), seconds=REDELIVERY, what="the job to run again")
+    except AssertionError:
+        return Outcome.NOT_IN_TIME if stock.unacked("job") else fate(stock, "job")
+    return Outcome.WORKS
+
+
+def _kill_without_the_lock(stock: Stock, worker: StockWorker) -> None:
+    """Whoever dies while it holds that lock keeps everybody from lost messages for 300 s: no part of this row."""
+
+    def frozen_without_it() -> bool:
+        worker.send(signal.SIGSTOP)
+        if stock.restoring():
+            worker.send(signal.SIGCONT)
+            return False
+        return True
+
+    wait_for(frozen_without_it, seconds=PATIENCE, what="a moment in which nobody restores messages")
+    worker.kill()
+
+
+def longer_than_visibility(stock: Stock) -> str:
+    options = {"visibility_timeout": VISIBILITY / 2, **TUNED}
+    stock.start(slots=2, task_acks_late=True, broker_transport_options=options)
+    stock.send("sleep", "job", 2 * VISIBILITY)
+    wait_for(
+        lambda: stock.count("start", "job") > 1 or stock.count("end", "job"), seconds=PATIENCE, what="a second start"
+    )
+    return Outcome.RUNS_TWICE if stock.count("start", "job") > 1 else Outcome.WORKS
+
+
+def child_killed(stock: Stock) -> str:
+    worker = stock.start(result_backend=stock.results)
+    stock.send("sleep", "job", LONG)
+    os.kill(stock.begun("job").pid, signal.SIGKILL)
+    stock.state("job")
+    if not stock.serves(worker):
+        return Outcome.CRASHES
+    return Outcome.WORKS if stock.count("start", "job") > 1 else fate(stock, "job")
+
+
+def poison(stock: Stock) -> str:
+    stock.start(task_acks_late=True, task_reject_on_worker_lost=True)
+    stock.send("die", "job")
+    stock.begun("job")
+    try:
+        wait_for(lambda: stock.count("start", "job") >= OFTEN, seconds=POISON, what="the job to come back")
+    except AssertionError:
+        return Outcome.WORKS
+    return Outcome.NEVER_ENDS
+
+
+def redis_restarts(stock: Stock) -> str:
+    worker = stock.start(slots=2, task_acks_late=True)
+    stock.send("sleep", "job", BODY)
+    stock.begun("job")
+    stock.valkey.restart()
+    return Outcome.WORKS if stock.serves(worker) else Outcome.CRASHES
+
+
+# -- Downpour
+
+
+def standby_takes_over(downpour: Downpour) -> str:
+    world = downpour.world()
+    world.start(downpour.pool)
+    world.worker(downpour.pool, name="second").wait_until_ready()
+    world.submit(downpour.pool, [world.paced("job", BODY)])
+    running(world)
+    incarnations = world.ledger.redis.hgetall(world.ledger.keys.incarnations)
+    key = world.ledger.redis.hget(world.ledger.keys.job("b.0"), "h")
+    name = "second" if '"second@' in incarnations[key] else str(downpour.pool)
+    world.service(f"worker-{name}").kill()
+    return _lost_once(world.finished(seconds=REDELIVERY)[0].attempts)
+
+
+def successor_takes_over(downpour: Downpour) -> str:
+    """The worker held one job and had another one in hand."""
+    world = downpour.world()
+    world.start(downpour.pool, slots=1)
+    world.submit(downpour.pool, [world.paced("job", BODY), world.file("in-hand")])
+    running(world)
+    world.service(f"worker-{downpour.pool}").kill()
+    world.worker(downpour.pool, name="second").wait_until_ready()
+    job, in_hand = world.finished(seconds=REDELIVERY)
+    return _lost_once(job.attempts) if done_in(in_hand, 1) else Outcome.LOST
+
+
+def _lost_once(attempts: Sequence[Attempt]) -> str:
+    return Outcome.WORKS if [each.kind for each in attempts] == [FailureKind.LOST, None] else Outcome.LOST
+
+
+def longer_than_lease(downpour: Downpour) -> str:
+    world = downpour.world(lease=VISIBILITY / 2)
+    world.start(downpour.pool)
+    world.submit(downpour.pool, [world.paced("job", 2 * VISIBILITY)])
+    return Outcome.WORKS if done_in(closed(world), 1) else Outcome.RUNS_TWICE
+
+
+def child_killed_in_downpour(downpour: Downpour) -> str:
+    world = downpour.world()
+    world.start(downpour.pool, slots=1)
+    world.submit(downpour.pool, [world.paced("job", BODY)])
+    running(world)
+    os.kill(world.service(f"worker-{downpour.pool}").children()[0], signal.SIGKILL)
+    return _lost_once(closed(world).attempts)
+
+
+def poison_in_downpour(downpour: Downpour) -> str:
+    world = downpour.world(max_losses=2)
+    world.start(downpour.pool, slots=1)
+    worker = world.service(f"worker-{downpour.pool}")
+    world.submit(downpour.pool, [world.paced("job", LONG)])
+
+    def killed_until_final() -> bool:
+        if one(world).state is JobState.RUNNING:
+            for child in worker.children():
+                os.kill(child, signal.SIGKILL)
+        return world.batch().finished
+
+    wait_for(killed_until_final, seconds=PATIENCE, every=0.2, what="the job to be called poison")
+    last = closed(world).last
+    return Outcome.WORKS if last and last.kind is FailureKind.POISON else Outcome.NEVER_ENDS
+
+
+def redis_restarts_under_downpour(downpour: Downpour) -> str:
+    world = downpour.world()
+    world.start(downpour.pool)
+    world.submit(downpour.pool, [world.paced("job", BODY)])
+    running(world)
+    world.valkey.restart()
+    if not done_in(closed(world), 1):
+        return Outcome.RUNS_TWICE
+    world.submit(downpour.pool, [world.file("after")], batch="after")
+    closed(world, "after")
+    return Outcome.WORKS if world.service(f"worker-{downpour.pool}").process.poll() is None else Outcome.CRASHES
+
+
+_NO_CHILD = "there is no child: the process is the worker"
+_TIMES = "nothing to tune: the row above holds with the settings as they are"
+ONE_PROCESS = {
+    column: _NO_CHILD for system in ("Celery", "Downpour") for column in columns(system, Pool.THREADS, Pool.GEVENT)
+}
+
+ROWS = (
+    Row(
+        "worker-killed",
+        "SIGKILL of the worker, early acknowledgement (the default)",
+        killed,
+        standby_takes_over,
+        "SIGKILL to the worker and its children while a job runs; then the broker's queue and `unacked` are read. "
+        "Downpour: a second worker, which was idle, finishes the job.",
+        "What ran is gone, and nobody is told. Downpour acknowledges early too, but its ledger knows what is missing.",
+    ),
+    Row(
+        "worker-killed-acks-late",
+        "SIGKILL of the worker, `acks_late`",
+        killed_acks_late,
+        successor_takes_over,
+        f"Two workers that have been up for a while, visibility timeout {VISIBILITY:g} s; the one that runs the job "
+        f"is killed; the job must have run again within {REDELIVERY:g} s. Downpour: the only worker is killed, with a "
+        "job running and one in its hands, and another one is started.",
+        "The message is not lost. But an idle fleet looks for such messages every 100 s (measured: up to 91 s after "
+        "the kill), on top of a visibility timeout that must be longer than the longest job; gevent looks only when "
+        "its queue read times out. (A worker that dies while it looks keeps its lock: up to 300 s more.) "
+        "Downpour's lease does not depend on how long jobs take.",
+    ),
+    Row(
+        "worker-killed-acks-late-tuned",
+        "… with `unacked_restore_interval=1`, `unacked_restore_throttle=1`",
+        killed_acks_late_tuned,
+        None,
+        "As above with these two transport options.",
+        "Two options that few know make the redelivery prompt, on prefork and threads.",
+        absent=dict.fromkeys(columns("Downpour"), _TIMES),
+    ),
+    Row(
+        "longer-than-visibility",
+        "A job longer than the visibility timeout",
+        longer_than_visibility,
+        longer_than_lease,
+        f"`acks_late`, visibility timeout {VISIBILITY / 2:g} s, the two options above, a second slot, a job of "
+        f"{2 * VISIBILITY:g} s: is there a second start before its end? Downpour: `DOWNPOUR_LEASE={VISIBILITY / 2:g}`.",
+        "With `acks_late` the visibility timeout has to be longer than any job; then recovery is later than any job. "
+        "A lease belongs to a process, and is renewed.",
+    ),
+    Row(
+        "child-killed",
+        "SIGKILL of one child",
+        child_killed,
+        child_killed_in_downpour,
+        "SIGKILL to the process that runs a job, early acknowledgement; once its result is final and the worker has "
+        "run another job, the broker's queue and `unacked` are read. Downpour: the job is done in its second attempt.",
+        "The kernel's out-of-memory killer does this. Celery notes a WorkerLostError and that is all.",
+        absent=ONE_PROCESS,
+    ),
+    Row(
+        "poison",
+        "A job that kills its process each time",
+        poison,
+        poison_in_downpour,
+        f"`acks_late` and `task_reject_on_worker_lost`, the setting against the row above: {OFTEN} starts within "
+        f"{POISON:g} s mean for ever. Downpour: whatever child runs the job is killed; `DOWNPOUR_MAX_LOSSES=2`.",
+        "The setting that saves jobs from a dead child makes one bad job immortal. Downpour counts deaths.",
+        absent=ONE_PROCESS,
+    ),
+    Row(
+        "redis-restarts",
+        "Redis restarts while `acks_late` jobs run",
+        redis_restarts,
+        redis_restarts_under_downpour,
+        f"A job of {BODY:g} s, a free slot; Redis (with an append-only file) gets SIGKILL and is started again. Either "
+        "the worker ends, or it runs a job that is sent afterwards. Downpour: that, and the job ran once.",
+        "With `acks_late` a restart of Redis takes workers with it; have something that starts them again.",
+        racy={
+            "Celery gevent": Race(
+                frozenset({Outcome.WORKS, Outcome.CRASHES}),
+                "it survived each run of this very row so far; in other experiments it crashed as the others do",
+            )
+        },
+    ),
+)

@@ -1,0 +1,184 @@
+"""Real workers of all pools and jobs with more than a URL: headers, mirrors, names from servers, files present."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from ledger.jobs import FailureKind, Job, JobState, Naming, Pool
+from ledger.naming import NamesTaken
+from tests.producer_process import run
+from tests.unit.download_kit import ok, reciting
+from tests.world import World
+
+pools = pytest.mark.parametrize("pool", list(Pool))
+SECRET = "Bearer s3cret-t0ken"  # noqa: S105
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), read_timeout=3.0, max_attempts=3) as world:
+        yield world.start(*Pool)
+
+
+@pytest.fixture
+def batch(request: pytest.FixtureRequest) -> str:
+    return "t" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
+
+
+@pools
+def test_a_job_s_headers_reach_its_server_and_nobody_else_sees_their_values(
+    world: World, batch: str, pool: Pool
+) -> None:
+    with reciting(ok(b"content")) as server:
+        job = Job(server.url("/f"), "f", headers=(("Authorization", SECRET), ("X-Kind", "test")))
+        world.submit(pool, [job], batch=batch)
+        (record,) = world.finished(batch)
+        assert record.state is JobState.DONE
+        assert f"\r\nAuthorization: {SECRET}\r\n" in server.requests[0]
+    for style in ("table", "csv", "jsonl"):
+        assert SECRET not in run(world.settings, "results", batch, "--format", style).out
+    row = json.loads(run(world.settings, "results", batch, "--format", "jsonl").out)
+    assert row["headers"] == {"Authorization": "***", "X-Kind": "***"}
+    assert not any(SECRET in service.text() for service in world.services)
+
+
+@pools
+def test_a_mirror_brings_what_the_server_cannot(world: World, batch: str, pool: Pool) -> None:
+    good, url = world.file("m.bin", 5000), world.origin.url
+    bad = [f"{url}/faults/status/404/m.bin", f"{url}/faults/cut-body/m.bin?size=5000", "http://169.254.169.254/m.bin"]
+    jobs = [replace(good, url=first, filename=f"{n}", mirrors=(good.url,)) for n, first in enumerate(bad)]
+    jobs.append(replace(good, url=bad[0], filename="3", mirrors=(bad[1], bad[2], good.url)))
+    world.submit(pool, jobs, batch=batch)
+    records = world.finished(batch)
+    assert {record.state for record in records} == {JobState.DONE}
+    assert all("mirror: 127.0.0.1" in record.notes for record in records)
+    kinds = [[attempt.kind for attempt in record.attempts] for record in records]
+    status, cut, refused = FailureKind.STATUS, FailureKind.TRUNCATED, FailureKind.REFUSED
+    assert kinds == [[status, None], [cut, None], [refused, None], [status, cut, refused, None]]
+
+
+@pools
+def test_when_all_urls_have_failed_for_good_the_job_has_and_until_then_it_goes_round(
+    world: World, batch: str, pool: Pool
+) -> None:
+    url = world.origin.url
+    missing = [f"{url}/faults/status/{code}" for code in (404, 410)]
+    world.submit(
+        pool,
+        [
+            Job(missing[0], "a", mirrors=(missing[1],)),
+            Job(missing[0], "b", mirrors=(f"{url}/faults/flaky/503?times=1&key={batch}&size=99",)),
+        ],
+        batch=batch,
+    )
+    a, b = world.finished(batch)
+    assert (a.state, [attempt.status for attempt in a.attempts]) == (JobState.FAILED, [404, 410])
+    assert (b.state, [attempt.status for attempt in b.attempts]) == (JobState.DONE, [404, 503, 200])
+
+
+def proposing(world: World, value: str, name: str) -> Job:
+    url = f"{world.origin.url}/faults/disposition/{name}?size=99&name={quote(name)}&value={quote(value)}"
+    return Job(url, name, naming=Naming.SERVER)
+
+
+@pools
+def test_the_server_names_the_file_and_no_two_files_share_a_name(world: World, batch: str, pool: Pool) -> None:
+    jobs = [
+        proposing(world, 'attachment; filename="report.pdf"', "0"),
+        proposing(world, 'attachment; filename="report.pdf"', "1"),
+        proposing(world, "attachment; filename*=UTF-8''%e2%82%ac.txt; filename=x", "2"),
+        proposing(world, 'attachment; filename="../../etc/passwd"', "3"),
+        proposing(world, "inline", "4"),
+        proposing(world, 'attachment; filename="given.txt"', "5"),
+        Job(f"{world.origin.url}/files/6?size=99", "given.txt", naming=Naming.RESERVED),
+        proposing(world, 'attachment; filename="folder"', "7"),
+        Job(f"{world.origin.url}/files/8?size=99", "folder/x", naming=Naming.RESERVED),
+    ]
+    NamesTaken(world.ledger.redis, "t:").keep_for_manifest(batch, enumerate(jobs))
+    world.submit(pool, jobs, batch=batch)
+    records = world.finished(batch)
+    names = [record.path.removeprefix(f"{batch}/") for record in records]
+    assert {record.state for record in records} == {JobState.DONE}
+    assert sorted(names[:2]) in (["report-0.pdf", "report.pdf"], ["report-1.pdf", "report.pdf"])
+    assert names[2:] == ["€.txt", "passwd", "4", "given-5.txt", "given.txt", "folder-7", "folder/x"]
+    for record in records:
+        path = world.settings.downloads / record.path
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
+    assert sum(path.is_file() for path in (world.settings.downloads / batch).rglob("*")) == len(jobs)
+
+
+def test_the_producer_reserves_the_names_that_it_was_given(world: World, batch: str) -> None:
+    url = f"{world.origin.url}/faults/disposition/a?size=9&value={quote('attachment; filename=kept.bin')}"
+    lines = [
+        json.dumps({"url": url}),
+        json.dumps({"url": f"{world.origin.url}/files/b?size=9", "filename": "kept.bin"}),
+    ]
+    said = run(world.settings, "submit", "-i", "-", "--names", "server", "--name", batch, given="\n".join(lines))
+    assert said.code == 0
+    assert [record.path for record in world.finished(batch)] == [f"{batch}/kept-0.bin", f"{batch}/kept.bin"]
+
+
+@pools
+def test_a_file_that_is_there_and_has_the_digest_is_not_downloaded(world: World, batch: str, pool: Pool) -> None:
+    names = [f"{batch}-{n}.bin" for n in range(3)]
+    jobs = [world.file(name, 300_000) for name in names]
+    world.submit(pool, jobs, batch=batch)
+    first = world.finished(batch)
+    (world.settings.downloads / first[1].path).write_bytes(b"damaged")
+    (world.settings.downloads / first[2].path).unlink()
+    assert run(world.settings, "retry", batch, "--all", "--json").json["queued"] == 3
+    there, damaged, gone = world.finished(batch)
+    assert (there.notes, damaged.notes, gone.notes) == (("present",), ("repr-digest: verified",), gone.notes)
+    assert (there.sha256, there.bytes) == (jobs[0].sha256, 300_000)
+    asked = [sum(name in each["path"] for each in world.origin.requests()) for name in names]
+    assert asked == [1, 2, 2]
+    for record in (there, damaged, gone):
+        assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.job.sha256
+
+
+def needs_attributes(folder: Path) -> None:
+    probe = folder / "probe"
+    probe.touch()
+    try:
+        os.setxattr(probe, "user.probe", b"x")
+    except OSError:
+        pytest.skip("this file system has no extended attributes")
+    finally:
+        probe.unlink()
+
+
+@pools
+def test_a_file_that_the_server_says_is_unchanged_is_not_downloaded(world: World, batch: str, pool: Pool) -> None:
+    needs_attributes(world.folder)
+    names = [f"{batch}-{n}.bin" for n in range(3)]
+    world.submit(pool, [replace(world.file(name, 300_000), sha256=None, size=None) for name in names], batch=batch)
+    first = world.finished(batch)
+    touched, replaced = (world.settings.downloads / record.path for record in first[1:])
+    touched.touch()
+    replaced.unlink()
+    replaced.write_bytes(b"something else")
+    run(world.settings, "retry", batch, "--all")
+    again = world.finished(batch)
+    assert [record.notes == ("unchanged",) for record in again] == [True, False, False]
+    assert [record.last.status for record in again if record.last] == [304, 200, 200]
+    assert [record.sha256 for record in again] == [record.sha256 for record in first]
+    for record in again:
+        assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.sha256
+
+
+@pools
+def test_a_file_has_the_time_that_its_server_says(world: World, batch: str, pool: Pool) -> None:
+    date = "Tue, 15 Nov 1994 12:45:26 GMT"
+    with reciting(ok(b"content", f"Last-Modified: {date}")) as server:
+        world.submit(pool, [Job(server.url("/f"), "f")], batch=batch)
+        (record,) = world.finished(batch)
+    assert (world.settings.downloads / record.path).stat().st_mtime == parsedate_to_datetime(date).timestamp()

@@ -1,0 +1,132 @@
+"""``producer retry``: the failed ones again, in place, with their history, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ledger.connection import connect
+from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.leases import Identity, Leases
+from ledger.ledger import Ledger, Message, Result
+from ledger.settings import Settings
+from ledger.sweep import Sweep
+from tests.producer_process import run
+from tests.waiting import wait_for
+from tests.world import World
+
+ENDS = [
+    (JobState.DONE, None),
+    (JobState.FAILED, FailureKind.SERVER),
+    (JobState.FAILED, FailureKind.STATUS),
+    (JobState.CANCELLED, None),
+    (JobState.WAITING, FailureKind.RESET),
+    (JobState.RUNNING, None),
+]
+
+
+class Book:
+    """A batch with one job of each state; the last one is still queued."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.ledger = Ledger(connect(settings), settings.key_prefix)
+        leases = Leases(connect(settings), settings.key_prefix, settings.lease)
+        incarnation = leases.register(Identity("threads@here", Pool.THREADS, 7))
+        count = len(ENDS) + 1
+        self.ledger.submit(
+            [Message(Ref("b", n, n), Pool.THREADS, (Job(f"http://h/{n}", f"f{n}"),)) for n in range(count)]
+        )
+        self.ledger.seal("b", count)
+        for n, (state, kind) in enumerate(ENDS):
+            (claim,) = self.ledger.claim(Ref("b", n, n), Pool.THREADS, incarnation)
+            if state is not JobState.RUNNING:
+                result = Result(10, "ab" * 32) if state is JobState.DONE else None
+                end = Attempt(None, started=claim.record.queued, finished=claim.record.queued + 1, kind=kind)
+                self.ledger.close(claim, state, end, due_in=600, result=result)
+
+    def states(self) -> str:
+        batch = self.ledger.batch("b")
+        assert batch is not None
+        records = list(self.ledger.read_batch(batch))
+        for state in JobState:
+            assert batch.count(state) == sum(record.state is state for record in records), state
+        assert batch.bytes_done[Pool.THREADS] == sum(r.bytes for r in records if r.state is JobState.DONE)
+        return "".join(record.state.value[0] for record in records)
+
+
+@pytest.fixture
+def book(settings: Settings) -> Book:
+    return Book(settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "after", "queued"),
+    [
+        ((), "dqqcwrq", 2),
+        (("--kind", "status"), "dfqcwrq", 1),
+        (("--kind", "status", "--kind", "server"), "dqqcwrq", 2),
+        (("--kind", "dns"), "dffcwrq", 0),
+        (("--cancelled",), "dqqqwrq", 3),
+        (("--cancelled", "--kind", "server"), "dqfqwrq", 2),
+        (("--all",), "qqqqwrq", 4),
+    ],
+)
+def test_only_the_jobs_asked_for_are_queued_again_and_asking_twice_adds_none(
+    book: Book, settings: Settings, words: tuple[str, ...], after: str, queued: int
+) -> None:
+    assert book.states() == "dffcwrq"
+    said = run(settings, "retry", "b", *words, "--json")
+    assert (said.code, said.json) == (0, {"batch": "b", "queued": queued})
+    assert book.states() == after
+    messages = book.ledger.redis.llen(book.ledger.keys.queue(Pool.THREADS))
+    again = run(settings, "retry", "b", *words, "--json")
+    assert (again.code, again.json["queued"]) == (0, 0)
+    assert book.states() == after
+    assert book.ledger.redis.llen(book.ledger.keys.queue(Pool.THREADS)) == messages == queued
+
+
+def test_the_history_stays_and_the_losses_are_forgotten(book: Book, settings: Settings) -> None:
+    book.ledger.redis.hset(book.ledger.keys.job("b.1"), "l", 4)
+    run(settings, "retry", "b")
+    (record,) = book.ledger.read(["b.1"])
+    assert [attempt.kind for attempt in record.attempts] == [FailureKind.SERVER]
+    assert record.before == 1
+    assert not book.ledger.redis.hexists(book.ledger.keys.job("b.1"), "l")
+
+
+def test_a_retry_that_dies_before_it_sends_is_ended_by_the_sweep(
+    book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("ledger.messages.Publisher.send", lambda *_: (_ for _ in ()).throw(OSError("died")))
+        assert run(settings, "retry", "b").code != 0
+    queue = book.ledger.keys.queue(Pool.THREADS)
+    assert book.ledger.redis.llen(queue) == 0
+    sweep = Sweep(settings)
+
+    def sent() -> bool:
+        sweep.round()
+        return book.ledger.redis.llen(queue) >= 2
+
+    wait_for(sent, what="the sweep to send the messages")
+
+
+def test_a_batch_that_nobody_knows_is_said_so(settings: Settings) -> None:
+    said = run(settings, "retry", "nobody")
+    assert (said.code, "expected the name of a batch" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+def test_a_worker_gives_a_retried_job_all_its_attempts_again(tmp_path: Path, pool: Pool) -> None:
+    with World(tmp_path, max_attempts=2) as world:
+        world.start(pool)
+        url = f"{world.origin.url}/faults/flaky/503?times=3&key=k&size=99"
+        world.submit(pool, [Job(url, "f"), world.file("good.bin")])
+        (failed, _) = world.finished()
+        assert (failed.state, len(failed.attempts)) == (JobState.FAILED, 2)
+        assert run(world.settings, "retry", "b", "--json").json["queued"] == 1
+        (done, _) = world.finished()
+        assert done.state is JobState.DONE
+        assert [each.kind for each in done.attempts] == [FailureKind.SERVER] * 3 + [None]
+        world.check_files(world.records())

@@ -1,0 +1,110 @@
+"""Our messages are Celery's: what a worker makes of one is what it makes of a message that Celery sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app.task import Context
+from celery.worker.request import Request
+from kombu import Connection
+
+from ledger.connection import connect
+from ledger.jobs import TASK_NAME, Job, Pool, Ref
+from ledger.ledger import Ledger, Message
+from ledger.messages import Envelope, Publisher, broker_options
+from ledger.settings import Settings
+
+LABELS = ["f.bin from a.example", 'a "b" \\ ü\u2028 from x', "", "x" * 2000]
+
+
+@pytest.fixture
+def app(settings: Settings) -> Celery:
+    app = Celery("downpour", set_as_current=False)
+    app.conf.update(broker_options(settings), task_ignore_result=True)
+
+    @app.task(name=TASK_NAME, shared=False)
+    def download(ref: str) -> str:
+        return ref
+
+    app.finalize()
+    return app
+
+
+def by_celery(app: Celery, envelope: Envelope) -> None:
+    message = app.amqp.as_task_v2(
+        envelope.ref,
+        TASK_NAME,
+        args=(envelope.ref,),
+        argsrepr="",
+        kwargsrepr=envelope.label,
+        shadow=f"download ({envelope.pool})",
+        ignore_result=True,
+    )
+    with app.producer_pool.acquire(block=True) as producer:
+        app.amqp.send_task_message(producer, TASK_NAME, message, declare=[], queue=envelope.pool.queue)
+
+
+def by_us(settings: Settings, envelope: Envelope) -> None:
+    ref = Ref.parse(envelope.ref)
+    jobs = tuple(Job(f"http://a/{n}", str(n)) for n in ref.ordinals)
+    Ledger(connect(settings), settings.key_prefix).submit([Message(ref, envelope.pool, jobs)])
+    Publisher(settings).send([envelope])
+
+
+def taken(app: Celery, pool: Pool) -> Any:
+    """The message as kombu gives it to a worker."""
+    with Connection(app.conf.broker_url, transport_options=app.conf.broker_transport_options) as connection:
+        message = connection.SimpleQueue(pool.queue).get(timeout=5)
+        message.ack()
+        return message
+
+
+def seen(app: Celery, message: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What worker, events and Flower read of a request, and what the task's own context says."""
+    request = Request(message, app=app, hostname="w@h", task=app.tasks[TASK_NAME])
+    names = (
+        "id name type args kwargs argsrepr kwargsrepr eta expires utc time_limits delivery_info reply_to "
+        "store_errors ignore_result content_type content_encoding group group_index stamps stamped_headers"
+    )
+    context: Context = request._context
+    fields = "id args kwargs callbacks errbacks chain chord delivery_info eta expires group retries shadow stamps"
+    return {name: _said(getattr(request, name)) for name in names.split()}, {
+        name: _said(getattr(context, name)) for name in fields.split()
+    }
+
+
+def _said(value: Any) -> Any:
+    """Nothing can be said in several ways."""
+    value = tuple(value) if isinstance(value, list) else value
+    return None if value in ((None, None), "", {}, ()) else value
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+@pytest.mark.parametrize("ref", ["b.0", "20261122-120000-abcdef.7-56"])
+@pytest.mark.parametrize("label", LABELS)
+def test_a_worker_sees_in_our_message_what_it_sees_in_celerys(
+    app: Celery, settings: Settings, pool: Pool, ref: str, label: str
+) -> None:
+    envelope = Envelope(ref, pool, label)
+    by_celery(app, envelope)
+    celerys = taken(app, pool)
+    by_us(settings, envelope)
+    ours = taken(app, pool)
+    assert seen(app, ours) == seen(app, celerys)
+    # And nothing of ours says anything else than Celery's own.
+    assert ours.headers.items() <= celerys.headers.items()
+    assert ours.delivery_tag != celerys.delivery_tag
+
+
+def test_a_message_that_nobody_waits_for_any_more_is_not_sent(settings: Settings) -> None:
+    ledger, publisher = Ledger(connect(settings), settings.key_prefix), Publisher(settings)
+    ledger.submit([Message(Ref("b", n, n), Pool.THREADS, (Job(f"http://a/{n}", "x"),)) for n in range(3)])
+    ledger.cancel(Ref("b", 1, 1))
+    publisher.send(Envelope(f"b.{n}", Pool.THREADS, "x") for n in range(3))
+    publisher.send([Envelope("b.2", Pool.THREADS, "a duplicate")])
+    texts = ledger.redis.lrange(ledger.keys.queue(Pool.THREADS), 0, -1)
+    assert [json.loads(text)["headers"]["id"] for text in reversed(texts)] == ["b.0", "b.2"]
+    assert len({json.loads(text)["properties"]["delivery_tag"] for text in texts}) == 2

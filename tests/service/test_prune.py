@@ -1,0 +1,179 @@
+"""Removing batches: what has ended goes, all of it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.connection import connect
+from ledger.jobs import Attempt, Job, JobState, Pool, Ref
+from ledger.leases import Identity, Leases
+from ledger.ledger import Claim, Ledger, Message, PruningError
+from ledger.messages import Envelope, Publisher
+from ledger.prune import Expiry, KeptError, Prune
+from ledger.settings import Settings
+from ledger.sweep import Sweep
+from tests.producer_process import run
+from tests.waiting import wait_for
+
+
+class Shelf:
+    """A ledger with batches, and a holder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis = connect(settings)
+        self.ledger = Ledger(self.redis, settings.key_prefix)
+        self.leases = Leases(self.redis, settings.key_prefix, 60)
+        self.incarnation = self.leases.register(Identity("threads@here", Pool.THREADS, 7))
+        self.empty = self.keys()
+
+    def submit(self, batch: str, count: int, *, done: bool = True) -> None:
+        for at in range(0, count, 500):
+            numbers = range(at, min(at + 500, count))
+            jobs = [(Ref(batch, n, n), Job(f"http://a/{n}", str(n))) for n in numbers]
+            self.ledger.submit([Message(ref, Pool.THREADS, (job,)) for ref, job in jobs])
+            Publisher(self.settings).send(Envelope(str(ref), Pool.THREADS, "") for ref, _ in jobs)
+        self.ledger.seal(batch, count)
+        if done:
+            self.ledger.cancel(Ref(batch, 0, count - 1))
+            self.redis.delete(self.ledger.keys.queue(Pool.THREADS))
+
+    def claim(self, batch: str, number: int = 0) -> Claim:
+        (claim,) = self.ledger.claim(Ref(batch, number, number), Pool.THREADS, self.incarnation)
+        return claim
+
+    def keys(self) -> set[str]:
+        return set(self.redis.scan_iter(count=1000))
+
+    def age(self, batch: str, seconds: float) -> None:
+        """As if all of it had been so long ago."""
+        then = int((self.redis.time()[0] - seconds) * 1000)
+        self.redis.hset(self.ledger.keys.batch(batch), mapping={"created": then, "ended": then})
+        self.redis.zadd(self.ledger.keys.batches, {batch: then})
+
+
+@pytest.fixture
+def shelf(settings: Settings) -> Iterator[Shelf]:
+    shelf = Shelf(settings)
+    yield shelf
+    shelf.redis.close()
+
+
+def attempt() -> Attempt:
+    return Attempt(None, 1.0, 2.0)
+
+
+def test_a_finished_batch_goes_without_a_trace_and_the_others_stay(shelf: Shelf) -> None:
+    shelf.submit("stays", 3)
+    with_one = shelf.keys()
+    shelf.submit("goes", 1203)
+    said = run(shelf.settings, "prune", "goes")
+    assert (said.code, said.out) == (0, "1 batches removed, 1,203 jobs\n")
+    assert shelf.keys() == with_one
+    assert shelf.ledger.batches() == ["stays"]
+    assert run(shelf.settings, "status", "goes").code == 2
+
+
+def test_a_batch_with_unfinished_jobs_stays_and_says_why(shelf: Shelf) -> None:
+    shelf.submit("b", 3, done=False)
+    before = shelf.keys()
+    said = run(shelf.settings, "prune", "b")
+    assert (said.code, said.err) == (1, "batch b has not finished; it stays\n")
+    assert shelf.keys() == before
+
+
+def test_a_batch_whose_submission_was_cut_off_stays(shelf: Shelf) -> None:
+    shelf.ledger.submit([Message(Ref("b", 0, 0), Pool.THREADS, (Job("http://a/0", "0"),))])
+    shelf.ledger.cancel(Ref("b", 0, 0))
+    with pytest.raises(KeptError, match="has not finished"):
+        list(Prune(shelf.ledger).batch("b"))
+
+
+def test_by_force_everything_goes_and_whoever_runs_a_job_of_it_can_record_nothing(shelf: Shelf) -> None:
+    shelf.submit("b", 5, done=False)
+    held = shelf.claim("b")
+    list(Prune(shelf.ledger).batch("b", force=True))
+    assert not shelf.ledger.holds(held)
+    assert not shelf.ledger.progress(held, 1, 2)
+    assert not shelf.ledger.close(held, JobState.DONE, attempt())
+    shelf.redis.delete(shelf.ledger.keys.queue(Pool.THREADS))
+    assert shelf.keys() == shelf.empty
+
+
+def test_force_cancels_before_it_removes(shelf: Shelf) -> None:
+    shelf.submit("b", 5, done=False)
+    assert run(shelf.settings, "prune", "b", "--force").code == 0
+    shelf.redis.delete(shelf.ledger.keys.queue(Pool.THREADS))
+    assert shelf.keys() == shelf.empty
+
+
+def test_a_batch_that_is_being_removed_takes_no_jobs_and_its_name_is_free_afterwards(shelf: Shelf) -> None:
+    shelf.submit("b", 1200)
+    removing = Prune(shelf.ledger).batch("b")
+    assert next(removing) == 700
+    with pytest.raises(PruningError, match="is being removed"):
+        shelf.ledger.submit([Message(Ref("b", 0, 0), Pool.THREADS, (Job("http://a/0", "0"),))])
+    del removing  # whoever removed it died; the next one goes on
+    said = run(shelf.settings, "submit", "--name", "b", "http://a/x")
+    assert (said.code, "is being removed" in said.err) == (2, True)
+    assert list(Prune(shelf.ledger).batch("b")) == [700, 200, 0]
+    assert run(shelf.settings, "submit", "--name", "b", "http://a/x").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "stay"),
+    [
+        (["--older-than", "2h"], ["new", "two-hours", "unfinished"]),
+        (["--keep", "2"], ["new", "unfinished"]),
+        (["--older-than", "90m", "--keep", "3"], ["new", "two-hours", "unfinished"]),
+        (["--keep", "0"], ["unfinished"]),
+    ],
+)
+def test_batches_go_by_age_and_by_number_but_never_unfinished_ones(
+    shelf: Shelf, words: list[str], stay: list[str]
+) -> None:
+    for name, seconds in [("old", 86_400 * 8), ("day", 86_400), ("two-hours", 7100), ("new", 0)]:
+        shelf.submit(name, 2)
+        shelf.age(name, seconds)
+    shelf.submit("unfinished", 2, done=False)
+    assert run(shelf.settings, "prune", *words).code == 0
+    assert sorted(shelf.ledger.batches()) == stay
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["b", "--keep", "1"], ["--older-than", "soon"], ["--force", "--keep", "1"], ["--older-than", "7"]]
+)
+def test_what_makes_no_sense_is_wrong_usage_and_removes_nothing(shelf: Shelf, words: list[str]) -> None:
+    shelf.submit("b", 1)
+    assert run(shelf.settings, "prune", *words).code == 2
+    assert shelf.ledger.batches() == ["b"]
+
+
+def test_an_expiry_takes_small_steps_past_those_that_stay(shelf: Shelf) -> None:
+    for number in range(150):
+        shelf.submit(f"unfinished-{number}", 1, done=False)
+        shelf.age(f"unfinished-{number}", 100_000)
+    shelf.submit("large", 3000)
+    shelf.age("large", 90_000)
+    shelf.submit("young", 1)
+    expiry = Expiry(shelf.ledger, 3600.0)
+    steps = 0
+    while "large" in shelf.ledger.batches(1000):
+        expiry.step(most=10)
+        steps += 1
+        assert steps < 40
+    assert steps > 15
+    assert len(shelf.ledger.batches(1000)) == 151
+
+
+def test_the_sweep_removes_what_the_settings_say_and_nothing_without_them(shelf: Shelf) -> None:
+    shelf.submit("old", 2)
+    shelf.age("old", 100)
+    shelf.submit("young", 2)
+    for _ in range(3):
+        assert Sweep(shelf.settings).round().removed == 0
+    sweep = Sweep(shelf.settings.model_copy(update={"keep_batches": 50.0}))
+    wait_for(lambda: sweep.round().removed, what="the old batch to go")
+    assert shelf.ledger.batches() == ["young"]

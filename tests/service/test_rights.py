@@ -1,0 +1,94 @@
+"""Each role may do with Redis what it does: with the very users that a deployment has."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import NoPermissionError
+
+from ledger.connection import connect
+from ledger.control import Control
+from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.leases import Identity, Leases
+from ledger.ledger import Ledger, Result
+from ledger.settings import Settings
+from ledger.sweep import Sweep
+from producer.client import Client
+from producer.control import _remove
+from tests.valkey_process import HOST, ValkeyProcess
+from tests.waiting import wait_for
+from tests.worker_process import ROOT
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Settings]]:
+    """Settings by role, for a server that lets in nobody else."""
+    spec = importlib.util.spec_from_file_location("keys", ROOT / "deploy/keys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    keys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(keys)
+    folder = tmp_path_factory.mktemp("keys")
+    keys.make_keys(folder)
+    users = (folder / "redis/users.acl").read_text().splitlines()
+    with ValkeyProcess(appendonly=True) as valkey:
+        with valkey.client() as redis:  # as the default user, who must stay until the end of the test
+            for line in users:
+                _, name, *rights = line.split()
+                if name != "default":
+                    redis.execute_command("ACL", "SETUSER", name, *rights)
+        yield {
+            role: Settings(
+                redis_url=f"redis://{role}@{HOST}:{valkey.port}/0",
+                redis_password_file=folder / role / "password",
+                per_host=1,
+                lease=60,
+                downloads=Path("nowhere"),
+            )
+            for role in keys.ROLES
+        }
+
+
+def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str, Settings]) -> None:
+    client = Client(roles["producer"])
+    assert list(client.submit("b", [Job(f"http://a/{n}", str(n)) for n in range(4)], [Pool.THREADS], 1, 60.0)) == [4]
+    assert client.ledger.seal("b", 4, durable=5.0)
+    redis = connect(roles["worker"])
+    ledger, leases = Ledger(redis, "dp:"), Leases(redis, "dp:", 60)
+    incarnation = leases.register(Identity("threads@here", Pool.THREADS, 7))
+    assert leases.renew(incarnation) == set()
+    assert leases.touch(Pool.THREADS, ["b.0"], "threads@here")
+    claims = [ledger.claim(Ref("b", n, n), Pool.THREADS, incarnation)[0] for n in range(3)]
+    attempt = Attempt(None, 1.0, 2.0, kind=FailureKind.RESET)
+    assert ledger.progress(claims[0], 1, 2)
+    assert ledger.note_attempt(claims[0], attempt)
+    assert ledger.close(claims[0], JobState.DONE, attempt, result=Result(1, "ab" * 32))
+    assert ledger.close(claims[1], JobState.WAITING, attempt, due_in=0.0)
+    control = Control(client.ledger)
+    assert control.pause(Pool.GEVENT)
+    assert control.drain("threads@here")
+    assert [worker.running for worker in control.workers()] == [1]
+    assert control.undrain("threads@here")
+    assert control.resume(Pool.GEVENT)
+    assert leases.touch(Pool.THREADS, ["b.0"], "threads@here")
+    assert client.cancel(client.batch("b"), [Ref("b", 0, 3)]) == (2, 1)
+    leases.end(incarnation)
+    sweep = Sweep(roles["sweep"].model_copy(update={"lease": 0.001}))
+    sweep.round()
+    sweep.round()
+    assert client.batch("b").finished
+    cleaner = Sweep(roles["sweep"].model_copy(update={"keep_batches": 0.001}))
+    wait_for(lambda: cleaner.round().removed, what="the batch to be removed")
+    list(client.submit("again", [Job("http://a/", "a")], [Pool.THREADS]))
+    assert _remove(client, [client.batch("again")], 0.0, force=True) == (["again"], {}, 1)
+
+
+@pytest.mark.parametrize("role", ["producer", "sweep", "flower"])
+def test_no_role_may_do_what_it_does_not_need(roles: dict[str, Settings], role: str) -> None:
+    with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
+        redis.flushall()
+    with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
+        redis.set("somebody-elses", 1)

@@ -1,0 +1,187 @@
+"""The loop of a chunk: many transfers at once in one thread, each with the limits and the patience of a single one."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ledger.jobs import FailureKind
+from origin.content import Entity
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import LOOPBACK, QUICK, ChunkDesk, Reciter, ok, reciting, silent
+from worker.addresses import Target
+from worker.attempt import Fetched, Wanted
+from worker.bulk_hosts import Hosts
+from worker.bulk_transfer import Transfer
+from worker.errors import CancelledError, DnsError, DownloadError, RefusedError
+from worker.watch import Limits
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> ChunkDesk:
+    return ChunkDesk(tmp_path)
+
+
+def transfer(desk: ChunkDesk, url: str, number: int, **limits: float) -> Transfer:
+    made = Limits(**{**QUICK, "read_timeout": 10.0, **limits})  # type: ignore[arg-type]
+    wire, temp = desk.fetcher.wire, desk.folder / f"{number}.part"
+    return Transfer(Wanted(url), temp, made, lambda: None, wire=wire, user_agent="x")
+
+
+def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, desk: ChunkDesk) -> None:
+    sizes = [n * 4001 for n in range(100)]
+    transfers = [transfer(desk, f"{origin.url}/files/n{n}?size={size}", n) for n, size in enumerate(sizes)]
+    desk.run(transfers)
+    for n, (each, size) in enumerate(zip(transfers, sizes, strict=True)):
+        assert isinstance(each.end, Fetched), each.end
+        each.draft.save()
+        assert (desk.folder / f"{n}.part").read_bytes() == Entity(f"n{n}", size).read(0, size)
+
+
+def test_slow_ones_take_as_long_as_one(origin: OriginProcess, desk: ChunkDesk) -> None:
+    transfers = [transfer(desk, f"{origin.url}/paced/1/n{n}?size=10000", n) for n in range(16)]
+    begun = time.monotonic()
+    desk.run(transfers)
+    assert all(isinstance(each.end, Fetched) for each in transfers)
+    assert time.monotonic() - begun < 10  # one after the other they take 16 s
+
+
+def test_one_that_hangs_holds_up_nobody(origin: OriginProcess, desk: ChunkDesk) -> None:
+    with reciting(silent) as server:
+        hanging = transfer(desk, server.url(), 0, read_timeout=2.0)
+        others = [transfer(desk, f"{origin.url}/files/n?size=1000", n) for n in range(1, 20)]
+        feed = iter([hanging, *others])
+        done: list[Transfer] = []
+        while len(done) < len(others):
+            done += desk.loop.turn(feed, 16, 0.4, 100)
+        assert hanging not in done
+        while hanging not in done:
+            done += desk.loop.turn(feed, 16, 0.4, 100)
+    assert isinstance(hanging.end, DownloadError)
+    assert hanging.end.kind is FailureKind.TIMEOUT
+
+
+def test_every_transfer_is_asked_twice_a_second_and_a_cancel_ends_only_its_own(desk: ChunkDesk) -> None:
+    asked: dict[int, list[float]] = {0: [], 1: []}
+
+    def check(number: int) -> None:
+        asked[number].append(time.monotonic())
+        if number == 0 and len(asked[0]) > 8:
+            raise CancelledError("enough")
+
+    with reciting(silent, silent) as server:
+        limits = Limits(connect_timeout=2.0, read_timeout=3.0)
+        transfers = [
+            Transfer(
+                Wanted(server.url(f"/{n}")),
+                desk.folder / f"{n}.part",
+                limits,
+                lambda n=n: check(n),  # type: ignore[misc]
+                wire=desk.fetcher.wire,
+                user_agent="x",
+            )
+            for n in range(2)
+        ]
+        # The server serves one connection after the other: the second is heard only when the first has gone.
+        desk.run(transfers)
+    assert isinstance(transfers[0].end, CancelledError)
+    assert isinstance(transfers[1].end, DownloadError)
+    for moments in asked.values():
+        assert max(later - sooner for sooner, later in pairwise(moments)) < 1.5  # 0.2 on a machine that is not busy
+
+
+def test_bytes_after_the_end_are_noticed_whether_they_come_at_once_or_later(desk: ChunkDesk) -> None:
+    """libcurl reads no further than the body, or drops the rest without a word."""
+
+    def apart(server: Reciter, connection: socket.socket) -> None:
+        server.hear(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n")
+        connection.sendall(b"x" * 300_500)
+
+    with reciting(apart, apart, ok(b"hello", length=4), ok(b"hello", length=4)) as server:
+        for _ in range(2):
+            assert desk.fails(server.url()).kind is FailureKind.PROTOCOL
+    assert len(desk.again) == 2
+
+
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(desk: ChunkDesk) -> None:
+    """A server that sends two answers to one request could give the next file of that host any content."""
+    sent = threading.Event()
+
+    def two_for_one(server: Reciter, connection: socket.socket) -> None:
+        server.hear(connection)
+        connection.sendall(ok(b"hello"))
+        sent.wait(10)
+        connection.sendall(ok(b"forged"))
+        read.set()
+        silent(server, connection)
+
+    read = threading.Event()
+    with reciting(two_for_one) as server, reciting(ok(b"other")) as other:
+        assert desk.fetch(server.url()).size == 5
+        sent.set()
+        assert read.wait(10)
+        second = transfer(desk, server.url(), 1, read_timeout=1.0)
+        desk.run([second])  # the server hears nobody else
+        assert not isinstance(second.end, Fetched)
+        assert desk.fetch(other.url()).size == 5
+
+
+def test_servers_that_end_every_connection_are_believed_from_the_second_answer_on(desk: ChunkDesk) -> None:
+    whole = ok(b"hello", "Connection: close")
+    with reciting(whole, whole, whole, whole, whole, ok(b"hello!", "Connection: close", length=5), whole) as server:
+        for _ in range(4):
+            assert desk.fetch(server.url()).size == 5
+        before = len(desk.again)
+        assert desk.fetch(server.url()).size == 5  # the surplus was seen, and the single path got a good answer
+        assert len(desk.again) == before + 1
+
+
+def test_a_look_up_that_hangs_is_given_up_and_holds_up_nobody(
+    origin: OriginProcess, desk: ChunkDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+    real = socket.getaddrinfo
+
+    def look_up(host: str, port: int, *args: object, **more: object) -> object:
+        if host == "stuck.example":
+            free.wait(30)
+        return real("127.0.0.1", port, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    stuck = transfer(desk, f"http://stuck.example:{origin.port}/files/n", 0, connect_timeout=1.0)
+    other = transfer(desk, f"http://fine.example:{origin.port}/files/n?size=10", 1)
+    desk.run([stuck, other])
+    free.set()
+    assert isinstance(stuck.end, DnsError)
+    assert isinstance(other.end, Fetched)
+
+
+def test_every_address_of_a_name_must_pass() -> None:
+    found = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"]}
+    hosts = Hosts(LOOPBACK, lambda host, _port: found[host])
+
+    def ask(url: str) -> list[str]:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            if (answer := hosts.ask(Target.parse(url))) is not None:
+                return answer
+        raise AssertionError("no answer")
+
+    assert ask("http://good.example/") == ["127.0.0.1"]
+    with pytest.raises(RefusedError):
+        ask("http://mixed.example/")
+    with pytest.raises(DnsError):
+        ask("http://unknown.example/")
+    with pytest.raises(RefusedError):
+        ask("http://169.254.169.254/")

@@ -1,0 +1,218 @@
+"""The jobs of one message, many at once: a chunk. What a single job needs beyond a plain first try, ``run_job`` does.
+
+The order is that of ``worker.job``, a group at a time: download, ask whether the claims still stand, publish, close.
+Fast is only the common course. A job that was tried before, has options or a file already, or meets an answer that
+libcurl does not tell clearly goes to the single path after the others; one that fails for a passing reason waits in the
+ledger and comes back in a message of its own. So resuming, Retry-After and patience exist once.
+Kept true by ``tests/unit/test_download_*.py`` (each fault on both paths) and ``tests/service/test_chunks.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ledger.connection import PerProcess
+from ledger.groups import Groups
+from ledger.jobs import JobState
+from ledger.ledger import Claim
+from ledger.names import check_path
+from ledger.settings import get_settings
+from worker import drain
+from worker.attempt import Fetched, Wanted
+from worker.bulk_close import Closer, Work
+from worker.bulk_transfer import Again, Transfer
+from worker.errors import HandedBackError
+from worker.hold import Hold
+from worker.incarnation import Incarnation
+from worker.job import Outcome, run_job
+from worker.names import final_path
+from worker.partials import Partials
+from worker.pools import native_runner
+from worker.process import this_worker
+from worker.watch import Limits
+
+try:
+    from worker.bulk_loop import Loop
+except ImportError:  # a platform without libcurl for Python
+    AVAILABLE = False
+else:
+    AVAILABLE = True
+
+log = logging.getLogger("downpour.worker")
+
+_GROUP = 64  # files that are published and closed together
+_TURN = 0.4  # seconds at the most until somebody looks at progress
+_NATIVE_THREADS = 64  # under gevent, chunks at once; each has a thread while it downloads
+
+
+@dataclass(slots=True)
+class _Tools:
+    """What a process has once for its chunks."""
+
+    loops: list[Loop]  # that nobody uses now, with their connections
+    groups: Groups
+    native: Callable[[Callable[[], None]], None]
+
+
+_tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runner(_NATIVE_THREADS)))
+
+
+def suits(claims: Sequence[Claim]) -> bool:
+    """Whether these jobs gain by running together. With limits per host each must ask for its turn."""
+    return AVAILABLE and len(claims) > 1 and not this_worker.manners().on
+
+
+def run_chunk(claims: Sequence[Claim], incarnation: Incarnation, tell: Callable[[str], None]) -> list[Outcome]:
+    """Run claimed jobs and close their records, whatever happens; as ``run_job``."""
+    begun = time.monotonic()
+    chunk = _Chunk(claims, incarnation, tell)
+    try:
+        chunk.run()
+    except Exception:
+        log.exception("chunk of job=%s: a bug; the single path goes on", claims[0].record.id)
+        chunk.left = [claim for claim in claims if claim.record.id not in chunk.outcomes]
+    except BaseException:
+        incarnation.lost = True  # the records say that we hold them
+        raise
+    done = sum(outcome.state is JobState.DONE for outcome in chunk.outcomes.values())
+    took = time.monotonic() - begun
+    log.info("chunk of job=%s: %d of %d done in %.2f s", claims[0].record.id, done, len(claims), took)
+    chunk.finish()
+    return [chunk.outcomes[claim.record.id] for claim in claims]
+
+
+class _Chunk:
+    def __init__(self, claims: Sequence[Claim], incarnation: Incarnation, tell: Callable[[str], None]) -> None:
+        self.claims = claims
+        self.incarnation = incarnation
+        self.tell = tell
+        self.settings = get_settings()
+        self.tools = _tools()
+        self.fast = iter([claim for claim in claims if _plain(claim)])
+        self.left = [claim for claim in claims if not _plain(claim)]  # for the single path
+        self.outcomes: dict[str, Outcome] = {}  # by id
+        self.works: dict[Transfer, Work] = {}
+        self.stillborn: list[Work] = []  # failed before they began
+        self.closer = Closer(self.tools.groups, self.tools.native, self.settings, self.outcomes)
+        self.last_limits: Limits | None = None
+        self.folders: set[str] = set()  # that may be published in
+        self.told = time.monotonic()
+
+    def run(self) -> None:
+        fetcher, loops = this_worker.fetcher(), self.tools.loops
+        loop = loops.pop() if loops else Loop(fetcher.policy, ca_file=fetcher.ca_file)
+        feed = self.feed()
+        done: list[Transfer] = []
+
+        def turn() -> None:
+            done[:] = loop.turn(feed, self.settings.chunk_parallel, _TURN, _GROUP)
+
+        while True:
+            self.tools.native(turn)
+            self.settle(done)
+            if not done and not loop.active:
+                break
+            self.progress(loop)
+        loops.append(loop)  # if anything was raised before, it is not used again
+        self.hand_back(list(self.fast))
+
+    def finish(self) -> None:
+        """What the single path has to do."""
+        if drain.draining():
+            self.hand_back(self.left)
+            return
+        for claim in self.left:
+            self.outcomes[claim.record.id] = run_job(claim, self.incarnation, self.tell)
+
+    def feed(self) -> Iterator[Transfer]:
+        """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
+        fetcher, settings = this_worker.fetcher(), self.settings
+        while not drain.draining() and (claim := next(self.fast, None)):
+            record, work = claim.record, self.work(claim)
+            deadline = work.begun + settings.deadline
+            if record.deadline is not None:
+                deadline = record.deadline - claim.epoch
+            work.deadline = deadline
+            try:
+                work.final = self.final(record.path)
+                if os.path.lexists(work.final):  # it may be what is wanted
+                    self.left.append(claim)
+                    continue
+                transfer = Transfer(
+                    Wanted(record.job.url, record.job.sha256, record.job.size),
+                    work.partials.mine,
+                    self.limits(deadline),
+                    work.hold.check,
+                    wire=fetcher.wire,
+                    user_agent=fetcher.user_agent,
+                )
+            except Exception as error:
+                work.error = error
+                self.stillborn.append(work)
+                continue
+            self.works[transfer] = work
+            yield transfer
+
+    def limits(self, deadline: float) -> Limits:
+        """The jobs of a message were claimed at one moment, so mostly these are the same."""
+        if self.last_limits is None or self.last_limits.deadline != deadline:
+            self.last_limits = Limits.from_settings(self.settings, deadline=deadline)
+        return self.last_limits
+
+    def final(self, path: str) -> str:
+        """As ``final_path``, which looks at each folder; here once per chunk."""
+        folder = path.rpartition("/")[0]
+        if folder in self.folders:
+            with suppress(ValueError):  # then final_path says what it is
+                check_path(path)
+                return f"{self.settings.downloads}/{path}"
+        final = str(final_path(self.settings.downloads, path))
+        self.folders.add(folder)
+        return final
+
+    def work(self, claim: Claim) -> Work:
+        settings, record = self.settings, claim.record
+        hold = Hold(claim, this_worker.ledger(), self.incarnation, this_worker.name, settings.progress_every)
+        return Work(hold, Partials(settings.downloads, record.id, claim.number), time.monotonic())
+
+    def settle(self, done: list[Transfer]) -> None:
+        over, self.stillborn = self.stillborn, []
+        for transfer in done:
+            work = self.works.pop(transfer)
+            if isinstance(transfer.end, Again):
+                log.info("job=%s to the single path: %s", work.claim.record.id, transfer.end)
+                self.left.append(work.claim)
+                continue
+            if isinstance(transfer.end, Fetched):
+                work.fetched, work.draft = transfer.end, transfer.draft
+            else:
+                work.error = transfer.end
+            over.append(work)
+        if over:
+            self.closer.close(over)
+
+    def hand_back(self, claims: Sequence[Claim]) -> None:
+        works = [self.work(claim) for claim in claims]
+        for work in works:
+            work.error = HandedBackError("not begun: the worker stops; handed back")
+        if works:
+            self.closer.close(works)
+
+    def progress(self, loop: Loop) -> None:
+        now = time.monotonic()
+        if now - self.told < self.settings.progress_every:
+            return
+        self.told = now
+        for transfer in loop.active:
+            self.works[transfer].hold.progress(transfer.partial.size, transfer.total)
+        self.tell(f"{len(self.outcomes)} of {len(self.claims)} over")
+
+
+def _plain(claim: Claim) -> bool:
+    """A first try at a job without options."""
+    return claim.number == 1 and not claim.record.attempts and claim.record.job.plain

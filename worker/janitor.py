@@ -1,0 +1,55 @@
+"""Temp files of jobs that ended while nobody held them (poison, a cancel of what was handed back) are removed here.
+
+Whoever holds a job removes its temp files before it closes the record; a holder that died cannot, and the sweep
+never touches the disk. So each worker looks at the folder from time to time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from ledger.connection import connect
+from ledger.ledger import Ledger
+from ledger.settings import Settings
+from worker.partials import FOLDER
+from worker.pools import native_sleep, start_native_thread
+
+_EVERY = 30.0  # seconds
+_STRANGE = 24 * 3600.0  # seconds after which a file goes whose job this ledger does not know: another stack may
+_NAME = re.compile(r"(?P<job>.+\.\d+)\.\d+\.part(\.json(\.new)?)?")
+
+
+def tidy(downloads: Path, ledger: Ledger) -> int:
+    """Remove what no job will need again; how many files that were."""
+    files: dict[str, list[Path]] = {}
+    for path in (downloads / FOLDER).glob("*.part*"):
+        if match := _NAME.fullmatch(path.name):
+            files.setdefault(match["job"], []).append(path)
+    states = {record.id: record.state for record in ledger.read(files)}
+    removed = 0
+    for job, paths in files.items():
+        for path in paths:
+            with contextlib.suppress(OSError):
+                old = time.time() - path.stat().st_mtime > _STRANGE
+                if states[job].final if job in states else old:
+                    path.unlink()
+                    removed += 1
+    return removed
+
+
+def keep_tidy(settings: Settings) -> None:
+    """From a native thread, for as long as the process lives."""
+
+    def loop() -> None:
+        ledger = Ledger(connect(settings, connections=1), settings.key_prefix)
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                tidy(settings.downloads, ledger)
+            native_sleep(_EVERY)
+
+    start_native_thread("janitor", loop)
