@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import slow
 from benchmarks.contenders import Aria2, Curl, Downpour
+from benchmarks.deployed import deployed
 from benchmarks.origins import Nginx, Origin, Own
 from benchmarks.rounds import Contender, Section, conditions, save
 from ledger.jobs import Pool
@@ -46,7 +47,8 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
         rows = [slow.measure(folder / pool, origin, pool, 1000) for pool in (Pool.GEVENT, Pool.THREADS)]
         slow.save(options.out, rows, before)
         return slow.table(rows)
-    with World(folder / "world", **_QUIET).start(*Pool, slots=options.slots) as world:
+    with deployed() as valkey, World(folder / "world", valkey=valkey, **_QUIET) as world:
+        world.start(*Pool, slots=options.slots)
         if what == "large":
             section, count, size, per = Section("100 MiB files", "MiB", 400, targets=_large()), 4, 100 << 20, 1
         elif what == "chunks":
@@ -60,7 +62,8 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
         for contender in contenders:
             contender.bring(urls[: max(2, len(urls) // 10)])  # connections, caches
         if shutil.which("curl"):
-            contenders.append(Curl(folder, 2 if what == "large" else 32))
+            parallel = 2 if what == "large" else 32
+            contenders += [Curl(folder, parallel), Curl(folder, parallel, hashing=False)]
         if shutil.which("aria2c") and what != "large":
             contenders.append(Aria2(folder))
         section.run(contenders, urls, options.rounds, options.quiet)

@@ -59,16 +59,18 @@ class Tool:
 
 
 class Curl(Tool):
-    def __init__(self, folder: Path, parallel: int) -> None:
-        super().__init__(f"curl -Z --parallel-max {parallel}, then sha256sum", folder)
+    def __init__(self, folder: Path, parallel: int, *, hashing: bool = True) -> None:
+        command = f"curl -Z --parallel-max {parallel}"
+        super().__init__(f"{command} then sha256sum" if hashing else command, folder)
         self._parallel = parallel
+        self._hashing = hashing
 
     def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
         return [f'url = "{url}"\noutput = "{target}/{number}"' for number, url in enumerate(urls)]
 
     def _commands(self, listing: Path, target: Path) -> list[str]:
         hashing = f"find {target} -type f -print0 | xargs -0 sha256sum"
-        return [f"curl -s -Z --parallel-max {self._parallel} -K {listing}", hashing]
+        return [f"curl -s -Z --parallel-max {self._parallel} -K {listing}", *([hashing] if self._hashing else [])]
 
 
 class Aria2(Tool):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.deployed import deployed
 from benchmarks.origins import Origin
 from ledger.jobs import Job, Pool
 from tests.waiting import wait_for
@@ -22,34 +23,41 @@ def measure(folder: Path, origin: Origin, pool: Pool, count: int) -> dict[str, o
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16384), most))
     jobs = [Job(url, str(number)) for number, url in enumerate(origin.slow(count, _SECONDS))]
-    with World(folder, lease=10.0, message_grace=30.0, read_timeout=60.0) as world:
+    with deployed() as valkey, World(folder, valkey=valkey, lease=10.0, message_grace=30.0, read_timeout=60.0) as world:
         world.start(pool, slots=count)
         worker = psutil.Process(world.service(f"worker-{pool}").pid)
         idle = worker.memory_info().rss
         begun = time.perf_counter()
         world.submit(pool, jobs)
-        wait_for(lambda: len(world.ledger.running("b")) == count, seconds=120, every=0.2, what="all to be in flight")
-        time_to_fill, in_flight = time.perf_counter() - begun, worker.memory_info().rss
-        world.finished(seconds=300)
+        most_running, memory = 0, idle
+
+        def over() -> bool:
+            nonlocal most_running, memory
+            running = world.ledger.redis.scard(world.ledger.keys.running("b"))
+            if running > most_running:
+                most_running, memory = running, worker.memory_info().rss
+            return world.batch().finished
+
+        wait_for(over, seconds=300, every=0.2, what="all to be done")
         wall = time.perf_counter() - begun
         world.check_files(world.records())
     return {
         "pool": pool.value,
         "downloads": count,
         "ideal_seconds": _SECONDS,
-        "all_in_flight_after": round(time_to_fill, 2),
+        "most_in_flight": most_running,
         "wall": round(wall, 2),
         "wall_over_ideal": round(wall / _SECONDS, 3),
-        "kib_each": round((in_flight - idle) / 1024 / count, 1),
+        "kib_each": round((memory - idle) / 1024 / most_running, 1),
     }
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    head = ["pool", "downloads", "wall ÷ ideal", "KiB per download in flight", "target"]
+    head = ["pool", "downloads", "most in flight", "wall ÷ ideal", "KiB per download in flight", "target"]
     target = {"gevent": "≤ 1.15, ≤ 80 KiB", "threads": "≤ 100 KiB"}
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        kept = [str(row[name]) for name in ("pool", "downloads", "wall_over_ideal", "kib_each")]
+        kept = [str(row[name]) for name in ("pool", "downloads", "most_in_flight", "wall_over_ideal", "kib_each")]
         lines.append([*kept, target[str(row["pool"])]])
     return "### 1,000 slow downloads in flight\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
