@@ -16,12 +16,12 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+from download.addresses import Policy
+from download.fetch import Fetcher, Limits, Wanted
+from download.native import disk_runner
 from ledger.connection import PerProcess
 from ledger.jobs import Pool
 from ledger.settings import get_settings
-from worker.addresses import Policy
-from worker.download import Fetcher, Limits, Wanted
-from worker.pools import disk_runner
 
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {},

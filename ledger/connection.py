@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from importlib import resources
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -24,16 +26,17 @@ _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError)  # Redis may come back
 
 
-def connect(settings: Settings, *, patience: float = 0.0, connections: int = 32) -> Redis:
+def connect(
+    settings: Settings, *, patience: float = 0.0, connections: int = 32, stop: Callable[[], bool] = lambda: False
+) -> Redis:
     """A client whose every call ends: with an answer, or with a ``redis.RedisError``.
 
     Args:
         patience: seconds for which a call is repeated while Redis is away.
             Only for callers whose calls may be repeated; the ledger's may.
+        stop: asked while Redis is away; once it says so, patience is over.
         connections: most sockets; a caller beyond them waits for one.
     """
-    backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
-    tries = int(patience / 0.7) if patience else 0  # jitter between 0.5 and 1 s once the cap is reached
     return Redis(
         connection_pool=BlockingConnectionPool.from_url(
             settings.redis_url_with_password(),
@@ -44,10 +47,49 @@ def connect(settings: Settings, *, patience: float = 0.0, connections: int = 32)
             socket_keepalive=True,
             health_check_interval=30,
             decode_responses=True,
-            retry=Retry(backoff, tries, supported_errors=AWAY),
+            retry=_Patient(patience, stop),
             retry_on_error=list(AWAY) if patience else [],
         )
     )
+
+
+_inside: ContextVar[bool] = ContextVar("inside a call that is repeated", default=False)
+
+
+class _Patient(Retry):
+    """Repeats a call while Redis is away, for so many seconds altogether.
+
+    redis-py repeats connecting with the same object, within the call that needs the connection: tries would multiply,
+    and nobody who waits for a worker to stop would live to see the end.
+    """
+
+    def __init__(self, seconds: float, stop: Callable[[], bool]) -> None:
+        super().__init__(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 0, supported_errors=AWAY)
+        self._seconds = seconds
+        self._stop = stop
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        if _inside.get():
+            return super().call_with_retry(do, fail, is_retryable, with_failure_count)
+        until, failures, token = time.monotonic() + self._seconds, 0, _inside.set(True)
+        try:
+            while True:
+                try:
+                    return super().call_with_retry(do, fail, is_retryable, with_failure_count)
+                except AWAY as error:
+                    failures += 1
+                    over = time.monotonic() >= until or self._stop()
+                    if over or (is_retryable and not is_retryable(error)):
+                        raise
+                time.sleep(self._backoff.compute(failures))
+        finally:
+            _inside.reset(token)
 
 
 def flushed(redis: Redis, seconds: float) -> bool:

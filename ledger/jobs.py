@@ -50,7 +50,7 @@ FINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 
 
 class FailureKind(StrEnum):
-    """Why an attempt or a job failed. ``worker.errors`` says which kinds are transient."""
+    """Why an attempt or a job failed. ``download.errors`` says which kinds are transient."""
 
     # Transient: worth another attempt.
     DNS = "dns"  # the host name did not resolve

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a message of many jobs")
     user_agent: str = "Downpour/0.1"
 
-    # Who may be downloaded from; see worker/addresses.py.
+    # Who may be downloaded from; see download/addresses.py.
     allow_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="comma-separated host names whose private addresses are allowed, e.g. origin"
     )

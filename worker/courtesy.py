@@ -8,12 +8,12 @@ import threading
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from download.addresses import Target
+from download.errors import BadUrlError, DownloadError, ServerError
 from ledger.connection import PerProcess
 from ledger.manners import Manners
 from ledger.messages import Envelope, Publisher, label
 from ledger.settings import get_settings
-from worker.addresses import Target
-from worker.errors import BadUrlError, DownloadError, ServerError
 from worker.hold import Hold
 from worker.process import this_worker
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from download.errors import CancelledError, HandedBackError, LeaseLostError
 from ledger.jobs import Attempt, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result
 from ledger.manners import Admission, Manners
 from worker import drain
-from worker.errors import CancelledError, HandedBackError, LeaseLostError
 from worker.incarnation import Incarnation
 from worker.pools import executor
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
+from download.native import native_sleep, start_native_thread
 from ledger.connection import connect
 from ledger.jobs import Pool
 from ledger.leases import Identity, Leases
 from ledger.settings import Settings
-from worker.pools import native_sleep, start_native_thread
 
 
 class Incarnation:

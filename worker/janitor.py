@@ -13,11 +13,11 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from download.native import native_sleep, start_native_thread
+from download.partials import FOLDER
 from ledger.connection import connect
 from ledger.ledger import Ledger
 from ledger.settings import Settings
-from worker.partials import FOLDER
-from worker.pools import native_sleep, start_native_thread
 
 _EVERY = 30.0  # seconds
 _STRANGE = 24 * 3600.0  # seconds after which a file goes whose job this ledger does not know: another stack may

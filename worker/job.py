@@ -18,12 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ledger.jobs import FailureKind, JobState
-from ledger.ledger import Claim, Result
-from ledger.settings import Settings, get_settings
-from worker.courtesy import Courtesy
-from worker.download import Fetched
-from worker.errors import (
+from download.errors import (
     CancelledError,
     DownloadError,
     HandedBackError,
@@ -32,14 +27,19 @@ from worker.errors import (
     StatusError,
     translate,
 )
+from download.fetch import Fetched
+from download.partials import Partials
+from download.retries import Backoff
+from download.watch import Limits
+from ledger.jobs import FailureKind, JobState
+from ledger.ledger import Claim, Result
+from ledger.settings import Settings, get_settings
+from worker.courtesy import Courtesy
 from worker.hold import Hold
 from worker.incarnation import Incarnation
 from worker.mirrors import Route
-from worker.partials import Partials
 from worker.place import Place
 from worker.process import this_worker
-from worker.retries import Backoff
-from worker.watch import Limits
 
 log = logging.getLogger("downpour.worker")
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from download.addresses import Target
+from download.errors import BadUrlError, transient
+from download.redirects import fit_for
 from ledger.jobs import FailureKind, Job
-from worker.addresses import Target
-from worker.errors import BadUrlError, transient
-from worker.redirects import fit_for
 
 # Ours, or the job's: no other server would do better.
 _OURS = frozenset(

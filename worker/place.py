@@ -6,16 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from download.errors import FileNameError, LeaseLostError
+from download.fetch import Fetched, Wanted
+from download.names import final_path, from_disposition
+from download.partial import publish
 from ledger.jobs import Naming
 from ledger.ledger import Result
 from ledger.settings import Settings
 from worker import present
-from worker.download import Fetched, Wanted
-from worker.errors import FileNameError, LeaseLostError
 from worker.hold import Hold
 from worker.mirrors import headers_for
-from worker.names import final_path, from_disposition
-from worker.partial import publish
 from worker.process import this_worker
 
 

@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 
-from worker.download import Fetched
-from worker.sink import PIECE, Run
+from download.fetch import Fetched
+from download.sink import PIECE, Run
 
 _ATTRIBUTE = "user.downpour"
 _MOST = 2048  # bytes; file systems keep small attributes with the file's other properties

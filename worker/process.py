@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from download.addresses import Policy
+from download.fetch import Fetcher
+from download.native import disk_runner
 from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
 from ledger.manners import Manners
 from ledger.naming import NamesTaken
 from ledger.settings import get_settings
-from worker.addresses import Policy
-from worker.download import Fetcher
+from worker import drain
 from worker.incarnation import Incarnation, Incarnations
-from worker.pools import disk_runner
 
 
 def _ledger() -> Ledger:
     settings = get_settings()
-    return Ledger(connect(settings, patience=settings.redis_patience), settings.key_prefix)
+    return Ledger(connect(settings, patience=settings.redis_patience, stop=drain.over), settings.key_prefix)
 
 
 def _names() -> NamesTaken:

@@ -8,7 +8,7 @@ from typing import Any
 from ledger.jobs import QUEUE_PREFIX, TASK_NAME, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
 from ledger.settings import get_settings
-from worker import bulk, drain, events
+from worker import chunk, drain, events
 from worker.app import app
 from worker.incarnation import Incarnation
 from worker.job import run_job
@@ -40,8 +40,8 @@ def download(task: Any, text: str) -> str:
     def tell(line: str) -> None:
         events.progress(task, line)
 
-    if bulk.suits(claims):
-        return events.ended(task, bulk.run_chunk(claims, incarnation, tell))
+    if chunk.suits(claims):
+        return events.ended(task, chunk.run_chunk(claims, incarnation, tell))
     return events.ended(task, [run_job(claim, incarnation, tell) for claim in claims])
 
 

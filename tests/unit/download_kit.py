@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from worker.addresses import Policy
-from worker.bulk_loop import Loop
-from worker.bulk_transfer import Again, Transfer
-from worker.download import Fetched, Fetcher, Limits, Wanted, publish
-from worker.errors import DownloadError
-from worker.pools import native_runner
-from worker.sink import Run
+from download.addresses import Policy
+from download.errors import DownloadError
+from download.fetch import Fetched, Fetcher, Limits, Wanted, publish
+from download.many.loop import Loop
+from download.many.transfer import Again, Transfer
+from download.native import native_runner
+from download.sink import Run
 
 LOOPBACK = Policy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
 QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}

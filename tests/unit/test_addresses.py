@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download.addresses import Policy, Target
+from download.errors import BadUrlError, RefusedError
 from ledger.settings import Settings
-from worker.addresses import Policy, Target
-from worker.errors import BadUrlError, RefusedError
 
 OPEN = Policy(ports=frozenset())
 

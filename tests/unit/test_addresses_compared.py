@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.addresses import _RULES, Address, Network, Policy
-from worker.errors import RefusedError
+from download.addresses import _RULES, Address, Network, Policy
+from download.errors import RefusedError
 
 ssrfguard = pytest.importorskip("ssrfguard")
 ranges = pytest.importorskip("AntiSSRF.ipaddress_ranges")

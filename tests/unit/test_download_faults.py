@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from download.errors import ServerError, transient
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting
-from worker.errors import ServerError, transient
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from download.fetch import Fetcher
+from download.native import disk_runner
+from download.sink import WORTH_HANDING_OVER
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
-from worker.download import Fetcher
-from worker.pools import disk_runner
-from worker.sink import WORTH_HANDING_OVER
 
 PATCHED = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 ESSENTIAL = [

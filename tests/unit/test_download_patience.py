@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from download.errors import CancelledError, HandedBackError, LeaseLostError
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import Desk, reciting, silent
-from worker.errors import CancelledError, HandedBackError, LeaseLostError
 
 PATIENT = {"connect_timeout": 60.0, "read_timeout": 60.0}
 

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
+from download.addresses import Policy
+from download.fetch import Fetcher
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
-from worker.addresses import Policy
-from worker.download import Fetcher
 
 NAMES = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"], "inner.example": ["10.0.0.1"]}
 

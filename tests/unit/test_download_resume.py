@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from download.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
+from download.fetch import companions, publish
+from download.sink import WORTH_HANDING_OVER
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
 from tests.unit.download_kit import Desk, ok, reciting
-from worker.download import companions, publish
-from worker.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
-from worker.sink import WORTH_HANDING_OVER
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -35,7 +35,7 @@ def origin() -> Iterator[OriginProcess]:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr("worker.integrity.WORTH_KEEPING", 1)
+    monkeypatch.setattr("download.integrity.WORTH_KEEPING", 1)
     return Desk(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_what_must_not_be_continued_is_not(origin: OriginProcess, desk: Desk, sp
 
 
 def test_a_small_file_is_not_worth_keeping(origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.integrity.WORTH_KEEPING", SIZE + 1)
+    monkeypatch.setattr("download.integrity.WORTH_KEEPING", SIZE + 1)
     assert desk.fails(url(origin, "resume")).kind is FailureKind.TRUNCATED
     assert desk.leftovers() == []
 

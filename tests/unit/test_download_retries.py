@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import ResetError, ServerError, StatusError
-from worker.retries import Backoff, retry_after
+from download.errors import ResetError, ServerError, StatusError
+from download.retries import Backoff, retry_after
 
 BACKOFF = Backoff(attempts=4, base=0.5, cap=30.0)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from download.addresses import Target
+from download.fetch import Fetcher
 from ledger.jobs import FailureKind
 from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
-from worker.addresses import Target
-from worker.download import Fetcher
 
 BODY = bytes(range(256)) * 1000
 

@@ -8,8 +8,7 @@ import ssl
 import pytest
 import urllib3.exceptions as u
 
-from ledger.jobs import FailureKind
-from worker.errors import (
+from download.errors import (
     LEAVES,
     CancelledError,
     ConnectError,
@@ -24,6 +23,7 @@ from worker.errors import (
     transient,
     translate,
 )
+from ledger.jobs import FailureKind
 
 TRANSIENT = {
     "dns",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
-from worker.integrity import (
+from download.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
+from download.integrity import (
     ContentRange,
     Validators,
     content_range,

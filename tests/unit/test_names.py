@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download.errors import FileNameError
+from download.names import final_path, from_disposition
 from ledger.names import (
     LONGEST,
     LONGEST_PATH,
@@ -19,8 +21,6 @@ from ledger.names import (
     name_of_url,
     suffixed,
 )
-from worker.errors import FileNameError
-from worker.names import final_path, from_disposition
 
 names = st.text(max_size=400) | st.text("a./\\ :\x00ä\u202e\u0301-", max_size=60) | st.binary(max_size=99).map(repr)
 cleaned = names.map(clean).filter(lambda name: name is not None)

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from download.attempt import Fetched
+from download.errors import DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
+from download.many.draft import Draft
+from download.partials import Partials
+from download.retries import Backoff
 from ledger.groups import Closing, Groups
 from ledger.jobs import JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings
 from worker import present
-from worker.attempt import Fetched
-from worker.bulk_draft import Draft
-from worker.errors import DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
 from worker.hold import Hold
 from worker.job import Outcome
-from worker.partials import Partials
-from worker.retries import Backoff
 
 log = logging.getLogger("downpour.worker")
 

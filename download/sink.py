@@ -6,9 +6,9 @@ import hashlib
 import time
 from collections.abc import Callable
 
-from worker.errors import SizeError, TooLargeError
-from worker.integrity import Validators
-from worker.partial import Partial
+from download.errors import SizeError, TooLargeError
+from download.integrity import Validators
+from download.partial import Partial
 
 PIECE = 256 * 1024  # bytes read, written and hashed at a time
 # Under gevent, handing a piece to a thread and waiting for it costs 100 µs; writing and hashing costs 60 µs for 64 KiB,

@@ -16,8 +16,8 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from worker.errors import ProtocolError, TruncatedError
-from worker.watch import Watch
+from download.errors import ProtocolError, TruncatedError
+from download.watch import Watch
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

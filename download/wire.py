@@ -21,11 +21,11 @@ from typing import cast
 import urllib3.connection
 from urllib3.util import wait_for_read, wait_for_write
 
-from worker.addresses import Policy, Target
-from worker.answers import StrictResponse
-from worker.connect import SEND_TIMEOUT, connect
-from worker.errors import ResetError
-from worker.watch import Watch, translated
+from download.addresses import Policy, Target
+from download.answers import StrictResponse
+from download.connect import SEND_TIMEOUT, connect
+from download.errors import ResetError
+from download.watch import Watch, translated
 
 _IDLE = 64  # kept connections of a process
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import pycurl
 
-from worker.addresses import Policy
-from worker.bulk_head import Head
-from worker.bulk_hosts import Hosts
-from worker.bulk_slot import Slot, authorities
-from worker.bulk_transfer import Again, Transfer
-from worker.pools import native
+from download.addresses import Policy
+from download.many.head import Head
+from download.many.hosts import Hosts
+from download.many.slot import Slot, authorities
+from download.many.transfer import Again, Transfer
+from download.native import native
 
 _LOOK_EVERY = 0.1  # seconds
 _KEPT = 64  # connections

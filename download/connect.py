@@ -11,9 +11,9 @@ from typing import Any
 
 from urllib3.util import wait_for_write
 
-from worker.addresses import Policy
-from worker.errors import ConnectError, DnsError, RefusedError
-from worker.watch import Watch
+from download.addresses import Policy
+from download.errors import ConnectError, DnsError, RefusedError
+from download.watch import Watch
 
 Found = tuple[socket.AddressFamily, Any]  # family and socket address, as getaddrinfo gives them
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from worker.partial import companions
+from download.partial import companions
 
 FOLDER = ".partial"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from worker.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
+from download.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
 
 WORTH_KEEPING = 64 * 1024  # bytes; a shorter file is fetched again sooner than its validators are written
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from download.addresses import Target
+from download.attempt import Fetched, Wanted
+from download.errors import CancelledError, DnsError, DownloadError, RefusedError
+from download.many.hosts import Hosts
+from download.many.transfer import Transfer
+from download.watch import Limits
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, QUICK, ChunkDesk, Reciter, ok, reciting, silent
-from worker.addresses import Target
-from worker.attempt import Fetched, Wanted
-from worker.bulk_hosts import Hosts
-from worker.bulk_transfer import Transfer
-from worker.errors import CancelledError, DnsError, DownloadError, RefusedError
-from worker.watch import Limits
 
 
 @pytest.fixture(scope="module")

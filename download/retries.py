@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from worker.errors import DownloadError, ServerError, TransientError
+from download.errors import DownloadError, ServerError, TransientError
 
 
 @dataclass(frozen=True, slots=True)

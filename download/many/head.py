@@ -1,4 +1,4 @@
-"""The headers of an answer as libcurl hands them over, line by line, read as strictly as ``worker.answers`` reads."""
+"""The headers of an answer as libcurl hands them over, line by line, read as strictly as ``download.answers`` reads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from worker.addresses import Target
-from worker.errors import ProtocolError, TruncatedError
+from download.addresses import Target
+from download.errors import ProtocolError, TruncatedError
 
 _STATUS = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})\b")
 _ENDS = (b"\r\n", b"\n")
@@ -35,7 +35,7 @@ class Headers(Mapping[str, str]):
 
 
 class Head:
-    """An answer as ``worker.attempt`` wants it."""
+    """An answer as ``download.attempt`` wants it."""
 
     def __init__(self, target: Target, lines: Sequence[bytes]) -> None:
         """

@@ -20,7 +20,7 @@ later attempt may adopt.
 
 Rooms: addresses (who may be asked) → connect, wire, answers (how) → redirects (whom in the end) →
 attempt (what to make of the answer) → sink, partial (where it goes) → integrity (whether it is right);
-watch is asked by all of them.
+watch is asked by all of them; many/ does the same for hundreds of small files at once, through libcurl.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.addresses import Policy
-from worker.attempt import Attempt, Fetched, Progress, Wanted
-from worker.partial import Partial, companions, publish
-from worker.sink import Run, Sink
-from worker.watch import Limits, Watch, translated
-from worker.wire import Wire
+from download.addresses import Policy
+from download.attempt import Attempt, Fetched, Progress, Wanted
+from download.partial import Partial, companions, publish
+from download.sink import Run, Sink
+from download.watch import Limits, Watch, translated
+from download.wire import Wire
 
 __all__ = ["Fetched", "Fetcher", "Limits", "Wanted", "companions", "publish"]
 
@@ -53,7 +53,7 @@ class Fetcher:
         """
         Args:
             ca_file: certificate authorities instead of the system's.
-            run: where a large piece is written and hashed; see ``worker.pools.disk_runner``.
+            run: where a large piece is written and hashed; see ``download.native.disk_runner``.
         """
         context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
         context.set_alpn_protocols(["http/1.1"])

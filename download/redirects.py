@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from worker.addresses import Target
-from worker.errors import RedirectError
-from worker.watch import Watch
-from worker.wire import Answer, Wire
+from download.addresses import Target
+from download.errors import RedirectError
+from download.watch import Watch
+from download.wire import Answer, Wire
 
 MAX_HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

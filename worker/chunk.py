@@ -16,6 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from download.attempt import Fetched, Wanted
+from download.errors import HandedBackError
+from download.many.transfer import Again, Transfer
+from download.names import final_path
+from download.native import native_runner
+from download.partials import Partials
+from download.watch import Limits
 from ledger.connection import PerProcess
 from ledger.groups import Groups
 from ledger.jobs import JobState
@@ -23,21 +30,14 @@ from ledger.ledger import Claim
 from ledger.names import check_path
 from ledger.settings import get_settings
 from worker import drain
-from worker.attempt import Fetched, Wanted
-from worker.bulk_close import Closer, Work
-from worker.bulk_transfer import Again, Transfer
-from worker.errors import HandedBackError
+from worker.chunk_close import Closer, Work
 from worker.hold import Hold
 from worker.incarnation import Incarnation
 from worker.job import Outcome, run_job
-from worker.names import final_path
-from worker.partials import Partials
-from worker.pools import native_runner
 from worker.process import this_worker
-from worker.watch import Limits
 
 try:
-    from worker.bulk_loop import Loop
+    from download.many.loop import Loop
 except ImportError:  # a platform without libcurl for Python
     AVAILABLE = False
 else:

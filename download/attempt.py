@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from worker import integrity
-from worker.addresses import Target
-from worker.errors import (
+from download import integrity
+from download.addresses import Target
+from download.errors import (
     ChangedError,
     DiskFullError,
     Ended,
@@ -22,11 +22,11 @@ from worker.errors import (
     TooLargeError,
     TruncatedError,
 )
-from worker.redirects import fit_for, follow, let_go
-from worker.retries import retry_after
-from worker.sink import PIECE, Sink
-from worker.watch import Watch
-from worker.wire import Answer, Wire
+from download.redirects import fit_for, follow, let_go
+from download.retries import retry_after
+from download.sink import PIECE, Sink
+from download.watch import Watch
+from download.wire import Answer, Wire
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
@@ -54,7 +54,7 @@ class Fetched:
     first_byte: float | None  # time.monotonic() of the answer's first byte
     etag: str | None
     last_modified: str | None
-    disposition: str | None  # Content-Disposition; worker.names reads it
+    disposition: str | None  # Content-Disposition; download.names reads it
     final_url: str
     notes: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""One URL on one of libcurl's handles: the same attempt as ``worker.attempt``, told of its bytes instead of asking.
+"""One URL on one of libcurl's handles: the same attempt as ``download.attempt``, told of its bytes instead of asking.
 
 What libcurl says clearly becomes the same result or error as in the single path. What it does not say clearly
 (``Again``) is left to the single path, which asks the server once more and judges for itself.
@@ -11,11 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from worker.addresses import Target
-from worker.attempt import Attempt, Fetched, Progress, Wanted, refusal
-from worker.bulk_draft import Draft
-from worker.bulk_head import Head, is_complete
-from worker.errors import (
+from download.addresses import Target
+from download.attempt import Attempt, Fetched, Progress, Wanted, refusal
+from download.errors import (
     ConnectError,
     Ended,
     ProtocolError,
@@ -25,10 +23,12 @@ from worker.errors import (
     TruncatedError,
     translate,
 )
-from worker.partial import Partial
-from worker.redirects import Trail, leads_on
-from worker.watch import Limits, Watch
-from worker.wire import Wire
+from download.many.draft import Draft
+from download.many.head import Head, is_complete
+from download.partial import Partial
+from download.redirects import Trail, leads_on
+from download.watch import Limits, Watch
+from download.wire import Wire
 
 _SETTLE = 64 * 1024  # bytes of an unwanted answer that are read to keep its connection
 _SETTLE_TIME = 1.0  # seconds

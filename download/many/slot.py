@@ -9,12 +9,12 @@ from typing import Any
 
 import pycurl
 
-from worker.addresses import Policy
-from worker.bulk_head import Head
-from worker.bulk_transfer import Transfer
-from worker.errors import DownloadError, RefusedError
-from worker.pools import native
-from worker.sink import PIECE
+from download.addresses import Policy
+from download.errors import DownloadError, RefusedError
+from download.many.head import Head
+from download.many.transfer import Transfer
+from download.native import native
+from download.sink import PIECE
 
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
 _MOST_KEPT = 1000  # connections remembered, far more than libcurl keeps

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from worker.errors import DiskFullError, LeaseLostError
-from worker.integrity import WORTH_KEEPING, Validators
-from worker.partial import Partial, publish
-from worker.sink import Sink
+from download.errors import DiskFullError, LeaseLostError
+from download.integrity import WORTH_KEEPING, Validators
+from download.partial import Partial, publish
+from download.sink import Sink
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -68,7 +68,7 @@ class Draft(Sink):
     def publish(
         self, final: str, *, fsync: bool, replace: bool = False, stamp: Callable[[Path], None] = lambda _: None
     ) -> None:
-        """See ``worker.partial.publish``.
+        """See ``download.partial.publish``.
 
         Args:
             stamp: gives the file, which has no name yet, what else it should have.

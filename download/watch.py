@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from download.errors import ConnectError, DeadlineError, DnsError, DownloadError, SilenceError, SlowError, translate
 from ledger.settings import Settings
-from worker.errors import ConnectError, DeadlineError, DnsError, DownloadError, SilenceError, SlowError, translate
 
 SLICE = 0.4  # seconds; with _ASK_EVERY at most 0.5 between two asks
 _ASK_EVERY = 0.1  # seconds

@@ -24,8 +24,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from worker.errors import LeaseLostError
-from worker.integrity import Validators
+from download.errors import LeaseLostError
+from download.integrity import Validators
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})

@@ -1,7 +1,7 @@
 """Names to judged addresses for the transfers of a chunk, without holding up those that go on.
 
-As in ``worker.connect``: a name is resolved once, every address of it must pass the policy, and the connection goes to
-one of them. A look-up cannot be interrupted, so each has a thread to be left behind in.
+As in ``download.connect``: a name is resolved once, every address of it must pass the policy, and the connection goes
+to one of them. A look-up cannot be interrupted, so each has a thread to be left behind in.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
-from worker.addresses import Policy, Target
-from worker.errors import DnsError, DownloadError
-from worker.pools import native, start_native_thread
+from download.addresses import Policy, Target
+from download.errors import DnsError, DownloadError
+from download.native import native, start_native_thread
 
 _FRESH = 30.0  # seconds for which a look-up counts
 _MOST = 1000  # names kept

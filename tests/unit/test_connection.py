@@ -1,0 +1,41 @@
+"""How long a caller of Redis is kept waiting while Redis is away."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from ledger.connection import connect
+from ledger.settings import Settings
+
+
+@pytest.fixture
+def nobody() -> Iterator[Settings]:
+    """An address at which nobody answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        yield Settings(redis_url=f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
+
+
+def test_without_patience_a_call_is_made_once(nobody: Settings) -> None:
+    asked: list[int] = []
+    with pytest.raises(redis.ConnectionError), connect(nobody, stop=lambda: bool(asked.append(1))) as client:
+        client.ping()
+    assert asked == []  # it did not even come to that
+
+
+def test_patience_ends_when_its_owner_is_told_to_stop(nobody: Settings) -> None:
+    # Given a client that would repeat its calls for an hour
+    asked: list[int] = []
+
+    def third_time() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    # If it is told to stop after the third try, I expect the error then: connecting does not multiply the tries
+    with pytest.raises(redis.ConnectionError), connect(nobody, patience=3600, stop=third_time) as client:
+        client.ping()
+    assert len(asked) == 3
