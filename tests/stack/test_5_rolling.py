@@ -19,7 +19,7 @@ def test_workers_recreated_under_load_lose_and_repeat_nothing(stack: Stack) -> N
     # If each worker is replaced by a new container while they run
     for worker in WORKERS:
         before = stack.containers()[worker][0]["Id"]
-        stack.done("up", "--detach", "--wait", "--no-deps", "--force-recreate", worker, seconds=120)
+        stack.done("up", "--detach", "--wait", "--force-recreate", worker, seconds=120)
         assert stack.containers()[worker][0]["Id"] != before
 
     # I expect every job to be done, by exactly one attempt that came to its end
