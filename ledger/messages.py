@@ -42,6 +42,9 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": settings.redis_timeout,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            # Who tells of an event asks for a connection once; the default is to ask for four seconds, in the middle of
+            # a job. Whoever needs the broker (the worker's own loop) is patient by other settings.
+            "max_retries": 0,
             # It only guards messages that a worker reserved and did not start; the sweep is there first.
             "visibility_timeout": 24 * 3600,
         },

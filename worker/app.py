@@ -35,7 +35,7 @@ broker.survive_a_closed_connection()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
 
-app = Celery("downpour", include=["worker.tasks"])
+app = Celery("downpour", include=["worker.tasks"], events=broker.PromptEvents)
 app.conf.update(
     broker_options(settings),
     task_ignore_result=True,  # the ledger has the results; a result back end would block for 19 s when Redis is away

@@ -1,7 +1,7 @@
 """This process in the ledger: one incarnation, kept alive by a native thread, and what it is told to stop.
 
 The thread makes its own Redis client (under gevent, a socket belongs to the thread that opened it) and shares nothing
-with jobs but two attributes that it replaces as a whole.
+with jobs but a few attributes that it replaces as a whole.
 It renews every second, whatever the jobs do: a GIL-bound job delays it by milliseconds, a busy gevent hub not at all.
 """
 
@@ -26,16 +26,21 @@ class Incarnation:
         self._settings = settings
         self.id = leases_of(settings).register(Identity(worker, pool, os.getpid()))
         self.lost = False
+        self.away = False  # whether Redis did not answer when it was last asked
         self.stopping: frozenset[str] = frozenset()  # ids of jobs that should stop
         start_native_thread(f"lease {self.id}", self._renew_until_lost)
 
     def _renew_until_lost(self) -> None:
         leases = leases_of(self._settings)
         while not self.lost:
-            with contextlib.suppress(RedisError, OSError):  # away: the lease may lapse; renewing tells
+            try:
                 stopping = leases.renew(self.id)
-                self.lost = stopping is None
-                self.stopping = frozenset(stopping or ())
+            except (RedisError, OSError):  # the lease may lapse; renewing tells
+                self.away = True
+            else:
+                self.away, self.stopping = False, frozenset(stopping or ())
+                if stopping is None:  # never taken back: a job may have said so meanwhile
+                    self.lost = True
             native_sleep(self._settings.renew_every)
 
     def end(self) -> None:
@@ -63,6 +68,11 @@ class Incarnations:
             if self._current is None or self._current.lost or self._pid != os.getpid():
                 self._current, self._pid = Incarnation(self._settings, worker, pool), os.getpid()
             return self._current
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer when the current one was last renewed."""
+        return self._current is not None and self._current.away
 
     def end(self) -> None:
         if self._current is not None and self._pid == os.getpid():
