@@ -41,7 +41,7 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
-    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info",
+    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info +pttl",
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof",
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     renew_every: Seconds = Field(1.0, description="heartbeat of an incarnation; also how soon a cancel is seen")
     sweep_every: Seconds = Field(1.0, description="pause between two sweeps")
     message_grace: Seconds = Field(
-        5.0, description="a queued job whose message nobody has seen for this long is sent again"
+        3.0, description="a queued job whose message nobody has seen for this long is sent again"
     )
     max_losses: int = Field(5, ge=1, description="a job whose holder died this often is poison")
     progress_every: Seconds = Field(0.5, description="at most this often a running job says how far it is")

@@ -25,10 +25,11 @@ from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.settings import get_settings
 from worker import broker, drain
+from worker.children import keep_watching_children
 from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
-from worker.pools import DeploymentError, check_deployment, pool_of
+from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
 from worker.process import this_worker
 
 broker.survive_a_closed_connection()
@@ -60,11 +61,14 @@ app.conf.update(
 @signals.celeryd_after_setup.connect
 def _check_command_line(instance: Any, **_: Any) -> None:
     try:
-        pool = pool_of(instance.pool_cls)
-        check_deployment(pool, set(instance.app.amqp.queues.consume_from))
+        line = CommandLine.of(instance)
+        check_deployment(line)
     except DeploymentError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - before any log is set up
         raise SystemExit(2) from error
+    pool = line.pool
+    for doubt in doubts(line):
+        log.warning("command line: %s", doubt)
     this_worker.name, this_worker.pool = instance.hostname, pool
     with contextlib.suppress(RedisError, OSError):  # away: then it is heard of once the worker is in service
         with connect(settings, connections=1) as redis:
@@ -80,8 +84,12 @@ def _in_service(sender: Any, **_: Any) -> None:
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
     keep_touching(settings, who, lambda: list(worker_state.requests), Consuming(sender, who.pool.queue).allow)
     keep_tidy(settings)
-    if this_worker.pool is not Pool.PREFORK:  # there the children run the jobs
+    if this_worker.pool is not Pool.PREFORK:
         _warm_up()
+    else:  # there the children run the jobs
+        children = sender.pool._pool._pool  # billiard's list; who was waited for is taken off it
+        family = this_worker.incarnations.family
+        keep_watching_children(settings, family, lambda: [child.pid for child in tuple(children)])
 
 
 @signals.worker_process_init.connect

@@ -44,7 +44,7 @@ class ForgetfulQoS(redis.QoS):  # type: ignore[misc]
 
 
 class PromptDispatcher(EventDispatcher):  # type: ignore[misc]
-    def send(self, type: str, *args: Any, retry: bool = False, **fields: Any) -> Any:  # noqa: A002, ARG002 - Celery's
+    def send(self, type: str, *args: Any, retry: bool = False, **fields: Any) -> Any:  # noqa: ARG002 - Celery's
         return super().send(type, *args, retry=False, **fields)
 
 

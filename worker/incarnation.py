@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 
@@ -22,9 +23,9 @@ from ledger.settings import Settings
 
 
 class Incarnation:
-    def __init__(self, settings: Settings, worker: str, pool: Pool) -> None:
+    def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
         self._settings = settings
-        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid()))
+        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid(), family))
         self.lost = False
         self.away = False  # whether Redis did not answer when it was last asked
         self.stopping: frozenset[str] = frozenset()  # ids of jobs that should stop
@@ -55,6 +56,7 @@ class Incarnations:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.family = secrets.token_urlsafe(6)  # a fork keeps it
         self._lock = threading.Lock()
         self._current: Incarnation | None = None
         self._pid = 0
@@ -66,7 +68,7 @@ class Incarnations:
         """
         with self._lock:
             if self._current is None or self._current.lost or self._pid != os.getpid():
-                self._current, self._pid = Incarnation(self._settings, worker, pool), os.getpid()
+                self._current, self._pid = Incarnation(self._settings, worker, pool, self.family), os.getpid()
             return self._current
 
     @property

@@ -59,7 +59,9 @@ def test_it_ends_also_when_redis_is_there_and_does_not_answer(world: World, pool
     world.running(4, with_bytes=True)
     world.valkey.freeze()
     try:
-        assert world.service(f"worker-{pool}").terminate(GRACE + 15 * REDIS_TIMEOUT) == 0  # some calls, not one per message
+        assert (
+            world.service(f"worker-{pool}").terminate(GRACE + 15 * REDIS_TIMEOUT) == 0
+        )  # some calls, not one per message
     finally:
         world.valkey.thaw()
     ends_once(world, pool, 6)
