@@ -95,7 +95,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, dice: random.Random, *
         heapq.heappush(free, (end, slot))
         waited.append(0.0 if each.serial else begin)
         ran.append(end - begin)
-        measured.append(_job(each, n, submitted, submitted + begin, submitted + end, slot))
+        measured.append(_job(each, n, submitted, (submitted + begin, submitted + end), slot))
     queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
     cpu = each.cpu * jobs * speed
     return Turn(
@@ -131,7 +131,8 @@ def _sums(spans: Sequence[float]) -> list[float]:
     return sums
 
 
-def _job(each: Made, n: int, submitted: float, started: float, finished: float, slot: int) -> MeasuredJob:
+def _job(each: Made, n: int, submitted: float, span: tuple[float, float], slot: int) -> MeasuredJob:
+    started, finished = span
     queued = started - 0.001 if each.serial else submitted
     executor = {
         Pool.PREFORK: Executor(f"{each.name}@host", 101 + slot, 101 + slot, None),
