@@ -95,6 +95,21 @@ def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(wo
     assert (world.record().state, world.record().last.kind) == (JobState.QUEUED, FailureKind.LOST)
 
 
+def test_a_child_that_its_parent_knows_to_be_dead_is_taken_over_at_once_and_nobody_else(world: World) -> None:
+    world.submit(4)
+    children = [
+        world.leases.register(Identity("prefork@here", Pool.PREFORK, pid, family))
+        for pid, family in ((7, "mine"), (8, "mine"), (7, "another"), (7, ""))
+    ]
+    for number, child in enumerate(children):
+        world.claim(child, number)
+        world.pop()
+    assert world.leases.end_children("mine", {7, 9}) == [children[0]]
+    assert world.sweep.round() == Swept(orphans=1, sent=1)
+    assert world.queue() == ["b.0"]
+    assert world.leases.end_children("mine", {7, 9}) == []
+
+
 def test_the_dead_one_that_returns_can_change_nothing(world: World) -> None:
     world.submit(1)
     dead = world.register()
