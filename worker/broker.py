@@ -21,6 +21,7 @@ from celery.events.dispatcher import EventDispatcher
 from celery.worker import pidbox
 from kombu.transport import redis
 
+from ledger.connection import AWAY
 from worker import drain
 
 log = logging.getLogger("downpour.worker")
@@ -32,9 +33,14 @@ class ForgetfulQoS(redis.QoS):  # type: ignore[misc]
     def ack(self, delivery_tag: str) -> None:
         if self._unheard and drain.draining():  # nobody waits for each message in turn only to hear the same again
             return
-        self._unheard = True
-        super().ack(delivery_tag)
-        self._unheard = False
+        try:
+            super().ack(delivery_tag)
+        except AWAY as error:
+            if not self._unheard:
+                log.warning("messages are not acknowledged while Redis is away, the ledger knows of them: %s", error)
+            self._unheard = True
+        else:
+            self._unheard = False
 
     def restore_unacked(self, client: Any = None) -> Any:
         if self.channel.connection.client is None:  # closed already: nothing to put them back through
