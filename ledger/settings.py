@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     connect_timeout: Seconds = 10.0
     read_timeout: Seconds = Field(30.0, description="longest silence of a server")
     deadline: Seconds = Field(3600.0, description="of one job, retries and short waits included")
-    low_speed: int = Field(1, ge=0, description="bytes/s below which a download is too slow; 0 = never")
+    low_speed: int = Field(100, ge=0, description="bytes/s below which a download is too slow; 0 = never")
     low_speed_window: Seconds = Field(60.0, description="over which the speed is measured")
     max_bytes: int = Field(64 * 2**30, gt=0, description="largest file")
     max_attempts: int = Field(6, ge=1, description="of a job, the first one included")
