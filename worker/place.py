@@ -63,7 +63,7 @@ class Place:
             return None
         final = final_path(self._settings.downloads, self._record.path)
         size = self._holds(final, known.sha256, known.size)
-        return None if size is None else Result(size, known.sha256, ("unchanged",))
+        return None if size is None else Result(size, known.sha256, ("unchanged",), known.etag, known.last_modified)
 
     def publish(self, fetched: Fetched, url: str) -> Result:
         """Give the file its name.
@@ -84,7 +84,7 @@ class Place:
             self._hold.confirm()
             publish(self._temp, final, fsync=self._settings.fsync, replace=True)
         notes = fetched.notes if url == self._job.url else (*fetched.notes, f"mirror: {urlsplit(url).hostname}")
-        return Result(fetched.size, fetched.sha256, notes)
+        return Result(fetched.size, fetched.sha256, notes, fetched.etag, fetched.last_modified)
 
     def _filename(self, fetched: Fetched) -> str:
         job = self._job
