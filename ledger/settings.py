@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     fsync: bool = Field(False, description="force each file to disk before its rename")
     chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a message of many jobs")
     user_agent: str = "Downpour/0.1"
+    proxy: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port; empty = none")
+    no_proxy: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="comma-separated hosts (with all below them) and networks asked without the proxy"
+    )
 
     # Who may be downloaded from; see download/addresses.py.
     allow_hosts: Annotated[frozenset[str], NoDecode] = Field(
@@ -80,7 +84,7 @@ class Settings(BaseSettings):
         frozenset({80, 443, 8000, 8080, 8443}), description="comma-separated ports; empty = every port"
     )
 
-    @field_validator("allow_hosts", "allow_networks", "allow_ports", mode="before")
+    @field_validator("allow_hosts", "allow_networks", "allow_ports", "no_proxy", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
