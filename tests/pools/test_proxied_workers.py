@@ -1,10 +1,9 @@
-"""Real workers of all pools behind a real proxy: names only the proxy knows, https by CONNECT, messages of many jobs."""
+"""Real workers of all pools behind a real proxy: names that only it knows, CONNECT, messages of many jobs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -113,4 +112,4 @@ def test_a_worker_with_a_proxy_that_is_none_does_not_start(behind: Behind, tmp_p
         assert service.process.wait(60) == 2
         assert "DOWNPOUR_PROXY: expected http://[user:password@]host:port" in service.text()
         assert "s3cret" not in service.text()
-    assert os.listdir(tmp_path) == [f"worker-{pool}.log"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"worker-{pool}.log"]
