@@ -106,6 +106,13 @@ def cli() -> None:
 )
 @click.option("--dedup", is_flag=True, help="A URL that comes again with the same filename, or with none, is left out.")
 @click.option("--strict", is_flag=True, help="Submit nothing if any line is bad.")
+@click.option("--front", is_flag=True, help="Before all that waits in the queue; what runs goes on.")
+@click.option(
+    "--shard",
+    type=click.IntRange(1),
+    metavar="N",
+    help="N files per folder (0000, 0001 ...), for those that the manifest does not name.",
+)
 @click.option("--wait", is_flag=True, help="Watch the batch; the exit code is its outcome.")
 @json_option
 def submit(
@@ -120,6 +127,8 @@ def submit(
     names: str,
     dedup: bool,
     strict: bool,
+    front: bool,
+    shard: int | None,
     wait: bool,
     as_json: bool,
 ) -> int:
@@ -136,6 +145,7 @@ def submit(
         report=say,
         server_names=names == "server",
         dedup=dedup,
+        shard=shard or 0,
     )
     if strict:
         intake.check()
@@ -144,7 +154,7 @@ def submit(
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
     accepted = said = 0
-    for accepted in client.submit(name, intake.jobs(), pools, per_message, deadline):
+    for accepted in client.submit(name, intake.jobs(), pools, per_message, deadline, front=front):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")

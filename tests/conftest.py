@@ -6,11 +6,15 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ledger.settings import Settings
 from tests.authority import make_authority
 from tests.valkey_process import ValkeyProcess
+
+hypothesis.settings.register_profile("shared machine", deadline=None)  # an example may meet a busy moment
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from urllib.parse import quote
 
 from ledger.jobs import FailureKind
@@ -20,6 +21,11 @@ from origin.routes import table
 
 SIZE = 200_000  # bytes; enough to be worth continuing
 BOMB = 200_000_000
+TIMES = 3  # attempts that a job has
+
+# A silence is noticed before it counts as slow. The bomb, were it to go off, would be too large.
+LIMITS: dict[str, Any] = {"read_timeout": 2.0, "low_speed": 200, "low_speed_window": 3.0, "max_bytes": 1_000_000}
+ALLOWED = frozenset({"127.0.0.1/32"})  # not all of loopback: one row leads elsewhere on this machine
 
 ROWS = table(faults.__doc__)
 
@@ -44,10 +50,10 @@ class Case:
     def works(self) -> bool:
         return self.ends[-1] is None
 
-    def url(self, origin: str, key: str) -> str:
+    def url(self, origin: str, key: str, inner: int = 9) -> str:
         path, _, query = self.path.partition("?")
         query = f"size={SIZE}&{query}" if "size=" not in query else query
-        return f"{origin}/faults/{path}?{query.replace('{key}', key)}"
+        return f"{origin}/faults/{path}?{query.replace('{key}', key).replace('{inner}', str(inner))}"
 
     @cached_property
     def content(self) -> bytes:
@@ -56,6 +62,12 @@ class Case:
             return zeros_gzipped(BOMB)
         whole = Entity(self.name, SIZE, self.edition).read(0, SIZE)
         return gzip.compress(whole, mtime=0) if self.raw else whole
+
+    @cached_property
+    def acceptable(self) -> tuple[bytes, ...]:
+        """What somebody else could have under the final name and be right: any edition, and what was unpacked."""
+        editions = (Entity(self.name, SIZE, edition).read(0, SIZE) for edition in range(2 * TIMES))
+        return () if self.row == "/faults/bomb" else (self.content, *editions)
 
     @cached_property
     def sha256(self) -> str:
@@ -70,8 +82,7 @@ def _works(path: str, row: str = "", ends: tuple[FailureKind, ...] = (), **more:
     return Case(row or f"/faults/{path.partition('?')[0]}", path, (*ends, None), **more)  # type: ignore[arg-type]
 
 
-TIMES = 3  # attempts that a job has
-METADATA = quote("http://169.254.169.254/latest/meta-data/", safe="")
+INNER = "http://127.0.0.2:{inner}/secret"  # not allowed, though this machine's own; ``inner`` is a port
 EVIL_NAME = quote('attachment; filename="../../../evil.sh"')
 
 CASES = (
@@ -105,7 +116,7 @@ CASES = (
     _works("retry-after/1?key={key}", "/faults/retry-after/SECONDS", ends=(FailureKind.SERVER,)),
     _fails("redirect-loop", FailureKind.REDIRECT),
     _works("redirect-chain/3", "/faults/redirect-chain/N"),
-    _fails(f"redirect-to?url={METADATA}", FailureKind.REFUSED),
+    _fails(f"redirect-to?url={INNER}", FailureKind.REFUSED),
     _works(f"disposition?value={EVIL_NAME}"),
     _works("encoded", raw="gzip", note="content-encoding: gzip, stored raw"),
     _works(f"bomb?size={BOMB}", raw="gzip", note="content-encoding: gzip, stored raw"),

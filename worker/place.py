@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from download.errors import FileNameError, LeaseLostError
@@ -91,11 +91,12 @@ class Place:
         if job.naming is Naming.FIXED:
             return job.filename
         proposed = from_disposition(fetched.disposition) if job.naming is Naming.SERVER else None
-        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, proposed or job.filename))
+        wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
+        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, wanted))
         if name is None:
             raise LeaseLostError("another worker holds the job now")
         if not name:
-            raise FileNameError(f"expected a free name like {proposed or job.filename!r}, all of them are taken")
+            raise FileNameError(f"expected a free name like {wanted!r}, all of them are taken")
         return name
 
     def _holds(self, final: Path, sha256: str, size: int | None) -> int | None:

@@ -12,17 +12,17 @@ from download.partials import FOLDER
 from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
 from ledger.ledger import Message
 from ledger.messages import Envelope
-from tests.hostile import CASES, ROWS, TIMES, Case
+from tests.hostile import ALLOWED, CASES, LIMITS, ROWS, TIMES, Case
 from tests.world import World
 
-# A silence is noticed before it counts as slow. The bomb, were it to go off, would be too large.
-LIMITS = {"read_timeout": 2.0, "low_speed": 200, "low_speed_window": 3.0, "max_bytes": 1_000_000}
 _BEFORE_STATUS = (FailureKind.PROTOCOL, FailureKind.TIMEOUT, FailureKind.TRUNCATED, FailureKind.REFUSED)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), max_attempts=TIMES, retry_base=0.05, **LIMITS) as world:
+    with World(
+        tmp_path_factory.mktemp("world"), max_attempts=TIMES, retry_base=0.05, allow_networks=ALLOWED, **LIMITS
+    ) as world:
         bomb = next(case for case in CASES if case.name == "bomb").url(world.origin.url, "")
         urllib3.request("GET", bomb, preload_content=False, decode_content=False).release_conn()  # it is made once
         yield world.start(*Pool, slots=10)
