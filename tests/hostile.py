@@ -83,7 +83,7 @@ def _works(path: str, row: str = "", ends: tuple[FailureKind, ...] = (), **more:
 
 
 INNER = "http://127.0.0.2:{inner}/secret"  # not allowed, though this machine's own; ``inner`` is a port
-EVIL_NAME = quote('attachment; filename="../../../evil.sh"')
+EVIL_NAME = quote('attachment; filename="../../../evil.sh"', safe="")
 
 CASES = (
     _fails("cut-body", _CUT, times=TIMES),
