@@ -67,7 +67,11 @@ class Settings(BaseSettings):
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
     fsync: bool = Field(False, description="force each file to disk before its rename")
     chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a message of many jobs")
-    user_agent: str = "Downpour/0.1"
+    user_agent: str = Field(
+        "Downpour/0.1",
+        pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
+        description="what servers see; say there who you are and how you are reached",
+    )
     proxy: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port; empty = none")
     no_proxy: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="comma-separated hosts (with all below them) and networks asked without the proxy"
