@@ -6,15 +6,16 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from ledger.settings import Settings
 from tests.authority import make_authority
 from tests.valkey_process import ValkeyProcess
 
-hypothesis.settings.register_profile("shared machine", deadline=None)  # an example may meet a busy moment
-hypothesis.settings.load_profile("shared machine")
+# No example is too slow: how long it takes says more about the machine than about the code.
+hypothesis_settings.register_profile("downpour", deadline=None)
+hypothesis_settings.load_profile("downpour")
 
 
 @pytest.fixture(scope="module")
