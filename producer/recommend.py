@@ -92,7 +92,7 @@ def lines(advice: Advice) -> Iterator[str]:
         if advice.tied:
             yield f"  A tie: {', '.join(advice.tied)} did as well; chosen for {advice.criterion}."
         if advice.runner_up:
-            yield f"  Runner-up: {advice.runner_up}"
+            yield f"  Runner-up: {advice.runner_up}, {advice.runner_up_rate}"
         yield f"  Confidence: {advice.confidence}"
     yield from _listed("Why not more confidence" if advice.answer else "Why", advice.because)
     yield from _listed("What it gives up", advice.gives_up)

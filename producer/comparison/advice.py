@@ -46,6 +46,7 @@ class Advice:
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
     criterion: str | None = None  # ... and what it was chosen by
     runner_up: str | None = None
+    runner_up_rate: str | None = None  # beside the answer's, and the verdict
     gives_up: tuple[str, ...] = ()  # what others do better
     would_change: tuple[str, ...] = ()  # the answer
 
@@ -71,7 +72,7 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -
         because=tuple(doubts.nothing_to_choose(summary, able, rows)),
         compared=tuple(row.name for row in rows),
         reasoning=tuple(lines),
-        next=tuple(doubts.next_when_unable(experiment, able, rows)),
+        next=tuple(doubts.next_when_unable(experiment, able)),
         limits=limits,
     )
     if choice is None:
@@ -89,6 +90,7 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -
         tied=tuple(row.name for row in choice.tied if row is not choice.pick),
         criterion=choice.criterion,
         runner_up=choice.runner_up.name if choice.runner_up else None,
+        runner_up_rate=reasons.runner_up(summary, choice),
         gives_up=tuple(prospects.gives_up(summary, choice, rows)),
         would_change=tuple(prospects.would_change(experiment, summary, choice, rows)),
     )

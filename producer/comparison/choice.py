@@ -26,7 +26,7 @@ from producer.comparison.intervals import LEAST
 
 MARGIN = 0.03
 TIE = 0.15
-REGRET = 0.25
+REGRET = 0.20
 ALIKE = 0.05
 
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from producer.comparison import wording
-from producer.comparison.choice import REGRET, TIE, Choice
+from producer.comparison.choice import REGRET, TIE, Choice, Standing, standing
 from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Row, Summary
 from producer.comparison.intervals import LEAST
@@ -36,6 +36,9 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
         yield f"{summary.excluded} of {turns} turns were spoiled"
     if len(choice.curves) == 1:
         yield f"no pool but {pick.contestant.pool} was compared"
+    knees = [curve.knee for curve in choice.curves if curve.knee is not pick]
+    if unclear := [knee.name for knee in knees if is_open(summary, pick, knee)]:
+        yield f"whether {' or '.join(unclear)} is slower cannot be told"
     yield from _open_ends(experiment, choice)
     if choice.certain and choice.regret > TIE:
         yield f"another may be faster by up to {choice.regret:.0%}"
@@ -46,6 +49,11 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
         )
     if experiment.sampling and experiment.sampling.share > SAMPLING:
         yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the contestants took"
+
+
+def is_open(summary: Summary, pick: Row, other: Row) -> bool:
+    """Whether the noise hides which of two is faster, and by more than a tie."""
+    return all(standing(summary, *pair) is Standing.OPEN for pair in ((pick, other), (other, pick)))
 
 
 def _open_ends(experiment: Experiment, choice: Choice) -> Iterator[str]:
@@ -88,7 +96,7 @@ def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
         yield again(experiment, [choice.pick.name, *(f"{pick.pool}:{pick.slots * n}" for n in (2, 4))], jobs=jobs)
 
 
-def next_when_unable(experiment: Experiment, able: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
+def next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[str]:
     """Commands that would bring something to choose from."""
     if len(able) < 2:
         yield again(experiment, rounds=ROUNDS)

@@ -114,6 +114,14 @@ def _knees(summary: Summary, choice: Choice) -> Iterator[str]:
         yield f"{curve.knee.name} {how} {choice.best.name}, the fastest knee: {wording.ratio(found)} of its jobs/s."
 
 
+def runner_up(summary: Summary, choice: Choice) -> str | None:
+    """Its rate beside the pick's, and the verdict."""
+    if choice.runner_up is None:
+        return None
+    found = summary.compare(choice.runner_up.name, choice.pick.name)
+    return f"{wording.ratio(found.ratio)} of its jobs/s: {found.verdict}"
+
+
 def _tie(choice: Choice) -> str:
     figures = "; ".join(f"{row.name} {_limited(row)}, {row.contestant.slots} slots" for row in choice.tied)
     return (
@@ -144,9 +152,10 @@ def _cores(experiment: Experiment, choice: Choice) -> Iterator[str]:
     for curve in choice.curves:
         yield from _one_core(curve, cores)
     if gated(experiment, choice):
+        found = "cores were not probed" if cores is None else f"the probes found {cores:.2g} effective cores"
         yield (
-            f"A conclusion about several cores cannot be drawn: the probes found {cores or 0:.2g} effective cores, and"
-            f" {SEVERAL_CORES} are needed to tell a pool that uses several from one that cannot."
+            f"A conclusion about several cores cannot be drawn: {found}, and {SEVERAL_CORES} are needed to tell a pool"
+            " that uses several from one that cannot."
         )
 
 

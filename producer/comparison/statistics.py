@@ -46,7 +46,7 @@ def summarise(experiment: Experiment) -> Summary:
 
 
 def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> Row:
-    turns = list(experiment.of(contestant.name))
+    turns = sorted(experiment.of(contestant.name), key=lambda turn: turn.round)
     ideal = lower_bound(experiment.scenario, contestant)
     walls = [turn.wall for turn in turns if turn.wall]
     used = [(turn.usage, turn) for turn in turns if turn.usage]
