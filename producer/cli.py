@@ -32,6 +32,7 @@ from producer.control import drain, pause, prune, resume, say_workers, undrain
 from producer.errors import ProducerError, redis_errors
 from producer.intake import Intake
 from producer.recommend import recommend_
+from producer.report import report_
 from producer.retry import retry
 from producer.screen import Lines, counters, panel, status_line
 from producer.watch import Watch, exit_code
@@ -275,6 +276,7 @@ cli.add_command(recommend_)
 for command in (pause, resume, drain, undrain, prune):
     cli.add_command(command)
 cli.add_command(retry)
+cli.add_command(report_)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

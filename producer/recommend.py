@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from producer.comparison.advice import Advice, recommend
-from producer.comparison.experiment import SCHEMA, Experiment, from_json
 from producer.comparison.pooling import agreeing, differences
 from producer.comparison.reasons import Limits
 from producer.comparison.wording import memory, seconds
-from producer.errors import RunError
+from producer.runs import read
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _ADVICE = TypeAdapter(tuple[Advice, ...])
@@ -45,7 +44,7 @@ def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | N
 
     Exit codes: 0 an answer, 1 cannot tell (one of several is enough), 2 a file that cannot be used.
     """
-    groups = agreeing([_read(path) for path in runs])
+    groups = agreeing([read(path) for path in runs])
     for group in groups[1:]:
         why = "; ".join(differences(groups[0][0], group[0]))
         click.echo(f"not taken together with {groups[0][0].scenario.name}, because they differ: {why}", err=True)
@@ -55,30 +54,6 @@ def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | N
     else:
         click.echo("\n\n".join("\n".join(lines(advice)) for advice in advices))
     return 1 if any(advice.answer is None for advice in advices) else 0
-
-
-def _read(path: Path) -> Experiment:
-    """
-    Raises:
-        RunError: this is not the JSON of an experiment.
-    """
-    try:
-        return from_json(path.read_bytes())
-    except OSError as error:
-        raise RunError(f"expected a run at {path}, got: {error.strerror or error}") from error
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
-        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-        raise RunError(
-            f"expected {path} to be a run that `producer compare --json` wrote ({SCHEMA}); {where}: {first['msg']},"
-            f" got {_short(first['input'])}"
-        ) from error
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def lines(advice: Advice) -> Iterator[str]:

@@ -1,0 +1,45 @@
+"""Measured runs as files: the JSON that ``producer compare`` wrote, gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from producer.comparison.experiment import SCHEMA, Experiment, from_json
+from producer.errors import RunError
+
+_GZIP = b"\x1f\x8b"
+
+
+def read(path: Path) -> Experiment:
+    """
+    Raises:
+        RunError: this is not the JSON of an experiment.
+    """
+    try:
+        found = path.read_bytes()
+        experiment = from_json(gzip.decompress(found) if found.startswith(_GZIP) else found)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunError(f"expected a run at {path}, got: {getattr(error, 'strerror', None) or error}") from error
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
+        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+        raise RunError(
+            f"expected {path} to be a run that `producer compare --json` wrote ({SCHEMA}); {where}: {first['msg']},"
+            f" got {_short(first['input'])}"
+        ) from error
+    names = [contestant.name for contestant in experiment.contestants]
+    unknown = sorted({turn.contestant for turn in experiment.turns} - set(names))
+    if unknown or not names or len(set(names)) < len(names):
+        got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"contestants {_short(names)}"
+        raise RunError(f"expected each turn in {path} to be of one of its contestants, each named once; got {got}")
+    return experiment
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
