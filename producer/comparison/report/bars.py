@@ -104,14 +104,14 @@ def split(summary: Summary, width: float) -> Drawing:
     for n, (row, of) in enumerate(rows):
         name = look(row.contestant)
         y = plan.row(drawing, n, row.name, name)
-        x = _phase(drawing, plan, plan.scale.start, y, of.submit + of.wait, "wait", name)
-        x = _phase(drawing, plan, x, y, of.run, "run", name)
-        x = _phase(drawing, plan, x, y, of.step, "step", name)
+        x = _phase(drawing, plan, (plan.scale.start, y), of.submit + of.wait, phase="wait", name=name)
+        x = _phase(drawing, plan, (x, y), of.run, phase="run", name=name)
+        x = _phase(drawing, plan, (x, y), of.step, phase="step", name=name)
         drawing.text(x + 6, y + 11, seconds(_way(of)))
         if of.overhead is not None:
             y += _BAR + 3
-            x = _phase(drawing, plan, plan.scale.start, y, of.run + of.step, "run", name)
-            x = _phase(drawing, plan, x, y, of.overhead, "overhead", name)
+            x = _phase(drawing, plan, (plan.scale.start, y), of.run + of.step, phase="run", name=name)
+            x = _phase(drawing, plan, (x, y), of.overhead, phase="overhead", name=name)
             drawing.text(x + 6, y + 11, seconds(_cost(of)), "muted")
     return drawing
 
@@ -124,8 +124,9 @@ def _cost(of: Split) -> float:
     return of.run + of.step + max(of.overhead or 0.0, 0.0)
 
 
-def _phase(drawing: Drawing, plan: _Plan, x: float, y: float, value: float, phase: str, name: str) -> float:
+def _phase(drawing: Drawing, plan: _Plan, place: tuple[float, float], value: float, *, phase: str, name: str) -> float:
     """Each phase has its shape: waiting is thin, running full, the step hatched, overhead hollow."""
+    x, y = place
     width = plan.scale.at(max(value, 0.0)) - plan.scale.start
     if width <= 0:
         return x

@@ -182,13 +182,13 @@ def _axes(
     of_y: Callable[[float], str],
 ) -> None:
     floor = HEIGHT - _BOTTOM
-    for tick in y.ticks(5):
-        drawing.line(_LEFT, y.at(tick), WIDTH - _RIGHT, y.at(tick), "rule")
-        drawing.text(_LEFT - 6, y.at(tick) + 4, of_y(tick), "muted end")
+    for value in y.ticks(5):
+        drawing.line(_LEFT, y.at(value), WIDTH - _RIGHT, y.at(value), "rule")
+        drawing.text(_LEFT - 6, y.at(value) + 4, of_y(value), "muted end")
     drawing.line(_LEFT, floor, WIDTH - _RIGHT, floor, "axis")
     if of_x is None:
         return
-    for tick in x.ticks(6):
-        at = x.at(tick)
+    for value in x.ticks(6):
+        at = x.at(value)
         drawing.line(at, floor, at, floor + 4, "axis")
-        drawing.text(min(at, WIDTH - 24), floor + 18, of_x(tick), "muted mid")
+        drawing.text(min(at, WIDTH - 24), floor + 18, of_x(value), "muted mid")

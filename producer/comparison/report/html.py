@@ -23,7 +23,7 @@ from producer.comparison.report.drawing import Drawing, templates
 from producer.comparison.report.embedded import as_script, compressed, timelines
 from producer.comparison.report.palette import DARK, DRAWING, LIGHT, look, variables
 from producer.comparison.report.sheet import Sheet, sheet
-from producer.comparison.report.still import said
+from producer.comparison.report.still import in_words
 
 _WIDE, _NARROW = 1040.0, 346.0  # pixels of a drawing of bars, on a desk and on a phone
 
@@ -86,7 +86,7 @@ def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> S
         sheet=told,
         answer=answer(recommend(recommend_of), told.summary),
         race=_race(told),
-        lanes=tuple((each.contestant.name, look(each.contestant), said(each)) for each in found),
+        lanes=tuple((each.contestant.name, look(each.contestant), in_words(each)) for each in found),
         figures=(_split(told),),
         curves=tuple(_curves(told)),
         steps=any(strip.step for each in found for strip in each.chart.strips),

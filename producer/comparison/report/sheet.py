@@ -55,11 +55,18 @@ def sheet(experiment: Experiment) -> Sheet:
         summary=summary,
         title=experiment.scenario.title or experiment.scenario.name,
         about=_about(experiment, summary),
-        tables=tuple(table for table in tables if table.lines),
+        tables=tuple(_known(table) for table in tables if table.lines),
         excluded=_excluded(experiment),
         books=_books(experiment),
         conditions=tuple(_conditions(experiment, summary)),
     )
+
+
+def _known(table: Table) -> Table:
+    """Without the columns of which nothing is known."""
+    places = [n for n in range(len(table.columns) - 1) if any(line.cells[n].text != w.NONE for line in table.lines)]
+    lines = tuple(Line(line.name, line.look, tuple(line.cells[n] for n in places)) for line in table.lines)
+    return Table(table.caption, table.reading, (table.columns[0], *(table.columns[n + 1] for n in places)), lines)
 
 
 def _about(experiment: Experiment, summary: Summary) -> str:

@@ -34,15 +34,19 @@ def timeline(experiment: Experiment, width: float = 1000.0) -> Drawing | None:
 
 
 def said(of: Shown) -> str:
-    """The lanes in words."""
-    contestant, lanes = of.contestant, of.chart
+    return f"{of.contestant.name}: {in_words(of)}"
+
+
+def in_words(of: Shown) -> str:
+    """The lanes, for who does not see them."""
+    lanes = of.chart
     strips = list(lanes.strips)
     if not strips:
-        return f"{contestant.name}: nothing ran"
+        return "nothing ran"
     first = min(strip.started for strip in strips)
     executors = ", ".join(group.executors for group in lanes.groups)
     return (
-        f"{contestant.name}: {counted(len(strips), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
+        f"{counted(len(strips), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
         f" the first began after {seconds(first)}, the last ended after"
         f" {seconds(lanes.end)}; the longest wait was {seconds(max(strip.waited for strip in strips))}"
     )

@@ -62,8 +62,9 @@
       this.listen();
     }
 
+    // The same for all of a set: their axes stand below each other.
     get left() {
-      return this.tall >= LABELLED ? Math.min(96, this.width * 0.24) : 4;
+      return this.set.labelled ? Math.min(96, this.width * 0.24) : 4;
     }
 
     x(tick) {
@@ -172,7 +173,7 @@
       const begin = this.x(s[STARTED]), end = this.x(s[FINISHED]), gap = end - begin > 3 ? 1 : 0;
       const wide = Math.max(end - begin - gap, 1), colour = this.paint[this.data.look];
       if (s.length > FAILED) return this.failed(c, begin, y, wide, bar);
-      const byte = s[BYTE] === null ? begin : this.x(s[BYTE]);
+      const byte = s[BYTE] === null || wide < 3 ? begin : this.x(s[BYTE]);
       c.fillStyle = this.paint.paper;
       c.fillRect(begin, y, wide, bar);
       c.fillStyle = colour;
@@ -384,6 +385,7 @@
       this.end = Math.max(1, ...data.contestants.map((each) => each.end));
       this.box = box;
       this.each = [...box.querySelectorAll(".timeline")].map((figure, n) => new Timeline(figure, data.contestants[n], this));
+      this.labelled = this.each.some((each) => each.tall >= LABELLED);
       box.querySelector(".controls").addEventListener("click", (event) => this.press(event.target.dataset.do));
       new ResizeObserver(() => this.resize()).observe(box);
       this.view = { from: 0, to: this.end * 1.02 };
