@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+import re
 import zlib
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,6 +15,8 @@ from producer.comparison.experiment import SCHEMA, Experiment, from_json
 from producer.errors import RunError
 
 _GZIP = b"\x1f\x8b"
+_MOST = 1e15  # no second, byte or count of ours is more; sums of larger ones could overflow
+_MAYBE = re.compile(rb"[:,\[\s]-?(?:NaN|Infinity|[\d.]+[eE]\+?\d\d|\d{15})")
 
 
 def read(path: Path) -> Experiment:
@@ -21,7 +26,8 @@ def read(path: Path) -> Experiment:
     """
     try:
         found = path.read_bytes()
-        experiment = from_json(gzip.decompress(found) if found.startswith(_GZIP) else found)
+        text = gzip.decompress(found) if found.startswith(_GZIP) else found
+        experiment = from_json(text)
     except (OSError, EOFError, zlib.error) as error:
         raise RunError(f"expected a run at {path}, got: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
@@ -32,12 +38,22 @@ def read(path: Path) -> Experiment:
             f"expected {path} to be a run that `producer compare --json` wrote ({SCHEMA}); {where}: {first['msg']},"
             f" got {_short(first['input'])}"
         ) from error
+    if _MAYBE.search(text):  # looking at each number takes longer than all the rest
+        checked = partial(_checked, path)
+        json.loads(text, parse_constant=checked, parse_float=checked, parse_int=checked)
     names = [contestant.name for contestant in experiment.contestants]
     unknown = sorted({turn.contestant for turn in experiment.turns} - set(names))
     if unknown or not names or len(set(names)) < len(names):
         got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"contestants {_short(names)}"
         raise RunError(f"expected each turn in {path} to be of one of its contestants, each named once; got {got}")
     return experiment
+
+
+def _checked(path: Path, number: str) -> float:
+    value = float(number)
+    if not abs(value) < _MOST:
+        raise RunError(f"expected numbers below {_MOST:g} in {path}, got {number}")
+    return value
 
 
 def _short(value: object) -> str:

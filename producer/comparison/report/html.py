@@ -114,7 +114,7 @@ def _race(told: Sheet) -> Figure:
 
 def _split(told: Sheet) -> Figure:
     return Figure(
-        "Where the time of a job goes",
+        "A job's way, and what it costs",
         "Upper bar: a job's way from the submission to its end, on average; thin while it waits, full while it runs,"
         " hatched for the step after the download. Lower bar: what a job cost of the slots' time; hollow is overhead,"
         " in which a slot ran none of our jobs.",

@@ -249,4 +249,6 @@ def _fact(name: str, value: str | float) -> str:
 
 
 def moment(seconds: float) -> str:
+    if not 0 <= seconds < 1e11:  # no year of ours
+        return f"{seconds:g} s since the epoch"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -87,7 +87,7 @@ def _strips(drawing: Drawing, scale: Scale, lanes: Sequence[Lane], place: tuple[
             gap = 0.6 if end - since > 3 else 0
             runs.append(_box(since, y, max(end - since - gap, 0.4), bar))
             if (step := end - scale.at(strip.finished - strip.step)) >= 1:
-                steps.append(_box(end - step, y + bar / 2, step, bar / 2))
+                steps.append(_box(end - step, y + bar * 0.65, step, bar * 0.35))
     found = (("waits", waits), (f"{name} early", early), (name, runs), ("inked", steps), ("hollow", failed))
     for classes, parts in found:
         if any(parts):
@@ -113,7 +113,7 @@ def _legend(drawing: Drawing, y: float) -> None:
     drawing.rect(x + 160, y - 10, 14, 11, "serial")
     drawing.text(x + 180, y, "runs; pale until its first byte")
     drawing.rect(x + 368, y - 10, 20, 11, "serial")
-    drawing.rect(x + 378, y - 4, 10, 5, "inked")
+    drawing.rect(x + 378, y - 3, 10, 4, "inked")
     drawing.text(x + 394, y, "its step")
     drawing.rect(x + 462, y - 10, 20, 11, "hollow")
     drawing.text(x + 488, y, "an attempt that failed")

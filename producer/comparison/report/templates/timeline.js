@@ -184,7 +184,7 @@
       if (s[STEP]) {
         const step = Math.min(end - this.x(s[FINISHED] - s[STEP]), wide);
         c.fillStyle = this.paint.ink;
-        c.fillRect(begin + wide - step, y + bar / 2, step, bar / 2);
+        c.fillRect(begin + wide - step, y + bar * 0.65, step, bar * 0.35);
       }
       if (this.tall >= LABELLED && wide > 46) this.name(c, s, Math.max(byte, begin, this.left), begin + wide, y + bar / 2 + 4);
     }
@@ -354,11 +354,8 @@
       if (!same) this.set.later();
       if (!found) return;
       const [[title], [, lane], ...rest] = this.words(found);
-      tip.replaceChildren(element("strong", title), element("span", this.data.name + ", " + lane), element("table"));
-      for (const pair of rest) {
-        const line = tip.lastChild.insertRow();
-        for (const text of pair) line.insertCell().textContent = text;
-      }
+      tip.replaceChildren(element("strong", title), element("span", this.data.name + ", " + lane), element("div"));
+      for (const pair of rest) for (const text of pair) tip.lastChild.append(element("span", text));
       const box = tip.getBoundingClientRect(), wide = root.clientWidth;
       let x = place.clientX + 14, y = place.clientY + 16;
       if (x + box.width > wide - 8) x = Math.max(8, wide - box.width - 8);
@@ -393,9 +390,10 @@
     }
 
     press(what) {
-      const { from, to } = this.view, middle = (from + to) / 2, span = to - from;
-      if (what === "in") this.zoom(0.5, from + span / 4);
-      if (what === "out") this.zoom(2, middle);
+      const { from, to } = this.view, span = to - from;
+      // Around the left edge: everything begins there.
+      if (what === "in") this.zoom(0.5, from);
+      if (what === "out") this.zoom(2, from);
       if (what === "left") this.pan(-span / 3);
       if (what === "right") this.pan(span / 3);
       if (what === "all") this.all();
