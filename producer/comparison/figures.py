@@ -103,7 +103,7 @@ class Comparison:
 
     a: str
     b: str
-    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count
+    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count, or other jobs
     verdict: Verdict  # of a
 
     @property

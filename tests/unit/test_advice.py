@@ -160,6 +160,27 @@ def test_too_few_rounds_are_no_answer_however_large_the_difference() -> None:
     assert found.next == ("producer compare made --jobs 40 --seed 1 --repeat 5",)
 
 
+def test_contestants_with_other_jobs_are_no_answer() -> None:
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.5), jobs=2, nominal=0.1)
+    other = tuple(
+        replace(turn, jobs=tuple(replace(job, nominal=0.5) for job in turn.jobs))
+        if turn.contestant == "gevent:8"
+        else turn
+        for turn in experiment.turns
+    )
+
+    found = recommend([replace(experiment, turns=other)])
+
+    assert found.answer is None
+    assert "they had other jobs" in found.because[0]
+
+
+def test_what_whoever_measured_noted_is_repeated() -> None:
+    experiment = replace(made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)), notes=("the stack was shared",))
+
+    assert "Note: the stack was shared." in recommend([experiment]).reasoning
+
+
 def test_one_contestant_alone_is_no_answer() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.THREADS, 1, 0.1, serial=True))
 
@@ -305,10 +326,10 @@ def test_an_answer_is_one_of_the_contestants_and_no_answer_has_its_reasons(  # n
 
 
 def test_of_equals_without_noise_to_speak_of_the_answer_is_a_tie() -> None:
-    """Given 200 experiments with three equals, I expect nearly always a tie or no answer, not a winner."""
+    """Given 100 experiments with three equals, I expect nearly always a tie or no answer, not a winner."""
     won = 0
-    for seed in range(200):
-        found = advice(*[Made(pool, 8, 0.1, noise=0.03) for pool in Pool], jobs=16, seed=seed)
+    for seed in range(100):
+        found = advice(*[Made(pool, 8, 0.1, noise=0.03) for pool in Pool], jobs=16, seed=seed, rounds=5)
         won += found.answer is not None and len(found.tied) < 2
 
-    assert won / 200 <= 0.1
+    assert won / 100 <= 0.1

@@ -71,11 +71,46 @@ def test_rates_speedup_and_share_of_the_ideal_follow_from_the_walls() -> None:
     assert serial.speedup is None
 
 
+def paced(experiment: Experiment, contestant: str, *seconds: float) -> Experiment:
+    """The experiment with other paces of a contestant's jobs."""
+    shown = experiment.shown(contestant)
+    assert shown is not None
+    jobs = tuple(replace(job, nominal=pace) for job, pace in zip(shown.jobs, seconds, strict=True))
+    return changed(experiment, contestant, shown.round, jobs=jobs)
+
+
 def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
-    experiment = made(Made(Pool.GEVENT, 100, run=0.1), jobs=4)
-    experiment = replace(experiment, scenario=replace(experiment.scenario, nominal=(0.1, 0.2, 5.0, 0.1)))
+    experiment = paced(made(Made(Pool.GEVENT, 100, run=0.1), jobs=4, nominal=0.1), "gevent:100", 0.1, 0.2, 5.0, 0.1)
 
     assert summarise(experiment).row("gevent:100").ideal == 5.0
+
+
+def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
+    """Given a serial contestant that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
+    experiment = made(THREADS, SERIAL, nominal=0.1)
+    turns = []
+    for turn in experiment.turns:
+        part = replace(turn, books=replace(turn.books, jobs=10, done=10), jobs=turn.jobs[:10])
+        turns.append(part if turn.contestant == "serial" else turn)
+    row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
+
+    assert row.ideal == pytest.approx(1.0)
+
+
+def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
+    experiment = made(THREADS, SERIAL, nominal=0.1)
+    books = replace(experiment.turns[0].books, jobs=10, done=10)
+
+    assert summarise(changed(experiment, "serial", jobs=(), books=books)).row("serial").ideal is None
+
+
+def test_contestants_with_other_jobs_are_not_compared() -> None:
+    """Given the tutorial's files, which differ from pool to pool, I expect no verdict."""
+    experiment = made(THREADS, Made(Pool.GEVENT, 8, run=0.5), jobs=2, nominal=0.1)
+    experiment = paced(experiment, "gevent:8", 0.5, 0.5)
+
+    found = summarise(experiment).compare("threads:8", "gevent:8")
+    assert (found.verdict, found.ratio) == (Verdict.CANNOT_TELL, None)
 
 
 def test_there_is_no_ideal_of_jobs_that_nobody_paced() -> None:
