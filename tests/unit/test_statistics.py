@@ -301,3 +301,26 @@ def test_the_order_of_the_turns_in_the_file_leaves_every_verdict(order: list[int
     shuffled: tuple[Turn, ...] = tuple(experiment.turns[at] for at in order)
 
     assert summarise(replace(experiment, turns=shuffled)).comparisons == summarise(experiment).comparisons
+
+
+def test_what_a_job_costs_is_told_per_job_and_per_second() -> None:
+    """Given 40 jobs of 0.1 s and 20 ms of CPU on 8 slots without noise, I expect 80 * 0.02 cores and 23 switches."""
+    row = summarise(made(replace(THREADS, cpu=0.02, noise=0.0, late=0.004), GEVENT)).row("threads:8")
+
+    assert row.cpu_per_job is not None
+    assert row.cpu_per_job.median == pytest.approx(0.02)
+    assert row.cores_used is not None
+    assert row.cores_used.median == pytest.approx(1.6, rel=0.05)
+    assert row.switches_per_job is not None
+    assert row.switches_per_job.median == 23
+
+
+def test_the_worst_lateness_is_that_of_all_turns() -> None:
+    experiment = made(replace(THREADS, late=0.004), GEVENT)
+    usage = next(experiment.of("threads:8")).usage
+    assert usage is not None
+    late = replace(usage, lateness=replace(usage.lateness, worst=7.0))  # type: ignore[type-var]
+    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").lateness
+
+    assert lateness is not None
+    assert (lateness.p99, lateness.worst) == (0.004, 7.0)
