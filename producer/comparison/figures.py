@@ -61,6 +61,7 @@ class Memory:
     peak: float
     per_slot: float | None  # what a slot adds at the peak: (peak - idle) / slots; None: slots not known
     growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
+    stays: float  # at the end of a turn, more than before it
 
     @property
     def grows(self) -> bool:

@@ -153,6 +153,7 @@ def _memory(usages: Sequence[Usage], slots: int | None) -> Memory | None:
         peak=median(usage.pss_peak for usage in usages),
         per_slot=added / slots if slots else None,
         growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
+        stays=median(usage.pss_end - usage.pss_idle for usage in usages),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from ledger.jobs import Pool
 from producer.comparison.advice import Advice, Confidence, recommend
+from producer.comparison.choice import ALIKE, MARGIN, REGRET, TIE
 from producer.comparison.experiment import Bound, Experiment, Sampling
-from producer.comparison.reasons import Limits
+from producer.comparison.reasons import FULL, ONE_CORE, SEVERAL_CORES, Limits
 from tests.experiments import MIB, Made, made
 
 PROCESS = 30 * MIB  # what a child of prefork adds
@@ -428,3 +430,13 @@ def test_of_equals_without_noise_to_speak_of_the_answer_is_a_tie() -> None:
         won += found.answer is not None and len(found.tied) < 2
 
     assert won / 100 <= 0.1
+
+
+def test_the_page_about_the_advice_has_the_shares_that_the_code_has() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "advice.md").read_text(encoding="utf-8")
+
+    for name, value in {"margin": MARGIN, "tie": TIE, "regret": REGRET, "alike": ALIKE}.items():
+        assert f"| {name} | {value:.0%} |".replace("%", " %") in page
+    assert f"{FULL:.0%}".replace("%", " %") + " of the effective cores" in page
+    assert f"at least {ONE_CORE} of a core" in page
+    assert f"{SEVERAL_CORES} effective cores" in page

@@ -158,6 +158,7 @@ def test_memory_is_idle_peak_and_what_a_slot_adds() -> None:
 
     assert memory is not None
     assert (memory.idle, memory.peak, memory.per_slot) == (100 * MIB, 200 * MIB, 25 * MIB)
+    assert memory.stays == 50 * MIB
     assert not memory.grows
 
 
