@@ -73,7 +73,7 @@ def lines(advice: Advice) -> Iterator[str]:
     yield from _listed("What it gives up", advice.gives_up)
     yield from _listed("What would change it", advice.would_change)
     yield from _listed("How this was found", [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)])
-    yield from _listed("What to measure next", advice.next)
+    yield from _listed("What to measure next, with --json FILE to keep it", advice.next)
 
 
 def _limits(limits: Limits) -> str:

@@ -64,8 +64,8 @@ def made(
 ) -> Experiment:
     """An experiment in which every turn follows from the contestant's figures, and a little noise.
 
-    ``drift`` is the relative spread of what all turns of a round have in common. A turn without a wall, with no usage or
-    with other books is made from one of these with ``dataclasses.replace``.
+    ``drift`` is the relative spread of what all turns of a round have in common. A turn without a wall, with no usage
+    or with other books is made from one of these with ``dataclasses.replace``.
     """
     dice = random.Random(seed)
     rounds_dice = random.Random(seed + 1)
@@ -74,7 +74,7 @@ def made(
         weather = math.exp(rounds_dice.gauss(0.0, drift))
         for place in range(len(contestants)):
             each = contestants[(place + number) % len(contestants)]
-            machine = _Machine(cores, weather, dice)
+            machine = _Machine(cores, weather, nominal, dice)
             turns.append(_turn(each, jobs, number, place, machine, keep=number == min(1, rounds)))
     return Experiment(
         scenario=Scenario(
@@ -99,6 +99,7 @@ def made(
 class _Machine:
     cores: float
     weather: float  # of the round
+    nominal: float | None  # seconds for which jobs are paced
     dice: random.Random
 
     def spans(self, each: Made, jobs: int) -> tuple[float, float]:
@@ -124,7 +125,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
         heapq.heappush(free, (end, slot))
         waited.append(0.0 if each.serial else begin)
         ran.append(end - begin)
-        measured.append(_job(each, n, submitted, (submitted + begin, submitted + end), slot))
+        measured.append(_job(each, n, (submitted, submitted + begin, submitted + end), slot, machine.nominal))
     queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
     cpu = (each.cpu + each.work) * jobs * speed
     idle = each.idle + each.growth * number
@@ -167,8 +168,8 @@ def _sums(spans: Sequence[float]) -> list[float]:
     return sums
 
 
-def _job(each: Made, n: int, submitted: float, span: tuple[float, float], slot: int) -> MeasuredJob:
-    started, finished = span
+def _job(each: Made, n: int, span: tuple[float, float, float], slot: int, nominal: float | None) -> MeasuredJob:
+    submitted, started, finished = span
     queued = started - 0.001 if each.serial else submitted
     executor = {
         Pool.PREFORK: Executor(f"{each.name}@host", 101 + slot, 101 + slot, None),
@@ -181,7 +182,7 @@ def _job(each: Made, n: int, submitted: float, span: tuple[float, float], slot: 
         filename=f"file-{n}.bin",
         url=f"http://origin:8080/files/file-{n}.bin?size=1000",
         state=JobState.DONE,
-        nominal=each.run,
+        nominal=nominal,
         queued=queued,
         received=max(queued, started - 0.0005),
         bytes=1000,

@@ -63,7 +63,11 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -
     able = comparable(summary)
     rows = [row for row in able if fits(row, limits)]
     choice = decide(summary, rows) if len(able) >= 2 else None
-    lines = [*reasons.measured(experiment, summary, able), *reasons.limited(able, limits)]
+    lines = [
+        *reasons.measured(experiment, summary, able),
+        *reasons.noted(experiment),
+        *reasons.limited(able, limits),
+    ]
     if choice:
         lines += reasons.chosen(experiment, summary, choice)
     unsure = Advice(

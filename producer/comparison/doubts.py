@@ -21,6 +21,11 @@ SAMPLING = 0.05  # of the contestants' CPU
 
 def too_noisy(choice: Choice) -> str:
     rival = choice.rival.name if choice.rival else "another contestant"
+    if math.isinf(choice.regret):
+        return (
+            f"{choice.pick.name} and {rival} cannot be compared: they had other jobs, or fewer than {LEAST} rounds in"
+            " which both count"
+        )
     return (
         f"{rival} may be faster than {choice.pick.name} by {wording.share(choice.regret)}; an answer is given only if"
         f" it is certain that it costs no more than {REGRET:.0%}"
@@ -87,6 +92,8 @@ def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]
 
 def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
     """Commands that would settle what is open."""
+    if math.isinf(choice.regret) and choice.pick.turns >= ROUNDS:
+        return  # more of the same would bring nothing
     if not choice.certain or choice.pick.turns < ROUNDS or choice.regret > TIE:
         yield again(experiment, rounds=_rounds(choice))
     pick = choice.pick.contestant
@@ -124,7 +131,7 @@ def again(
 ) -> str:
     """The experiment's command with other options."""
     words = shlex.split(experiment.command)
-    for option, value in (("--contestants", ",".join(contestants)), ("--repeat", rounds), ("--jobs", jobs)):
+    for option, value in (("--pools", ",".join(contestants)), ("--repeat", rounds), ("--jobs", jobs)):
         if value:
             words = [*_without(words, option), option, str(value)]
     return shlex.join(words)

@@ -61,6 +61,7 @@ class Memory:
     peak: float
     per_slot: float | None  # what a slot adds at the peak: (peak - idle) / slots; None: slots not known
     growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
+    stays: float  # at the end of a turn, more than before it
 
     @property
     def grows(self) -> bool:
@@ -103,7 +104,7 @@ class Comparison:
 
     a: str
     b: str
-    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count
+    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count, or other jobs
     verdict: Verdict  # of a
 
     @property

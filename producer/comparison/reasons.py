@@ -3,6 +3,7 @@ measured."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,11 @@ def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> I
         yield f"Not compared, because fewer than {LEAST} of their turns count: {', '.join(few)}."
 
 
+def noted(experiment: Experiment) -> Iterator[str]:
+    """What whoever measured says that a reader must know."""
+    yield from (f"Note: {note}." for note in experiment.notes)
+
+
 def limited(able: Sequence[Row], limits: Limits) -> Iterator[str]:
     if out := [row for row in able if not fits(row, limits)]:
         yield f"Beyond the limits: {', '.join(f'{row.name} ({_limited(row)})' for row in out)}."
@@ -80,7 +86,7 @@ def chosen(experiment: Experiment, summary: Summary, choice: Choice) -> Iterator
     if choice.criterion:
         yield _tie(choice)
     yield from _cores(experiment, choice)
-    if choice.rival:
+    if choice.rival and not math.isinf(choice.regret):
         yield _regret(choice)
     if choice.pick.speedup:
         yield f"{choice.pick.name} is {wording.ratio(choice.pick.speedup)} times as fast as one job at a time."

@@ -15,7 +15,8 @@ more slots than jobs, only as many slots as jobs are counted.)
 
 Two contestants are compared round by round: the machine's drift from round to round is in both turns of a round and
 cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
-that we cannot tell, and with fewer than three rounds always. Each comparison is right in 95 of 100 experiments on its
+that we cannot tell, and with fewer than three rounds always, and of contestants whose jobs were paced differently (the
+tutorial's). Each comparison is right in 95 of 100 experiments on its
 own: of twenty comparisons of equals, one is called a difference.
 """
 
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, pairwise
 from statistics import median
 
-from producer.comparison.experiment import Contestant, Experiment, Lateness, Scenario, Turn, Usage
+from producer.comparison.experiment import Contestant, Experiment, Lateness, Turn, Usage
 from producer.comparison.figures import Comparison, Memory, Row, Split, Summary, Tail, Verdict
 from producer.comparison.intervals import Estimate, estimate, percentile
 
@@ -33,7 +34,7 @@ from producer.comparison.intervals import Estimate, estimate, percentile
 def summarise(experiment: Experiment) -> Summary:
     serial = next((each.name for each in experiment.contestants if each.serial), None)
     rows = tuple(_row(experiment, each, serial) for each in experiment.contestants)
-    rivals = [each.name for each in experiment.contestants if not each.serial]
+    rivals = [each for each in experiment.contestants if not each.serial]
     return Summary(
         rows=rows,
         comparisons=tuple(_compare(experiment, a, b) for a, b in combinations(rivals, 2)),
@@ -47,7 +48,8 @@ def summarise(experiment: Experiment) -> Summary:
 
 def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> Row:
     turns = sorted(experiment.of(contestant.name), key=lambda turn: turn.round)
-    ideal = lower_bound(experiment.scenario, contestant)
+    slots = slots_of(contestant)
+    ideal = lower_bound(paced(experiment, contestant), slots)
     walls = [turn.wall for turn in turns if turn.wall]
     used = [(turn.usage, turn) for turn in turns if turn.usage]
     speedup = None
@@ -62,7 +64,7 @@ def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> 
         speedup=speedup,
         ideal=ideal,
         share_of_ideal=estimate([ideal / wall for wall in walls]) if ideal else None,
-        split=_split(turns, slots_of(contestant)),
+        split=_split(turns, slots),
         latency=_tail(turn_latencies(turn) for turn in turns),
         run=_tail(turn.spans.ran for turn in turns),
         cpu_per_job=estimate([usage.cpu / turn.books.done for usage, turn in used if turn.books.done]),
@@ -93,12 +95,22 @@ def slots_of(contestant: Contestant) -> int | None:
     return 1 if contestant.serial else contestant.slots
 
 
-def lower_bound(scenario: Scenario, contestant: Contestant) -> float | None:
-    """Seconds that no schedule of the paced jobs can beat; None if the origin does not pace them."""
-    slots = slots_of(contestant)
-    if not scenario.nominal or not slots:
-        return None
-    return max(*scenario.nominal, sum(scenario.nominal) / slots)
+def paced(experiment: Experiment, contestant: Contestant) -> tuple[float, ...]:
+    """Seconds for which the origin paced each of its jobs; empty: it did not, or we do not know which jobs it had.
+
+    The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
+    """
+    shown = experiment.shown(contestant.name)
+    if shown and shown.counts and len(shown.jobs) == shown.books.jobs:
+        seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
+        return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
+    whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(contestant.name))
+    return tuple(sorted(experiment.scenario.nominal)) if whole else ()
+
+
+def lower_bound(seconds: Sequence[float], slots: int | None) -> float | None:
+    """Seconds that no schedule of paced jobs on so many slots can beat; None if either is not known."""
+    return max(*seconds, sum(seconds) / slots) if seconds and slots else None
 
 
 def turn_latencies(turn: Turn) -> tuple[float, ...]:
@@ -141,6 +153,7 @@ def _memory(usages: Sequence[Usage], slots: int | None) -> Memory | None:
         peak=median(usage.pss_peak for usage in usages),
         per_slot=added / slots if slots else None,
         growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
+        stays=median(usage.pss_end - usage.pss_idle for usage in usages),
     )
 
 
@@ -165,9 +178,10 @@ def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 
-def _compare(experiment: Experiment, a: str, b: str) -> Comparison:
-    ratio = estimate(_ratios(experiment, a, b))
-    return Comparison(a, b, ratio, judge(ratio))
+def _compare(experiment: Experiment, a: Contestant, b: Contestant) -> Comparison:
+    alike = paced(experiment, a) == paced(experiment, b)
+    ratio = estimate(_ratios(experiment, a.name, b.name)) if alike else None
+    return Comparison(a.name, b.name, ratio, judge(ratio))
 
 
 def judge(ratio: Estimate | None) -> Verdict:

@@ -28,7 +28,7 @@ def per_second(rate: float) -> str:
 def ratio(found: Estimate | None) -> str:
     """``0.85 (0.81 to 0.88)``"""
     if found is None:
-        return "no rounds to compare"
+        return "nothing to compare"
     if found.interval is None:
         return f"{_short(found.median)} (too few rounds: {found.n})"
     low, high = found.interval

@@ -71,11 +71,46 @@ def test_rates_speedup_and_share_of_the_ideal_follow_from_the_walls() -> None:
     assert serial.speedup is None
 
 
+def paced(experiment: Experiment, contestant: str, *seconds: float) -> Experiment:
+    """The experiment with other paces of a contestant's jobs."""
+    shown = experiment.shown(contestant)
+    assert shown is not None
+    jobs = tuple(replace(job, nominal=pace) for job, pace in zip(shown.jobs, seconds, strict=True))
+    return changed(experiment, contestant, shown.round, jobs=jobs)
+
+
 def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
-    experiment = made(Made(Pool.GEVENT, 100, run=0.1), jobs=4)
-    experiment = replace(experiment, scenario=replace(experiment.scenario, nominal=(0.1, 0.2, 5.0, 0.1)))
+    experiment = paced(made(Made(Pool.GEVENT, 100, run=0.1), jobs=4, nominal=0.1), "gevent:100", 0.1, 0.2, 5.0, 0.1)
 
     assert summarise(experiment).row("gevent:100").ideal == 5.0
+
+
+def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
+    """Given a serial contestant that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
+    experiment = made(THREADS, SERIAL, nominal=0.1)
+    turns = []
+    for turn in experiment.turns:
+        part = replace(turn, books=replace(turn.books, jobs=10, done=10), jobs=turn.jobs[:10])
+        turns.append(part if turn.contestant == "serial" else turn)
+    row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
+
+    assert row.ideal == pytest.approx(1.0)
+
+
+def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
+    experiment = made(THREADS, SERIAL, nominal=0.1)
+    books = replace(experiment.turns[0].books, jobs=10, done=10)
+
+    assert summarise(changed(experiment, "serial", jobs=(), books=books)).row("serial").ideal is None
+
+
+def test_contestants_with_other_jobs_are_not_compared() -> None:
+    """Given the tutorial's files, which differ from pool to pool, I expect no verdict."""
+    experiment = made(THREADS, Made(Pool.GEVENT, 8, run=0.5), jobs=2, nominal=0.1)
+    experiment = paced(experiment, "gevent:8", 0.5, 0.5)
+
+    found = summarise(experiment).compare("threads:8", "gevent:8")
+    assert (found.verdict, found.ratio) == (Verdict.CANNOT_TELL, None)
 
 
 def test_there_is_no_ideal_of_jobs_that_nobody_paced() -> None:
@@ -123,6 +158,7 @@ def test_memory_is_idle_peak_and_what_a_slot_adds() -> None:
 
     assert memory is not None
     assert (memory.idle, memory.peak, memory.per_slot) == (100 * MIB, 200 * MIB, 25 * MIB)
+    assert memory.stays == 50 * MIB
     assert not memory.grows
 
 
@@ -266,3 +302,26 @@ def test_the_order_of_the_turns_in_the_file_leaves_every_verdict(order: list[int
     shuffled: tuple[Turn, ...] = tuple(experiment.turns[at] for at in order)
 
     assert summarise(replace(experiment, turns=shuffled)).comparisons == summarise(experiment).comparisons
+
+
+def test_what_a_job_costs_is_told_per_job_and_per_second() -> None:
+    """Given 40 jobs of 0.1 s and 20 ms of CPU on 8 slots without noise, I expect 80 * 0.02 cores and 23 switches."""
+    row = summarise(made(replace(THREADS, cpu=0.02, noise=0.0, late=0.004), GEVENT)).row("threads:8")
+
+    assert row.cpu_per_job is not None
+    assert row.cpu_per_job.median == pytest.approx(0.02)
+    assert row.cores_used is not None
+    assert row.cores_used.median == pytest.approx(1.6, rel=0.05)
+    assert row.switches_per_job is not None
+    assert row.switches_per_job.median == 23
+
+
+def test_the_worst_lateness_is_that_of_all_turns() -> None:
+    experiment = made(replace(THREADS, late=0.004), GEVENT)
+    usage = next(experiment.of("threads:8")).usage
+    assert usage is not None
+    late = replace(usage, lateness=replace(usage.lateness, worst=7.0))  # type: ignore[type-var]
+    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").lateness
+
+    assert lateness is not None
+    assert (lateness.p99, lateness.worst) == (0.004, 7.0)
