@@ -49,20 +49,20 @@ class Sheet:
 
 def sheet(experiment: Experiment) -> Sheet:
     summary = summarise(experiment)
-    tables = [_speed(summary), _cost(summary), _pairs(summary)]
+    tables = [speed(summary), _cost(summary), _pairs(summary)]
     return Sheet(
         experiment=experiment,
         summary=summary,
         title=experiment.scenario.title or experiment.scenario.name,
         about=_about(experiment, summary),
-        tables=tuple(_known(table) for table in tables if table.lines),
+        tables=tuple(known(table) for table in tables if table.lines),
         excluded=_excluded(experiment),
         books=_books(experiment),
         conditions=tuple(_conditions(experiment, summary)),
     )
 
 
-def _known(table: Table) -> Table:
+def known(table: Table) -> Table:
     """Without the columns of which nothing is known."""
     places = [n for n in range(len(table.columns) - 1) if any(line.cells[n].text != w.NONE for line in table.lines)]
     lines = tuple(Line(line.name, line.look, tuple(line.cells[n] for n in places)) for line in table.lines)
@@ -101,7 +101,7 @@ def _named(row: Row, *cells: Cell) -> Line:
     return Line(row.name, look(row.contestant), cells)
 
 
-def _speed(summary: Summary) -> Table:
+def speed(summary: Summary) -> Table:
     def cells(row: Row) -> Iterator[Cell]:
         left_out = w.counted(len(row.excluded), "left out", "left out") if row.excluded else ""
         yield Cell(str(row.turns), left_out)

@@ -87,7 +87,7 @@ def _strips(drawing: Drawing, scale: Scale, lanes: Sequence[Lane], place: tuple[
             gap = 0.6 if end - since > 3 else 0
             runs.append(_box(since, y, max(end - since - gap, 0.4), bar))
             if (step := end - scale.at(strip.finished - strip.step)) >= 1:
-                steps.append(_box(end - step, y + bar * 0.65, step, bar * 0.35))
+                steps.append(_box(end - step, y + bar * 0.65, step - gap, bar * 0.35))
     found = (("waits", waits), (f"{name} early", early), (name, runs), ("inked", steps), ("hollow", failed))
     for classes, parts in found:
         if any(parts):
