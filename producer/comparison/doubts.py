@@ -51,8 +51,8 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
         yield f"another may be up to {choice.regret:.0%} faster"
     if gated(experiment, choice):
         yield (
-            "CPU matters here, and several cores could not be seen: it holds for this machine only; run the same command"
-            " on a machine with at least two free cores"
+            "CPU matters here, and several cores could not be seen: it holds for this machine only; run the same"
+            " command on a machine with at least two free cores"
         )
     cores = experiment.cores
     if cores and cores.effective < OURS * cores.nominal:
