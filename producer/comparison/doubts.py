@@ -14,6 +14,7 @@ from producer.comparison.intervals import LEAST
 from producer.comparison.reasons import busy, gated
 
 ROUNDS = 5  # with fewer, an interval depends on how the noise is distributed
+NARROWER = 9  # rounds from which on an interval is narrower than the range
 MOST_ROUNDS = 30  # more are not proposed
 OFTEN = 0.2  # of the turns excluded: the machine was not ours
 SAMPLING = 0.05  # of the contestants' CPU
@@ -122,8 +123,8 @@ def _rounds(choice: Choice) -> int:
     turns = max(choice.pick.turns, LEAST)
     if math.isinf(choice.regret):
         return max(2 * turns, ROUNDS)
-    wanted = math.ceil(turns * (choice.regret / TIE) ** 2)
-    return min(max(wanted, turns + 2, ROUNDS), MOST_ROUNDS)
+    wanted = max(math.ceil(turns * (choice.regret / TIE) ** 2), turns + 2, ROUNDS)
+    return min(wanted if wanted <= ROUNDS else max(wanted, NARROWER), MOST_ROUNDS)
 
 
 def again(
