@@ -101,7 +101,7 @@ def paced(experiment: Experiment, contestant: Contestant) -> tuple[float, ...]:
     The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
     """
     shown = experiment.shown(contestant.name)
-    if shown and shown.counts and len(shown.jobs) == shown.books.jobs:
+    if shown and shown.round and len(shown.jobs) == shown.books.jobs:  # a warm-up may run fewer
         seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
         return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
     whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(contestant.name))

@@ -59,7 +59,7 @@ def test_cannot_tell_exits_with_1_and_says_what_to_measure(tmp_path: Path, capsy
     said = capsys.readouterr().out
     assert code == 1
     assert "  Cannot tell.\n" in said
-    assert "What to measure next, with --json FILE to keep it:\n  producer compare made --jobs 40 --seed 1 --repeat 5\n" in said
+    assert "What to measure next, with --json FILE to keep it:\n  producer compare made --jobs 40" in said
 
 
 def test_json_has_the_same_advice_as_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
