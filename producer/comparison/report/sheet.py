@@ -50,11 +50,12 @@ class Sheet:
 
 def sheet(experiment: Experiment) -> Sheet:
     summary = summarise(experiment)
+    title = experiment.scenario.title or experiment.scenario.name
     tables = [speed(experiment, summary), _cost(summary), _pairs(summary)]
     return Sheet(
         experiment=experiment,
         summary=summary,
-        title=experiment.scenario.title or experiment.scenario.name,
+        title=title[:1].upper() + title[1:],
         about=_about(experiment, summary),
         tables=tuple(known(table) for table in tables if table.lines),
         excluded=_excluded(experiment),

@@ -186,7 +186,8 @@
         c.fillStyle = this.paint.ink;
         c.fillRect(begin + wide - step, y + bar * 0.65, step, bar * 0.35);
       }
-      if (this.tall >= LABELLED && wide > 46) this.name(c, s, Math.max(byte, begin, this.left), begin + wide, y + bar / 2 + 4);
+      const since = Math.max(byte, begin, this.left);
+      if (this.tall >= LABELLED && begin + wide - since > 46) this.name(c, s, since, begin + wide, y + bar / 2 + 4);
     }
 
     name(c, s, begin, end, y) {
