@@ -57,6 +57,13 @@ class Curve:
         """Whether more slots than the knee were measured."""
         return self.knee is not self.rows[-1]
 
+    @property
+    def memory_per_slot(self) -> float | None:
+        """Bytes that each further slot adds to the peak, over the whole curve; None: it takes two points."""
+        least, most = self.rows[0], self.rows[-1]
+        more = (most.contestant.slots or 0) - (least.contestant.slots or 0)
+        return (most.memory.peak - least.memory.peak) / more if more and most.memory and least.memory else None
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

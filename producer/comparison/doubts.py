@@ -17,6 +17,7 @@ ROUNDS = 5  # with fewer, an interval depends on how the noise is distributed
 NARROWER = 9  # rounds from which on an interval is narrower than the range
 MOST_ROUNDS = 30  # more are not proposed
 OFTEN = 0.2  # of the turns excluded: the machine was not ours
+OURS = 0.75  # of the machine's cores; with less, others are measured too
 SAMPLING = 0.05  # of the contestants' CPU
 
 
@@ -28,8 +29,8 @@ def too_noisy(choice: Choice) -> str:
             " which both count"
         )
     return (
-        f"{rival} may be faster than {choice.pick.name} by {wording.share(choice.regret)}; an answer is given only if"
-        f" it is certain that it costs no more than {REGRET:.0%}"
+        f"{rival} may be {wording.faster(choice.regret, choice.pick.name)}; an answer is given only if it is certain"
+        f" that nothing is more than {REGRET:.0%} faster"
     )
 
 
@@ -47,12 +48,15 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
         yield f"whether {' or '.join(unclear)} is slower cannot be told"
     yield from _open_ends(experiment, choice)
     if choice.certain and choice.regret > TIE:
-        yield f"another may be faster by up to {choice.regret:.0%}"
+        yield f"another may be up to {choice.regret:.0%} faster"
     if gated(experiment, choice):
         yield (
-            "it holds for this machine only: CPU limits here, and several cores could not be seen; run the same command"
+            "CPU matters here, and several cores could not be seen: it holds for this machine only; run the same command"
             " on a machine with at least two free cores"
         )
+    cores = experiment.cores
+    if cores and cores.effective < OURS * cores.nominal:
+        yield f"the machine gave {cores.effective:.2g} of its {cores.nominal} cores: others were at work"
     if experiment.sampling and experiment.sampling.share > SAMPLING:
         yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the contestants took"
 

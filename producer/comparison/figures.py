@@ -59,7 +59,7 @@ class Memory:
 
     idle: float  # before the submission
     peak: float
-    per_slot: float | None  # what a slot adds at the peak: (peak - idle) / slots; None: slots not known
+    per_slot: float | None  # (peak - idle) / slots: what work adds; processes are in idle. None: not known
     growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
     stays: float  # at the end of a turn, more than before it
 

@@ -35,10 +35,11 @@ def gives_up(summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[
                 f"Promptness: a thread beside the jobs is {wording.seconds(ours)} late (p99), in {prompt.name}"
                 f" {wording.seconds(theirs)}."
             )
-    yield from _isolation(pick)
+    yield from _isolation(choice)
 
 
-def _isolation(pick: Row) -> Iterator[str]:
+def _isolation(choice: Choice) -> Iterator[str]:
+    pick = choice.pick
     where = f" (it ran in {pick.executors})" if pick.executors else ""
     if one_process(pick):
         slots = pick.contestant.slots
@@ -46,8 +47,10 @@ def _isolation(pick: Row) -> Iterator[str]:
             f"Isolation: what kills the process takes all jobs that run in it{f', up to {slots}' if slots else ''}; a"
             f" process of prefork runs one{where}."
         )
-    elif pick.memory and pick.memory.per_slot:
-        yield f"Memory per slot: a slot is a process, {wording.memory(pick.memory.per_slot)} more at the peak{where}."
+        return
+    curve = next(curve for curve in choice.curves if pick in curve.rows)
+    if each := curve.memory_per_slot:
+        yield f"Memory per slot: a slot is a process, and each adds {wording.memory(each)} to the peak{where}."
 
 
 def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from producer.comparison.intervals import LEAST
 
 SEVERAL_CORES = 1.5  # effective ones, or nothing can be said about several
 FULL = 0.8  # of the effective cores: the CPU is what limits
+MATTERS = 0.4  # of the effective cores: with others on the machine, more cores might have been used
 ONE_CORE = 0.85  # cores that a single process uses: as good as one, for Python
 
 
@@ -140,8 +141,8 @@ def _regret(choice: Choice) -> str:
     if choice.regret <= MARGIN:
         return f"Nothing measured is faster than {choice.pick.name} by more than {max(choice.regret, 0.01):.0%}."
     return (
-        f"What the noise leaves open: {choice.rival.name if choice.rival else 'another'} may be faster than"
-        f" {choice.pick.name} by up to {wording.share(choice.regret)}."
+        f"What the noise leaves open: {choice.rival.name if choice.rival else 'another'} may be"
+        f" {wording.faster(choice.regret, choice.pick.name)}."
     )
 
 
@@ -193,5 +194,7 @@ def busy(experiment: Experiment, row: Row) -> bool:
 def gated(experiment: Experiment, choice: Choice) -> bool:
     """Whether more than one core would matter, and could not be seen."""
     cores = effective(experiment)
-    rows = [row for curve in choice.curves for row in (curve.knee, curve.best)]
-    return any(busy(experiment, row) for row in rows) and (cores is None or cores < SEVERAL_CORES)
+    if cores is not None and cores >= SEVERAL_CORES:
+        return False
+    used = [cores_of(row) or 0.0 for curve in choice.curves for row in (curve.knee, curve.best)]
+    return max(used) >= MATTERS * (cores or 1.0)
