@@ -58,6 +58,41 @@ def few() -> Experiment:
     return replace(with_jobs(experiment, change), notes=("The clock of host <b> is 3 ms behind",))
 
 
+def tutorial() -> Experiment:
+    """Two files for each pool, other ones for each; the yardstick has the first pool's."""
+    seconds = {"serial": (5.0, 7.0), "prefork:2": (5.0, 7.0), "threads:2": (6.0, 9.0), "gevent:2": (8.0, 10.0)}
+    experiment = made(
+        Made(Pool.PREFORK, 2, 6.0, serial=True),
+        Made(Pool.PREFORK, 2, 6.0),
+        Made(Pool.THREADS, 2, 8.0),
+        Made(Pool.GEVENT, 2, 9.0),
+        jobs=2,
+        nominal=6.0,
+    )
+    turns = (
+        replace(
+            turn,
+            jobs=tuple(
+                replace(job, nominal=each) for job, each in zip(turn.jobs, seconds[turn.contestant], strict=True)
+            ),
+        )
+        if turn.jobs
+        else turn
+        for turn in experiment.turns
+    )
+    return replace(experiment, turns=tuple(turns))
+
+
+def sampled() -> Experiment:
+    """A yardstick that ran ten of the forty jobs."""
+    whole = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), nominal=0.5)
+    part = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), jobs=10, nominal=0.5)
+    turns = (
+        other if other.contestant == "serial" else turn for turn, other in zip(whole.turns, part.turns, strict=True)
+    )
+    return replace(whole, turns=tuple(turns))
+
+
 def sweep() -> Experiment:
     """Several numbers of slots per pool."""
     return made(

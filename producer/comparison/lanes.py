@@ -131,6 +131,11 @@ def _kind(who: Executor) -> str:
     return "thread" if who.thread != who.pid else "process"
 
 
+def name_of(who: Executor) -> str:
+    """Within its group: ``pid 123``, ``thread 124``, ``greenlet 3``."""
+    return f"{_kind(who).replace('process', 'pid')} {_number(who)}"
+
+
 def _number(who: Executor) -> int:
     if who.greenlet is not None:
         return who.greenlet
@@ -170,9 +175,8 @@ def _group(strips: Sequence[Strip]) -> Group:
 
 def _own(who: Executor, strips: Sequence[Strip]) -> Iterator[Lane]:
     """The executor's lane, and another one for what cannot have been at the same time."""
-    kind = _kind(who).replace("process", "pid")
     for n, lane in enumerate(_first_fit(strips)):
-        yield Lane(f"{kind} {_number(who)}" + (", overlapping" if n else ""), who.pid, tuple(lane))
+        yield Lane(name_of(who) + (", overlapping" if n else ""), who.pid, tuple(lane))
 
 
 def _packed(strips: Sequence[Strip], word: str) -> Iterator[Lane]:

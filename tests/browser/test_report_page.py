@@ -106,7 +106,7 @@ def test_pointing_at_a_bar_shows_its_moments_and_pointing_away_hides_them(show: 
     page.mouse.move(*point_at(page, canvas, 0.24, 50))
     expect(tip).to_be_visible()
     for word in (
-        "threads:8, thread 201",
+        "thread 201 of threads:8@host, pid 200",
         "enqueued",
         "received",
         "started",
@@ -124,7 +124,7 @@ def test_a_tap_shows_a_bar_on_a_phone(show: Show) -> None:
     page = show("few", PHONE, touch=True)
 
     page.touchscreen.tap(*point_at(page, page.get_by_label("Timeline of serial"), 0.6, 52))
-    expect(page.locator("#tip")).to_contain_text("serial, pid 101")
+    expect(page.locator("#tip")).to_contain_text("pid 101 of serial@host")
     assert page.evaluate(_OVERFLOW) == 0
 
 
@@ -179,6 +179,10 @@ def test_a_thousand_lanes_scroll_in_their_frame(show: Show) -> None:
     scroll.evaluate("frame => { frame.scrollTop = 900 }")
     page.wait_for_function("top => document.querySelectorAll('canvas')[2].toDataURL() !== top", arg=top)
     assert canvas.evaluate(_COLOURS) > 4
+    page.mouse.move(*point_at(page, canvas, 0.2, 100))
+    expect(page.locator("#tip")).to_contain_text(
+        re.compile(r"slot \d+: greenlet \d+ of gevent:1000@host, pid 300, thread 300")
+    )
 
 
 def test_ten_thousand_jobs_are_drawn_in_a_blink(show: Show) -> None:

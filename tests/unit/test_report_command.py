@@ -69,6 +69,7 @@ def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: 
         (gzip.compress(b"{}" * 1000, mtime=0)[:-9], "expected a run at"),
         (b"\xff\xfe", "the file as a whole"),
     ],
+    ids=["empty", "text", "other-schema", "no-gzip", "cut-gzip", "no-text"],
 )
 def test_a_file_that_is_no_run_is_code_two_and_says_where(
     content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -125,3 +126,13 @@ def test_a_picture_of_what_was_not_measured_is_code_two(
 ) -> None:
     assert run(["report", str(a_run), "-o", str(tmp_path / "memory.svg")]) == 2
     assert "no pool was measured with several numbers of slots" in capsys.readouterr().err
+
+
+def test_numbers_that_no_measurement_gives_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("NaN", "Infinity", "1e308", "9" * 30):
+        changed = json.loads(to_json(few()))
+        changed["started"] = 12345.678
+        a_run.write_text(json.dumps(changed).replace("12345.678", number))
+
+        assert run(["report", str(a_run)]) == 2
+        assert "expected numbers below 1e+15" in capsys.readouterr().err

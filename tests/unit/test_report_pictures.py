@@ -12,12 +12,16 @@ from xml.etree import ElementTree
 import pytest
 import resvg_py
 
+from producer.comparison.experiment import Experiment
 from producer.comparison.report import pictures
 from producer.comparison.report.drawing import Scale
+from producer.comparison.report.html import page
 from producer.comparison.report.palette import DARK, LIGHT
 from producer.comparison.report.pictures import PARTS, PictureError, png, svg
+from producer.comparison.report.race import Ends, Race, race
 from producer.comparison.report.wording import seconds, significant, size
-from tests.reported import few, many, sweep
+from producer.comparison.statistics import summarise
+from tests.reported import few, many, sampled, sweep, tutorial, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _TEXT, _MARKS = ("ink", "muted"), ("prefork", "threads", "gevent", "serial", "wait")
@@ -81,6 +85,54 @@ def test_png_without_resvg_is_refused_and_says_how_to_go_on(monkeypatch: pytest.
 
     with pytest.raises(PictureError, match=r"install requirements/local.txt, or write SVG"):
         png(few(), "bars")
+
+
+# -- the sum against the longest
+
+
+def race_of(experiment: Experiment) -> Race:
+    return race(experiment, summarise(experiment))
+
+
+def test_jobs_that_all_contestants_have_give_one_sum_and_one_longest() -> None:
+    found = race_of(few())
+
+    assert found.common == Ends(20.0, 0.5, planned=True)
+    assert (found.own, found.partial) == ((), ())
+    assert svg(few(), "bars").count("longest job 500 ms") == 1
+
+
+def test_in_the_tutorial_each_contestant_has_its_own() -> None:
+    found = race_of(tutorial())
+
+    assert found.common is None
+    ends = [Ends(12, 7, planned=True)] * 2 + [Ends(15, 9, planned=True), Ends(18, 10, planned=True)]
+    assert list(found.own) == ends
+    assert " of 18.0 s" in svg(tutorial(), "bars")
+
+
+def test_a_yardstick_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
+    found = race_of(sampled())
+
+    assert [row.name for row in found.rows] == ["threads:8"]
+    assert [row.name for row in found.partial] == ["serial"]
+    assert found.common == Ends(20.0, 0.5, planned=True)
+    assert "serial ran 10 of the jobs and is not drawn" in page([sampled()])
+    assert "<small>10 of the jobs</small>" in page([sampled()])
+
+
+def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_yardstick() -> None:
+    experiment = sampled()
+    unpaced = with_jobs(
+        replace(experiment, scenario=replace(experiment.scenario, nominal=())),
+        lambda _, job: replace(job, nominal=None),
+    )
+
+    common = race_of(unpaced).common
+    assert common
+    assert not common.planned
+    assert common.sum == pytest.approx(20.0, rel=0.05)
+    assert common.longest == pytest.approx(0.5, rel=0.1)
 
 
 # -- colours and figures

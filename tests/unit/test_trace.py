@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -67,8 +68,9 @@ def _waits_close(events: Events) -> None:
             assert spans[event["id"]]["b"] <= event["ts"] <= spans[event["id"]]["e"]
 
 
-@pytest.mark.parametrize("experiment", [few(), sweep(), many()], ids=["few", "sweep", "many"])
-def test_the_trace_keeps_the_rules_of_its_format(experiment: Experiment) -> None:
+@pytest.mark.parametrize("make", [few, sweep, many])
+def test_the_trace_keeps_the_rules_of_its_format(make: Callable[[], Experiment]) -> None:
+    experiment = make()
     found = trace(experiment)
 
     check(found["traceEvents"])

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from producer.comparison.experiment import Experiment, Turn, to_json
-from producer.comparison.lanes import Lane, Shown
+from producer.comparison.lanes import Lane, Shown, name_of
 from producer.comparison.report.palette import look
 
 # 10 µs: of ten thousand jobs' moments, the digits behind would be most of the page.
@@ -22,7 +22,10 @@ _TICK = 1e-4  # seconds: moments are whole tenths of milliseconds, shorter than 
 
 
 def timelines(shown: Sequence[Shown]) -> dict[str, Any]:
-    """Per contestant its groups of lanes; an attempt is a row of numbers, its file a place in ``names``."""
+    """Per contestant its groups of lanes; an attempt is a row of numbers, its file a place in ``names``.
+
+    On a packed lane it also has its executor, which the lane does not tell.
+    """
     names: dict[str, int] = {}
     found = [_contestant(each, names) for each in shown]
     return {"tick": _TICK, "names": list(names), "contestants": found}
@@ -34,7 +37,7 @@ def _contestant(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
         {
             "label": group.label,
             "executors": group.executors,
-            "lanes": [_lane(lane, turn, names) for lane in group.lanes],
+            "lanes": [_lane(lane, turn, names, packed=group.packed) for lane in group.lanes],
         }
         for group in shown.chart.groups
     ]
@@ -42,7 +45,7 @@ def _contestant(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
     return {"name": name, "look": look(shown.contestant), "end": _ticks(shown.chart.end), "groups": groups}
 
 
-def _lane(lane: Lane, turn: Turn, names: dict[str, int]) -> dict[str, Any]:
+def _lane(lane: Lane, turn: Turn, names: dict[str, int], *, packed: bool) -> dict[str, Any]:
     rows: list[list[Any]] = []
     for strip in lane.strips:
         job = turn.jobs[strip.job]
@@ -55,6 +58,8 @@ def _lane(lane: Lane, turn: Turn, names: dict[str, int]) -> dict[str, Any]:
             _ticks(strip.finished),
             _ticks(strip.step),
         ]
+        if packed or strip.failed:
+            row.append(name_of(strip.executor) if packed and strip.executor else None)
         if strip.failed:
             row.append(strip.failed.value)
         rows.append(row)

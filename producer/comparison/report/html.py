@@ -22,6 +22,7 @@ from producer.comparison.report.answer import Answer, answer
 from producer.comparison.report.drawing import Drawing, templates
 from producer.comparison.report.embedded import as_script, compressed, timelines
 from producer.comparison.report.palette import DARK, DRAWING, LIGHT, look, variables
+from producer.comparison.report.race import drawn, jobs_of, race
 from producer.comparison.report.sheet import Sheet, sheet
 from producer.comparison.report.still import in_words
 
@@ -97,19 +98,19 @@ def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> S
 
 
 def _race(told: Sheet) -> Figure:
-    found = bars.yardsticks(told.experiment)
-    if found is None:
-        how = ""
-    elif found.planned:
-        how = " The hatched bar is the sum of what the origin was asked to take for each job."
+    of = race(told.experiment, told.summary)
+    how = "One at a time, jobs take their sum; all at once, no less than the longest of them (dashed)."
+    if of.own:
+        how += " Each contestant has jobs of its own: hatched is their sum, full what they took."
     else:
-        how = " The hatched bar is the sum of what the jobs ran."
-    return Figure(
-        "The sum against the longest",
-        "One at a time, jobs take their sum; all at once, no less than the longest of them (dashed line). A bar is what"
-        f" a contestant took, its whisker the interval of that median.{how}",
-        *_both(lambda width: bars.sum_against_longest(told.experiment, told.summary, width)),
-    )
+        how += " A bar is what a contestant took."
+        if of.common:
+            asked = "the origin was asked to take for each job" if of.common.planned else "the jobs ran"
+            how += f" The hatched bar is the sum of what {asked}."
+    how += " Whiskers: the interval of the median."
+    for row in of.partial:
+        how += f" {row.name} ran {jobs_of(told.experiment, row):,} of the jobs and is not drawn."
+    return Figure("The sum against the longest", how, *_both(lambda width: drawn(of, width)))
 
 
 def _split(told: Sheet) -> Figure:

@@ -7,7 +7,7 @@ from functools import cache
 
 from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Summary
-from producer.comparison.report import bars, curves, still, tabular
+from producer.comparison.report import bars, curves, race, still, tabular
 from producer.comparison.report.drawing import Drawing
 from producer.comparison.statistics import summarise
 
@@ -16,8 +16,8 @@ _WIDE = 1000.0  # pixels
 
 PARTS: Mapping[str, Part] = {
     "timeline": lambda experiment, _: still.timeline(experiment, _WIDE),
-    "table": lambda _, summary: tabular.table(summary),
-    "bars": lambda experiment, summary: bars.sum_against_longest(experiment, summary, _WIDE),
+    "table": tabular.table,
+    "bars": lambda experiment, summary: race.drawn(race.race(experiment, summary), _WIDE),
     "split": lambda _, summary: bars.split(summary, _WIDE),
     "latency": lambda experiment, summary: curves.distribution(experiment, summary, "latency"),
     "run": lambda experiment, summary: curves.distribution(experiment, summary, "run"),

@@ -11,6 +11,7 @@ from producer.comparison.figures import Comparison, Row, Summary, Tail, Verdict
 from producer.comparison.intervals import Estimate
 from producer.comparison.report import wording as w
 from producer.comparison.report.palette import look
+from producer.comparison.report.race import jobs_of
 from producer.comparison.statistics import summarise
 
 
@@ -49,11 +50,12 @@ class Sheet:
 
 def sheet(experiment: Experiment) -> Sheet:
     summary = summarise(experiment)
-    tables = [speed(summary), _cost(summary), _pairs(summary)]
+    title = experiment.scenario.title or experiment.scenario.name
+    tables = [speed(experiment, summary), _cost(summary), _pairs(summary)]
     return Sheet(
         experiment=experiment,
         summary=summary,
-        title=experiment.scenario.title or experiment.scenario.name,
+        title=title[:1].upper() + title[1:],
         about=_about(experiment, summary),
         tables=tuple(known(table) for table in tables if table.lines),
         excluded=_excluded(experiment),
@@ -101,11 +103,14 @@ def _named(row: Row, *cells: Cell) -> Line:
     return Line(row.name, look(row.contestant), cells)
 
 
-def speed(summary: Summary) -> Table:
+def speed(experiment: Experiment, summary: Summary) -> Table:
+    most = max((jobs_of(experiment, row) for row in summary.rows if row.turns), default=0)
+
     def cells(row: Row) -> Iterator[Cell]:
         left_out = w.counted(len(row.excluded), "left out", "left out") if row.excluded else ""
         yield Cell(str(row.turns), left_out)
-        yield _estimated(row.wall, "seconds")
+        wall, ran = _estimated(row.wall, "seconds"), jobs_of(experiment, row)
+        yield Cell(wall.text, f"{ran:,} of the jobs") if ran < most else wall
         yield _estimated(row.jobs_per_second)
         yield Cell("yardstick") if row.contestant.serial else _estimated(row.speedup, "times")
         yield _estimated(row.share_of_ideal, "percent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Summary
 from producer.comparison.report.bars import fit
 from producer.comparison.report.drawing import Drawing
@@ -10,9 +11,9 @@ from producer.comparison.report.sheet import Table, known, speed
 _TALL, _HEAD, _NAME, _WIDE = 44.0, 40.0, 190.0, 112.0
 
 
-def table(summary: Summary) -> Drawing:
+def table(experiment: Experiment, summary: Summary) -> Drawing:
     """How fast each contestant was."""
-    of = known(speed(summary))
+    of = known(speed(experiment, summary))
     says = "; ".join(f"{line.name}: {', '.join(cell.text for cell in line.cells)}" for line in of.lines)
     drawing = Drawing(of.caption, says, _NAME + _WIDE * (len(of.columns) - 1) + 12, _HEAD + _TALL * len(of.lines) + 8)
     _head(drawing, of)

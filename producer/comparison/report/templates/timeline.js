@@ -1,7 +1,7 @@
 // The timelines: lanes on canvases that share one span of time. A strip is a row of numbers, see embedded.py.
 "use strict";
 (() => {
-  const NAME = 0, QUEUED = 1, RECEIVED = 2, STARTED = 3, BYTE = 4, FINISHED = 5, STEP = 6, FAILED = 7;
+  const NAME = 0, QUEUED = 1, RECEIVED = 2, STARTED = 3, BYTE = 4, FINISHED = 5, STEP = 6, WHO = 7, FAILED = 8;
   const AXIS = 24, HEAD = 20, MOST = 340, TALL = 18, LABELLED = 12;
   const root = document.documentElement, tip = document.getElementById("tip");
   const LIGHT = JSON.parse(document.getElementById("light").textContent);
@@ -51,7 +51,7 @@
         this.lanes.push({ head: group.label + ": " + group.executors, y });
         y += HEAD;
         for (const lane of group.lanes) {
-          this.lanes.push({ lane, y });
+          this.lanes.push({ lane, y, group: group.label });
           y += this.tall;
         }
         y += 6;
@@ -186,7 +186,8 @@
         c.fillStyle = this.paint.ink;
         c.fillRect(begin + wide - step, y + bar * 0.65, step, bar * 0.35);
       }
-      if (this.tall >= LABELLED && wide > 46) this.name(c, s, Math.max(byte, begin, this.left), begin + wide, y + bar / 2 + 4);
+      const since = Math.max(byte, begin, this.left);
+      if (this.tall >= LABELLED && begin + wide - since > 46) this.name(c, s, since, begin + wide, y + bar / 2 + 4);
     }
 
     name(c, s, begin, end, y) {
@@ -337,8 +338,9 @@
 
     words({ row, strip: s }) {
       const t = this.set.tick, at = (field) => (s[field] === null ? "not seen" : seconds(s[field] * t));
+      const who = row.lane.label + (s[WHO] ? ": " + s[WHO] : "") + " of " + row.group;
       const told = [
-        [this.set.names[s[NAME]], ""], ["", row.lane.label], ["enqueued", at(QUEUED)], ["received", at(RECEIVED)],
+        [this.set.names[s[NAME]], ""], ["", who], ["enqueued", at(QUEUED)], ["received", at(RECEIVED)],
         ["started", at(STARTED)], ["first byte", at(BYTE)], ["finished", at(FINISHED)],
         ["waited", seconds((s[STARTED] - s[QUEUED]) * t)], ["ran", seconds((s[FINISHED] - s[STARTED]) * t)],
       ];
@@ -353,8 +355,8 @@
       tip.hidden = !found;
       if (!same) this.set.later();
       if (!found) return;
-      const [[title], [, lane], ...rest] = this.words(found);
-      tip.replaceChildren(element("strong", title), element("span", this.data.name + ", " + lane), element("div"));
+      const [[title], [, who], ...rest] = this.words(found);
+      tip.replaceChildren(element("strong", title), element("span", who), element("div"));
       for (const pair of rest) for (const text of pair) tip.lastChild.append(element("span", text));
       const box = tip.getBoundingClientRect(), wide = root.clientWidth;
       let x = place.clientX + 14, y = place.clientY + 16;
