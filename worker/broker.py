@@ -8,6 +8,9 @@ Celery's heartbeat is sent again and again until Redis takes it, for ever, and h
 under gevent no job could end meanwhile, and no worker stop. An event that is not sent is kept and sent with the next
 connection anyway.
 
+A prefork child that dies in the moment in which the connection breaks is noted as ended and not replaced yet when the
+worker connects anew; celery then watches a file descriptor that is ``None``, and ends with a ``ValueError``.
+
 Kept true by ``tests/fault/test_redis_faults.py`` and ``tests/fault/test_stop_without_redis.py``.
 """
 
@@ -17,6 +20,7 @@ import logging
 from typing import Any
 
 from celery.app.events import Events
+from celery.concurrency import asynpool, prefork
 from celery.events.dispatcher import EventDispatcher
 from celery.worker import pidbox
 from kombu.transport import redis
@@ -72,7 +76,16 @@ class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
             log.debug("no remote control any more")
 
 
+class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]
+    def _track_child_process(self, proc: Any, hub: Any) -> None:
+        if getattr(proc, "_sentinel_poll", proc) is None:  # its end was seen: it is to be replaced, not to be watched
+            hub.call_soon(self.maintain_pool)
+        else:
+            super()._track_child_process(proc, hub)
+
+
 def survive_a_closed_connection() -> None:
     """Before any connection to the broker is made."""
     redis.Channel.QoS = ForgetfulQoS
     pidbox.gPidbox = CalmPidbox
+    prefork.TaskPool.Pool = SturdyPool
