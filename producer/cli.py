@@ -2,7 +2,7 @@
 
 Exit codes
   0    what was asked for is done; for ``submit --wait``, ``watch`` and ``results``: every job is done
-  1    some jobs failed, were cancelled or have not ended; ``submit``: some lines were bad
+  1    some jobs failed, were cancelled or have not ended; ``submit``: some lines were bad; ``recommend``: cannot tell
   2    wrong usage: options, a manifest that cannot be used, a batch that does not exist or has other jobs
   3    Redis cannot be used: unreachable, frozen, full, or it refuses us
   130  interrupted
@@ -31,6 +31,8 @@ from producer.compare import compare
 from producer.control import drain, pause, prune, resume, say_workers, undrain
 from producer.errors import ProducerError, redis_errors
 from producer.intake import Intake
+from producer.recommend import recommend_
+from producer.report import report_
 from producer.retry import retry
 from producer.screen import Lines, counters, panel, status_line
 from producer.watch import Watch, exit_code
@@ -280,9 +282,11 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
 
 
 cli.add_command(compare)
+cli.add_command(recommend_)
 for command in (pause, resume, drain, undrain, prune):
     cli.add_command(command)
 cli.add_command(retry)
+cli.add_command(report_)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
