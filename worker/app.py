@@ -28,6 +28,7 @@ from worker import broker, drain
 from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
+from worker.lateness import keep_probing
 from worker.pools import DeploymentError, check_deployment, pool_of
 from worker.process import this_worker
 
@@ -88,6 +89,8 @@ def _in_service(sender: Any, **_: Any) -> None:
 def _warm_up(**_: Any) -> None:
     with contextlib.suppress(RedisError, OSError):  # away: then the first job does it
         this_worker.warm_up()
+    if settings.lateness:
+        keep_probing(settings.lateness)
 
 
 @signals.heartbeat_sent.connect

@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from producer.comparison.measure import Bench
+from producer.comparison.runs import Report, from_json, to_json
 from rich.console import Console
 
 from ledger.jobs import Executor, FailureKind, JobState, Pool
 from ledger.settings import Settings
 from producer.comparison import measure
-from producer.comparison.measure import Bench
 from producer.comparison.offers import OriginError, look_up
 from producer.comparison.page import Page
 from producer.comparison.rounds import compare
-from producer.comparison.runs import Report, from_json, to_json
 from producer.comparison.scenarios import Deployment, Options, article, paced
 from producer.comparison.verdict import Finding, faults, find
 from tests.waiting import wait_for

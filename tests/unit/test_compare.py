@@ -6,12 +6,12 @@ import io
 from dataclasses import replace
 
 import pytest
+from producer.comparison.runs import MeasuredDeployment, Report, Run, from_json, to_json
 from rich.console import Console
 
 from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
 from producer import cli
 from producer.comparison.page import Page
-from producer.comparison.runs import MeasuredDeployment, Report, Run, from_json, to_json
 from producer.comparison.scenarios import ARTICLE_FILES, Options, article
 from producer.comparison.verdict import Finding, books, executors, faults, find, verdict
 from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who

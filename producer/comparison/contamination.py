@@ -1,0 +1,83 @@
+"""What spoils a turn: then it is shown, says why, does not count, and is run once more.
+
+==================  ===========================================================================================
+a turn is excluded  when
+==================  ===========================================================================================
+not its own         a job ran elsewhere than on the contestant's worker, or was tried again
+not alone           jobs of another batch ran meanwhile
+swapping            more than ``swapped`` pages a second went in or out
+neighbours          the hypervisor kept more than ``stolen`` of the machine's CPU for others
+strangers           processes that are not the stack's used more than ``strangers`` of the machine's CPU, and less
+                    than ``spare`` of it was idle: so they took what the contestant may have wanted
+fewer cores         the probe before the round found less than ``cores`` of what the best probe found
+==================  ===========================================================================================
+
+Strangers are known only where the whole stack is ours; on a running stack who is a stranger cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from producer.comparison.experiment import Books, Turn
+from producer.comparison.procfs import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Shares of the machine's CPU time, but ``swapped``."""
+
+    strangers: float = 0.25
+    spare: float = 0.10
+    stolen: float = 0.10
+    swapped: float = 100.0  # pages per second
+    cores: float = 0.6  # of the best probe
+
+    @property
+    def text(self) -> str:
+        return (
+            f"a turn is excluded when strangers use more than {self.strangers:.0%} of the CPU and less than"
+            f" {self.spare:.0%} is idle, when more than {self.stolen:.0%} is stolen, when more than"
+            f" {self.swapped:g} pages/s are swapped, when less than {self.cores:.0%} of the best seen cores are ours,"
+            " when jobs ran elsewhere or twice, or when another batch ran"
+        )
+
+
+def of_books(books: Books) -> list[str]:
+    found = []
+    if books.here < books.done:
+        found.append(f"{books.done - books.here} of its jobs ran on another worker")
+    if books.once < books.done:
+        found.append(f"{books.done - books.once} of its jobs were tried more than once")
+    if books.right < books.done:
+        found.append(f"{books.done - books.right} of its files have another sha256")
+    return found
+
+
+def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: Limits) -> list[str]:
+    """
+    Args:
+        ours: seconds of CPU that the stack and we used; None: not known, so strangers are not either.
+    """
+    busy, idle = after.busy - before.busy, after.idle - before.idle
+    stolen = after.stolen - before.stolen
+    whole = max(busy + idle + stolen, 1e-9)
+    found = []
+    if seconds > 0 and (swapped := (after.swapped - before.swapped) / seconds) > limits.swapped:
+        found.append(f"the machine swapped {swapped:.0f} pages/s")
+    if stolen / whole > limits.stolen:
+        found.append(f"{stolen / whole:.0%} of the CPU was stolen by the hypervisor")
+    if ours is not None and (strange := (busy - ours) / whole) > limits.strangers and idle / whole < limits.spare:
+        found.append(f"other programs used {strange:.0%} of the CPU, and {idle / whole:.0%} was idle")
+    return found
+
+
+def too_few(turns: Sequence[Turn], contestants: Sequence[str], rounds: int) -> list[str]:
+    """What a reader must know about contestants whose turns do not all count."""
+    found = []
+    for name in contestants:
+        counted = len({turn.round for turn in turns if turn.contestant == name and turn.counts})
+        if counted < rounds:
+            found.append(f"{name}: {counted} of {rounds} rounds count" + ("" if counted else "; nothing is said of it"))
+    return found
