@@ -105,9 +105,7 @@ def cli() -> None:
     show_default=True,
     help="Who names a file that the manifest does not: server = Content-Disposition, then the URL.",
 )
-@click.option(
-    "--step", metavar="NAME", help="Do this with each file before it gets its name; see worker/steps.py: links."
-)
+@click.option("--step", metavar="NAME", help="Do this with each file before it gets its name: links.")
 @click.option("--dedup", is_flag=True, help="A URL that comes again with the same filename, or with none, is left out.")
 @click.option("--strict", is_flag=True, help="Submit nothing if any line is bad.")
 @click.option("--wait", is_flag=True, help="Watch the batch; the exit code is its outcome.")
@@ -149,9 +147,8 @@ def submit(
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
     accepted = said = 0
-    for accepted in client.submit(
-        name, (replace(job, step=step) for job in intake.jobs()), pools, per_message, deadline
-    ):
+    jobs = (replace(job, step=step) for job in intake.jobs())
+    for accepted in client.submit(name, jobs, pools, per_message, deadline):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")

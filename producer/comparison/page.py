@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.jobs import JobRecord, JobState, Pool
-from producer.comparison.bench import FEW
 from producer.comparison.experiment import Contestant, Scenario, Turn
 from producer.comparison.rounds import Position
 from producer.comparison.verdict import totals
@@ -36,6 +35,7 @@ class Page:
         self._live: Live | None = None
         self._said = self._clock()
         self._position: Position | None = None
+        self._show = True  # every job by name; not in an experiment of many
 
     def say(self, text: str = "", style: str = "") -> None:
         self._console.print(Text(self.fit(text), style), soft_wrap=True)
@@ -53,6 +53,7 @@ class Page:
         self.say(f"  {text}", "dim")
 
     def opens(self, scenario: Scenario, contestants: Sequence[Contestant], repeat: int, origin_url: str) -> None:
+        self._show = repeat == 1 and scenario.jobs <= _FILES_SHOWN
         seed = "" if scenario.seed is None else f", seed {scenario.seed}"
         size = "" if scenario.bytes is None else f", {scenario.bytes:,} bytes"
         self.say(f"{scenario.name}{seed}: {scenario.title}")
@@ -62,10 +63,10 @@ class Page:
 
     def begins(self, position: Position) -> None:
         self._position = position
+        if not self._show:
+            return
         contestant = position.contestant
         share = position.work.share(contestant)
-        if len(share.jobs) > FEW or position.rounds > 1:
-            return
         files = [
             job.filename if seconds is None else f"{job.filename} ({seconds:g} s)"
             for job, seconds in zip(share.jobs, share.nominal, strict=True)
@@ -73,7 +74,7 @@ class Page:
         if contestant.serial:
             text = f"{', then '.join(files)}, one at a time on {contestant.pool}"
         else:
-            text = " and ".join(files) if len(files) < 4 else f"{len(files)} files"
+            text = " and ".join(files)
         self.say()
         self.say(f"{contestant.name}: {text}", "bold")
 
@@ -91,7 +92,7 @@ class Page:
 
     def progress(self, elapsed: float, done: int, jobs: int, records: Sequence[JobRecord]) -> None:
         rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
-        now = _now(records) if records and jobs <= FEW else f"{done:,} of {jobs:,} jobs{rate}"
+        now = _now(records) if records and self._show else f"{done:,} of {jobs:,} jobs{rate}"
         text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{self._left(elapsed)}")
         if self._live:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis" if self.utf8 else "crop"))
@@ -100,7 +101,7 @@ class Page:
 
     def _where(self) -> str:
         position = self._position
-        if position is None or position.rounds == 1:
+        if position is None or self._show:
             return ""
         number = f"round {position.round} of {position.rounds}" if position.round else "warm-up"
         return f"{number} · {position.contestant.name} · "
@@ -110,7 +111,7 @@ class Page:
         return "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
 
     def ended(self, record: JobRecord) -> None:
-        if self._position and self._position.rounds > 1 and record.state is JobState.DONE:
+        if not self._show and record.state is JobState.DONE:
             return
         if record.state is JobState.DONE:
             attempts = record.attempts
@@ -132,10 +133,10 @@ class Page:
             self.say("  no total: not every file is there", "red")
             for fault in turn.books.faults:
                 self.say(f"    {fault}", "red")
-        elif self._position and self._position.rounds > 1:
-            self._turn(turn)
-        else:
+        elif self._show:
             self._total(turn)
+        else:
+            self._turn(turn)
         for reason in turn.excluded:
             self.say(f"  does not count: {reason}", "yellow")
 

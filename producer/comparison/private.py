@@ -2,8 +2,8 @@
 
 For each turn the contestant's worker is started anew, warmed up with a few tiny jobs, measured, and stopped. Why not
 all at once: two contestants of one pool share its queue, so one would take the other's jobs; and workers that stand by,
-even drained, send heartbeats, renew leases and share memory with the one under test, which would look smaller than it is.
-Why not one worker for all its turns: every turn then begins alike, and a leak of the first does not burden the last.
+even drained, send heartbeats, renew leases and share memory with the one under test, which would look smaller than it
+is. Why not one worker for all its turns: so every turn begins alike, and a leak of the first burdens no later one.
 The price is a few seconds per turn, which no figure contains: the clock begins after the warm-up.
 
 Needs what ``requirements/local.txt`` installs; nothing of it is imported before it is needed.
