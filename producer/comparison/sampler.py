@@ -54,10 +54,10 @@ class Sampler:
     def stop(self) -> Usage | None:
         """Just after the last end. None: nothing could be seen of these processes."""
         ended = time.monotonic()
-        cpu = self._cpu()
         self._stop.set()
+        self._alive = self._tree()  # children that are new since the last look
+        cpu = self._cpu()
         self._thread.join()
-        self._alive = self._tree()
         self._look()
         voluntary, involuntary = self._count_switches()
         if not self._alive or not any(self._pss):

@@ -25,9 +25,8 @@ def test_the_links_of_a_page_are_counted_and_the_seconds_told(html: Path) -> Non
 def test_links_that_are_none_do_not_count_wherever_a_piece_ends(tmp_path: Path) -> None:
     """Given tags across the ends of pieces, letters of several bytes, and rubbish, I expect just the links."""
     file = tmp_path / "odd.html"
-    file.write_bytes(
-        ("é" * (steps.PIECE - 7) + "<a href='x'>é</a><a name=y><A HREF=z><a href=''>").encode() + b"\xff<a "
-    )
+    text = "é" * (steps.PIECE - 7) + "<a href='x'>é</a><a name=y><A HREF=z><a href=''>"
+    file.write_bytes(text.encode() + b"\xff<a ")
 
     assert steps.run("links", file, lambda: None).startswith("links: 2, ")
 
