@@ -17,7 +17,7 @@ from ledger.settings import Settings, get_settings
 from producer import manifest
 from producer.client import Client
 from producer.comparison.closing import close
-from producer.comparison.contamination import Limits
+from producer.comparison.contamination import NONE, Limits
 from producer.comparison.contestants import Spec, parse
 from producer.comparison.experiment import Experiment, to_json
 from producer.comparison.fleet import Fleet, Shared
@@ -77,7 +77,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
     default=Limits().strangers,
     show_default=True,
     metavar="SHARE",
-    help="Of the CPU, that other programs may use before a turn does not count.",
+    help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
 )
 @click.option("--json", "target", callback=_target, metavar="FILE", help="Write the experiment there; - is the output.")
 def compare(
@@ -140,7 +140,7 @@ def compare(
 def _design(work: Work, repeat: int, noise: float, command: str) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
-    limits = Limits(strangers=2.0, stolen=2.0, cores=0.0, swapped=float("inf")) if show else Limits(strangers=noise)
+    limits = NONE if show or noise >= 1 else Limits(strangers=noise)
     return Design(work, repeat, command, warm_up=not show, again=not show, limits=limits)
 
 

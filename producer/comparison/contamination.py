@@ -44,6 +44,10 @@ class Limits:
         )
 
 
+# Whatever the machine does, its turns count.
+NONE = Limits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), cores=0.0)
+
+
 def of_books(books: Books) -> list[str]:
     found = []
     if books.here < books.done:

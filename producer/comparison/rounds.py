@@ -162,7 +162,7 @@ class _Rounds:
         design, contestants = self._design, self._fleet.contestants
         finished = self._turns[-1].submitted + (self._turns[-1].wall or 0.0) if interrupted else self._stand.bench.now()
         notes = [*self._fleet.notes(), *design.work.notes(contestants), *self._notes, *self._stand.notes()]
-        if any(turn.excluded for turn in self._turns):
+        if design.warm_up and design.limits is not contamination.NONE:
             notes.append(design.limits.text)
         names = [each.name for each in contestants]
         notes += contamination.too_few(self._turns, names, design.repeat)

@@ -19,7 +19,7 @@ from ledger.settings import Settings
 from producer.client import Client
 from producer.comparison import bench
 from producer.comparison.closing import close
-from producer.comparison.contamination import Limits
+from producer.comparison.contamination import NONE
 from producer.comparison.contestants import Spec
 from producer.comparison.experiment import Contestant, Experiment, from_json, to_json
 from producer.comparison.fleet import Shared
@@ -34,7 +34,6 @@ from tests.worker_process import ROOT, environment_of
 from tests.world import World
 
 QUICK = Options(seed=1, size=20_000, seconds=(1, 2))
-CALM = Limits(strangers=2.0, stolen=2.0, swapped=float("inf"), cores=0.0)  # other programs are no matter of these tests
 
 
 def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, work: Work | None = None) -> Experiment:
@@ -42,7 +41,7 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
     ledger = Client(settings).ledger
     fleet = Shared(settings, ledger, [Spec(pool) for pool in pools or Pool], serial=serial)
     work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.contestants, settings.origin_url)
-    design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=CALM)
+    design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=NONE)
     page.opens(work.scenario, fleet.contestants, 1, settings.origin_url)
     experiment, interrupted = run_experiment(fleet, design, page)
     assert not interrupted
