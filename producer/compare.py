@@ -27,7 +27,7 @@ from producer.comparison.private import Private
 from producer.comparison.rounds import Design, run_experiment
 from producer.comparison.scenarios import SCENARIOS, Options
 from producer.comparison.verdict import failed
-from producer.errors import ManifestError
+from producer.errors import ManifestError, redis_errors
 from producer.intake import Intake
 
 _ARTICLE = "article"
@@ -129,12 +129,13 @@ def compare(
         design = _design(work, repeat, noise, _command(work, repeat, pools, source, serial=serial, size=size))
         page.opens(work.scenario, fleet.contestants, repeat, fleet.settings.origin_url)
         with page.watching():
-            experiment, interrupted = run_experiment(fleet, design, page)
-    close(page, experiment)
-    _write(experiment, target)
-    if interrupted:
-        return 130
-    return 1 if failed(experiment) else 0
+            outcome = run_experiment(fleet, design, page)
+    close(page, outcome.experiment)
+    _write(outcome.experiment, target)
+    if outcome.cut:
+        with redis_errors(settings):
+            raise outcome.cut
+    return 1 if failed(outcome.experiment) else 0
 
 
 def _design(work: Work, repeat: int, noise: float, command: str) -> Design:

@@ -5,7 +5,7 @@ a turn is excluded  when
 ==================  ===========================================================================================
 not its own         a job ran elsewhere than on the contestant's worker, or was tried again
 not alone           jobs of another batch ran meanwhile
-swapping            more than ``swapped`` pages a second went in or out
+swapping            more than ``swapped`` pages a second went in or out, or more than ``faults`` were waited for
 neighbours          the hypervisor kept more than ``stolen`` of the machine's CPU for others
 strangers           processes that are not the stack's used more than ``strangers`` of the machine's CPU, and less
                     than ``spare`` of it was idle: so they took what the contestant may have wanted
@@ -26,26 +26,27 @@ from producer.comparison.procfs import Machine
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Shares of the machine's CPU time, but ``swapped``."""
+    """Shares of the machine's CPU time, if nothing else is said."""
 
     strangers: float = 0.25
     spare: float = 0.10
     stolen: float = 0.10
     swapped: float = 100.0  # pages per second
+    faults: float = 500.0  # major ones per second
     cores: float = 0.6  # of the best probe
 
     @property
     def text(self) -> str:
         return (
             f"a turn is excluded when strangers use more than {self.strangers:.0%} of the CPU and less than"
-            f" {self.spare:.0%} is idle, when more than {self.stolen:.0%} is stolen, when more than"
-            f" {self.swapped:g} pages/s are swapped, when less than {self.cores:.0%} of the best seen cores are ours,"
-            " when jobs ran elsewhere or twice, or when another batch ran"
+            f" {self.spare:.0%} is idle, when more than {self.stolen:.0%} is stolen, when more than {self.swapped:g}"
+            f" pages/s are swapped or {self.faults:g} read back, when less than {self.cores:.0%} of the best seen cores"
+            " are ours, when jobs ran elsewhere or twice, or when another batch ran"
         )
 
 
 # Whatever the machine does, its turns count.
-NONE = Limits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), cores=0.0)
+NONE = Limits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
 
 
 def of_books(books: Books) -> list[str]:
@@ -70,6 +71,8 @@ def of_machine(before: Machine, after: Machine, seconds: float, ours: float | No
     found = []
     if seconds > 0 and (swapped := (after.swapped - before.swapped) / seconds) > limits.swapped:
         found.append(f"the machine swapped {swapped:.0f} pages/s")
+    if seconds > 0 and (faults := (after.major_faults - before.major_faults) / seconds) > limits.faults:
+        found.append(f"the machine waited for {faults:.0f} pages/s from its disk")
     if stolen / whole > limits.stolen:
         found.append(f"{stolen / whole:.0%} of the CPU was stolen by the hypervisor")
     if ours is not None and (strange := (busy - ours) / whole) > limits.strangers and idle / whole < limits.spare:

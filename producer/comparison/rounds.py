@@ -1,6 +1,7 @@
 """An experiment, run: rounds of turns in rotated order, the warm-up first, spoiled turns once more.
 
-Ctrl-C cancels what runs and keeps what was measured: the experiment then says that it is not whole.
+Ctrl-C cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it is when
+Redis goes away, or a worker does not start.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
+
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from ledger.messages import Publisher
 from producer.client import Client
@@ -25,7 +29,7 @@ from producer.comparison.machine import describe_machine, describe_versions
 from producer.comparison.planning import Work
 from producer.comparison.sampler import EVERY
 from producer.comparison.turn import Slot, Stand
-from producer.errors import bounded, redis_errors
+from producer.errors import ProducerError, bounded, redis_errors
 
 _CALM = 3.0  # seconds to wait for cores that are busy before a round begins
 
@@ -77,14 +81,17 @@ class _Pace:
         return rounds * sum(self.took[each.name] for each in contestants)
 
 
-def run_experiment(fleet: Fleet, design: Design, stage: Stage) -> tuple[Experiment, bool]:
-    """
-    Returns:
-        The experiment, and whether it was interrupted.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    experiment: Experiment
+    cut: BaseException | None = None  # what ended it early
 
+
+def run_experiment(fleet: Fleet, design: Design, stage: Stage) -> Outcome:
+    """
     Raises:
-        ProducerError: Redis cannot be used.
-        KeyboardInterrupt: before there was anything to keep.
+        ProducerError: Redis cannot be used, before there was anything to keep.
+        KeyboardInterrupt: the same.
     """
     ledger = Client(fleet.settings).ledger
     settings = fleet.settings
@@ -106,19 +113,23 @@ class _Rounds:
         self._notes: list[str] = []
         self._stamp = stamp()
 
-    def run(self) -> tuple[Experiment, bool]:
-        started, machine = self._stand.bench.now(), describe_machine()  # before the load is ours
-        interrupted, number = False, 0
+    def run(self) -> Outcome:
+        bench = self._stand.bench
+        self._started, self._machine = bench.now(), describe_machine()  # before the load is ours
+        self._versions, self._about = describe_versions(bench.ledger), self._fleet.notes()
+        number = 0
         try:
             for number in range(0 if self._design.warm_up else 1, self._design.repeat + 1):
                 self._round(number)
             self._probes.look()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RedisError, KombuError, TimeoutError, ProducerError) as cut:
             if not self._turns:
                 raise
-            interrupted = True
-            self._notes.append(f"interrupted in round {number} of {self._design.repeat}: what was measured is here")
-        return self._experiment(started, machine, interrupted), interrupted
+            why = "interrupted" if isinstance(cut, KeyboardInterrupt) else f"ended early ({cut})"
+            self._notes.append(f"{why} in round {number} of {self._design.repeat}: what was measured is here")
+            last = self._turns[-1]
+            return Outcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
+        return Outcome(self._experiment(bench.now()))
 
     def _round(self, number: int) -> None:
         self._probes.look()
@@ -158,10 +169,9 @@ class _Rounds:
         self._stage.measured(contestant, turn, note)
         return not number or turn.counts
 
-    def _experiment(self, started: float, machine: dict[str, str | int | float], interrupted: bool) -> Experiment:
+    def _experiment(self, finished: float) -> Experiment:
         design, contestants = self._design, self._fleet.contestants
-        finished = self._turns[-1].submitted + (self._turns[-1].wall or 0.0) if interrupted else self._stand.bench.now()
-        notes = [*self._fleet.notes(), *design.work.notes(contestants), *self._notes, *self._stand.notes()]
+        notes = [*self._about, *design.work.notes(contestants), *self._notes, *self._stand.notes()]
         if design.warm_up and design.limits is not contamination.NONE:
             notes.append(design.limits.text)
         names = [each.name for each in contestants]
@@ -170,11 +180,11 @@ class _Rounds:
             scenario=design.work.scenario,
             contestants=contestants,
             turns=tuple(self._turns),
-            started=started,
+            started=self._started,
             finished=finished,
             command=design.command,
-            versions=describe_versions(self._stand.bench.ledger),
-            machine=machine,
+            versions=self._versions,
+            machine=self._machine,
             cores=self._probes.cores(),
             sampling=self._sampling(),
             notes=tuple(notes),

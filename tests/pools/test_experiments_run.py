@@ -145,7 +145,7 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
         work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
         try:
             design = Design(work, 1, "producer compare", warm_up=True, limits=NONE)
-            experiment, _ = run_experiment(fleet, design, page)
+            experiment = run_experiment(fleet, design, page).experiment
         finally:
             foreign.terminate()
             foreign.wait(30)

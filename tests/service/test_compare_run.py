@@ -43,9 +43,9 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
     work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.contestants, settings.origin_url)
     design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=NONE)
     page.opens(work.scenario, fleet.contestants, 1, settings.origin_url)
-    experiment, interrupted = run_experiment(fleet, design, page)
-    assert not interrupted
-    return experiment
+    outcome = run_experiment(fleet, design, page)
+    assert outcome.cut is None
+    return outcome.experiment
 
 
 @pytest.fixture(scope="module")
