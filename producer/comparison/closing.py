@@ -89,7 +89,7 @@ def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> 
         contestant.name,
         f"{len(turns)}/{rounds}",
         _spread([turn.wall for turn in turns if turn.wall is not None], "{:.2f}", " s"),
-        _spread([_rate(turn) for turn in turns], "{:.1f}", ""),
+        f"{statistics.median(map(_rate, turns)):.1f}" if turns else "–",
         "–" if contestant.serial or not ratios else f"{statistics.median(ratios):.1f}",
         "–" if not usages else f"{_cpu_per_job(turns) * 1000:.1f} ms",
         "–" if not usages else f"{statistics.median(each.pss_peak for each in usages) / 2**20:.0f} MB",
@@ -100,8 +100,9 @@ def _spread(values: Sequence[float], form: str, unit: str) -> str:
     """The median, with the lowest and the highest if there are several."""
     if not values:
         return "–"
-    middle = form.format(statistics.median(values)) + unit
-    return middle if len(values) == 1 else f"{middle} ({form.format(min(values))}–{form.format(max(values))})"
+    middle = form.format(statistics.median(values))
+    spread = "" if len(values) == 1 else f" ({form.format(min(values))}–{form.format(max(values))})"
+    return f"{middle}{unit}{spread}"
 
 
 def _rate(turn: Turn) -> float:

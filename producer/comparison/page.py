@@ -62,7 +62,7 @@ class Page:
         self.say(f"{scenario.jobs:,} jobs{size} from {origin_url}; {rounds} of {names}")
 
     def begins(self, position: Position) -> None:
-        self._position = position
+        self._position, self._said = position, self._clock()
         if not self._show:
             return
         contestant = position.contestant

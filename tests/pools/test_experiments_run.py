@@ -114,7 +114,7 @@ def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) ->
 
 def test_ctrl_c_keeps_the_turns_that_were_measured(tmp_path: Path) -> None:
     """If it is interrupted in the first round that counts, I expect 130, what was measured, and that it says so."""
-    words = "slow --jobs 400 --repeat 3 --no-serial --pools threads:16,threads:2"
+    words = "slow --jobs 120 --repeat 3 --no-serial --pools threads:16,threads:2"
     with compare(*words.split(), folder=tmp_path) as (process, said):
         wait_for(lambda: "round 1 of 3 · threads:2 · " in said.read_text(), seconds=200, what="a turn of round 1")
         process.send_signal(signal.SIGINT)
