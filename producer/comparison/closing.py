@@ -18,7 +18,7 @@ _LEGEND = (
 )
 _COLUMNS = (
     "wall: from just before the submission to the last job's end, by Redis' clock; medians over the rounds that count,"
-    " with the lowest and the highest."
+    " with the lowest and the highest. CPU and memory (proportional, at the peak): of all processes of the worker."
 )
 
 

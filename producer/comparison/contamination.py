@@ -82,9 +82,14 @@ def of_machine(before: Machine, after: Machine, seconds: float, ours: float | No
 
 def too_few(turns: Sequence[Turn], contestants: Sequence[str], rounds: int) -> list[str]:
     """What a reader must know about contestants whose turns do not all count."""
-    found = []
-    for name in contestants:
-        counted = len({turn.round for turn in turns if turn.contestant == name and turn.counts})
-        if counted < rounds:
-            found.append(f"{name}: {counted} of {rounds} rounds count" + ("" if counted else "; nothing is said of it"))
+    counted = {
+        name: len({turn.round for turn in turns if turn.contestant == name and turn.counts}) for name in contestants
+    }
+    found = [
+        f"{name}: {count} of {rounds} rounds count" + ("" if count else "; nothing is said of it")
+        for name, count in counted.items()
+        if count < rounds
+    ]
+    if found and any(turn.books.balance and turn.excluded for turn in turns):
+        found.append("run it again when the machine is quiet, or with --noise 1 to count every turn that ran well")
     return found

@@ -64,6 +64,8 @@ class Page:
     def begins(self, position: Position) -> None:
         self._position, self._said = position, self._clock()
         if not self._show:
+            if self._live:
+                self._live.update(Text(self.fit(f"  {self._where()}starting")))
             return
         contestant = position.contestant
         share = position.work.share(contestant)
@@ -91,6 +93,8 @@ class Page:
                 self._live = None
 
     def progress(self, elapsed: float, done: int, jobs: int, records: Sequence[JobRecord]) -> None:
+        if elapsed < PLAIN_EVERY / 4:
+            self._said = self._clock()  # the jobs have only just begun
         rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
         now = _now(records) if records and self._show else f"{done:,} of {jobs:,} jobs{rate}"
         text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{self._left(elapsed)}")

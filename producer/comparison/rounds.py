@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from ledger.messages import Publisher
 from producer.client import Client
-from producer.comparison import contamination
+from producer.comparison import contamination, cores
 from producer.comparison.bench import Audience, Bench
 from producer.comparison.contamination import Limits
 from producer.comparison.cores import Probes
@@ -132,26 +132,29 @@ class _Rounds:
         return Outcome(self._experiment(bench.now()))
 
     def _round(self, number: int) -> None:
-        self._probes.look()
-        dropped = self._probes.dropped(self._design.limits.cores)
+        found, ours = self._probes.look(), self._design.limits.cores
+        if found < ours * cores.nominal() and len(self._probes.seen) == 1:
+            self._stage.says(f"only {found:.2f} of {cores.nominal()} cores are ours now: this machine is busy")
+        dropped = self._probes.dropped(ours)
         if dropped:
             time.sleep(_CALM)
             self._probes.look()
-            dropped = self._probes.dropped(self._design.limits.cores)
-        spoiled = []
+            dropped = self._probes.dropped(ours)
         order = ordered(self._fleet.contestants, number)
-        for place, contestant in enumerate(order):
-            if not self._turn(contestant, number, place, [dropped] if dropped else []):
-                spoiled.append(contestant)
+        turns = [self._turn(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)]
         if not self._design.again or not number:
             return
-        for place, contestant in enumerate(spoiled, len(order)):
-            self._turn(contestant, number, place, [], again=True)
+        spoiled = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
+        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.books.balance]
+        if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
+            self._stage.says("most of this round was spoiled by the machine: it is not run again")
+            return
+        for place, each in enumerate(spoiled, len(order)):
+            self._turn(each, number, place, [], again=True)
 
     def _turn(
         self, contestant: Contestant, number: int, place: int, excluded: list[str], *, again: bool = False
-    ) -> bool:
-        """Whether it counts, or need not."""
+    ) -> Turn:
         begun = time.monotonic()
         left = None
         if number:
@@ -167,7 +170,7 @@ class _Rounds:
         if number:
             self._pace.took[contestant.name] = time.monotonic() - begun
         self._stage.measured(contestant, turn, note)
-        return not number or turn.counts
+        return turn
 
     def _experiment(self, finished: float) -> Experiment:
         design, contestants = self._design, self._fleet.contestants

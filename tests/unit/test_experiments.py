@@ -212,7 +212,9 @@ def test_contestants_with_fewer_rounds_than_asked_for_are_named() -> None:
 
     said = contamination.too_few(experiment.turns, ["threads:8", "gevent:20"], 2)
 
-    assert said == ["threads:8: 0 of 2 rounds count; nothing is said of it"]
+    assert said[0] == "threads:8: 0 of 2 rounds count; nothing is said of it"
+    assert "--noise 1" in said[1]
+    assert contamination.too_few(experiment.turns, ["gevent:20"], 2) == []
 
 
 def test_a_spoiled_turn_that_was_run_again_is_no_failure_and_a_missing_job_is() -> None:
