@@ -64,7 +64,7 @@ def _contestants(page: Page, experiment: Experiment) -> None:
     serial = next((each.name for each in experiment.contestants if each.serial), None)
     table = Table()
     table.add_column("")
-    for title in ("rounds", "wall", "jobs/s", "× serial", "CPU/job", "memory"):
+    for title in ("rounds", "wall, s", "jobs/s", "× serial", "CPU ms/job", "memory, MB"):
         table.add_column(page.fit(title), justify="right")
     for each in experiment.contestants:
         table.add_row(*(page.fit(cell) for cell in _row(experiment, each, serial)))
@@ -88,21 +88,21 @@ def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> 
     return [
         contestant.name,
         f"{len(turns)}/{rounds}",
-        _spread([turn.wall for turn in turns if turn.wall is not None], "{:.2f}", " s"),
+        _spread([turn.wall for turn in turns if turn.wall is not None], "{:.2f}"),
         f"{statistics.median(map(_rate, turns)):.1f}" if turns else "–",
         "–" if contestant.serial or not ratios else f"{statistics.median(ratios):.1f}",
-        "–" if not usages else f"{_cpu_per_job(turns) * 1000:.1f} ms",
-        "–" if not usages else f"{statistics.median(each.pss_peak for each in usages) / 2**20:.0f} MB",
+        "–" if not usages else f"{_cpu_per_job(turns) * 1000:.1f}",
+        "–" if not usages else f"{statistics.median(each.pss_peak for each in usages) / 2**20:.0f}",
     ]
 
 
-def _spread(values: Sequence[float], form: str, unit: str) -> str:
+def _spread(values: Sequence[float], form: str) -> str:
     """The median, with the lowest and the highest if there are several."""
     if not values:
         return "–"
     middle = form.format(statistics.median(values))
     spread = "" if len(values) == 1 else f" ({form.format(min(values))}–{form.format(max(values))})"
-    return f"{middle}{unit}{spread}"
+    return f"{middle}{spread}"
 
 
 def _rate(turn: Turn) -> float:
