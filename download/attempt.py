@@ -22,6 +22,7 @@ from download.errors import (
     TooLargeError,
     TruncatedError,
 )
+from download.proxy import NOTE
 from download.redirects import fit_for, follow, let_go
 from download.retries import retry_after
 from download.sink import PIECE, Sink
@@ -101,6 +102,8 @@ class Attempt:
         answer = self.open(first)
         self.read(answer)
         notes = self.verify(answer)
+        if answer.proxied:
+            notes.append(NOTE)
         self.wire.keep(answer)
         self.answer = None
         return self.fetched(answer, notes)

@@ -184,3 +184,7 @@ def _write(experiment: Experiment, target: Path | None) -> None:
         click.echo(to_json(experiment), nl=False)
     elif target:
         target.write_text(to_json(experiment), encoding="utf-8")
+        name = shlex.quote(str(target))
+        click.echo(
+            f"written: {name}; `producer report {name} -o report.html` shows it, `producer recommend {name}` advises"
+        )

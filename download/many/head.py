@@ -90,6 +90,7 @@ def _last_block(lines: Sequence[bytes]) -> tuple[int, bool, Sequence[bytes]]:
 def _pairs(block: Sequence[bytes]) -> tuple[list[tuple[str, str]], bool]:
     """Names in lower case and their texts; whether all lines could be read (what follows one that cannot is hidden)."""
     pairs: list[tuple[str, str]] = []
+    readable = True
     for line in block:
         text = line.decode("latin-1")
         if text[0] in " \t" and pairs:
@@ -99,8 +100,10 @@ def _pairs(block: Sequence[bytes]) -> tuple[list[tuple[str, str]], bool]:
         name, colon, value = text.partition(":")
         if not colon or not name or name != name.strip():
             return pairs, False
+        # A byte that fell over on the way may have made another name of one that matters.
+        readable = readable and name.isascii() and name.isprintable()
         pairs.append((name.lower(), value.strip()))
-    return pairs, True
+    return pairs, readable
 
 
 def _framing(headers: Mapping[str, str], readable: bool) -> tuple[bool, int | None]:

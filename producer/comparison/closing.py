@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from producer.comparison.experiment import Contestant, Experiment, Turn
+from producer.comparison.experiment import Experiment
+from producer.comparison.figures import Row, Summary, Verdict
+from producer.comparison.intervals import Estimate
 from producer.comparison.page import Page
+from producer.comparison.statistics import summarise
 from producer.comparison.timeline import ASCII, UNICODE, render
 from producer.comparison.verdict import Shown, books, shown, verdict
+from producer.comparison.wording import ratio
 
 _LEGEND = (
     "total: from just before the submission to the last file's finish, by Redis' clock; sum and longest: of the seconds"
     " for which the origin paces the files, so everything else counts as overhead."
 )
 _COLUMNS = (
-    "wall: from just before the submission to the last job's end, by Redis' clock; medians over the rounds that count,"
-    " with the lowest and the highest. CPU and memory (proportional, at the peak): of all processes of the worker."
+    "Medians over the rounds that count, jobs/s with the interval of the median at 95 % (from 3 rounds on). wall: from just"
+    " before the submission to the last job's end, by Redis' clock. CPU and MiB (proportional, at the peak): of all"
+    " processes of the worker."
 )
 
 
@@ -61,57 +65,57 @@ def _totals(page: Page, turns: Sequence[Shown]) -> Table:
 
 
 def _contestants(page: Page, experiment: Experiment) -> None:
-    serial = next((each.name for each in experiment.contestants if each.serial), None)
+    summary = summarise(experiment)
     table = Table()
     table.add_column("")
-    for title in ("rounds", "wall, s", "jobs/s", "× serial", "CPU ms/job", "memory, MB"):
+    for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms/job", "MiB"):
         table.add_column(page.fit(title), justify="right")
-    for each in experiment.contestants:
-        table.add_row(*(page.fit(cell) for cell in _row(experiment, each, serial)))
+    for row in summary.rows:
+        table.add_row(*(page.fit(cell) for cell in _row(row, summary.rounds)))
     page.table(table)
     page.paragraph(_COLUMNS, "dim")
+    for line in _verdicts(summary):
+        page.paragraph(line, "bold")
     counted = [turn for turn in experiment.turns if turn.counts]
     if counted:
         page.paragraph(books(counted), "" if all(turn.books.balance for turn in counted) else "red")
-    if experiment.cores:
-        cores = experiment.cores
+    if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
     for note in experiment.notes:
         page.paragraph(f"Note: {note}.", "dim")
 
 
-def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> list[str]:
-    turns = list(experiment.of(contestant.name))
-    usages = [turn.usage for turn in turns if turn.usage]
-    rounds = len({turn.round for turn in experiment.turns if turn.round})
-    ratios = [_rate(turn) / rate for turn in turns if (rate := _rate_of(experiment, serial, turn.round))]
+def _row(row: Row, rounds: int) -> list[str]:
+    rate = row.jobs_per_second
+    between = "" if rate is None or rate.interval is None else f" ({rate.interval[0]:.3g}–{rate.interval[1]:.3g})"
     return [
-        contestant.name,
-        f"{len(turns)}/{rounds}",
-        _spread([turn.wall for turn in turns if turn.wall is not None], "{:.2f}"),
-        f"{statistics.median(map(_rate, turns)):.1f}" if turns else "–",
-        "–" if contestant.serial or not ratios else f"{statistics.median(ratios):.1f}",
-        "–" if not usages else f"{_cpu_per_job(turns) * 1000:.1f}",
-        "–" if not usages else f"{statistics.median(each.pss_peak for each in usages) / 2**20:.0f}",
+        row.name,
+        f"{row.turns}/{rounds}",
+        "–" if rate is None else f"{rate.median:.3g}{between}",
+        _median(row.wall, "{:.2f}"),
+        "–" if row.contestant.serial else _median(row.speedup, "{:.2g}"),
+        _median(row.cpu_per_job, "{:.1f}", 1000.0),
+        "–" if row.memory is None else f"{row.memory.peak / 2**20:.0f}",
     ]
 
 
-def _spread(values: Sequence[float], form: str) -> str:
-    """The median, with the lowest and the highest if there are several."""
-    if not values:
-        return "–"
-    middle = form.format(statistics.median(values))
-    spread = "" if len(values) == 1 else f" ({form.format(min(values))}–{form.format(max(values))})"
-    return f"{middle}{spread}"
+def _median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
+    return "–" if found is None else form.format(found.median * factor)
 
 
-def _rate(turn: Turn) -> float:
-    return turn.books.done / turn.wall if turn.wall else 0.0
-
-
-def _rate_of(experiment: Experiment, name: str | None, number: int) -> float | None:
-    return next((_rate(turn) for turn in experiment.of(name or "") if turn.round == number), None)
-
-
-def _cpu_per_job(turns: Sequence[Turn]) -> float:
-    return statistics.median(turn.usage.cpu / max(turn.books.done, 1) for turn in turns if turn.usage)
+def _verdicts(summary: Summary) -> Iterator[str]:
+    """The fastest contestant beside each of the others."""
+    rivals = [row for row in summary.rows if row.jobs_per_second and not row.contestant.serial]
+    if len(rivals) < 2:
+        return
+    first = max(rivals, key=lambda row: row.jobs_per_second.median if row.jobs_per_second else 0.0)
+    for other in rivals:
+        if other is first:
+            continue
+        found = summary.compare(first.name, other.name)
+        if found.verdict is Verdict.CANNOT_TELL:
+            sentence = f"whether {first.name} is faster than {other.name} we cannot tell"
+        else:
+            sentence = f"{first.name} is {found.verdict} than {other.name}"
+        sentence += f": jobs/s are in the ratio {ratio(found.ratio)}."
+        yield sentence[0].upper() + sentence[1:]
