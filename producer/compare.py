@@ -185,6 +185,5 @@ def _write(experiment: Experiment, target: Path | None) -> None:
     elif target:
         target.write_text(to_json(experiment), encoding="utf-8")
         name = shlex.quote(str(target))
-        click.echo(
-            f"written: {name}; `producer report {name} -o report.html` shows it, `producer recommend {name}` advises"
-        )
+        shows, advises = f"producer report {name} -o report.html", f"producer recommend {name}"
+        click.echo(f"written: {name}; `{shows}` shows it, `{advises}` advises")

@@ -20,9 +20,9 @@ _LEGEND = (
     " for which the origin paces the files, so everything else counts as overhead."
 )
 _COLUMNS = (
-    "Medians over the rounds that count, jobs/s with the interval of the median at 95 % (from 3 rounds on). wall: from just"
-    " before the submission to the last job's end, by Redis' clock. CPU and MiB (proportional, at the peak): of all"
-    " processes of the worker."
+    "Medians over the rounds that count, jobs/s with the interval of the median at 95 % (from 3 rounds on). wall: from"
+    " just before the submission to the last job's end, by Redis' clock. CPU per job and MiB (proportional, at the"
+    " peak): of all processes of the worker."
 )
 
 
@@ -68,7 +68,7 @@ def _contestants(page: Page, experiment: Experiment) -> None:
     summary = summarise(experiment)
     table = Table()
     table.add_column("")
-    for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms/job", "MiB"):
+    for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"):
         table.add_column(page.fit(title), justify="right")
     for row in summary.rows:
         table.add_row(*(page.fit(cell) for cell in _row(row, summary.rounds)))
