@@ -127,7 +127,8 @@ def compare(
             work = from_recipe(recipe, options, fleet.contestants, fleet.settings.origin_url)
         repeat = repeat or work.repeat
         design = _design(work, repeat, noise, _command(work, repeat, pools, source, serial=serial, size=size))
-        page.opens(work.scenario, fleet.contestants, repeat, fleet.settings.origin_url)
+        origin = None if source else fleet.settings.origin_url
+        page.opens(work.scenario, fleet.contestants, repeat, origin, warm_up=design.warm_up)
         with page.watching():
             outcome = run_experiment(fleet, design, page)
     close(page, outcome.experiment)

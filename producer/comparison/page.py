@@ -52,14 +52,23 @@ class Page:
     def says(self, text: str) -> None:
         self.say(f"  {text}", "dim")
 
-    def opens(self, scenario: Scenario, contestants: Sequence[Contestant], repeat: int, origin_url: str) -> None:
+    def opens(
+        self,
+        scenario: Scenario,
+        contestants: Sequence[Contestant],
+        repeat: int,
+        origin_url: str | None,
+        *,
+        warm_up: bool = False,
+    ) -> None:
         self._show = repeat == 1 and scenario.jobs <= _FILES_SHOWN
         seed = "" if scenario.seed is None else f", seed {scenario.seed}"
         size = "" if scenario.bytes is None else f", {scenario.bytes:,} bytes"
         self.say(f"{scenario.name}{seed}: {scenario.title}")
         names = ", ".join(each.name for each in contestants)
-        rounds = f"{repeat} rounds and a warm-up" if repeat > 1 else "1 round"
-        self.say(f"{scenario.jobs:,} jobs{size} from {origin_url}; {rounds} of {names}")
+        rounds = f"{repeat} round{'s' if repeat > 1 else ''}{' and a warm-up' if warm_up else ''}"
+        origin = f" from {origin_url}" if origin_url else ""
+        self.say(f"{scenario.jobs:,} jobs{size}{origin}; {rounds} of {names}")
 
     def begins(self, position: Position) -> None:
         self._position, self._said = position, self._clock()

@@ -123,17 +123,21 @@ class Private:
 
 def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
     try:
+        from stack import ports  # noqa: PLC0415
         from stack.run import Stack  # noqa: PLC0415
     except ImportError as error:
         raise LocalStackError(
             f"workers of our own (--pools POOL:SLOTS) need the package {error.name}, which is not installed here: "
             "install requirements/local.txt, or compare the running stack with --pools prefork,threads,gevent"
         ) from error
+    origin = ports.choose()
+    allowed_ports = settings.allow_ports | {origin} if settings.allow_ports else frozenset()  # empty: every port
     allowed = {
         "DOWNPOUR_ALLOW_HOSTS": ",".join(sorted(settings.allow_hosts)),
         "DOWNPOUR_ALLOW_NETWORKS": ",".join(sorted(settings.allow_networks | {"127.0.0.0/8"})),
+        "DOWNPOUR_ALLOW_PORTS": ",".join(map(str, sorted(allowed_ports))),
     }
-    return Stack({}, settings=allowed, say=say)
+    return Stack({}, settings=allowed, insist={"origin": origin}, say=say)
 
 
 def _stack_error() -> type[Exception]:
