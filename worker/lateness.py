@@ -5,8 +5,8 @@ runs jobs has one probe: it sleeps until the next moment, looks at the clock, an
 Where jobs are processes or threads the probe is a thread, so it waits for the GIL, and for a core; under gevent it is a
 greenlet, so it waits for the hub, as every other job does. A thread under an idle interpreter is some 0.1 ms late.
 
-The cost: 50 moments a second, about 0.3 % of a core (measured, idle). Notes go to ``FOLDER/PID`` twice a second, as
-pairs of doubles: the moment (CLOCK_MONOTONIC, the same in all processes of a machine) and the lateness, in seconds.
+The cost: 50 moments a second, about 0.3 % of a core (measured, idle). Notes go to ``FOLDER/PID`` ten times a second,
+as pairs of doubles: the moment (CLOCK_MONOTONIC, the same in all processes of a machine) and the lateness, in seconds.
 ``producer.comparison.lateness`` reads them.
 """
 
@@ -20,7 +20,7 @@ from array import array
 from pathlib import Path
 
 EVERY = 0.02  # seconds
-_NOTES = 25  # per write
+_NOTES = 5  # per write
 
 
 def keep_probing(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,19 @@ from pathlib import Path
 from producer.comparison.experiment import Lateness
 
 _PAIR = 16  # bytes: two doubles, the moment and the lateness
+_PATIENCE = 1.0  # seconds for the last notes to be written
+
+
+def settle(folder: Path, pids: Iterable[int], ended: float) -> None:
+    """Wait until what the probes noted up to a moment is written; a second at the most."""
+    deadline = time.monotonic() + _PATIENCE
+    files = [file for pid in pids if (file := folder / str(pid)).exists()]
+    while any(_last(file) < ended for file in files) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _last(file: Path) -> float:
+    return max((moment for moment, _ in _pairs(file)), default=0.0)
 
 
 def read(folder: Path, pids: Iterable[int], begun: float, ended: float) -> Lateness | None:
@@ -24,12 +38,14 @@ def read(folder: Path, pids: Iterable[int], begun: float, ended: float) -> Laten
 
 
 def _noted(file: Path, begun: float, ended: float) -> Iterable[float]:
+    return (late for moment, late in _pairs(file) if begun <= moment <= ended)
+
+
+def _pairs(file: Path) -> Iterable[tuple[float, float]]:
     try:
         raw = file.read_bytes()
     except OSError:
-        return
+        return ()
     pairs = array("d")
     pairs.frombytes(raw[: len(raw) // _PAIR * _PAIR])  # the last one may be half written
-    for moment, late in zip(pairs[::2], pairs[1::2], strict=True):
-        if begun <= moment <= ended:
-            yield late
+    return zip(pairs[::2], pairs[1::2], strict=True)

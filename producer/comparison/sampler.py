@@ -60,6 +60,8 @@ class Sampler:
         self._thread.join()
         self._look()
         voluntary, involuntary = self._count_switches()
+        if self._notes:
+            lateness.settle(self._notes, self.pids, ended)
         if not self._alive or not any(self._pss):
             return None
         return Usage(
