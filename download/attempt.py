@@ -208,7 +208,7 @@ class Attempt:
             notes.append("repr-digest: verified")
         encoding = answer.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
-            notes.append(f"content-encoding: {encoding}, stored raw")
+            notes.append(f"content-encoding: {encoding[:40]}, stored raw")
         if self.resumed_from:
             notes.append(f"resumed from byte {self.resumed_from}")
         return notes

@@ -17,7 +17,6 @@ Blank lines are skipped. A bad line does not spoil the others: it comes out as a
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +29,7 @@ from typing import Any, BinaryIO
 from ledger.jobs import Job, Naming
 from ledger.names import check_filename, name_of_url
 from producer import aria2, metalink, options, parquet
-from producer.errors import ManifestError
+from producer.csv_rows import Csv, header
 from producer.names import Names
 from producer.once import Once
 from producer.urls import check_url, shown
@@ -160,33 +159,12 @@ def _parsed(lines: Iterator[_Line], format_: Format | None) -> Iterator[tuple[in
 def _sniffed(text: str) -> Format:
     if text.startswith("{"):
         return Format.JSONL
-    return Format.CSV if _header(text) else Format.TXT
-
-
-class _Csv:
-    def __init__(self, first: _Line) -> None:
-        header = _header((first.text or "").strip())
-        if set(header) - set(FIELDS) or len(set(header)) < len(header):
-            raise ManifestError(
-                f"line {first.number}: expected each of the columns {', '.join(FIELDS)} once at most, "
-                f"got {', '.join(map(shown, header))}; nothing was submitted"
-            )
-        self._columns = header or ["url"]
-        self._skip = bool(header)
-
-    def __call__(self, text: str) -> Mapping[str, Any] | None:
-        if self._skip:
-            self._skip = False
-            return None
-        cells = _cells(text)
-        if len(cells) != len(self._columns):
-            raise ValueError(f"expected {len(self._columns)} columns ({', '.join(self._columns)}), got {len(cells)}")
-        return {name: cell or None for name, cell in zip(self._columns, cells, strict=True)}
+    return Format.CSV if header(text) else Format.TXT
 
 
 def _parser(format_: Format, first: _Line) -> Callable[[str], Mapping[str, Any] | None]:
     if format_ is Format.CSV:
-        return _Csv(first)
+        return Csv(first.number, (first.text or "").strip(), FIELDS)
     return _jsonl if format_ is Format.JSONL else _txt
 
 
@@ -203,22 +181,6 @@ def _jsonl(text: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {shown(seen)}")
     return value
-
-
-def _cells(text: str) -> list[str]:
-    try:
-        return [cell.strip() for cell in next(csv.reader([text], strict=True))]
-    except csv.Error as error:
-        raise ValueError(f"expected a CSV row, got {shown(text)}: {error}") from error
-
-
-def _header(text: str) -> list[str]:
-    """The columns in lower case; empty if this is no header."""
-    try:
-        cells = [cell.lower() for cell in _cells(text)]
-    except ValueError:
-        return []
-    return cells if "url" in cells else []
 
 
 def _named(

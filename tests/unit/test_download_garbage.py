@@ -97,6 +97,25 @@ def test_a_redirect_to_what_is_no_url_is_said(location: str) -> None:
                 assert way(Path(folder)).fails(server.url()).kind is FailureKind.BAD_URL
 
 
+@pytest.mark.parametrize("way", [Desk, ChunkDesk], ids=["single", "chunk"])
+@pytest.mark.parametrize("location", ["ftp://a/", "http://169.254.169.254/", "http://u@a/", "http://[", "http://a b/"])
+def test_a_server_cannot_make_a_reason_long(tmp_path: Path, way: type[Desk], location: str) -> None:
+    answer = ok(b"", f"Location: {location}{'x' * 60_000}", status="302 Found")
+    with reciting(answer, answer) as server:
+        error = way(tmp_path).fails(server.url())
+    assert error.kind in (FailureKind.BAD_URL, FailureKind.REFUSED, FailureKind.PROTOCOL)
+    assert 20 < len(str(error)) <= 501
+
+
+@pytest.mark.parametrize("way", [Desk, ChunkDesk], ids=["single", "chunk"])
+def test_a_server_cannot_make_a_note_long(tmp_path: Path, way: type[Desk]) -> None:
+    answer = ok(BODY, f"Content-Encoding: gzip{'x' * 60_000}")
+    with reciting(answer, answer) as server:
+        (note,) = way(tmp_path).fetch(server.url()).notes
+    assert note.startswith("content-encoding: gzipx")
+    assert len(note) < 100
+
+
 urls = st.text(max_size=40) | st.from_regex(
     r"(https?:)?/{0,3}[\[\]@:%a-z0-9.\\ \x00-\xff-]{0,20}(:[0-9]{0,6})?(/[^\n]{0,10})?", fullmatch=True
 )
