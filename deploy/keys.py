@@ -42,7 +42,7 @@ ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
     "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info +pttl",
-    "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof",
+    "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe",  # listens when it compares
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }
 # "default" is who a client is before it says a name, and "off" keeps everybody out. It still needs all rights: Redis

@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     downloads: Path = Field(Path("downloads"), description="folder that receives the files")
     health_file: Path | None = Field(None, description="touched while a worker's heartbeat goes out")
 
+    lateness: Path | None = Field(
+        None, description="folder where a worker notes how late its interpreter is; set by a comparison for its workers"
+    )
+
     origin_url: str = Field("http://127.0.0.1:8080", description="the demo's file server, as workers reach it")
 
     # Redis: a call that cannot be answered ends with an error, never hangs.

@@ -29,6 +29,7 @@ from worker.children import keep_watching_children
 from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
+from worker.lateness import keep_probing
 from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
 from worker.process import this_worker
 
@@ -101,6 +102,8 @@ def _in_service(sender: Any, **_: Any) -> None:
 def _warm_up(**_: Any) -> None:
     with contextlib.suppress(RedisError, OSError):  # away: then the first job does it
         this_worker.warm_up()
+    if settings.lateness:
+        keep_probing(settings.lateness)
 
 
 @signals.heartbeat_sent.connect
