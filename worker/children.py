@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from download.native import native_sleep, start_native_thread
 from ledger.settings import Settings
+from worker import drain
 from worker.incarnation import leases_of
 
 log = logging.getLogger("downpour.worker")
@@ -41,7 +42,9 @@ def keep_watching_children(settings: Settings, family: str, pids: Callable[[], I
                 with contextlib.suppress(RedisError, OSError):
                     ended = leases.end_children(family, gone)
                     gone = set()
-                    if ended:
+                    if ended and drain.draining():
+                        log.info("children ended: incarnations=%s", ",".join(ended))
+                    elif ended:
                         log.warning("children died, their jobs go back: incarnations=%s", ",".join(ended))
             native_sleep(settings.renew_every)
 
