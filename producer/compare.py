@@ -10,10 +10,10 @@ from rich.console import Console
 
 from ledger.jobs import Pool
 from ledger.settings import get_settings
-from producer.comparison import compare as run_comparison
-from producer.page import Page
-from producer.runs import Report, to_json
-from producer.scenarios import SCENARIOS, Options
+from producer.comparison.page import Page
+from producer.comparison.rounds import compare as run_comparison
+from producer.comparison.runs import Report, to_json
+from producer.comparison.scenarios import SCENARIOS, Options
 
 
 def _pools(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[Pool, ...]:

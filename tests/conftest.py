@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from ledger.settings import Settings
 from tests.valkey_process import ValkeyProcess
+
+# No example is too slow: how long it takes says more about the machine than about the code.
+hypothesis_settings.register_profile("downpour", deadline=None)
+hypothesis_settings.load_profile("downpour")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ledger.jobs import Attempt, Executor, FailureKind, JobState, Pool
-from producer.runs import MeasuredDeployment, MeasuredJob, totals
+from producer.comparison.runs import MeasuredDeployment, MeasuredJob, totals
 
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64

@@ -7,7 +7,7 @@ import sys
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from ledger.jobs import Pool
-from producer.scenarios import ARTICLE_FILES
+from producer.comparison.scenarios import ARTICLE_FILES
 from tests.browser.chromium import find, launch
 from tests.browser.scene import Scene
 from tests.browser.views import tasks, until

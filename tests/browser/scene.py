@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ledger.jobs import Pool
-from producer.scenarios import ARTICLE_FILES
+from producer.comparison.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
 from stack.run import Stack
 from stack.supervisor import Command, Process

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ledger.jobs import Pool
-from producer.scenarios import ARTICLE_FILES
+from producer.comparison.scenarios import ARTICLE_FILES
 from tests.browser.scene import (
     FIRST,
     FLAKY,

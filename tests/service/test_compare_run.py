@@ -16,14 +16,14 @@ from rich.console import Console
 
 from ledger.jobs import Executor, FailureKind, JobState, Pool
 from ledger.settings import Settings
-from producer import measure
-from producer.comparison import compare
-from producer.measure import Bench
-from producer.offers import OriginError, look_up
-from producer.page import Page
-from producer.runs import Report, from_json, to_json
-from producer.scenarios import Deployment, Options, article, paced
-from producer.verdict import Finding, faults, find
+from producer.comparison import measure
+from producer.comparison.measure import Bench
+from producer.comparison.offers import OriginError, look_up
+from producer.comparison.page import Page
+from producer.comparison.rounds import compare
+from producer.comparison.runs import Report, from_json, to_json
+from producer.comparison.scenarios import Deployment, Options, article, paced
+from producer.comparison.verdict import Finding, faults, find
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of
 from tests.world import World

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
 from producer import cli
-from producer.page import Page
-from producer.runs import MeasuredDeployment, Report, Run, from_json, to_json
-from producer.scenarios import ARTICLE_FILES, Options, article
-from producer.verdict import Finding, books, executors, faults, find, verdict
+from producer.comparison.page import Page
+from producer.comparison.runs import MeasuredDeployment, Report, Run, from_json, to_json
+from producer.comparison.scenarios import ARTICLE_FILES, Options, article
+from producer.comparison.verdict import Finding, books, executors, faults, find, verdict
 from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who
 
 ALL = (prefork(), threads(), gevent(), serial())

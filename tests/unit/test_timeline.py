@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ledger.jobs import FailureKind, JobState, Pool
-from producer.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
+from producer.comparison.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
 from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who
 
 GOLDEN = """\

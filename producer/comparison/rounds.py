@@ -16,12 +16,12 @@ from ledger.ledger import Ledger
 from ledger.messages import Publisher
 from ledger.settings import Settings
 from producer.client import Client
+from producer.comparison.measure import Audience, Bench
+from producer.comparison.offers import look_up
+from producer.comparison.runs import MeasuredDeployment, Report, Run
+from producer.comparison.scenarios import SCENARIOS, Deployment, Options
+from producer.comparison.verdict import books, faults, verdict
 from producer.errors import bounded, redis_errors
-from producer.measure import Audience, Bench
-from producer.offers import look_up
-from producer.runs import MeasuredDeployment, Report, Run
-from producer.scenarios import SCENARIOS, Deployment, Options
-from producer.verdict import books, faults, verdict
 
 _PACKAGES = ("downpour", "celery", "kombu", "redis", "gevent", "urllib3")
 

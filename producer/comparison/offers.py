@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import urllib3
 
 from ledger.jobs import Job
+from producer.comparison.scenarios import PlannedJob
 from producer.errors import ProducerError
-from producer.scenarios import PlannedJob
 
 _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]+):")
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # the origin hashes a large file before it answers

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.jobs import JobRecord, JobState, Pool
+from producer.comparison.runs import MeasuredDeployment, Run
+from producer.comparison.scenarios import Deployment, Options
+from producer.comparison.timeline import ASCII, UNICODE, render
 from producer.results import printable
-from producer.runs import MeasuredDeployment, Run
-from producer.scenarios import Deployment, Options
-from producer.timeline import ASCII, UNICODE, render
 
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten

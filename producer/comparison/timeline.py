@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ledger.jobs import Attempt, Executor
-from producer.runs import MeasuredDeployment, MeasuredJob
+from producer.comparison.runs import MeasuredDeployment, MeasuredJob
 
 MOST_LANES = 16  # of one deployment; the rest is counted
 _MARGIN = 2

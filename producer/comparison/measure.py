@@ -18,9 +18,9 @@ from redis.exceptions import RedisError
 from ledger.jobs import Job, JobRecord, Pool, Ref, job_id
 from ledger.ledger import Ledger, Message
 from ledger.messages import Envelope, Publisher, label
+from producer.comparison.runs import MeasuredDeployment, MeasuredJob, totals
+from producer.comparison.scenarios import Deployment
 from producer.errors import bounded
-from producer.runs import MeasuredDeployment, MeasuredJob, totals
-from producer.scenarios import Deployment
 
 LOOK_EVERY = 0.05  # seconds
 WORRY_AFTER = 3.0  # seconds without a live worker of the pool: say so

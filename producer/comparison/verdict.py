@@ -6,7 +6,7 @@ from collections.abc import Sequence, Sized
 from enum import StrEnum
 
 from ledger.jobs import JobState, Pool
-from producer.runs import MeasuredDeployment, MeasuredJob
+from producer.comparison.runs import MeasuredDeployment, MeasuredJob
 
 TOLERANCE = 0.05  # of the yardstick: this near, the total "was" the longest or the sum
 

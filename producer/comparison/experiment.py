@@ -1,0 +1,208 @@
+"""CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
+
+An experiment gives the same jobs to several *contestants* (a pool with so many slots), in *rounds*. In each round every
+contestant has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A turn that something spoiled
+says why in ``excluded`` and does not count either; nothing is dropped silently.
+
+Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.
+``SCHEMA`` changes when a reader of the old shape would misread the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from ledger.jobs import Attempt, JobState, Pool
+
+SCHEMA: Literal["downpour.experiment/1"] = "downpour.experiment/1"
+
+
+class Bound(StrEnum):
+    """What the jobs of a scenario wait for most; for people, never for the advice."""
+
+    LATENCY = "latency"  # a server that takes its time
+    OVERHEAD = "overhead"  # queue, claim, books: the files are small
+    THROUGHPUT = "throughput"  # bytes, and hashing them
+    CPU = "cpu"  # a step in pure Python, which holds the GIL
+    MIXED = "mixed"
+    UNKNOWN = "unknown"  # somebody's own manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A deployment under test."""
+
+    name: str  # unique: "threads:100"; "threads" as the running stack has it; "serial"
+    pool: Pool
+    slots: int | None  # jobs at once, over all its processes; None: not known
+    serial: bool = False  # the yardstick: one job at a time, the next one submitted when the last is over
+    command: str | None = None  # how its worker was started; None: it was running already
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredJob:
+    """A job's record as the experiment found it, and what was planned for it."""
+
+    id: str
+    filename: str
+    url: str
+    state: JobState
+    nominal: float | None  # seconds for which the origin was asked to pace it; None: not paced by us
+    queued: float
+    received: float | None  # by a worker's main process; None: its event was not seen
+    bytes: int
+    expected_sha256: str | None
+    sha256: str | None
+    attempts: tuple[Attempt, ...]
+    step: float | None = None  # seconds of what was done with the file after it had arrived, e.g. the links of a page
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Every job of a turn, by its number: columns, because there may be many. Empty if not every job is done."""
+
+    queued: tuple[float, ...] = ()  # since the turn's submission
+    waited: tuple[float, ...] = ()  # in the queue, until it was claimed
+    ran: tuple[float, ...] = ()  # from its claim to its end
+    first_byte: tuple[float | None, ...] = ()  # from its claim
+    step: tuple[float, ...] = ()  # part of ``ran``; empty: there was none
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late a thread is that wants the interpreter at fixed moments: what a GIL, or a hub, makes others wait."""
+
+    p50: float
+    p99: float
+    worst: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all processes of the contestant's workers used, from the submission to the last end."""
+
+    cpu: float  # seconds, user and system
+    pss_idle: int  # proportional set size just before the submission
+    pss_peak: int
+    pss_end: int  # just after: what stays
+    processes: int  # at the peak
+    threads: int
+    voluntary_switches: int
+    involuntary_switches: int
+    samples: int
+    lateness: Lateness | None = None  # None: could not be had
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Whether each job ran exactly once, where it should, and brought the right bytes; from the records alone."""
+
+    jobs: int
+    done: int
+    once: int  # done by exactly one attempt
+    here: int  # on a worker of the contestant and nowhere else
+    right: int  # with the sha256 that was expected, or none was
+    executors: str  # "4 processes", "8 threads of 1 process": counted, not assumed
+    faults: tuple[str, ...] = ()  # for people, at most a few
+
+    @property
+    def balance(self) -> bool:
+        return self.jobs == self.done == self.once == self.here == self.right
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One contestant's jobs in one round."""
+
+    contestant: str  # its name
+    round: int  # 0: the warm-up
+    place: int  # in the order of its round, from 0
+    batch: str
+    submitted: float  # just before the submission
+    wall: float | None  # until the last job's end; None: not every job is done
+    spans: Spans
+    books: Books
+    usage: Usage | None = None
+    excluded: tuple[str, ...] = ()  # why it does not count
+    jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one turn per contestant when there are many jobs
+
+    @property
+    def counts(self) -> bool:
+        return self.round > 0 and not self.excluded and self.wall is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the jobs are."""
+
+    name: str  # "slow"; "manifest"
+    title: str  # a sentence for people
+    bound: Bound
+    jobs: int
+    seed: int | None
+    nominal: tuple[float, ...] = ()  # seconds per job, where the origin paces them; empty: it does not
+    bytes: int | None = None  # of all files together; None: not known before
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """What this machine really gives: processes burn CPU for a moment, and their own clocks are compared with ours."""
+
+    nominal: int
+    effective: float  # median of the probes
+    probes: tuple[float, ...]  # one before each round, and one at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What measuring cost."""
+
+    every: float  # seconds
+    cpu: float  # seconds of CPU that sampling took over all counted turns
+    share: float  # of the CPU that the contestants used meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    scenario: Scenario
+    contestants: tuple[Contestant, ...]
+    turns: tuple[Turn, ...]
+    started: float
+    finished: float
+    command: str  # that makes it again, with its seed
+    versions: dict[str, str]
+    machine: dict[str, str | int | float]
+    cores: Cores | None = None
+    sampling: Sampling | None = None
+    notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
+    schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
+
+    def of(self, contestant: str, *, counted: bool = True) -> Iterator[Turn]:
+        """Its turns, in the order of the rounds."""
+        return (turn for turn in self.turns if turn.contestant == contestant and (turn.counts or not counted))
+
+    def shown(self, contestant: str) -> Turn | None:
+        """The turn whose jobs are kept for the timeline."""
+        kept = [turn for turn in self.turns if turn.contestant == contestant and turn.jobs]
+        return next((turn for turn in kept if turn.counts), kept[0] if kept else None)
+
+
+_EXPERIMENT = TypeAdapter(Experiment)
+
+
+def to_json(experiment: Experiment) -> str:
+    return _EXPERIMENT.dump_json(experiment, indent=1, exclude_defaults=True).decode() + "\n"
+
+
+def from_json(text: str | bytes) -> Experiment:
+    """
+    Raises:
+        pydantic.ValidationError: this is not an experiment of this schema.
+    """
+    return _EXPERIMENT.validate_json(text)

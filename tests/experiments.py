@@ -1,0 +1,155 @@
+"""Experiments with known answers, for tests: what a machine with so many cores would have measured, and nothing ran."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger.jobs import Attempt, Executor, JobState, Pool
+from producer.comparison.experiment import (
+    Books,
+    Bound,
+    Contestant,
+    Cores,
+    Experiment,
+    Lateness,
+    MeasuredJob,
+    Sampling,
+    Scenario,
+    Spans,
+    Turn,
+    Usage,
+)
+
+EPOCH = 1_700_000_000.0
+SHA256 = "0" * 64
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A contestant, and how it behaves."""
+
+    pool: Pool
+    slots: int
+    run: float  # seconds that a job takes in a slot
+    cpu: float = 0.002  # seconds per job
+    noise: float = 0.02  # relative spread of a turn
+    idle: int = 60 * MIB  # PSS
+    per_slot: int = MIB // 10
+    serial: bool = False
+    late: float = 0.001  # p99 of the lateness
+    excluded: dict[int, str] | None = None  # by round
+
+    @property
+    def name(self) -> str:
+        return "serial" if self.serial else f"{self.pool}:{self.slots}"
+
+
+def made(
+    *contestants: Made,
+    jobs: int = 40,
+    rounds: int = 5,
+    seed: int = 1,
+    bound: Bound = Bound.LATENCY,
+    cores: float = 2.0,
+    nominal: float | None = None,
+) -> Experiment:
+    """An experiment in which every turn follows from the contestant's figures, and a little noise."""
+    dice = random.Random(seed)
+    turns = []
+    for number in range(rounds + 1):
+        for place in range(len(contestants)):
+            each = contestants[(place + number) % len(contestants)]
+            turns.append(_turn(each, jobs, number, place, dice, keep=number == min(1, rounds)))
+    return Experiment(
+        scenario=Scenario(
+            "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
+        ),
+        contestants=tuple(
+            Contestant(each.name, each.pool, each.slots, each.serial, f"celery -A worker.app worker -P {each.pool}")
+            for each in contestants
+        ),
+        turns=tuple(turns),
+        started=EPOCH,
+        finished=EPOCH + 1000.0,
+        command=f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}",
+        versions={"python": "CPython 3.13.0", "celery": "5.7.0"},
+        machine={"system": "Linux", "processor": "x86_64", "cores": 2, "memory": 24 * 2**30, "load": 0.1},
+        cores=Cores(2, cores, (cores,) * (rounds + 1)),
+        sampling=Sampling(0.25, 0.05, 0.004),
+    )
+
+
+def _turn(each: Made, jobs: int, number: int, place: int, dice: random.Random, *, keep: bool) -> Turn:
+    speed = max(0.1, dice.gauss(1.0, each.noise))
+    submitted = EPOCH + 100.0 * number + 10.0 * place
+    free = [(0.0, slot) for slot in range(1 if each.serial else each.slots)]
+    heapq.heapify(free)
+    measured, ran, waited = [], [], []
+    for n in range(jobs):
+        begin, slot = heapq.heappop(free)
+        end = begin + each.run * speed * dice.uniform(0.95, 1.05)
+        heapq.heappush(free, (end, slot))
+        waited.append(0.0 if each.serial else begin)
+        ran.append(end - begin)
+        measured.append(_job(each, n, submitted, (submitted + begin, submitted + end), slot))
+    queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
+    cpu = each.cpu * jobs * speed
+    return Turn(
+        contestant=each.name,
+        round=number,
+        place=place,
+        batch=f"made-{number}-{each.name.replace(':', '-')}",
+        submitted=submitted,
+        wall=max(end for end, _ in free),
+        spans=Spans(tuple(queued), tuple(waited), tuple(ran), tuple(span / 10 for span in ran)),
+        books=Books(jobs, jobs, jobs, jobs, jobs, f"{each.slots} slots"),
+        usage=Usage(
+            cpu=cpu,
+            pss_idle=each.idle,
+            pss_peak=each.idle + each.slots * each.per_slot,
+            pss_end=each.idle + each.slots * each.per_slot // 2,
+            processes=each.slots + 1 if each.pool is Pool.PREFORK else 1,
+            threads=each.slots + 3,
+            voluntary_switches=jobs * 20,
+            involuntary_switches=jobs * 3,
+            samples=20,
+            lateness=Lateness(each.late / 10, each.late, each.late * 3, 500),
+        ),
+        excluded=(each.excluded[number],) if each.excluded and number in each.excluded else (),
+        jobs=tuple(measured) if keep else (),
+    )
+
+
+def _sums(spans: Sequence[float]) -> list[float]:
+    sums = [0.0]
+    for span in spans[:-1]:
+        sums.append(sums[-1] + span)
+    return sums
+
+
+def _job(each: Made, n: int, submitted: float, span: tuple[float, float], slot: int) -> MeasuredJob:
+    started, finished = span
+    queued = started - 0.001 if each.serial else submitted
+    executor = {
+        Pool.PREFORK: Executor(f"{each.name}@host", 101 + slot, 101 + slot, None),
+        Pool.THREADS: Executor(f"{each.name}@host", 200, 201 + slot, None),
+        Pool.GEVENT: Executor(f"{each.name}@host", 300, 300, slot),
+    }[each.pool]
+    attempt = Attempt(executor, started, finished, started + (finished - started) / 10, 1000, 200)
+    return MeasuredJob(
+        id=f"made.{n}",
+        filename=f"file-{n}.bin",
+        url=f"http://origin:8080/files/file-{n}.bin?size=1000",
+        state=JobState.DONE,
+        nominal=each.run,
+        queued=queued,
+        received=max(queued, started - 0.0005),
+        bytes=1000,
+        expected_sha256=SHA256,
+        sha256=SHA256,
+        attempts=(attempt,),
+    )
