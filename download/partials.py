@@ -17,8 +17,7 @@ FOLDER = ".partial"
 
 class Partials:
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
-        self._folder = downloads / FOLDER
-        self._job = job
+        self._stem = f"{downloads}/{FOLDER}/{job}"
         self._claim = claim
 
     @property
@@ -39,4 +38,4 @@ class Partials:
                     path.unlink(missing_ok=True)
 
     def _of(self, claim: int) -> Path:
-        return self._folder / f"{self._job}.{claim}.part"
+        return Path(f"{self._stem}.{claim}.part")
