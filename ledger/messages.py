@@ -42,8 +42,8 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": settings.redis_timeout,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            # It only guards messages that a worker reserved and did not start; the sweep is there first.
-            "visibility_timeout": 24 * 3600,
+            # No books in Redis of what workers have in hand: the ledger has them; see ``worker.broker``.
+            "ack_emulation": False,
         },
     }
 

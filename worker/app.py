@@ -25,13 +25,14 @@ from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.settings import get_settings
 from worker import broker, drain
+from worker.batches import Batches
 from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
 from worker.pools import DeploymentError, check_deployment, pool_of
-from worker.process import this_worker
+from worker.process import settle_memory, this_worker
 
-broker.survive_a_closed_connection()
+broker.keep_books_in_memory()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
 
@@ -55,6 +56,7 @@ app.conf.update(
     worker_proc_alive_timeout=30.0,  # a child of prefork imports everything anew on a loaded machine
     enable_utc=True,
 )
+app.steps["consumer"].add(Batches)
 
 
 @signals.celeryd_after_setup.connect
@@ -80,7 +82,9 @@ def _in_service(sender: Any, **_: Any) -> None:
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
     keep_touching(settings, who, lambda: list(worker_state.requests), Consuming(sender, who.pool.queue).allow)
     keep_tidy(settings)
-    if this_worker.pool is not Pool.PREFORK:  # there the children run the jobs
+    if this_worker.pool is Pool.PREFORK:  # there the children run the jobs
+        settle_memory()
+    else:
         _warm_up()
 
 
