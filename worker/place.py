@@ -26,7 +26,6 @@ class Place:
         self._job = self._record.job
         self._settings = settings
         self._temp = temp
-        self._path = ""  # that was found safe
         self._known: present.Origin | None = None  # what is there, and the server is asked about
 
     def look(self) -> Result | None:
@@ -36,7 +35,7 @@ class Place:
             FileNameError: a name that cannot be published; it costs no download.
             Interrupted: as ``Hold.check`` says.
         """
-        job, final = self._job, self._final(self._record.path)
+        job, final = self._job, final_path(self._settings.downloads, self._record.path)
         if self._record.name is None and job.naming is not Naming.FIXED:
             return None  # what has that name may be another job's
         self._known = None
@@ -62,7 +61,8 @@ class Place:
         known, self._known = self._known, None
         if known is None:
             return None
-        size = self._holds(self._final(self._record.path), known.sha256, known.size)
+        final = final_path(self._settings.downloads, self._record.path)
+        size = self._holds(final, known.sha256, known.size)
         return None if size is None else Result(size, known.sha256, ("unchanged",))
 
     def publish(self, fetched: Fetched, url: str) -> Result:
@@ -73,7 +73,7 @@ class Place:
             FileNameError: there is no name for it.
         """
         filename = self._filename(fetched)
-        final = self._final(f"{self._record.batch}/{filename}")
+        final = final_path(self._settings.downloads, f"{self._record.batch}/{filename}")
         present.stamp(self._temp, fetched, self._job.url)
         self._hold.confirm()
         if not final.parent.is_dir():
@@ -86,12 +86,6 @@ class Place:
             publish(self._temp, final, fsync=self._settings.fsync, replace=True)
         notes = fetched.notes if url == self._job.url else (*fetched.notes, f"mirror: {urlsplit(url).hostname}")
         return Result(fetched.size, fetched.sha256, notes)
-
-    def _final(self, path: str) -> Path:
-        """Its file, found safe once."""
-        if path != self._path:
-            self._safe, self._path = final_path(self._settings.downloads, path), path
-        return self._safe
 
     def _filename(self, fetched: Fetched) -> str:
         job = self._job
