@@ -1,4 +1,4 @@
-"""python -m benchmarks [small chunks large slow enqueue] [--rounds 5] [--out docs/benchmarks]
+"""python -m benchmarks [small chunks large slow enqueue | hostile] [--rounds 5] [--out docs/benchmarks]
 python -m benchmarks table docs/benchmarks/*.json > docs/benchmarks.md"""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import enqueue, slow
+from benchmarks import enqueue, hostile, hostile_page, slow
 from benchmarks.contenders import Aria2, Curl, Downpour
 from benchmarks.deployed import deployed
 from benchmarks.origins import Nginx, Origin, Own
@@ -28,7 +28,7 @@ def main() -> None:
         print(page([Path(name) for name in sys.argv[2:]]), end="")
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[[], *ALL], help="default: all")
+    parser.add_argument("what", nargs="*", choices=[[], *ALL, "hostile"], help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=5000, help="small files per round")
     parser.add_argument("--slots", type=int, default=2, help="of each worker, for small and large files")
@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where files are served from and written to, e.g. /dev/shm")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
+    if options.what == ["hostile"]:
+        _hostile(options.out.parent)
+        return
     before = conditions()
     folder = Path(tempfile.mkdtemp(prefix="downpour-bench-", dir=options.folder))
     try:
@@ -44,6 +47,15 @@ def main() -> None:
                 print("No nginx (Debian: nginx-light): our own origin serves, and limits whoever is faster.\n")
             for what in options.what or ALL:
                 print(_run(what, folder / what, origin, options, before), flush=True)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _hostile(out: Path) -> None:
+    """Not how fast, but how well; nobody is measured, so it need not be alone on the machine."""
+    folder = Path(tempfile.mkdtemp(prefix="downpour-hostile-"))
+    try:
+        print(hostile_page.save(hostile.measure(folder), out))
     finally:
         shutil.rmtree(folder)
 

@@ -108,7 +108,11 @@ class Target:
             BadUrlError: the location is no acceptable URL.
         """
         _refuse_forbidden(location)  # urljoin drops tabs and newlines silently
-        return Target.parse(urljoin(self.url, location))
+        try:
+            joined = urljoin(self.url, location)
+        except ValueError as error:
+            raise BadUrlError(f"not a URL: {error}; got {location!r}") from error
+        return Target.parse(joined)
 
     @classmethod
     def parse(cls, url: str) -> Target:

@@ -22,6 +22,7 @@ from download.errors import (
     TooLargeError,
     TruncatedError,
 )
+from download.proxy import NOTE
 from download.redirects import fit_for, follow, let_go
 from download.retries import retry_after
 from download.sink import PIECE, Sink
@@ -103,6 +104,8 @@ class Attempt:
         answer = self.open(first)
         self.read(answer)
         notes = self.verify(answer)
+        if answer.proxied:
+            notes.append(NOTE)
         self.wire.keep(answer)
         self.answer = None
         return self.fetched(answer, notes)
@@ -211,7 +214,7 @@ class Attempt:
             notes.append("repr-digest: verified")
         encoding = answer.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
-            notes.append(f"content-encoding: {encoding}, stored raw")
+            notes.append(f"content-encoding: {encoding[:40]}, stored raw")
         if self.resumed_from:
             notes.append(f"resumed from byte {self.resumed_from}")
         return notes

@@ -32,6 +32,8 @@ import urllib3.exceptions
 
 from ledger.jobs import FailureKind
 
+_LONGEST = 500  # characters of a message: parts of it a server may have written, and it goes into the record
+
 
 class Ended(Exception):  # noqa: N818 - not every end is an error
     """An attempt that brought no file, and how far it came."""
@@ -40,6 +42,9 @@ class Ended(Exception):  # noqa: N818 - not every end is an error
     status: int | None = None  # the last HTTP status
     received: int = 0  # bytes, in this attempt
     first_byte: float | None = None  # time.monotonic() of the answer's first byte
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
 
 
 class Interrupted(Ended):

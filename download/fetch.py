@@ -18,7 +18,7 @@ Who may die when: this process at any instruction. Before the link in ``publish`
 not exist; after it the file is whole. What stays behind is a temp file and its validators, which a
 later attempt may adopt.
 
-Rooms: addresses (who may be asked) → connect, wire, answers (how) → redirects (whom in the end) →
+Rooms: addresses (who may be asked) → connect, proxy, wire, answers (how) → redirects (whom in the end) →
 attempt (what to make of the answer) → sink, partial (where it goes) → integrity (whether it is right);
 watch is asked by all of them; many/ does the same for hundreds of small files at once, through libcurl.
 """
@@ -32,6 +32,7 @@ from pathlib import Path
 from download.addresses import Policy
 from download.attempt import Attempt, Fetched, Progress, Wanted
 from download.partial import Partial, companions, publish
+from download.proxy import Proxy
 from download.sink import Run, Sink
 from download.watch import Limits, Watch, translated
 from download.wire import Wire
@@ -48,18 +49,20 @@ class Fetcher:
         *,
         user_agent: str = "Downpour",
         ca_file: Path | None = None,
+        proxy: Proxy | None = None,
         run: Run = lambda work: work(),
     ) -> None:
         """
         Args:
             ca_file: certificate authorities instead of the system's.
+            proxy: whom to ask instead of the servers; see ``download.proxy`` for what the policy means then.
             run: where a large piece is written and hashed; see ``download.native.disk_runner``.
         """
         context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
         context.set_alpn_protocols(["http/1.1"])
         self.policy = policy
         self.ca_file = ca_file
-        self.wire = Wire(policy, context)
+        self.wire = Wire(policy, context, proxy)
         self.user_agent = user_agent
         self.run = run
 

@@ -26,7 +26,7 @@ class Limits:
 
     connect_timeout: float = 10.0  # to resolve; then to connect, TLS included
     read_timeout: float = 30.0  # longest silence, and longest time for all headers together
-    low_speed: int = 1  # bytes/s below which a body is too slow; 0: never
+    low_speed: int = 100  # bytes/s below which a body is too slow; 0: never
     low_speed_window: float = 60.0  # over which the speed is measured
     max_bytes: int = 64 * 2**30  # largest file
     deadline: float | None = None  # time.monotonic() at which the attempt ends

@@ -25,6 +25,7 @@ from download.addresses import Policy, Target
 from download.answers import StrictResponse
 from download.connect import SEND_TIMEOUT, connect
 from download.errors import ResetError
+from download.proxy import Proxy
 from download.watch import Watch, translated
 
 _IDLE = 64  # kept connections of a process
@@ -36,9 +37,15 @@ class Plain(urllib3.connection.HTTPConnection):
     policy: Policy
     watch: Watch  # of the request that uses it now
     origin: tuple[str, str, int]
+    via: Proxy | None = None
 
     def _new_conn(self) -> socket.socket:
+        if self.via is not None:
+            return self.via.connect(self.policy, self.watch, self._tunnel_to())
         return connect(self._dns_host, self.port, self.policy, self.watch)
+
+    def _tunnel_to(self) -> str | None:
+        return None  # a proxy is told the whole URL
 
     def response_class(  # type: ignore[override]  # called like the class that it replaces
         self, sock: socket.socket, method: str | None = None
@@ -48,6 +55,10 @@ class Plain(urllib3.connection.HTTPConnection):
 
 
 class Tls(Plain, urllib3.connection.HTTPSConnection):
+    def _tunnel_to(self) -> str | None:
+        _, host, port = self.origin
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def connect(self) -> None:
         context = cast(ssl.SSLContext, self.ssl_context)
         sock = self._new_conn()
@@ -107,6 +118,10 @@ class Answer:
     def finished(self) -> bool:
         return self._response.closed
 
+    @property
+    def proxied(self) -> bool:
+        return self.connection.via is not None
+
     def read(self, size: int) -> bytes:
         """What has arrived, at most size bytes; empty at the end.
 
@@ -126,9 +141,10 @@ class Answer:
 class Wire:
     """Sends GETs; keeps connections that can be used again. One per process, made after the fork."""
 
-    def __init__(self, policy: Policy, context: ssl.SSLContext) -> None:
+    def __init__(self, policy: Policy, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
         self._policy = policy
         self._context = context
+        self.proxy = proxy
         self._idle: list[Plain] = []  # oldest first
         self._lock = threading.Lock()
 
@@ -139,6 +155,8 @@ class Wire:
             DownloadError: there is no answer, or none that can be trusted.
         """
         self._policy.admit(target)
+        if self.proxy and self.proxy.serves(target):
+            self.proxy.admit(target, self._policy)
         connection = self._take(target)
         if connection is not None:
             try:
@@ -187,6 +205,8 @@ class Wire:
             connection = Plain(target.host, target.port, timeout=SEND_TIMEOUT)
         connection.policy = self._policy
         connection.origin = target.origin
+        if self.proxy and self.proxy.serves(target):
+            connection.via = self.proxy
         return connection
 
     @staticmethod
@@ -198,8 +218,18 @@ class Wire:
                 if connection.is_closed:
                     connection.connect()
                 watch.awaiting_headers()
-                connection.request("GET", target.path, headers=headers, preload_content=False, decode_content=False)
+                place, headers = _as_asked(connection, target, headers)
+                connection.request("GET", place, headers=headers, preload_content=False, decode_content=False)
                 return Answer(target, connection, connection.getresponse())
         except BaseException:
             connection.close()
             raise
+
+
+def _as_asked(connection: Plain, target: Target, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """What stands in the request line, and the headers; a proxy that sees the request gets its own."""
+    if connection.via is None or target.scheme == "https":
+        return target.path, headers
+    if connection.via.authorization:
+        headers = {**headers, "Proxy-Authorization": connection.via.authorization}
+    return target.url, headers

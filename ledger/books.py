@@ -62,6 +62,8 @@ class Result:
     size: int  # bytes
     sha256: str
     notes: tuple[str, ...] = ()
+    etag: str | None = None  # of the answer that brought it
+    last_modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from ledger.connection import flushed, load_script
 from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.records import POOL_LETTERS, STATE_LETTERS, decode, decode_batch, encode_attempt, encode_digest, encode_job
+from ledger.validators import encode_validators
 
 _READ_AT_ONCE = 500  # records per round trip
 _DAY = 86_400.0  # seconds
@@ -257,4 +258,6 @@ def close_args(claim: Claim, state: JobState, attempt: Attempt, due_in: float, r
         args += ["b", result.size]
         args += ["d", encode_digest(result.sha256)] if result.sha256 != claim.record.job.sha256 else []
         args += ["o", json.dumps(result.notes)] if result.notes else []
+        validators = encode_validators(result.etag, result.last_modified)
+        args += ["u", validators] if validators else []
     return [len(args), *args]

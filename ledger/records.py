@@ -1,7 +1,7 @@
 """How a record lies in its Redis hash: one-letter fields, times in whole milliseconds, JSON without blanks.
 
 A job takes some 800 bytes of Redis while it is queued, its message included, and less than 400 once it is done: what
-can be told from something else is left out, and a digest is 43 letters. ``tests/service/test_memory.py`` measures it.
+can be told from something else is left out, and a digest is 43 letters. ``tests/pools/test_memory.py`` measures it.
 
 =====  ===============================================================================================
 field  content
@@ -23,6 +23,7 @@ a      closed attempts, JSON rows joined by commas; they begin so many ms after 
 d      sha256, unless it is the expected one                   (done)
 v      attempts made before it was submitted again: history
 o      notes, JSON                                             (done)
+u      ETag and Last-Modified, see ``ledger.validators``       (done)
 =====  ===============================================================================================
 
 The test that keeps both directions equal: ``tests/unit/test_records.py``.
@@ -39,6 +40,7 @@ from typing import Any
 
 from ledger.books import Batch
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Naming, Pool
+from ledger.validators import decode_validators
 
 STATE_LETTERS = {state: state.value[0] for state in JobState}  # q w r d f c
 POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g
@@ -208,6 +210,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
     sha256, total = fields.get("d"), fields.get("z")
     if state is JobState.DONE:  # then the announced length is the length
         sha256, total = decode_digest(sha256) if sha256 else job.sha256, size
+    etag, last_modified = decode_validators(fields.get("u"))
     return JobRecord(
         id=id_,
         job=job,
@@ -221,6 +224,8 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
         total=None if total is None else int(total),
         sha256=sha256,
         notes=tuple(json.loads(fields["o"])) if "o" in fields else (),
+        etag=etag,
+        last_modified=last_modified,
         name=fields.get("f"),
         before=int(fields.get("v", 0)),
     )

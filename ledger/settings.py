@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     connect_timeout: Seconds = 10.0
     read_timeout: Seconds = Field(30.0, description="longest silence of a server")
     deadline: Seconds = Field(3600.0, description="of one job, retries and short waits included")
-    low_speed: int = Field(1, ge=0, description="bytes/s below which a download is too slow; 0 = never")
+    low_speed: int = Field(100, ge=0, description="bytes/s below which a download is too slow; 0 = never")
     low_speed_window: Seconds = Field(60.0, description="over which the speed is measured")
     max_bytes: int = Field(64 * 2**30, gt=0, description="largest file")
     max_attempts: int = Field(6, ge=1, description="of a job, the first one included")
@@ -67,7 +67,15 @@ class Settings(BaseSettings):
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
     fsync: bool = Field(False, description="force each file to disk before its rename")
     chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a message of many jobs")
-    user_agent: str = "Downpour/0.1"
+    user_agent: str = Field(
+        "Downpour/0.1",
+        pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
+        description="what servers see; say there who you are and how you are reached",
+    )
+    proxy: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port; empty = none")
+    no_proxy: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="comma-separated hosts (with all below them) and networks asked without the proxy"
+    )
 
     # Who may be downloaded from; see download/addresses.py.
     allow_hosts: Annotated[frozenset[str], NoDecode] = Field(
@@ -80,7 +88,7 @@ class Settings(BaseSettings):
         frozenset({80, 443, 8000, 8080, 8443}), description="comma-separated ports; empty = every port"
     )
 
-    @field_validator("allow_hosts", "allow_networks", "allow_ports", mode="before")
+    @field_validator("allow_hosts", "allow_networks", "allow_ports", "no_proxy", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -2,7 +2,7 @@
 
 Exit codes
   0    what was asked for is done; for ``submit --wait``, ``watch`` and ``results``: every job is done
-  1    some jobs failed, were cancelled or have not ended; ``submit``: some lines were bad
+  1    some jobs failed, were cancelled or have not ended; ``submit``: some lines were bad; ``recommend``: cannot tell
   2    wrong usage: options, a manifest that cannot be used, a batch that does not exist or has other jobs
   3    Redis cannot be used: unreachable, frozen, full, or it refuses us
   130  interrupted
@@ -31,6 +31,8 @@ from producer.compare import compare
 from producer.control import drain, pause, prune, resume, say_workers, undrain
 from producer.errors import ProducerError, redis_errors
 from producer.intake import Intake
+from producer.recommend import recommend_
+from producer.report import report_
 from producer.retry import retry
 from producer.screen import Lines, counters, panel, status_line
 from producer.watch import Watch, exit_code
@@ -106,6 +108,13 @@ def cli() -> None:
 )
 @click.option("--dedup", is_flag=True, help="A URL that comes again with the same filename, or with none, is left out.")
 @click.option("--strict", is_flag=True, help="Submit nothing if any line is bad.")
+@click.option("--front", is_flag=True, help="Before all that waits in the queue; what runs goes on.")
+@click.option(
+    "--shard",
+    type=click.IntRange(1),
+    metavar="N",
+    help="N files per folder (0000, 0001 ...), for those that the manifest does not name.",
+)
 @click.option("--wait", is_flag=True, help="Watch the batch; the exit code is its outcome.")
 @json_option
 def submit(
@@ -120,6 +129,8 @@ def submit(
     names: str,
     dedup: bool,
     strict: bool,
+    front: bool,
+    shard: int | None,
     wait: bool,
     as_json: bool,
 ) -> int:
@@ -136,6 +147,7 @@ def submit(
         report=say,
         server_names=names == "server",
         dedup=dedup,
+        shard=shard or 0,
     )
     if strict:
         intake.check()
@@ -144,7 +156,7 @@ def submit(
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
     accepted = said = 0
-    for accepted in client.submit(name, intake.jobs(), pools, per_message, deadline):
+    for accepted in client.submit(name, intake.jobs(), pools, per_message, deadline, front=front):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")
@@ -270,9 +282,11 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
 
 
 cli.add_command(compare)
+cli.add_command(recommend_)
 for command in (pause, resume, drain, undrain, prune):
     cli.add_command(command)
 cli.add_command(retry)
+cli.add_command(report_)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

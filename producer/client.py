@@ -100,6 +100,8 @@ class Client:
         pools: Sequence[Pool],
         per_message: int = 1,
         deadline: float | None = None,
+        *,
+        front: bool = False,
     ) -> Iterator[int]:
         """Record and send the jobs, a group at a time, and seal the batch.
 
@@ -107,6 +109,7 @@ class Client:
             pools: taken in turn, message by message.
             per_message: consecutive jobs that one message carries; 0: see ``growing``.
             deadline: seconds that each job may take from its first claim on; None: what the settings say.
+            front: before all that waits now; of a long batch the last few hundred jobs come first.
 
         Yields:
             How many of the manifest's jobs are recorded so far.
@@ -128,7 +131,7 @@ class Client:
                     unsent = self.ledger.submit(group, deadline=deadline)
                     self._reserve_names(name, group)
                     recorded = end
-                    self._send(message for message, send in zip(group, unsent, strict=True) if send)
+                    self._send([message for message, send in zip(group, unsent, strict=True) if send], front)
                     yield recorded
                 self._seal(name, recorded)
         except RedisUnusableError as error:
@@ -146,13 +149,13 @@ class Client:
         jobs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
         self._names.keep_for_manifest(name, jobs)
 
-    def _send(self, messages: Iterable[Message]) -> None:
+    def _send(self, messages: Sequence[Message], front: bool) -> None:
         envelopes = [
             Envelope(str(message.ref), message.pool, label(message.jobs[0], len(message.jobs) - 1))
-            for message in messages
+            for message in (reversed(messages) if front else messages)  # whoever comes to the front last is first
         ]
         if envelopes:
-            bounded(lambda: self._publisher.send(envelopes), self.settings.redis_timeout)
+            bounded(lambda: self._publisher.send(envelopes, front=front), self.settings.redis_timeout)
 
     def _seal(self, name: str, total: int) -> None:
         if not total:

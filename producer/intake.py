@@ -28,6 +28,7 @@ class Intake:
         report: Callable[[str], None],
         server_names: bool = False,
         dedup: bool = False,
+        shard: int = 0,
     ) -> None:
         self._urls = urls
         self._stream = stream
@@ -37,6 +38,7 @@ class Intake:
         self._report = report
         self._server_names = server_names
         self._dedup = dedup
+        self._shard = shard
         self.once: Once | None = None
         self.bad = 0
 
@@ -70,8 +72,8 @@ class Intake:
     def _items(self) -> Iterator[Job | BadLine]:
         self.once = once = Once() if self._dedup else None
         if self._stream is None:
-            return read_urls(self._urls, server_names=self._server_names, once=once)
-        return read(self._stream, self._format, server_names=self._server_names, once=once)
+            return read_urls(self._urls, server_names=self._server_names, once=once, shard=self._shard)
+        return read(self._stream, self._format, server_names=self._server_names, once=once, shard=self._shard)
 
     def _say(self, line: BadLine) -> None:
         self.bad += 1

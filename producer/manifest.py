@@ -8,6 +8,8 @@ csv     a row below a header with ``url`` and optionally ``filename``, ``sha256`
         ``mirrors``; without a header, a URL. A row is one line: no field contains a line break
 jsonl   a JSON object with these keys
 parquet a row with these columns; needs pyarrow
+aria2   a file in the form of ``aria2c -i``, see ``producer.aria2``
+metalink a file of a Metalink document (.meta4), see ``producer.metalink``
 ======  ==============================================================================================
 
 Blank lines are skipped. A bad line does not spoil the others: it comes out as a ``BadLine``, in its place.
@@ -15,7 +17,6 @@ Blank lines are skipped. A bad line does not spoil the others: it comes out as a
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,8 +28,8 @@ from typing import Any, BinaryIO
 
 from ledger.jobs import Job, Naming
 from ledger.names import check_filename, name_of_url
-from producer import options, parquet
-from producer.errors import ManifestError
+from producer import aria2, metalink, options, parquet
+from producer.csv_rows import Csv, header
 from producer.names import Names
 from producer.once import Once
 from producer.urls import check_url, shown
@@ -39,7 +40,14 @@ _MAX_SIZE = 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _HEADERS = re.compile(r"(?i)['\"]?(?:headers|authorization|cookie)\b")
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_SUFFIXES = {".txt": "txt", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_SUFFIXES = {
+    ".txt": "txt",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".meta4": "metalink",
+}
 
 
 class Format(StrEnum):
@@ -47,6 +55,8 @@ class Format(StrEnum):
     CSV = "csv"
     JSONL = "jsonl"
     PARQUET = "parquet"
+    ARIA2 = "aria2"
+    METALINK = "metalink"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class BadLine:
 @dataclass(frozen=True, slots=True)
 class _Line:
     number: int
-    text: str | None  # None: bad
+    text: str | None  # with its indentation, and not blank; None: bad
     problem: str = ""
 
 
@@ -72,25 +82,38 @@ def format_of(path: Path) -> Format | None:
 
 
 def read(
-    stream: BinaryIO, format_: Format | None = None, *, server_names: bool = False, once: Once | None = None
+    stream: BinaryIO,
+    format_: Format | None = None,
+    *,
+    server_names: bool = False,
+    once: Once | None = None,
+    shard: int = 0,
 ) -> Iterator[Job | BadLine]:
     """The manifest's jobs and bad lines, in order. Names are unique among the jobs.
 
     Args:
         server_names: where the manifest gives no filename, the server may.
         once: drops lines that it has seen.
+        shard: files per folder, of those that the manifest does not name; 0: all in one.
 
     Raises:
-        ManifestError: a CSV header or a Parquet file that we do not understand.
+        ManifestError: a CSV header, a Parquet file or a Metalink document that we do not understand.
     """
+    if format_ is Format.METALINK:
+        return _named(metalink.rows(stream), server_names, once, shard)
+    if format_ is Format.ARIA2:
+        lines = ((line.number, line.text, line.problem) for line in _lines(stream))
+        return _named(aria2.rows(lines), server_names, once, shard)
     if format_ is Format.PARQUET:
-        return _named(parquet.rows(stream, FIELDS), server_names, once)
-    return _named(_parsed(_lines(stream), format_), server_names, once)
+        return _named(parquet.rows(stream, FIELDS), server_names, once, shard)
+    return _named(_parsed(_lines(stream), format_), server_names, once, shard)
 
 
-def read_urls(urls: Iterable[str], *, server_names: bool = False, once: Once | None = None) -> Iterator[Job | BadLine]:
+def read_urls(
+    urls: Iterable[str], *, server_names: bool = False, once: Once | None = None, shard: int = 0
+) -> Iterator[Job | BadLine]:
     """The same for URLs from the command line; their numbers count from 1."""
-    return _named(((number, {"url": url}) for number, url in enumerate(urls, 1)), server_names, once)
+    return _named(((number, {"url": url}) for number, url in enumerate(urls, 1)), server_names, once, shard)
 
 
 def _lines(stream: BinaryIO) -> Iterator[_Line]:
@@ -106,7 +129,7 @@ def _lines(stream: BinaryIO) -> Iterator[_Line]:
             yield _Line(number, None, f"expected at most {_MAX_LINE} bytes, got a longer line")
             continue
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
         except UnicodeDecodeError as error:
             yield _Line(number, None, f"expected UTF-8, got {raw[error.start : error.start + 8]!r}")
             continue
@@ -119,13 +142,13 @@ def _parsed(lines: Iterator[_Line], format_: Format | None) -> Iterator[tuple[in
     first = next(lines, None)
     if first is None:
         return
-    parse = _parser(format_ or _sniffed(first.text or ""), first)
+    parse = _parser(format_ or _sniffed((first.text or "").strip()), first)
     for line in chain([first], lines):
         if line.text is None:
             yield line.number, line.problem
             continue
         try:
-            fields = parse(line.text)
+            fields = parse(line.text.strip())
         except ValueError as error:
             yield line.number, str(error)
             continue
@@ -136,33 +159,12 @@ def _parsed(lines: Iterator[_Line], format_: Format | None) -> Iterator[tuple[in
 def _sniffed(text: str) -> Format:
     if text.startswith("{"):
         return Format.JSONL
-    return Format.CSV if _header(text) else Format.TXT
-
-
-class _Csv:
-    def __init__(self, first: _Line) -> None:
-        header = _header(first.text or "")
-        if set(header) - set(FIELDS) or len(set(header)) < len(header):
-            raise ManifestError(
-                f"line {first.number}: expected each of the columns {', '.join(FIELDS)} once at most, "
-                f"got {', '.join(map(shown, header))}; nothing was submitted"
-            )
-        self._columns = header or ["url"]
-        self._skip = bool(header)
-
-    def __call__(self, text: str) -> Mapping[str, Any] | None:
-        if self._skip:
-            self._skip = False
-            return None
-        cells = _cells(text)
-        if len(cells) != len(self._columns):
-            raise ValueError(f"expected {len(self._columns)} columns ({', '.join(self._columns)}), got {len(cells)}")
-        return {name: cell or None for name, cell in zip(self._columns, cells, strict=True)}
+    return Format.CSV if header(text) else Format.TXT
 
 
 def _parser(format_: Format, first: _Line) -> Callable[[str], Mapping[str, Any] | None]:
     if format_ is Format.CSV:
-        return _Csv(first)
+        return Csv(first.number, (first.text or "").strip(), FIELDS)
     return _jsonl if format_ is Format.JSONL else _txt
 
 
@@ -181,26 +183,10 @@ def _jsonl(text: str) -> Mapping[str, Any]:
     return value
 
 
-def _cells(text: str) -> list[str]:
-    try:
-        return [cell.strip() for cell in next(csv.reader([text], strict=True))]
-    except csv.Error as error:
-        raise ValueError(f"expected a CSV row, got {shown(text)}: {error}") from error
-
-
-def _header(text: str) -> list[str]:
-    """The columns in lower case; empty if this is no header."""
-    try:
-        cells = [cell.lower() for cell in _cells(text)]
-    except ValueError:
-        return []
-    return cells if "url" in cells else []
-
-
 def _named(
-    rows: Iterable[tuple[int, Mapping[str, Any] | str]], server_names: bool, once: Once | None
+    rows: Iterable[tuple[int, Mapping[str, Any] | str]], server_names: bool, once: Once | None, shard: int
 ) -> Iterator[Job | BadLine]:
-    names = Names()
+    names = Names(shard)
     for number, fields in rows:
         if isinstance(fields, str):
             yield BadLine(number, fields)
@@ -230,7 +216,7 @@ def _job(fields: Mapping[str, Any], names: Names, server_names: bool, once: Once
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise ValueError(f"expected sha256 to be 64 hexadecimal digits, got {shown(sha256)}")
     size = _size(fields.get("size"))
-    wanted = name_of_url(url) if filename is None else check_filename(filename)
+    wanted = names.place(name_of_url(url)) if filename is None else check_filename(filename)
     headers, mirrors = options.headers(fields.get("headers")), options.mirrors(fields.get("mirrors"), url)
     if once and not once.first(url, filename):
         return None

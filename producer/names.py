@@ -15,10 +15,20 @@ from ledger.names import suffixed
 class Names:
     """The names of one batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int = 0) -> None:
+        """
+        Args:
+            shard: files per folder; 0: all in one.
+        """
+        self._shard = shard
+        self._given = 0
         self._files: set[int] = set()
         self._folders: set[int] = set()
         self._next: dict[int, int] = {}  # of names wanted more than once: the suffix to try next
+
+    def place(self, name: str) -> str:
+        """Where the next file goes, if nobody says more than its name."""
+        return f"{self._given // self._shard:04d}/{name}" if self._shard else name
 
     def give(self, wanted: str) -> str:
         """The name, or ``stem-2.ext``, ``stem-3.ext`` ... if it is taken.
@@ -41,6 +51,7 @@ class Names:
             number += 1
         if name != wanted:
             self._next[key] = number
+        self._given += 1
         self._files.add(_hash(name))
         self._folders.update(map(_hash, folders))
         return name

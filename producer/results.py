@@ -43,7 +43,10 @@ class Row:
     first_byte: str | None
     finished: str | None
     bytes: int
+    length: int | None  # of the whole file, as announced; once done as it is
     sha256: str | None
+    etag: str | None  # of the answer that brought the file, where they are not too long to keep
+    last_modified: str | None
     path: str | None  # below the downloads folder; None while there is no file
     outcome: str  # the job's state
     kind: str | None
@@ -78,7 +81,10 @@ def row(record: JobRecord) -> Row:
         first_byte=iso(last.first_byte if last and not running else None),
         finished=iso(last.finished if last and final else None),
         bytes=record.bytes,
+        length=record.total,
         sha256=record.sha256,
+        etag=record.etag,
+        last_modified=record.last_modified,
         path=record.path if record.state is JobState.DONE else None,
         outcome=record.state,
         kind=last.kind if last and record.state is not JobState.DONE else None,
@@ -115,6 +121,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "first_byte": iso(attempt.first_byte),
         "finished": iso(attempt.finished),
         "bytes": attempt.bytes,
+        "seconds": round(attempt.finished - attempt.started, 3),
         "status": attempt.status,
         "kind": attempt.kind,
         "reason": redact(attempt.reason) if attempt.reason else None,

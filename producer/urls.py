@@ -9,11 +9,10 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 MAX_CHARACTERS = 8192
-_SECRETS = re.compile(
-    r"(?i)([?&;][^=&;#]*(?:token|signature|sig|secret|passw|api[-_]?key|credential|auth)[^=&;#]*=)[^&;#\s]*"
-)
-_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)[^/?#\s]*@")
-_ANYTHING_BEFORE_AT = re.compile(r"://.*@")
+# What is redacted may come from a hostile server: each pattern reads a character a bounded number of times.
+_PARAMETER = re.compile(r"([?&;][^?=&;#]*=)[^&;#\s]*")
+_SECRET = re.compile(r"(?i)token|sig|secret|passw|api[-_]?key|credential|auth")
+_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]{0,30}://)[^/?#\s]*@")
 
 
 def check_url(url: str) -> None:
@@ -58,10 +57,17 @@ def _parts_problem(parts: SplitResult) -> str | None:
 
 def redact(text: str) -> str:
     """The text with passwords and tokens of the URLs in it made unreadable."""
-    return _SECRETS.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
+    return _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1***@", text))
+
+
+def _without_secret(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}***" if _SECRET.search(parameter[1]) else parameter[0]
 
 
 def shown(text: str, most: int = 120) -> str:
     """Quoted for a message: without secrets even if it is no URL, on one line, not too long."""
-    clean = _ANYTHING_BEFORE_AT.sub("://***@", redact(text))
+    clean = redact(text)
+    begins, ends = clean.find("://"), clean.rfind("@")
+    if 0 <= begins < ends:
+        clean = f"{clean[:begins]}://***{clean[ends:]}"
     return ascii(clean[:most] + "…") if len(clean) > most else repr(clean)

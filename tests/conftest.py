@@ -1,7 +1,8 @@
-"""What every test may ask for: a Valkey of its own, and settings that point to it."""
+"""What every test may ask for: a Valkey of its own, settings that point to it, certificates."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from ledger.settings import Settings
+from tests.authority import make_authority
 from tests.valkey_process import ValkeyProcess
 
 # No example is too slow: how long it takes says more about the machine than about the code.
@@ -43,3 +45,16 @@ def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
         sweep_every=0.2,
         message_grace=1.0,
     )
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, and server.pem for 127.0.0.1 and good.example."""
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def server_side(authority: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    return context

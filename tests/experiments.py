@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ class Made:
     serial: bool = False
     late: float = 0.001  # p99 of the lateness
     excluded: dict[int, str] | None = None  # by round
+    work: float = 0.0  # seconds per job in pure Python: threads and greenlets share one core for it
+    knee: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
+    growth: int = 0  # bytes that stay per round
 
     @property
     def name(self) -> str:
@@ -56,14 +60,22 @@ def made(
     bound: Bound = Bound.LATENCY,
     cores: float = 2.0,
     nominal: float | None = None,
+    drift: float = 0.0,
 ) -> Experiment:
-    """An experiment in which every turn follows from the contestant's figures, and a little noise."""
+    """An experiment in which every turn follows from the contestant's figures, and a little noise.
+
+    ``drift`` is the relative spread of what all turns of a round have in common. A turn without a wall, with no usage
+    or with other books is made from one of these with ``dataclasses.replace``.
+    """
     dice = random.Random(seed)
+    rounds_dice = random.Random(seed + 1)
     turns = []
     for number in range(rounds + 1):
+        weather = math.exp(rounds_dice.gauss(0.0, drift))
         for place in range(len(contestants)):
             each = contestants[(place + number) % len(contestants)]
-            turns.append(_turn(each, jobs, number, place, dice, keep=number == min(1, rounds)))
+            machine = _Machine(cores, weather, nominal, dice)
+            turns.append(_turn(each, jobs, number, place, machine, keep=number == min(1, rounds)))
     return Experiment(
         scenario=Scenario(
             "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
@@ -83,21 +95,40 @@ def made(
     )
 
 
-def _turn(each: Made, jobs: int, number: int, place: int, dice: random.Random, *, keep: bool) -> Turn:
-    speed = max(0.1, dice.gauss(1.0, each.noise))
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    cores: float
+    weather: float  # of the round
+    nominal: float | None  # seconds for which jobs are paced
+    dice: random.Random
+
+    def spans(self, each: Made, jobs: int) -> tuple[float, float]:
+        """How long a job runs, and how much of that is its step: the more jobs want a core, the longer."""
+        running = min(1 if each.serial else each.slots, jobs)
+        cores = min(running, self.cores) if each.pool is Pool.PREFORK else min(1.0, self.cores)
+        crowd = max(1.0, running / each.knee) if each.knee else 1.0
+        step = each.work * max(1.0, running / cores)
+        return each.run * crowd + step, step
+
+
+def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, keep: bool) -> Turn:
+    dice = machine.dice
+    speed = max(0.1, dice.gauss(1.0, each.noise)) * machine.weather
+    span, step = machine.spans(each, jobs)
     submitted = EPOCH + 100.0 * number + 10.0 * place
     free = [(0.0, slot) for slot in range(1 if each.serial else each.slots)]
     heapq.heapify(free)
     measured, ran, waited = [], [], []
     for n in range(jobs):
         begin, slot = heapq.heappop(free)
-        end = begin + each.run * speed * dice.uniform(0.95, 1.05)
+        end = begin + span * speed * dice.uniform(0.95, 1.05)
         heapq.heappush(free, (end, slot))
         waited.append(0.0 if each.serial else begin)
         ran.append(end - begin)
-        measured.append(_job(each, n, submitted, (submitted + begin, submitted + end), slot))
+        measured.append(_job(each, n, (submitted, submitted + begin, submitted + end), slot, machine.nominal))
     queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
-    cpu = each.cpu * jobs * speed
+    cpu = (each.cpu + each.work) * jobs * speed
+    idle = each.idle + each.growth * number
     return Turn(
         contestant=each.name,
         round=number,
@@ -105,13 +136,15 @@ def _turn(each: Made, jobs: int, number: int, place: int, dice: random.Random, *
         batch=f"made-{number}-{each.name.replace(':', '-')}",
         submitted=submitted,
         wall=max(end for end, _ in free),
-        spans=Spans(tuple(queued), tuple(waited), tuple(ran), tuple(span / 10 for span in ran)),
+        spans=Spans(
+            tuple(queued), tuple(waited), tuple(ran), tuple(span / 10 for span in ran), _steps(ran, step / span)
+        ),
         books=Books(jobs, jobs, jobs, jobs, jobs, f"{each.slots} slots"),
         usage=Usage(
             cpu=cpu,
-            pss_idle=each.idle,
-            pss_peak=each.idle + each.slots * each.per_slot,
-            pss_end=each.idle + each.slots * each.per_slot // 2,
+            pss_idle=idle,
+            pss_peak=idle + each.slots * each.per_slot,
+            pss_end=idle + each.slots * each.per_slot // 2,
             processes=each.slots + 1 if each.pool is Pool.PREFORK else 1,
             threads=each.slots + 3,
             voluntary_switches=jobs * 20,
@@ -124,6 +157,10 @@ def _turn(each: Made, jobs: int, number: int, place: int, dice: random.Random, *
     )
 
 
+def _steps(ran: Sequence[float], share: float) -> tuple[float, ...]:
+    return tuple(span * share for span in ran) if share else ()
+
+
 def _sums(spans: Sequence[float]) -> list[float]:
     sums = [0.0]
     for span in spans[:-1]:
@@ -131,8 +168,8 @@ def _sums(spans: Sequence[float]) -> list[float]:
     return sums
 
 
-def _job(each: Made, n: int, submitted: float, span: tuple[float, float], slot: int) -> MeasuredJob:
-    started, finished = span
+def _job(each: Made, n: int, span: tuple[float, float, float], slot: int, nominal: float | None) -> MeasuredJob:
+    submitted, started, finished = span
     queued = started - 0.001 if each.serial else submitted
     executor = {
         Pool.PREFORK: Executor(f"{each.name}@host", 101 + slot, 101 + slot, None),
@@ -145,7 +182,7 @@ def _job(each: Made, n: int, submitted: float, span: tuple[float, float], slot: 
         filename=f"file-{n}.bin",
         url=f"http://origin:8080/files/file-{n}.bin?size=1000",
         state=JobState.DONE,
-        nominal=each.run,
+        nominal=nominal,
         queued=queued,
         received=max(queued, started - 0.0005),
         bytes=1000,

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+from pydantic import SecretStr
 
 from ledger.jobs import Pool
 from ledger.settings import Settings
@@ -106,5 +107,11 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as the environment that makes them."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOWNPOUR_", "FLOWER_"))}
     for name, value in settings.model_dump(exclude_defaults=True).items():
-        kept[f"DOWNPOUR_{name.upper()}"] = ",".join(map(str, value)) if isinstance(value, frozenset) else str(value)
+        kept[f"DOWNPOUR_{name.upper()}"] = _text(value)
     return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(map(str, value)) if isinstance(value, frozenset) else str(value)

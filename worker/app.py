@@ -67,6 +67,11 @@ def _check_command_line(instance: Any, **_: Any) -> None:
     except DeploymentError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - before any log is set up
         raise SystemExit(2) from error
+    try:
+        this_worker.check()
+    except ValueError as error:
+        print(f"worker: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from error
     this_worker.name, this_worker.pool = instance.hostname, pool
     with contextlib.suppress(RedisError, OSError):  # away: then it is heard of once the worker is in service
         with connect(settings, connections=1) as redis:

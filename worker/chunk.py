@@ -64,8 +64,9 @@ _tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runn
 
 
 def suits(claims: Sequence[Claim]) -> bool:
-    """Whether these jobs gain by running together. With limits per host each must ask for its turn."""
-    return AVAILABLE and len(claims) > 1 and not this_worker.manners().on
+    """Whether these jobs gain by running together. With limits per host each must ask for its turn; the single path
+    alone knows proxies."""
+    return AVAILABLE and len(claims) > 1 and not this_worker.manners().on and not this_worker.fetcher().wire.proxy
 
 
 def run_chunk(claims: Sequence[Claim], incarnation: Incarnation, tell: Callable[[str], None]) -> list[Outcome]:

@@ -141,7 +141,7 @@ class Closer:
         attempt = work.hold.attempt(
             work.begun, received=fetched.received, status=fetched.status, first_byte=fetched.first_byte
         )
-        result = Result(fetched.size, fetched.sha256, fetched.notes)
+        result = Result(fetched.size, fetched.sha256, fetched.notes, fetched.etag, fetched.last_modified)
         return Closing(work.claim, JobState.DONE, attempt, result=result), _DONE
 
     def _closing_of_error(self, work: Work, error: BaseException) -> tuple[Closing, Outcome]:

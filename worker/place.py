@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from download.errors import FileNameError, LeaseLostError
@@ -63,7 +63,7 @@ class Place:
             return None
         final = final_path(self._settings.downloads, self._record.path)
         size = self._holds(final, known.sha256, known.size)
-        return None if size is None else Result(size, known.sha256, ("unchanged",))
+        return None if size is None else Result(size, known.sha256, ("unchanged",), known.etag, known.last_modified)
 
     def publish(self, fetched: Fetched, url: str) -> Result:
         """Give the file its name.
@@ -85,18 +85,19 @@ class Place:
             self._hold.confirm()
             publish(self._temp, final, fsync=self._settings.fsync, replace=True)
         notes = fetched.notes if url == self._job.url else (*fetched.notes, f"mirror: {urlsplit(url).hostname}")
-        return Result(fetched.size, fetched.sha256, notes)
+        return Result(fetched.size, fetched.sha256, notes, fetched.etag, fetched.last_modified)
 
     def _filename(self, fetched: Fetched) -> str:
         job = self._job
         if job.naming is Naming.FIXED:
             return job.filename
         proposed = from_disposition(fetched.disposition) if job.naming is Naming.SERVER else None
-        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, proposed or job.filename))
+        wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
+        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, wanted))
         if name is None:
             raise LeaseLostError("another worker holds the job now")
         if not name:
-            raise FileNameError(f"expected a free name like {proposed or job.filename!r}, all of them are taken")
+            raise FileNameError(f"expected a free name like {wanted!r}, all of them are taken")
         return name
 
     def _holds(self, final: Path, sha256: str, size: int | None) -> int | None:

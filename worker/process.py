@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from download.addresses import Policy
 from download.fetch import Fetcher
 from download.native import disk_runner
+from download.proxy import Proxy
 from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
@@ -32,9 +33,13 @@ def _manners() -> Manners:
 
 
 def _fetcher() -> Fetcher:
+    policy, proxy = _whom_to_ask()
+    return Fetcher(policy, user_agent=get_settings().user_agent, proxy=proxy, run=disk_runner())
+
+
+def _whom_to_ask() -> tuple[Policy, Proxy | None]:
     settings = get_settings()
-    policy = Policy.from_settings(settings)
-    return Fetcher(policy, user_agent=settings.user_agent, run=disk_runner())
+    return Policy.from_settings(settings), Proxy.parse(settings.proxy.get_secret_value(), settings.no_proxy)
 
 
 _GARBAGE = 10_000  # objects until the collector looks; a job leaves hundreds behind, none of them in a cycle
@@ -58,6 +63,14 @@ class ThisWorker:
     names: PerProcess[NamesTaken] = field(default_factory=lambda: PerProcess(_names))
     manners: PerProcess[Manners] = field(default_factory=lambda: PerProcess(_manners))
     fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
+
+    def check(self) -> None:
+        """Before anything begins, and before the pool forks.
+
+        Raises:
+            ValueError: a setting is no network, or no proxy.
+        """
+        _whom_to_ask()
 
     def warm_up(self) -> None:
         """Build everything before the first job, which would wait for it, and be seen by the ledger."""

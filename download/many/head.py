@@ -91,6 +91,7 @@ def _last_block(lines: Sequence[bytes]) -> tuple[int, bool, Sequence[bytes]]:
 def _pairs(block: Sequence[bytes]) -> tuple[list[tuple[str, str]], bool]:
     """Names in lower case and their texts; whether all lines could be read (what follows one that cannot is hidden)."""
     pairs: list[tuple[str, str]] = []
+    readable = True
     for line in block:
         if line[0] in b" \t" and pairs:
             name, before = pairs[-1]
@@ -99,8 +100,11 @@ def _pairs(block: Sequence[bytes]) -> tuple[list[tuple[str, str]], bool]:
         pair = _pair(line)
         if pair is None:
             return pairs, False
+        name, _ = pair
+        # A byte that fell over on the way may have made another name of one that matters.
+        readable = readable and name.isascii() and name.isprintable()
         pairs.append(pair)
-    return pairs, True
+    return pairs, readable
 
 
 @lru_cache(256)  # of one server's answers most lines are the same

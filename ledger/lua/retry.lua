@@ -24,7 +24,7 @@ for ordinal = tonumber(ARGV[3]), tonumber(ARGV[4]) do
     local last = rows[#rows] or {}
     if state ~= 'f' or not next(kinds) or kinds[last[7]] then
       redis.call('HSET', key, 's', 'q', 'v', #rows)
-      redis.call('HDEL', key, 'l', 'm', 'x', 'e', 'o', 'd', 'b', 'z')
+      redis.call('HDEL', key, 'l', 'm', 'x', 'e', 'o', 'd', 'u', 'b', 'z')
       redis.call('HINCRBY', counters, have[2] .. state, -1)
       redis.call('HINCRBY', counters, have[2] .. 'q', 1)
       if state == 'd' then redis.call('HINCRBY', counters, have[2] .. 'b', -(have[4] or 0)) end

@@ -116,6 +116,21 @@ def test_the_server_names_the_file_and_no_two_files_share_a_name(world: World, b
     assert sum(path.is_file() for path in (world.settings.downloads / batch).rglob("*")) == len(jobs)
 
 
+@pools
+def test_a_name_from_the_server_stays_in_its_shard(world: World, batch: str, pool: Pool) -> None:
+    url = f"{world.origin.url}/faults/disposition/a?size=9&value={quote('attachment; filename=../report.pdf')}"
+    lines = "\n".join(f"{url}&n={number}" for number in range(5))
+    options = ["--names", "server", "--shard", "2", "--pool", pool.value, "--per-message", "5"]
+    assert run(world.settings, "submit", "-i", "-", "--name", batch, *options, given=lines).code == 0
+    records = world.finished(batch)
+    assert {record.state for record in records} == {JobState.DONE}
+    found = sorted(
+        str(path.relative_to(world.settings.downloads / batch)) for path in world.files() if batch in str(path)
+    )
+    assert [name.partition("/")[0] for name in found] == ["0000", "0000", "0001", "0001", "0002"]
+    assert {"0000/report.pdf", "0001/report.pdf", "0002/report.pdf"} <= set(found)
+
+
 def test_the_producer_reserves_the_names_that_it_was_given(world: World, batch: str) -> None:
     url = f"{world.origin.url}/faults/disposition/a?size=9&value={quote('attachment; filename=kept.bin')}"
     lines = [

@@ -46,7 +46,7 @@ class Desk:
         return claim
 
     def done(self, number: int) -> None:
-        result = Result(1000 + number, "ab" * 32, ("length: unverified",))
+        result = Result(1000 + number, "ab" * 32, ("length: unverified",), 'W/"v1"', "Tue, 15 Nov 1994 12:45:26 GMT")
         assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
 
     def failed(self, number: int) -> None:
@@ -84,13 +84,16 @@ def test_results_tell_who_did_what_when(desk: Desk, settings: Settings) -> None:
         "attempts": 1,
         **times,
         "bytes": 1000,
+        "length": 1000,
         "sha256": "ab" * 32,
+        "etag": 'W/"v1"',
+        "last_modified": "Tue, 15 Nov 1994 12:45:26 GMT",
         "path": "b/f0",
         "outcome": "done",
         "kind": None,
         "reason": None,
         "notes": "length: unverified",
-        "attempt_list": [{**who, **times, "bytes": 10, "status": 200, "kind": None, "reason": None}],
+        "attempt_list": [{**who, **times, "seconds": 1.5, "bytes": 10, "status": 200, "kind": None, "reason": None}],
     }
     assert (failed["outcome"], failed["attempts"], failed["kind"], failed["path"]) == ("failed", 2, "status", None)
     assert [each["kind"] for each in failed["attempt_list"]] == ["reset", "status"]

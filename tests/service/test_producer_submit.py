@@ -207,3 +207,34 @@ def test_repeated_lines_are_left_out_on_request_and_said_in_the_summary(
     said = run(settings, "submit", "-i", "-", "--dedup", "--name", "b", "--json", *strict, given=lines)
     assert said.json == {"batch": "b", "jobs": 2, "new": 2, "bad_lines": 0, "repeated_lines": 1}
     assert "1 repeated ones left out" in said.err
+
+
+def test_a_batch_in_front_is_taken_before_all_that_waits_and_in_its_own_order(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    assert run(settings, "submit", "-i", manifest(tmp_path, 3), "--name", "first").code == 0
+    assert run(settings, "submit", "-i", manifest(tmp_path, 4), "--name", "urgent", "--front").code == 0
+    assert run(settings, "submit", "-i", manifest(tmp_path, 2), "--name", "last").code == 0
+    queue = ledger.redis.lrange(ledger.keys.queue(Pool.THREADS), 0, -1)
+    taken = [json.loads(message)["headers"]["id"] for message in reversed(queue)]  # workers take from the right
+    assert taken == [f"{name}.{n}" for name, count in (("urgent", 4), ("first", 3), ("last", 2)) for n in range(count)]
+
+
+def test_many_files_go_into_folders_of_so_many_and_those_that_are_named_where_they_are_named(
+    ledger: Ledger, settings: Settings
+) -> None:
+    lines = [json.dumps({"url": f"http://a/{number}/f.bin"}) for number in range(5)]
+    lines.insert(2, json.dumps({"url": "http://a/x", "filename": "mine/x"}))
+    given = "\n".join(lines)
+    for _ in range(2):  # the same manifest, the same names
+        assert run(settings, "submit", "-i", "-", "--name", "b", "--shard", "2", given=given).code == 0
+    batch = ledger.batch("b")
+    assert batch is not None
+    assert [record.job.filename for record in ledger.read_batch(batch)] == [
+        "0000/f.bin",
+        "0000/f-2.bin",
+        "mine/x",
+        "0001/f.bin",
+        "0002/f.bin",
+        "0002/f-2.bin",
+    ]

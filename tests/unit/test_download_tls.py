@@ -3,7 +3,6 @@
 import socket
 import ssl
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,32 +13,6 @@ from ledger.jobs import FailureKind
 from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
 
 BODY = bytes(range(256)) * 1000
-
-
-def run(*command: str, folder: Path) -> None:
-    subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, and server.pem for 127.0.0.1 and good.example."""
-    folder = tmp_path_factory.mktemp("authority")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
-    root = ("req", "-x509", "-subj", "/CN=ca", "-days", "2", *usage)
-    run(*root, *key, "-keyout", "ca.key", "-out", "ca.pem", folder=folder)
-    run("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server", folder=folder)
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:good.example\nauthorityKeyIdentifier=keyid\n")
-    sign = ("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
-    run(*sign, "-extfile", "names", "-out", "server.pem", folder=folder)
-    return folder
-
-
-@pytest.fixture
-def server_side(authority: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "server.pem", authority / "server.key")
-    return context
 
 
 @pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])

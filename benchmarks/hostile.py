@@ -1,0 +1,178 @@
+"""What curl, wget2, aria2c and Downpour make of a hostile origin: every row of its table of faults, side by side.
+
+Each tool is run as somebody careful would: with limits on time and size, told to follow redirects, to continue what is
+there, and run again until it says that it is done, three times at the most; a job has three attempts, too. Then we look
+at what lies under the final name, whatever the tool said.
+"""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from ledger.jobs import Job, JobState, Pool
+from tests.hostile import ALLOWED, CASES, LIMITS, TIMES, Case
+from tests.world import World
+
+_SECRET = b"what only this machine may read\n"
+_PATIENCE = 30  # seconds for one run of a tool; each was told to give up earlier
+_LARGE = 1_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    row: str
+    who: str
+    said: str  # exit code, or the record's end
+    done: bool  # it says that the file is there
+    left: str  # under the final name: right, wrong, partial, empty, nothing, inner, large
+    size: int  # bytes of it
+    escaped: tuple[str, ...] = ()  # files outside of the folder that was meant
+
+    @property
+    def good(self) -> bool:
+        """Done and right; or not done, and nothing under the final name that could be taken for the file."""
+        return (self.left == "right" or (self.left == "nothing" and not self.done)) and not self.escaped
+
+
+@dataclass(frozen=True)
+class Tool:
+    name: str
+    options: str
+    named: str  # how to continue, and to say the final name
+    by_server: str  # how the server is allowed to say it
+
+    @property
+    def version(self) -> str | None:
+        """None: it is not installed."""
+        if not shutil.which(self.name):
+            return None
+        said = subprocess.run([self.name, "--version"], capture_output=True, text=True, check=False).stdout
+        return " ".join(said.splitlines()[0].split()[:4])
+
+    def run(self, case: Case, url: str, folder: Path) -> Outcome:
+        target = folder / "a" / "b" / "target"
+        target.mkdir(parents=True)
+        naming = self.by_server if case.name == "disposition" else self.named
+        command = [self.name, *self.options.split(), *naming.format(name=case.name).split(), url]
+        said = ""
+        for _ in range(TIMES):
+            try:
+                done = subprocess.run(command, cwd=target, capture_output=True, timeout=_PATIENCE, check=False)
+                said = str(done.returncode)
+            except subprocess.TimeoutExpired:
+                said = f"stopped after {_PATIENCE} s"
+            if said == "0":
+                break
+        inside = [path for path in target.rglob("*") if path.is_file() and path.suffix != ".aria2"]
+        outside = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        escaped = tuple(path for path in outside if not path.startswith("a/b/target/"))
+        # Where the server may say the name, whatever is there is the file.
+        final = next(iter(inside), target / case.name) if naming is self.by_server else target / case.name
+        return Outcome(case.row, self.name, said, said == "0", *looked_at(case, final), escaped)
+
+
+TOOLS = (
+    Tool(
+        "curl",
+        "-fsSL --connect-timeout 5 --speed-limit 200 --speed-time 3 --max-filesize 1000000",
+        "-C - -o {name}",
+        "-OJ",  # which does not go together with -C
+    ),
+    Tool(
+        "wget2",
+        "-q --tries=1 --timeout=2 --no-robots --no-hsts --no-config",
+        "-c -O {name}",
+        "--content-disposition",
+    ),
+    Tool(
+        "aria2c",
+        "-q --no-conf --max-tries=1 --timeout=2 --lowest-speed-limit=200 --file-allocation=none",
+        "-c -o {name} --auto-file-renaming=false --allow-overwrite=true",
+        "",
+    ),
+)
+
+
+def looked_at(case: Case, final: Path) -> tuple[str, int]:
+    """What lies there, and its size."""
+    if not final.is_file():
+        return "nothing", 0
+    size = final.stat().st_size
+    if size > _LARGE:
+        return "large", size
+    content = final.read_bytes()
+    if content == _SECRET:
+        return "inner", size
+    if content in case.acceptable or (case.name == "bomb" and content == case.content):
+        return "right", size
+    if any(right.startswith(content) for right in case.acceptable):
+        return "partial" if content else "empty", size
+    return "wrong", size
+
+
+def measure(folder: Path) -> dict[str, object]:
+    """Everybody's outcome on every row, and who was not there."""
+    versions = {tool.name: tool.version for tool in TOOLS}
+    with World(folder / "world", max_attempts=TIMES, retry_base=0.05, allow_networks=ALLOWED, **LIMITS) as world:
+        world.start(*Pool, slots=10)
+        with inner_server() as inner:
+            outcomes = [outcome for pool in Pool for outcome in downpour(world, pool, inner)]
+            for tool in TOOLS:
+                if versions[tool.name]:
+                    outcomes += by_tool(tool, world.origin.url, inner, folder / tool.name)
+    return {"versions": versions, "outcomes": [asdict(outcome) for outcome in outcomes]}
+
+
+def by_tool(tool: Tool, origin: str, inner: int, folder: Path) -> list[Outcome]:
+    def run(case: Case) -> Outcome:
+        return tool.run(case, case.url(origin, f"{tool.name}-{case.name}", inner), folder / case.name)
+
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(run, CASES))
+
+
+def downpour(world: World, pool: Pool, inner: int) -> list[Outcome]:
+    world.submit(
+        pool, [Job(case.url(world.origin.url, f"{pool}-{case.name}", inner), case.name) for case in CASES], batch=pool
+    )
+    outcomes = []
+    for case, record in zip(CASES, world.finished(pool, seconds=180), strict=True):
+        left = looked_at(case, world.settings.downloads / record.path)
+        last = record.last
+        kind = f": {last.kind}" if last and last.kind else ""
+        outcomes.append(
+            Outcome(case.row, f"Downpour {pool}", f"{record.state}{kind}", record.state is JobState.DONE, *left)
+        )
+    return outcomes
+
+
+@contextmanager
+def inner_server() -> Iterator[int]:
+    """A server on another address of this machine; its port. What it serves must not come out by a redirect."""
+
+    class Secret(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(_SECRET)))
+            self.end_headers()
+            self.wfile.write(_SECRET)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.2", 0), Secret)
+    threading.Thread(target=partial(server.serve_forever, 0.1), daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,173 @@
+"""Downloads through an HTTP proxy, if the operator has named one; what the environment says about proxies is ignored.
+
+The proxy resolves names and connects, so the policy on addresses must live there. What is judged here all the same, on
+every hop: scheme, port, user and password in the URL, names of cloud metadata and of this machine, and every spelling
+of a literal address. Not judged: which address a name has when the proxy asks. A record says ``via proxy`` then.
+
+The proxy's own address is judged like any other: a private one must be allowed, best by the very name that stands in
+DOWNPOUR_PROXY, since a network would also let jobs ask for what else is in it. https goes through CONNECT, with SNI
+and certificate by the name of the target; http is asked for by its whole URL. Name and password reach the proxy and
+nobody else, and stand in no message.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from base64 import b64encode
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from urllib.parse import unquote, urlsplit
+
+from urllib3.util import wait_for_read
+
+from download.addresses import Network, Policy, Target
+from download.connect import connect
+from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError
+from download.watch import Watch
+
+NOTE = "via proxy"
+
+_MOST = 16 * 1024  # bytes of an answer to CONNECT
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LATER = frozenset({408, 425, 429})  # and all 5xx: the proxy did not get there, this time
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    host: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)  # of Proxy-Authorization
+    direct: frozenset[str] = frozenset()  # hosts, and all below them, that are asked without the proxy
+    direct_networks: tuple[Network, ...] = ()  # literal addresses likewise
+
+    @classmethod
+    def parse(cls, url: str, direct: frozenset[str] = frozenset()) -> Proxy | None:
+        """Read ``http://[user:password@]host:port``; None: an empty text, no proxy.
+
+        Args:
+            direct: names (``example.org`` means everything below it, too), addresses and networks.
+
+        Raises:
+            ValueError: it is none; the message has no password in it.
+        """
+        if not url:
+            return None
+        try:
+            parts = urlsplit(url)
+            credentials, _, place = parts.netloc.rpartition("@")
+            target = Target.parse(f"{parts.scheme}://{place}{parts.path}")
+            stated = parts.port is not None and not (parts.path.strip("/") or parts.query or parts.fragment)
+        except (BadUrlError, ValueError):
+            raise ValueError("DOWNPOUR_PROXY: expected http://[user:password@]host:port, got no such URL") from None
+        if parts.scheme != "http" or not stated:
+            raise ValueError(
+                f"DOWNPOUR_PROXY: expected http://[user:password@]host:port, got {parts.scheme}://{place}{parts.path}"
+            )
+        user, _, password = credentials.partition(":")
+        basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode() if credentials else None
+        networks, names = _told_apart(direct)
+        return cls(target.host, target.port, basic and f"Basic {basic}", names, networks)
+
+    def serves(self, target: Target) -> bool:
+        """Whether this target is asked through the proxy."""
+        name = target.host.rstrip(".")
+        if (address := literal(name)) is not None:
+            return not any(ip_address(address) in network for network in self.direct_networks)
+        return not any(name == each or name.endswith(f".{each}") for each in self.direct)
+
+    def admit(self, target: Target, policy: Policy) -> None:
+        """What can be judged although somebody else resolves the name; ``Policy.admit`` comes on top.
+
+        Raises:
+            RefusedError: the host is a literal address that the policy denies, or this machine's own name.
+        """
+        name = target.host.rstrip(".")
+        if (address := literal(name)) is not None:
+            policy.judge(target.host, address)
+        elif name.rpartition(".")[2] == "localhost":
+            policy.judge(target.host, "127.0.0.1")
+        elif _NUMBER.fullmatch(name.rpartition(".")[2]):
+            raise RefusedError(f"host {name} ends in a number and is no address")
+
+    def connect(self, policy: Policy, watch: Watch, tunnel_to: str | None) -> socket.socket:
+        """A connection to the proxy; with ``tunnel_to`` (host:port) one through it.
+
+        Raises:
+            RefusedError: the policy denies the proxy's address, or the proxy denies the target.
+            ConnectError: the proxy, or the target behind it, cannot be reached.
+            ProtocolError: it does not answer as a proxy.
+        """
+        try:
+            sock = connect(self.host, self.port, policy, watch)
+        except RefusedError as error:
+            raise RefusedError(f"the proxy is not allowed by DOWNPOUR_ALLOW_HOSTS or _NETWORKS: {error}") from error
+        if tunnel_to is None:
+            return sock
+        try:
+            self._tunnel(sock, watch, tunnel_to)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _tunnel(self, sock: socket.socket, watch: Watch, place: str) -> None:
+        lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+        if self.authorization:
+            lines.append(f"Proxy-Authorization: {self.authorization}")
+        sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        heard = b""
+        while b"\r\n\r\n" not in heard:
+            while not wait_for_read(sock, watch.slice()):
+                pass
+            piece = sock.recv(4096)
+            heard += piece
+            if not piece:
+                raise ConnectError(f"expected the proxy to connect to {place}, it closed the connection")
+            if len(heard) > _MOST:
+                raise ProtocolError(f"expected an answer to CONNECT of at most {_MOST} bytes, got more")
+        match = _STATUS.match(heard)
+        if match is None:
+            raise ProtocolError(f"expected an answer of an HTTP proxy, got {heard[:40]!r}")
+        self._judge(int(match[1]), place)
+        if not heard.endswith(b"\r\n\r\n") or heard.count(b"\r\n\r\n") > 1:
+            raise ProtocolError("expected nothing after the proxy's answer to CONNECT, got more")
+
+    @staticmethod
+    def _judge(status: int, place: str) -> None:
+        if 200 <= status < 300:
+            return
+        message = f"expected the proxy to connect to {place}, got status {status}"
+        if status >= 500 or status in _LATER:
+            raise ConnectError(message)
+        hint = "; it wants a user and a password that it knows" if status == 407 else ""
+        raise RefusedError(message + hint)
+
+
+def literal(name: str) -> str | None:
+    """The address that a host's name is, in whatever spelling a resolver takes: ``2130706433`` is 127.0.0.1."""
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        pass
+    if "%" in name:  # an address with a zone: nobody's business but the policy's, which refuses it
+        return name
+    if not _NUMBER.fullmatch(name.rpartition(".")[2]):
+        return None
+    try:
+        return socket.inet_ntoa(socket.inet_aton(name))
+    except OSError:
+        return None
+
+
+def _told_apart(texts: frozenset[str]) -> tuple[tuple[Network, ...], frozenset[str]]:
+    networks, names = [], set()
+    for text in sorted(texts):
+        try:
+            networks.append(ip_network(text, strict=False))
+        except ValueError:
+            if "/" in text:
+                raise ValueError(f"DOWNPOUR_NO_PROXY: expected names, addresses and networks, got {text!r}") from None
+            names.add(text.lower().strip("."))
+    return tuple(networks), frozenset(names)

@@ -1,0 +1,80 @@
+"""With the deployed times, on real workers of all pools: a cancel and a deadline reach a download wherever it waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from download.partials import FOLDER
+from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
+from ledger.ledger import Message
+from ledger.messages import Envelope
+from ledger.settings import Settings
+from tests.waiting import wait_for
+from tests.world import World
+
+DEFAULTS = {name: Settings.model_fields[name].default for name in ("lease", "renew_every", "sweep_every")}
+PATIENT = {"read_timeout": 120.0, "low_speed": 0}
+WAITS = ("drip-body?every=0.1", "drip-headers?every=0.1", "stall?after=1000", "slow-start/90/f", "fast")
+ways = pytest.mark.parametrize("carried", [1, len(WAITS)], ids=["alone", "in a chunk"])
+pools = pytest.mark.parametrize("pool", list(Pool))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), **DEFAULTS, **PATIENT) as world:
+        yield world.start(*Pool, slots=len(WAITS))
+
+
+def submit(world: World, pool: Pool, batch: str, carried: int, deadline: float | None = None) -> None:
+    url = world.origin.url
+    paths = [f"paced/90/f?size={2**28}" if wait == "fast" else f"faults/{wait}" for wait in WAITS]
+    jobs = [Job(f"{url}/{path}", f"f{number}") for number, path in enumerate(paths)]
+    for first in range(0, len(jobs), carried):
+        ref = Ref(batch, first, first + carried - 1)
+        world.ledger.submit([Message(ref, pool, tuple(jobs[first : first + carried]))], deadline=deadline)
+        world.publisher.send([Envelope(str(ref), pool, "waits")])
+    world.ledger.seal(batch, len(jobs))
+    world.running(len(WAITS), batch=batch)
+    # Those whose body has begun have bytes in the record, and then the others are where they wait, too.
+    wait_for(lambda: any(record.bytes > 1_000_000 for record in world.records(batch)), what="the fast one to be fast")
+
+
+def nothing_left(world: World, batch: str) -> bool:
+    return (
+        not list((world.settings.downloads / FOLDER).glob(f"{batch}.*"))
+        and not (world.settings.downloads / batch).exists()
+    )
+
+
+@pools
+@ways
+def test_a_cancel_reaches_every_wait_within_two_seconds(world: World, pool: Pool, carried: int) -> None:
+    batch = f"cancel-{pool}-{carried}"
+    submit(world, pool, batch, carried)
+    seconds, microseconds = world.ledger.redis.time()
+    assert world.ledger.cancel(Ref(batch, 0, len(WAITS) - 1)) == (0, len(WAITS))
+    records = world.finished(batch, seconds=20)
+    assert {record.state for record in records} == {JobState.CANCELLED}
+    took = [record.last.finished - seconds - microseconds / 1e6 for record in records if record.last]
+    assert len(took) == len(WAITS)
+    assert max(took) < 2.0, dict(zip(WAITS, took, strict=True))
+    assert nothing_left(world, batch)
+
+
+@pools
+@ways
+def test_a_deadline_ends_every_wait(world: World, pool: Pool, carried: int) -> None:
+    batch = f"deadline-{pool}-{carried}"
+    begun = time.monotonic()
+    submit(world, pool, batch, carried, deadline=4.0)
+    records = world.finished(batch, seconds=20)
+    assert time.monotonic() - begun < 15
+    assert [(record.state, record.last and record.last.kind) for record in records] == [
+        (JobState.FAILED, FailureKind.DEADLINE)
+    ] * len(WAITS)
+    took = [record.last.finished - record.attempts[0].started for record in records if record.last]
+    assert 3.5 < min(took) <= max(took) < 5.5, dict(zip(WAITS, took, strict=True))
+    assert nothing_left(world, batch)

@@ -1,0 +1,114 @@
+"""Experiments that are hard to show: hostile names, an attempt that failed, greenlets that live for one job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ledger.jobs import Attempt, FailureKind, Pool
+from producer.comparison.experiment import Experiment, MeasuredJob
+from tests.experiments import MIB, Made, made
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>.bin'
+
+
+def with_jobs(experiment: Experiment, change: Callable[[int, MeasuredJob], MeasuredJob]) -> Experiment:
+    turns = (
+        replace(turn, jobs=tuple(change(n, job) for n, job in enumerate(turn.jobs))) if turn.jobs else turn
+        for turn in experiment.turns
+    )
+    return replace(experiment, turns=tuple(turns))
+
+
+def a_greenlet_each(experiment: Experiment) -> Experiment:
+    """As gevent does it: no greenlet runs a second job."""
+
+    def change(n: int, job: MeasuredJob) -> MeasuredJob:
+        who = job.attempts[0].executor
+        if who is None or who.greenlet is None:
+            return job
+        return replace(job, attempts=(replace(job.attempts[0], executor=replace(who, greenlet=5000 + n)),))
+
+    return with_jobs(experiment, change)
+
+
+def one_failed(job: MeasuredJob) -> MeasuredJob:
+    """Its first attempt was reset, and the second began where that ended."""
+    whole = job.attempts[0]
+    middle = (whole.started + whole.finished) / 2
+    first = replace(whole, finished=middle, first_byte=None, kind=FailureKind.RESET, reason="reset by the server")
+    second = Attempt(whole.executor, middle, whole.finished, None, 1000, 200)
+    return replace(job, attempts=(first, second))
+
+
+def few() -> Experiment:
+    """A yardstick and three pools, a step after each job, a failed attempt, a spoiled turn, notes, hostile names."""
+
+    def change(n: int, job: MeasuredJob) -> MeasuredJob:
+        job = replace(job, step=0.1, filename=HOSTILE if n == 3 else job.filename)
+        return one_failed(job) if n == 5 else job
+
+    experiment = made(
+        Made(Pool.PREFORK, 2, 0.5, serial=True),
+        Made(Pool.PREFORK, 4, 0.5, per_slot=40 * MIB),
+        Made(Pool.THREADS, 8, 0.52, excluded={2: "another process used <b>38 %</b> of the CPU"}),
+        Made(Pool.GEVENT, 8, 0.3),
+        nominal=0.5,
+    )
+    return replace(with_jobs(experiment, change), notes=("The clock of host <b> is 3 ms behind",))
+
+
+def tutorial() -> Experiment:
+    """Two files for each pool, other ones for each; the yardstick has the first pool's."""
+    seconds = {"serial": (5.0, 7.0), "prefork:2": (5.0, 7.0), "threads:2": (6.0, 9.0), "gevent:2": (8.0, 10.0)}
+    experiment = made(
+        Made(Pool.PREFORK, 2, 6.0, serial=True),
+        Made(Pool.PREFORK, 2, 6.0),
+        Made(Pool.THREADS, 2, 8.0),
+        Made(Pool.GEVENT, 2, 9.0),
+        jobs=2,
+        nominal=6.0,
+    )
+    turns = (
+        replace(
+            turn,
+            jobs=tuple(
+                replace(job, nominal=each) for job, each in zip(turn.jobs, seconds[turn.contestant], strict=True)
+            ),
+        )
+        if turn.jobs
+        else turn
+        for turn in experiment.turns
+    )
+    return replace(experiment, turns=tuple(turns))
+
+
+def sampled() -> Experiment:
+    """A yardstick that ran ten of the forty jobs."""
+    whole = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), nominal=0.5)
+    part = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), jobs=10, nominal=0.5)
+    turns = (
+        other if other.contestant == "serial" else turn for turn, other in zip(whole.turns, part.turns, strict=True)
+    )
+    return replace(whole, turns=tuple(turns))
+
+
+def sweep() -> Experiment:
+    """Several numbers of slots per pool."""
+    return made(
+        *(Made(pool, slots, 0.2, per_slot=MIB) for pool in Pool for slots in (2, 8, 32)),
+        jobs=64,
+    )
+
+
+def many() -> Experiment:
+    """Ten thousand jobs for each of three pools."""
+    return a_greenlet_each(
+        made(
+            Made(Pool.PREFORK, 8, 0.05),
+            Made(Pool.THREADS, 100, 0.5),
+            Made(Pool.GEVENT, 1000, 0.5),
+            jobs=10_000,
+            rounds=3,
+        )
+    )

@@ -1,0 +1,462 @@
+"""The advice must follow from what was measured, and say so when nothing follows: experiments with known answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.jobs import Pool
+from producer.comparison.advice import Advice, Confidence, recommend
+from producer.comparison.choice import ALIKE, MARGIN, REGRET, TIE
+from producer.comparison.experiment import Bound, Experiment, Sampling
+from producer.comparison.reasons import FULL, ONE_CORE, SEVERAL_CORES, Limits
+from tests.experiments import MIB, Made, made
+
+PROCESS = 30 * MIB  # what a child of prefork adds
+
+
+def text(sentences: Iterable[str]) -> str:
+    return "\n".join(sentences)
+
+
+def advice(*contestants: Made, limits: Limits | None = None, **how: object) -> Advice:
+    return recommend([made(*contestants, **how)], limits)  # type: ignore[arg-type]
+
+
+def curve(pool: Pool, *slots: int, run: float = 0.5, **how: object) -> list[Made]:
+    return [Made(pool, n, run, **how) for n in slots]  # type: ignore[arg-type]
+
+
+def counting(cores: float = 2.0) -> Experiment:
+    """A step in pure Python: threads share one core for it, processes have as many as there are."""
+    return made(
+        *curve(Pool.THREADS, 1, 2, 4, run=0.005, work=0.05),
+        *curve(Pool.PREFORK, 1, 2, 4, run=0.005, work=0.05, per_slot=PROCESS),
+        cores=cores,
+    )
+
+
+# -- an answer
+
+
+def test_a_clear_winner_is_the_answer_with_its_command() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
+
+    assert found.answer == "threads:8"
+    assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8"
+    assert found.runner_up == "gevent:8"
+    assert (found.runner_up_rate or "").endswith("of its jobs/s: slower")
+    assert found.tied == ()
+    assert found.compared == ("threads:8", "gevent:8", "prefork:8")
+
+
+def test_a_tie_goes_to_less_memory_and_is_called_a_tie() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1, idle=50 * MIB))
+
+    assert found.answer == "gevent:8"
+    assert found.tied == ("threads:8",)
+    assert found.criterion == "less memory"
+    assert "A tie of 2" in text(found.reasoning)
+
+
+def test_a_tie_in_memory_too_goes_to_the_shorter_tail() -> None:
+    """Given one of two equals that runs some jobs late, I expect the other."""
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.1))
+    slow_tail = tuple(
+        replace(turn, spans=replace(turn.spans, ran=(*turn.spans.ran[:-2], 3.0, 3.0)))
+        if turn.contestant == "threads:8"
+        else turn
+        for turn in experiment.turns
+    )
+
+    found = recommend([replace(experiment, turns=slow_tail)])
+
+    assert found.answer == "gevent:8"
+    assert found.criterion == "a shorter p99 of latency"
+
+
+def test_jobs_that_compute_get_processes_as_many_as_effective_cores() -> None:
+    found = recommend([counting(cores=2.0)])
+
+    assert found.answer == "prefork:2"
+    assert "jobs wait for that core" in text(found.reasoning)
+    assert "cannot be drawn" not in text(found.reasoning)
+    assert "A memory limit below" in text(found.would_change)
+
+
+def test_jobs_that_wait_get_the_knee_of_the_curve() -> None:
+    """Given a server that answers 16 at a time, I expect 16 slots and not 64."""
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, 32, 64, knee=16), *curve(Pool.PREFORK, 4, 8), jobs=128)
+
+    assert found.answer == "threads:16"
+    assert "the knee is at 16" in text(found.reasoning)
+    assert found.confidence is Confidence.HIGH
+
+
+@pytest.mark.parametrize("bound", list(Bound))
+def test_what_the_scenario_calls_itself_changes_nothing(bound: Bound) -> None:
+    experiment = counting()
+    other = replace(experiment, scenario=replace(experiment.scenario, bound=bound))
+
+    assert recommend([other]) == recommend([experiment])
+
+
+def test_an_answer_says_what_it_gives_up() -> None:
+    found = advice(
+        Made(Pool.GEVENT, 8, 0.1, idle=80 * MIB, late=0.2), Made(Pool.PREFORK, 8, 0.2, idle=30 * MIB, late=0.001)
+    )
+
+    given_up = text(found.gives_up)
+    assert found.answer == "gevent:8"
+    assert "Memory: 81 MiB at the peak; prefork:8 takes 31 MiB and does 0.485 (" in given_up
+    assert "Promptness: a thread beside the jobs is 0.2 s late (p99), in prefork:8 1 ms." in given_up
+    assert "Isolation: what kills the process takes all jobs that run in it, up to 8" in given_up
+
+
+def test_memory_that_grows_is_said() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1, growth=3 * MIB), Made(Pool.GEVENT, 8, 0.2))
+
+    assert "memory grew by 3 MiB from round to round (40 jobs)" in text(found.would_change)
+
+
+def test_slots_that_are_not_known_are_not_in_the_command() -> None:
+    """Given the workers of a running stack, whose slots nobody told, I expect a command without -c."""
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
+    contestants = tuple(replace(each, slots=None) for each in experiment.contestants)
+
+    found = recommend([replace(experiment, contestants=contestants)])
+
+    assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h"
+
+
+# -- no answer, or a doubtful one
+
+
+def test_noise_larger_than_the_difference_is_no_answer_and_more_rounds_are_proposed() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1, noise=0.3), Made(Pool.GEVENT, 8, 0.104, noise=0.3), seed=2)
+
+    assert (found.answer, found.command, found.confidence) == (None, None, Confidence.NONE)
+    assert "faster than" in text(found.because)
+    assert any("--repeat" in command and "--repeat 5" not in command for command in found.next)
+
+
+def test_in_much_noise_there_is_rarely_an_answer_and_never_a_sure_one() -> None:
+    """Given 60 experiments whose noise is eight times the difference, I expect at most one answer in five."""
+    pair = Made(Pool.THREADS, 8, 0.1, noise=0.3), Made(Pool.GEVENT, 8, 0.104, noise=0.3)
+    found = [advice(*pair, seed=seed, jobs=16) for seed in range(60)]
+
+    assert sum(each.answer is not None for each in found) <= 12
+    assert all(each.confidence is not Confidence.HIGH for each in found)
+
+
+def test_too_few_rounds_are_no_answer_however_large_the_difference() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 9.0), rounds=2)
+
+    assert found.answer is None
+    assert found.because == ("no contestant has 3 turns that count (threads:8 2, gevent:8 2)",)
+    assert found.next == ("producer compare made --jobs 40 --seed 1 --repeat 5",)
+
+
+def test_contestants_with_other_jobs_are_no_answer() -> None:
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.5), jobs=2, nominal=0.1)
+    other = tuple(
+        replace(turn, jobs=tuple(replace(job, nominal=0.5) for job in turn.jobs))
+        if turn.contestant == "gevent:8"
+        else turn
+        for turn in experiment.turns
+    )
+
+    found = recommend([replace(experiment, turns=other)])
+
+    assert found.answer is None
+    assert "they had other jobs" in found.because[0]
+
+
+def test_a_machine_that_others_use_speaks_against_confidence() -> None:
+    """Given probes that found 0.4 of 2 cores, as on a machine full of other work, I expect it to be said."""
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), cores=0.4)
+
+    assert "the machine gave 0.4 of its 2 cores: others were at work" in found.because
+
+
+def test_what_may_be_many_times_as_fast_is_told_as_a_factor() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1, noise=0.9), Made(Pool.GEVENT, 8, 0.1, noise=0.9), rounds=3)
+
+    assert "times as fast as" in found.because[0]
+
+
+def test_a_process_per_slot_costs_what_the_curve_says() -> None:
+    """Given children of 30 MiB, I expect that figure, although they are there before the first job."""
+    found = recommend([counting()])
+
+    assert "Memory per slot: a slot is a process, and each adds 30 MiB to the peak" in text(found.gives_up)
+
+
+def test_what_whoever_measured_noted_is_repeated() -> None:
+    experiment = replace(made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)), notes=("the stack was shared",))
+
+    assert "Note: the stack was shared." in recommend([experiment]).reasoning
+
+
+def test_one_contestant_alone_is_no_answer() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.THREADS, 1, 0.1, serial=True))
+
+    assert found.answer is None
+    assert "nothing to compare it with" in text(found.because)
+
+
+def test_nothing_measured_is_no_answer() -> None:
+    empty = replace(made(Made(Pool.THREADS, 8, 0.1)), contestants=(), turns=())
+
+    assert recommend([empty]).answer is None
+
+
+def test_several_cores_are_not_spoken_of_when_the_machine_gave_one() -> None:
+    """Given a machine that says 2 cores and gives 1.1, I expect no conclusion about several."""
+    found = recommend([counting(cores=1.1)])
+
+    assert "A conclusion about several cores cannot be drawn: the probes found 1.1 effective cores" in text(
+        found.reasoning
+    )
+    assert "it holds for this machine only" in text(found.because)
+    assert found.confidence is not Confidence.HIGH
+
+
+def test_cores_that_nobody_probed_are_not_spoken_of_either() -> None:
+    found = recommend([replace(counting(), cores=None)])
+
+    assert "A conclusion about several cores cannot be drawn: cores were not probed" in text(found.reasoning)
+
+
+def test_few_cores_do_not_matter_to_jobs_that_wait() -> None:
+    found = advice(*curve(Pool.THREADS, 8, 16, 32, knee=16), *curve(Pool.GEVENT, 8, 16), jobs=64, cores=1.1)
+
+    assert "several cores" not in text([*found.reasoning, *found.because])
+
+
+def test_spoiled_turns_do_not_count_and_are_named() -> None:
+    """Given a winner that was slowed down by something else in one round, I expect it to win still."""
+    experiment = made(
+        Made(Pool.THREADS, 8, 0.1, excluded={3: "another process took 0.9 cores"}), Made(Pool.GEVENT, 8, 0.2)
+    )
+    slowed = tuple(replace(turn, wall=99.0) if turn.excluded else turn for turn in experiment.turns)
+
+    found = recommend([replace(experiment, turns=slowed)])
+
+    assert found.answer == "threads:8"
+    assert "Left out, 1 turns: threads:8 round 3: another process took 0.9 cores." in text(found.reasoning)
+    assert "4 rounds count" in text(found.because)
+
+
+def test_a_contestant_with_too_few_good_turns_is_not_compared_and_is_named() -> None:
+    spoiled = dict.fromkeys((1, 2, 3), "load")
+    found = advice(Made(Pool.THREADS, 8, 0.1, excluded=spoiled), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
+
+    assert found.answer == "gevent:8"
+    assert "fewer than 3 of their turns count: threads:8 (2)" in text(found.reasoning)
+
+
+def test_a_curve_that_still_rises_asks_for_more_slots() -> None:
+    found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
+
+    assert found.answer == "threads:16"
+    assert "more than 16 slots were not measured" in text(found.because)
+    assert any("threads:32,threads:64" in command for command in found.next)
+
+
+def test_as_many_slots_as_jobs_asks_for_more_jobs() -> None:
+    found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=16)
+
+    assert "the knee needs more jobs" in text(found.because)
+    assert any("--jobs 64" in command for command in found.next)
+
+
+def test_little_noise_makes_a_small_difference_certain_and_not_important() -> None:
+    """Given a contestant that is certainly 2 % slower and takes less memory, I expect a tie and that one."""
+    experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
+    walls = {"threads:8": 1.0, "gevent:8": 1.02}
+    exact = tuple(replace(turn, wall=walls[turn.contestant] + turn.round / 10_000) for turn in experiment.turns)
+
+    found = recommend([replace(experiment, turns=exact)])
+
+    assert found.answer == "gevent:8"
+    assert found.tied == ("threads:8",)
+    assert (found.runner_up_rate or "").endswith("faster")
+
+
+def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> None:
+    """Given two whose order the noise hides by up to 30 %, I expect the faster one and not the leaner."""
+    experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
+    factors = (1.0, 0.98, 1.1, 1.1, 1.2, 1.1)
+    walls = tuple(
+        replace(turn, wall=factors[turn.round] if turn.contestant == "gevent:8" else 1.0) for turn in experiment.turns
+    )
+
+    found = recommend([replace(experiment, turns=walls)])
+
+    assert found.answer == "threads:8"
+    assert found.tied == ()
+    assert "gevent:8 cannot be told from threads:8" in text(found.reasoning)
+
+
+def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
+    experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
+    blind = tuple(replace(turn, usage=None) if turn.contestant == "threads:8" else turn for turn in experiment.turns)
+
+    assert recommend([replace(experiment, turns=blind)]).criterion != "less memory"
+
+
+def test_jobs_that_do_not_fill_a_core_are_not_said_to_wait_for_it() -> None:
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, knee=8), *curve(Pool.GEVENT, 4, 8), jobs=64)
+
+    assert "jobs wait for" not in text(found.reasoning)
+    assert "Fewer cores" not in text(found.would_change)
+
+
+def test_how_much_more_cpu_jobs_may_take_is_said() -> None:
+    """Given threads that use a quarter of a core, I expect CPU to be the limit at about four times as much."""
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, knee=8, cpu=0.0156, noise=0.0), *curve(Pool.GEVENT, 4), jobs=64)
+
+    assert found.answer == "threads:8"
+    assert "Jobs with more CPU: at 4" in text(found.would_change)
+    assert "because one process cannot use more than one core" in text(found.would_change)
+
+
+def test_an_answer_that_needs_most_of_the_cores_says_what_fewer_would_do() -> None:
+    assert "Fewer cores: it uses 1.9 of 2" in text(recommend([counting()]).would_change)
+
+
+def test_an_answer_at_the_end_of_its_curve_may_change_with_more_slots() -> None:
+    found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
+
+    assert "More slots: threads with more than 16 was not measured." in found.would_change
+
+
+def test_small_lateness_is_not_worth_a_word() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1, late=0.004), Made(Pool.GEVENT, 8, 0.2, late=0.001))
+
+    assert "Promptness" not in text(found.gives_up)
+
+
+# -- what speaks against confidence
+
+
+def test_one_pool_alone_cannot_speak_for_the_others() -> None:
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, knee=8), jobs=64)
+
+    assert found.answer == "threads:8"
+    assert found.because == ("no pool but threads was compared",)
+    assert found.confidence is Confidence.MODERATE
+
+
+def test_many_spoiled_turns_speak_against_confidence() -> None:
+    spoiled = {1: "load", 2: "load"}
+    found = advice(
+        Made(Pool.THREADS, 8, 0.1, excluded=spoiled), Made(Pool.GEVENT, 8, 0.2, excluded=spoiled), rounds=7, jobs=8
+    )
+
+    assert "4 of 14 turns were spoiled" in found.because
+
+
+def test_measuring_that_took_much_speaks_against_confidence() -> None:
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
+
+    found = recommend([replace(experiment, sampling=Sampling(0.25, 1.0, 0.11))])
+
+    assert "measuring took 11% of the CPU that the contestants took" in found.because
+
+
+# -- limits
+
+
+def test_a_memory_limit_leaves_out_what_is_larger() -> None:
+    found = recommend([counting()], Limits(memory=100 * MIB))
+
+    assert found.answer is not None
+    assert found.answer.startswith("threads")
+    assert "Beyond the limits: prefork:2 (120 MiB" in text(found.reasoning)
+
+
+def test_a_limit_of_the_tail_leaves_out_what_is_slower() -> None:
+    contestants = [Made(Pool.PREFORK, 4, 0.1, idle=20 * MIB), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.15)]
+
+    assert advice(*contestants, limits=Limits(p99=0.9)).compared == ("threads:8", "gevent:8")
+
+
+def test_the_only_one_within_the_limits_is_the_answer() -> None:
+    found = advice(
+        Made(Pool.PREFORK, 8, 0.1, per_slot=PROCESS), Made(Pool.GEVENT, 8, 0.2), limits=Limits(memory=100 * MIB)
+    )
+
+    assert found.answer == "gevent:8"
+    assert found.runner_up is None
+
+
+def test_limits_that_nobody_keeps_are_no_answer_and_say_what_would_do() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), limits=Limits(memory=MIB))
+
+    assert found.answer is None
+    assert found.because[0].startswith("no contestant keeps the limits; the least memory is 61 MiB (gevent:8)")
+    assert any("threads:4,gevent:4" in command for command in found.next)
+
+
+def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
+    blind = tuple(replace(turn, usage=None) if turn.contestant == "threads:8" else turn for turn in experiment.turns)
+
+    assert recommend([replace(experiment, turns=blind)], Limits(memory=100 * MIB)).answer == "gevent:8"
+    assert recommend([replace(experiment, turns=blind)]).answer == "threads:8"
+
+
+# -- whatever was measured
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pools=st.lists(st.sampled_from(list(Pool)), min_size=1, max_size=3, unique=True),
+    slots=st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True),
+    noise=st.floats(0.0, 0.5),
+    rounds=st.integers(0, 7),
+    work=st.sampled_from([0.0, 0.05]),
+    cores=st.floats(0.5, 8.0),
+    seed=st.integers(0, 10_000),
+)
+def test_an_answer_is_one_of_the_contestants_and_no_answer_has_its_reasons(  # noqa: PLR0917 - hypothesis' arguments
+    pools: list[Pool], slots: list[int], noise: float, rounds: int, work: float, cores: float, seed: int
+) -> None:
+    contestants = [Made(pool, n, 0.1, noise=noise, work=work) for pool in pools for n in slots]
+    found = recommend([made(*contestants, jobs=16, rounds=rounds, seed=seed, cores=cores)])
+
+    if found.answer is None:
+        assert found.confidence is Confidence.NONE
+        assert found.because
+        assert found.next
+        return
+    assert found.answer in found.compared
+    assert f"-c {found.answer.partition(':')[2]}" in (found.command or "")
+    assert found.reasoning
+
+
+def test_of_equals_without_noise_to_speak_of_the_answer_is_a_tie() -> None:
+    """Given 100 experiments with three equals, I expect nearly always a tie or no answer, not a winner."""
+    won = 0
+    for seed in range(100):
+        found = advice(*[Made(pool, 8, 0.1, noise=0.03) for pool in Pool], jobs=16, seed=seed, rounds=5)
+        won += found.answer is not None and len(found.tied) < 2
+
+    assert won / 100 <= 0.1
+
+
+def test_the_page_about_the_advice_has_the_shares_that_the_code_has() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "advice.md").read_text(encoding="utf-8")
+
+    for name, value in {"margin": MARGIN, "tie": TIE, "regret": REGRET, "alike": ALIKE}.items():
+        assert f"| {name} | {value:.0%} |".replace("%", " %") in page
+    assert f"{FULL:.0%}".replace("%", " %") + " of the effective cores" in page
+    assert f"at least {ONE_CORE} of a core" in page
+    assert f"{SEVERAL_CORES} effective cores" in page

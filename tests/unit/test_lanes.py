@@ -1,0 +1,85 @@
+"""Lanes: who ran when, by the executors of the records, and nothing on a lane overlaps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from ledger.jobs import Pool
+from producer.comparison.experiment import Experiment, MeasuredJob
+from producer.comparison.lanes import Chart, shown
+from tests.experiments import Made, made
+from tests.reported import a_greenlet_each, few, with_jobs
+
+
+def the_chart(experiment: Experiment) -> Chart:
+    (found,) = shown(experiment)
+    return found.chart
+
+
+@pytest.mark.parametrize(
+    ("pool", "executors", "first"),
+    [
+        (Pool.PREFORK, "4 processes", "pid 101"),
+        (Pool.THREADS, "4 threads", "thread 201"),
+        (Pool.GEVENT, "4 greenlets", "greenlet 0"),
+    ],
+)
+def test_each_executor_that_ran_several_jobs_has_a_lane(pool: Pool, executors: str, first: str) -> None:
+    found = the_chart(made(Made(pool, 4, 0.5)))
+
+    (group,) = found.groups
+    assert group.executors == executors
+    assert not group.packed
+    assert [len(lane.strips) for lane in group.lanes] == [10, 10, 10, 10]
+    assert group.lanes[0].label == first
+    assert found.peak == 4
+
+
+def test_greenlets_that_live_for_one_job_are_packed_into_as_many_slots_as_ran_at_once() -> None:
+    found = the_chart(a_greenlet_each(made(Made(Pool.GEVENT, 50, 0.5), jobs=1000)))
+
+    (group,) = found.groups
+    assert group.packed
+    assert group.executors == "1,000 greenlets on 50 slots"
+    assert [lane.label for lane in group.lanes][:2] == ["slot 1", "slot 2"]
+    assert sum(len(lane.strips) for lane in group.lanes) == 1000
+    assert {strip.executor.greenlet for strip in found.strips if strip.executor} == set(range(5000, 6000))
+
+
+def test_nothing_on_a_lane_overlaps() -> None:
+    for found in shown(few()):
+        for lane in found.chart.lanes:
+            assert all(before.finished <= after.started for before, after in pairwise(lane.strips))
+
+
+def test_two_jobs_of_one_thread_at_the_same_time_get_two_lanes_and_the_second_says_so() -> None:
+    experiment = made(Made(Pool.THREADS, 2, 0.5), jobs=2)
+    thread = next(turn for turn in experiment.turns if turn.jobs).jobs[0].attempts[0].executor
+
+    def change(_: int, job: MeasuredJob) -> MeasuredJob:
+        return replace(job, attempts=(replace(job.attempts[0], executor=thread),))
+
+    labels = [lane.label for lane in the_chart(with_jobs(experiment, change)).lanes]
+    assert labels == ["thread 201", "thread 201, overlapping"]
+
+
+def test_a_second_attempt_waited_since_the_end_of_the_first() -> None:
+    strips = [strip for strip in shown(few())[1].chart.strips if strip.job == 5]
+
+    first, second = sorted(strips, key=lambda strip: strip.started)
+    assert first.failed
+    assert second.failed is None
+    assert second.queued == pytest.approx(first.finished)
+    assert (first.step, second.step) == (0.0, pytest.approx(0.1))
+    assert second.received is None
+
+
+def test_an_attempt_whose_holder_vanished_has_a_lane() -> None:
+    def change(n: int, job: MeasuredJob) -> MeasuredJob:
+        return job if n else replace(job, attempts=(replace(job.attempts[0], executor=None), *job.attempts))
+
+    groups = the_chart(with_jobs(made(Made(Pool.PREFORK, 2, 0.5)), change)).groups
+    assert "holder vanished" in {group.label for group in groups}

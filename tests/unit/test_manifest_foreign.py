@@ -1,0 +1,215 @@
+"""Manifests that other downloaders read: aria2's input files and Metalink documents."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.jobs import Job
+from ledger.names import check_filename
+from producer.errors import ManifestError
+from producer.manifest import BadLine, Format, format_of, read
+from producer.options import MOST_MIRRORS
+from producer.urls import check_url
+
+DIGEST = "ab" * 32
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<metalink xmlns="urn:ietf:params:xml:ns:metalink">\n'
+
+
+def items(text: str | bytes, format_: Format) -> list[Job | BadLine]:
+    return list(read(io.BytesIO(text if isinstance(text, bytes) else text.encode()), format_))
+
+
+def meta4(*files: str) -> list[Job | BadLine]:
+    return items(HEAD + "\n".join(files) + "\n</metalink>", Format.METALINK)
+
+
+def test_an_aria2_file_has_urls_and_their_options() -> None:
+    text = f"""# images
+http://a/f.iso\thttp://b/f.iso
+  out=g.iso
+  dir=images/
+  split=5
+  checksum=sha-256={DIGEST.upper()}
+  header=Authorization: Bearer x:y
+\theader=X-Key: v
+  user-agent=me
+
+# next
+http://a/plain.bin
+http://a/h.bin
+  dir=images
+"""
+    headers = (("Authorization", "Bearer x:y"), ("X-Key", "v"), ("User-Agent", "me"))
+    assert items(text, Format.ARIA2) == [
+        Job("http://a/f.iso", "images/g.iso", DIGEST, None, headers, ("http://b/f.iso",)),
+        Job("http://a/plain.bin", "plain.bin"),
+        Job("http://a/h.bin", "images/h.bin"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "said"),
+    [
+        ("  out=x", 1, "a URL before its options"),
+        ("http://a/f\n out", 1, "options like out=name"),
+        ("http://a/f\n checksum=md5=abc", 1, "another kind, which would not be looked at"),
+        ("http://a/f\n checksum=sha-256=abc", 1, "64 hexadecimal digits"),
+        ("http://a/f\n dir=/etc", 1, "a relative path"),
+        ("http://a/f\n out=../x", 1, "a relative path"),
+        ("http://a/f\n header=Host: x", 1, "does not set itself"),
+        ("http://a/f\n header=A: s3cret\n header=a: s3cret", 1, "each header once"),
+        ("http://a/f\n header=s3cret", 1, "header"),
+        ("ftp://a/f", 1, "http or https"),
+        ("http://a/f\n" + " a=b\n" * 200, 1, "at most 100 options"),
+    ],
+)
+def test_an_aria2_entry_that_cannot_be_done_as_asked_is_a_bad_line(text: str, number: int, said: str) -> None:
+    *before, bad, after = items(f"{text}\nhttp://a/good", Format.ARIA2)
+    assert isinstance(bad, BadLine)
+    assert (bad.number, before) == (number, [])
+    assert said in bad.problem
+    assert "s3cret" not in bad.problem
+    assert after == Job("http://a/good", "good")
+
+
+def test_a_metalink_file_has_urls_by_priority_a_length_and_a_digest() -> None:
+    found = meta4(
+        f"""<file name="images/f.iso">
+          <identity>f</identity><size>700</size>
+          <hash type="md5">00</hash><hash type="sha-256">{DIGEST}</hash>
+          <pieces length="262144" type="sha-256"><hash>{"cd" * 32}</hash></pieces>
+          <url location="de" priority="2">http://b/f.iso?x=1&amp;y=2</url>
+          <url>http://c/f.iso</url>
+          <url priority="1"> https://a/f.iso </url>
+          <url priority="1">ftp://a/f.iso</url>
+          <metaurl mediatype="torrent">http://a/f.torrent</metaurl>
+        </file>""",
+        '<file name="g"><url>http://a/g</url></file>',
+    )
+    assert found == [
+        Job("https://a/f.iso", "images/f.iso", DIGEST, 700, (), ("http://b/f.iso?x=1&y=2", "http://c/f.iso")),
+        Job("http://a/g", "g"),
+    ]
+    assert format_of(Path("x.meta4")) is Format.METALINK
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ('<file name="f"></file>', "an http or https URL"),
+        ('<file name="../../etc/passwd"><url>http://a/f</url></file>', "a relative path"),
+        ('<file name="/etc/passwd"><url>http://a/f</url></file>', "a relative path"),
+        ('<file name="f"><url>http://a/f</url><size>-1</size></file>', "size"),
+        ('<file name="f"><url>http://a/f</url><hash type="sha-256">xyz</hash></file>', "64 hexadecimal digits"),
+        ('<file name="f"><url>http://a b/f</url></file>', "a space"),
+        (f'<file name="f"><url>http://a/{"x" * 100_000}</url></file>', "longer than"),
+    ],
+)
+def test_a_metalink_file_that_cannot_be_had_is_a_bad_line(file: str, said: str) -> None:
+    bad, good = meta4(file, '<file name="good"><url>http://a/good</url></file>')
+    assert isinstance(bad, BadLine)
+    assert bad.number == 3
+    assert said in bad.problem
+    assert good == Job("http://a/good", "good")
+
+
+def test_of_too_many_urls_the_best_are_taken() -> None:
+    urls = "".join(f'<url priority="{n}">http://a/{n}</url>' for n in range(2000, 0, -1))
+    (job,) = meta4(f'<file name="f">{urls}<url priority="9">http://a/late</url></file>')
+    assert isinstance(job, Job)
+    assert len(job.urls) == MOST_MIRRORS + 1
+    numbers = [int(url.rpartition("/")[2]) for url in job.urls]
+    assert numbers == sorted(numbers)
+
+
+LAUGHS = '<!DOCTYPE m [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+FILE = '<!DOCTYPE m [<!ENTITY f SYSTEM "file:///etc/hostname">]>'
+OUTSIDE = '<!DOCTYPE m SYSTEM "http://127.0.0.1:1/x.dtd">'
+
+
+@pytest.mark.parametrize("doctype", [LAUGHS, FILE, OUTSIDE])
+def test_a_document_type_is_refused_before_anything_is_expanded(doctype: str) -> None:
+    opening, file = '<metalink xmlns="urn:ietf:params:xml:ns:metalink">', '<file name="&b;&f;"/></metalink>'
+    text = f'<?xml version="1.0"?>{doctype}{opening}{file}'
+    with pytest.raises(ManifestError, match="without a document type; nothing was submitted"):
+        items(text, Format.METALINK)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "http://a/f\n", "<html></html>", '<metalink version="3.0" xmlns="http://www.metalinker.org/"/>', "\x00", "<"],
+)
+def test_what_is_no_metalink_of_rfc_5854_is_refused(text: str) -> None:
+    with pytest.raises(ManifestError, match="expected"):
+        items(text, Format.METALINK)
+
+
+def test_a_document_that_breaks_off_says_so_and_what_was_whole_counts() -> None:
+    good, bad = items(HEAD + '<file name="f"><url>http://a/f</url></file>\n<file name="g"><url>http', Format.METALINK)
+    assert good == Job("http://a/f", "f")
+    assert isinstance(bad, BadLine)
+    assert bad.number == 4
+    assert "what follows was not read" in bad.problem
+
+
+def test_elements_of_other_namespaces_mean_nothing() -> None:
+    found = meta4('<file name="f"><url>http://a/f</url><x:url xmlns:x="urn:x">http://evil/</x:url></file>')
+    assert found == [Job("http://a/f", "f")]
+
+
+segment = st.text(st.characters(categories=["L", "N"], include_characters="&<>\"' -_"), min_size=1, max_size=20).filter(
+    lambda text: text == text.strip() and check_filename(text) == text
+)
+entries = st.lists(
+    st.tuples(segment, st.none() | st.integers(0, 2**63 - 1), st.none() | st.just(DIGEST)),
+    min_size=1,
+    max_size=10,
+    unique_by=lambda entry: entry[0],
+)
+
+
+@given(entries)
+def test_a_metalink_comes_back_as_it_was_written(rows: list[tuple[str, int | None, str | None]]) -> None:
+    files = []
+    for number, (name, size, sha256) in enumerate(rows):
+        more = "" if size is None else f"<size>{size}</size>"
+        more += f'<hash type="sha-256">{sha256}</hash>' if sha256 else ""
+        files.append(f"<file name={quoteattr(name)}>{more}<url>{escape(f'http://a/{number}?a&b')}</url></file>")
+    assert meta4(*files) == [
+        Job(f"http://a/{n}?a&b", name, sha256, size) for n, (name, size, sha256) in enumerate(rows)
+    ]
+
+
+@given(entries)
+def test_an_aria2_file_comes_back_as_it_was_written(rows: list[tuple[str, int | None, str | None]]) -> None:
+    lines = []
+    for number, (name, _, sha256) in enumerate(rows):
+        lines += [f"http://a/{number}", f" out={name}", *([f" checksum=sha-256={sha256}"] if sha256 else [])]
+    expected = [Job(f"http://a/{number}", name, sha256) for number, (name, _, sha256) in enumerate(rows)]
+    assert items("\n".join(lines), Format.ARIA2) == expected
+
+
+garbage = st.lists(
+    st.sampled_from(
+        ["<", ">", "/", "file", "url", "metalink", '"', "&amp;", "&", "http://a/f", "\t", "\n", " ", "=", "out"]
+    )
+    | st.text(max_size=5),
+    max_size=40,
+).map("".join)
+
+
+@given(garbage, st.sampled_from([Format.ARIA2, Format.METALINK]), st.booleans())
+def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(text: str, format_: Format, headed: bool) -> None:
+    try:
+        found = items((HEAD + text if headed else text).encode("utf-8", "replace"), format_)
+    except ManifestError:
+        return
+    for item in found:
+        if isinstance(item, Job):
+            check_url(item.url)

@@ -1,0 +1,94 @@
+"""Ranges, by properties: whatever a server answers to a request for the rest, no file is put together of two."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from download.errors import DownloadError
+from download.integrity import ContentRange, Validators, content_range, mismatch
+from tests.unit.download_kit import Desk, ok, reciting
+
+SIZE = 66_000  # worth keeping
+OLD, NEW = bytes(SIZE), b"\xff" * SIZE
+ETAGS = {'"old"': OLD, '"new"': NEW, 'W/"old"': NEW, "": NEW}  # what each stands for
+numbers = st.integers(0, 10**18 - 1)
+
+
+@given(numbers, numbers, numbers)
+def test_a_content_range_means_what_it_says_or_nothing(first: int, last: int, total: int) -> None:
+    part = content_range(f"bytes {first}-{last}/{total}")
+    assert part == (ContentRange(first, last, total) if first <= last < total else None)
+    assert part is None or part.length == last - first + 1 <= total
+
+
+@given(st.text() | st.from_regex(r"(bytes|items)? ?-?\d{0,20}-\d{0,20}/(\d{0,20}|\*)", fullmatch=True))
+def test_whatever_stands_in_a_content_range_is_read_back_as_it_is_or_not_at_all(header: str) -> None:
+    part = content_range(header)
+    if part is not None:
+        numbers = "".join(each if each.isdigit() else " " for each in header).split()
+        assert [int(number) for number in numbers] == [part.first, part.last, part.total]
+        assert 0 <= part.first <= part.last < part.total
+
+
+tags = st.none() | st.sampled_from(['"a"', '"b"', 'W/"a"'])
+dates = st.none() | st.sampled_from(["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT"])
+small = st.integers(0, 4)
+
+
+@given(st.builds(Validators, st.just("u"), tags, dates, st.none() | small), tags, dates, st.tuples(small, small), small)
+def test_only_the_same_entity_from_the_same_place_fits(
+    kept: Validators, etag: str | None, date: str | None, part: tuple[int, int], offset: int
+) -> None:
+    first, total = part
+    given_ = {"ETag": etag, "Last-Modified": date}
+    headers = {name: text for name, text in given_.items() if text is not None}
+    if mismatch(kept, headers, ContentRange(first, total - 1, total), offset) is None:
+        assert first == offset
+        assert kept.total in (None, total)
+        assert kept.etag is None or etag == kept.etag
+        assert kept.etag is not None or date in (None, kept.last_modified)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """An answer to a request for the rest; its bytes are those of the entity that its ETag stands for."""
+    etag = draw(st.sampled_from(list(ETAGS)))
+    body, headers = ETAGS[etag], [f"ETag: {etag}"] if etag else []
+    status = draw(st.sampled_from(["206 Partial Content", "200 OK", "416 Range Not Satisfiable"]))
+    if status.startswith("416"):
+        return ok(b"", f"Content-Range: bytes */{SIZE}", status=status)
+    if status.startswith("200"):
+        return ok(body, *headers)
+    first = draw(st.sampled_from([0, 1, SIZE // 2 - 1, SIZE // 2, SIZE // 2 + 1, SIZE - 1]))
+    last = draw(st.sampled_from([first, SIZE // 2, SIZE - 2, SIZE - 1]))
+    total = draw(st.sampled_from([SIZE - 1, SIZE, SIZE + 1, "*"]))
+    part = body[first : last + 1]
+    length = len(part) + draw(st.sampled_from([0, 0, 0, -1, 1]))
+    name = draw(st.sampled_from(["Content-Range", "Content-Range", "X-Content-Range"]))
+    return ok(part, f"{name}: bytes {first}-{last}/{total}", *headers, length=max(0, length), status=status)
+
+
+@settings(max_examples=150)
+@given(st.lists(answers(), min_size=1, max_size=2))
+def test_no_answer_makes_a_file_of_two(second: list[bytes]) -> None:
+    """If there is a file in the end, it is one that the server has."""
+    cut = ok(OLD[: SIZE // 2], 'ETag: "old"', length=SIZE)
+    with reciting(cut, *second, ok(NEW, 'ETag: "new"')) as server, tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        desk.fails(server.url())
+        assert desk.temp.stat().st_size == SIZE // 2
+        for _ in range(len(second) + 1):
+            try:
+                content = desk.bring(server.url())
+            except DownloadError:
+                assert not desk.final.exists()
+                continue
+            assert content in (OLD, NEW)
+            break
+        desk.fetcher.close()
+        assert all("Accept-Encoding: identity" in request for request in server.requests)
+        assert 'If-Range: "old"' in server.requests[1]

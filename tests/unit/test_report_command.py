@@ -1,0 +1,138 @@
+"""``producer report``: formats by suffix, and an error that says what was expected."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from producer.cli import run
+from producer.comparison.experiment import to_json
+from tests.reported import few, sweep
+
+
+@pytest.fixture
+def a_run(tmp_path: Path) -> Path:
+    path = tmp_path / "run.json"
+    path.write_text(to_json(few()))
+    return path
+
+
+def test_each_suffix_is_a_format(a_run: Path, tmp_path: Path) -> None:
+    names = ("r.html", "r.md", "timeline.svg", "bars.png", "r.trace.json", "r.trace.json.gz")
+    outputs = [word for name in names for word in ("-o", str(tmp_path / name))]
+
+    assert run(["report", str(a_run), *outputs, "--trace", str(tmp_path / "t.json.gz")]) == 0
+    assert (tmp_path / "r.html").read_bytes().startswith(b"<!doctype html>")
+    assert (tmp_path / "r.md").read_text().startswith("# gevent:8 did")
+    assert (tmp_path / "timeline.svg").read_text().startswith("<svg")
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    plain = (tmp_path / "r.trace.json").read_bytes()
+    assert json.loads(plain)["traceEvents"]
+    assert gzip.decompress((tmp_path / "r.trace.json.gz").read_bytes()) == plain
+    assert gzip.decompress((tmp_path / "t.json.gz").read_bytes()) == plain
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_without_a_file_to_write_the_text_is_the_output(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", str(a_run)]) == 0
+    assert capsys.readouterr().out.startswith("# gevent:8 did")
+
+
+def test_a_picture_is_named_after_its_part_or_told_it(a_run: Path, tmp_path: Path) -> None:
+    assert run(["report", str(a_run), "-o", str(tmp_path / "split.svg"), "-o", str(tmp_path / "other.svg")]) == 0
+    assert run(["report", str(a_run), "-o", str(tmp_path / "told.svg"), "--part", "split"]) == 0
+    assert (tmp_path / "split.svg").read_text() == (tmp_path / "told.svg").read_text()
+    assert "Who ran when" in (tmp_path / "other.svg").read_text()
+
+
+def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = tmp_path / "run.json.gz"
+    packed.write_bytes(gzip.compress(a_run.read_bytes()))
+
+    assert run(["report", str(packed)]) == 0
+    assert capsys.readouterr().out.startswith("# gevent:8 did")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{}", "to be a run that `producer compare --json` wrote (downpour.experiment/1)"),
+        (b"not json", "the file as a whole: Invalid JSON"),
+        (
+            b'{"schema": "downpour.report/1"}',
+            "schema: Input should be 'downpour.experiment/1', got 'downpour.report/1'",
+        ),
+        (b"\x1f\x8b not gzip", "expected a run at"),
+        (gzip.compress(b"{}" * 1000, mtime=0)[:-9], "expected a run at"),
+        (b"\xff\xfe", "the file as a whole"),
+    ],
+    ids=["empty", "text", "other-schema", "no-gzip", "cut-gzip", "no-text"],
+)
+def test_a_file_that_is_no_run_is_code_two_and_says_where(
+    content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+
+    assert run(["report", str(path), "-o", str(tmp_path / "r.html")]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert str(path) in said
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_turns_of_a_contestant_that_is_not_there_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = json.loads(a_run.read_text())
+    changed["contestants"][1]["name"] = "another"
+    a_run.write_text(json.dumps(changed))
+
+    assert run(["report", str(a_run)]) == 2
+    assert "got turns of 'prefork:4'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["r.pdf", "r", "r.json", "html"])
+def test_an_unknown_suffix_is_code_two_before_anything_is_read(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", "no-such-run.json", "-o", str(tmp_path / name)]) == 2
+    assert "expected a file that ends in .trace.json.gz" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_and_a_folder_that_is_not_there_are_code_two(
+    a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", str(tmp_path / "none.json")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert run(["report", str(a_run), "-o", str(tmp_path / "none" / "r.html")]) == 2
+    assert "expected to write" in capsys.readouterr().err
+
+
+def test_a_picture_of_two_kinds_of_runs_is_refused_with_the_difference(
+    a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(to_json(sweep()))
+
+    assert run(["report", str(a_run), str(other), "-o", str(tmp_path / "r.svg")]) == 2
+    assert "expected runs of one kind" in capsys.readouterr().err
+    assert run(["report", str(a_run), str(other), "-o", str(tmp_path / "r.html")]) == 0
+
+
+def test_a_picture_of_what_was_not_measured_is_code_two(
+    a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", str(a_run), "-o", str(tmp_path / "memory.svg")]) == 2
+    assert "no pool was measured with several numbers of slots" in capsys.readouterr().err
+
+
+def test_numbers_that_no_measurement_gives_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("NaN", "Infinity", "1e308", "9" * 30):
+        changed = json.loads(to_json(few()))
+        changed["started"] = 12345.678
+        a_run.write_text(json.dumps(changed).replace("12345.678", number))
+
+        assert run(["report", str(a_run)]) == 2
+        assert "expected numbers below 1e+15" in capsys.readouterr().err

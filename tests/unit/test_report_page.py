@@ -1,0 +1,231 @@
+"""The page: well-formed, alone in the world, the answer first, and nothing that others wrote is markup."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from ledger.jobs import Pool
+from producer.comparison.experiment import Contestant, Experiment, from_json
+from producer.comparison.report.html import page
+from producer.comparison.report.markdown import text
+from tests.experiments import Made, made
+from tests.reported import HOSTILE, few, many, sweep
+
+_VOID = {"meta", "link", "br", "img", "hr", "input"}
+_LOADS = {"src", "href", "srcset", "poster", "data", "action", "xlink:href", "background"}
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str | None]
+    text: str = ""
+
+
+@dataclass
+class Page(HTMLParser):
+    """Its elements in their order; fails on one that is not closed."""
+
+    source: str
+    elements: list[Element] = field(default_factory=list)
+    open: list[Element] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, dict(attrs))
+        assert len(element.attributes) == len(attrs)
+        self.elements.append(element)
+        if tag not in _VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(Element(tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element.text += data
+
+    def all(self, tag: str, look: str | None = None) -> list[Element]:
+        return [each for each in self.elements if each.tag == tag and look in (None, each.attributes.get("class"))]
+
+
+@pytest.fixture(scope="module")
+def shown() -> Page:
+    return Page(page([few()]))
+
+
+@pytest.mark.parametrize("experiment", [few(), sweep(), made(Made(Pool.THREADS, 2, 0.1))], ids=["few", "sweep", "one"])
+def test_every_element_is_closed_every_id_is_one_and_nothing_is_loaded(experiment: Experiment) -> None:
+    found = Page(page([experiment]))
+
+    ids = [each.attributes["id"] for each in found.elements if "id" in each.attributes]
+    assert len(ids) == len(set(ids))
+    for each in found.elements:
+        assert each.tag not in {"img", "iframe", "object", "embed", "video", "audio", "base", "form"}
+        for name in _LOADS & set(each.attributes):
+            assert str(each.attributes[name]).startswith(("#", "data:,")), each
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp|WebSocket|import\(", found.source)
+    assert "default-src 'none'" in found.source
+
+
+def test_whoever_reads_ids_finds_them(shown: Page) -> None:
+    ids = {each.attributes.get("id") for each in shown.elements}
+
+    for each in shown.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert each.attributes.get(name) is None or each.attributes[name] in ids
+        assert not (each.attributes.get("href") or "").startswith("#") or (each.attributes["href"] or "")[1:] in ids
+
+
+def test_the_first_heading_is_the_answer_and_its_confidence_follows(shown: Page) -> None:
+    headings = [each for each in shown.elements if re.fullmatch(r"h[1-6]", each.tag)]
+
+    assert headings[0].tag == "h1"
+    assert "gevent:8 did" in headings[0].text
+    assert "Confidence: " in shown.source.split("</h1>")[1][:400]
+    assert shown.source.index("</h1>") < shown.source.index("<table")
+
+
+def test_headings_leave_no_level_out(shown: Page) -> None:
+    levels = [int(each.tag[1]) for each in shown.elements if re.fullmatch(r"h[1-6]", each.tag)]
+
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert {each.tag for each in shown.elements} >= {"main", "header", "footer", "section", "article"}
+
+
+def test_every_contestant_has_a_row_in_each_table_and_every_table_a_caption(shown: Page) -> None:
+    tables = shown.source.split("<table")[1:]
+    assert len(tables) == shown.source.count("<caption>") == 5
+
+    for table in (tables[0], tables[1], tables[4]):
+        rows = re.findall(r'<th scope="row">(?:<svg.*?</svg>)?(.*?)</th>', table.split("</table>")[0], re.DOTALL)
+        assert rows == ["serial", "prefork:4", "threads:8", "gevent:8"]
+
+
+def test_a_spoiled_turn_is_shown_with_its_reason(shown: Page) -> None:
+    assert "Turns that do not count" in shown.source
+    assert "another process used &lt;b&gt;38\u00a0%&lt;/b&gt; of the CPU" in shown.source
+
+
+def test_every_drawing_says_in_words_what_it_shows(shown: Page) -> None:
+    drawings = [each for each in shown.all("svg") if each.attributes.get("role") == "img"]
+    marks = [each for each in shown.all("svg") if each.attributes.get("role") != "img"]
+
+    assert len(drawings) == 6
+    assert all("threads:8" in str(each.attributes["aria-label"]) for each in drawings)
+    assert all(each.attributes.get("aria-hidden") == "true" for each in marks)
+    assert len(shown.all("canvas")) == 4
+    assert "40 attempts on 4 processes" not in shown.source  # one of 40 jobs was tried twice
+    assert "41 attempts on 4 processes" in shown.source
+
+
+def test_names_that_others_wrote_are_text_wherever_they_stand(shown: Page) -> None:
+    assert "alert(1)>" not in shown.source
+    assert len(shown.all("script")) == 4
+    assert "The clock of host &lt;b&gt; is 3\u00a0ms behind" in shown.source
+    data = json.loads(next(each.text for each in shown.all("script") if each.attributes.get("id") == "timelines-1"))
+    assert HOSTILE in data["names"]
+
+
+def test_a_hostile_contestant_is_text_too() -> None:
+    name = '"><script>alert(1)</script>'
+    experiment = few()
+    hostile = Contestant(name, Pool.THREADS, 8)
+    turns = tuple(
+        replace(turn, contestant=name) if turn.contestant == "threads:8" else turn for turn in experiment.turns
+    )
+    contestants = tuple(hostile if each.name == "threads:8" else each for each in experiment.contestants)
+
+    found = Page(page([replace(experiment, contestants=contestants, turns=turns)]))
+    assert len(found.all("script")) == 4
+    assert f"Timeline of {name}" in [each.attributes.get("aria-label") for each in found.all("canvas")]
+
+
+def test_the_raw_data_is_the_experiment_to_ten_microseconds(shown: Page) -> None:
+    raw = next(each.text for each in shown.all("script") if each.attributes.get("id") == "raw-1")
+    found, experiment = from_json(gzip.decompress(base64.b64decode(raw))), few()
+
+    assert found.contestants == experiment.contestants
+    assert found.notes == experiment.notes
+    assert [turn.books for turn in found.turns] == [turn.books for turn in experiment.turns]
+    assert [turn.wall for turn in found.turns] == pytest.approx([turn.wall for turn in experiment.turns], abs=1e-5)
+    ours, theirs = experiment.shown("threads:8"), found.shown("threads:8")
+    assert ours
+    assert theirs
+    assert [job.filename for job in theirs.jobs] == [job.filename for job in ours.jobs]
+
+
+def test_ten_thousand_jobs_of_three_pools_make_a_page_below_five_million_bytes() -> None:
+    found = page([many()])
+
+    assert 1_000_000 < len(found.encode()) < 5_000_000
+    assert "10,000 greenlets on 1,000 slots" in found
+
+
+def test_curves_over_slots_are_drawn_where_a_pool_was_measured_with_several() -> None:
+    assert "Memory at the peak against slots" in page([sweep()])
+    assert "Memory at the peak against slots" not in page([few()])
+
+
+def test_runs_of_two_kinds_are_two_articles_and_runs_of_one_kind_are_one() -> None:
+    one, same = made(Made(Pool.THREADS, 8, 0.5), seed=1), made(Made(Pool.THREADS, 8, 0.5), seed=1)
+    other = made(Made(Pool.THREADS, 8, 0.5), jobs=80)
+
+    assert len(Page(page([one, same])).all("article")) == 1
+    assert len(Page(page([one, other])).all("article")) == 2
+
+
+def test_an_experiment_of_which_no_turn_counts_still_has_a_page_and_a_text() -> None:
+    spoiled = made(Made(Pool.THREADS, 8, 0.5, excluded=dict.fromkeys(range(1, 6), "load")), Made(Pool.GEVENT, 8, 0.5))
+    nothing = replace(spoiled, turns=())
+
+    for experiment in (spoiled, nothing):
+        assert "cannot tell" in Page(page([experiment])).all("h1")[0].text
+        assert "cannot tell" in text([experiment])
+
+
+def test_an_answer_that_cannot_be_given_is_the_headline_as_well() -> None:
+    assert "cannot tell" in Page(page([made(Made(Pool.THREADS, 8, 0.5), rounds=2)])).all("h1")[0].text
+
+
+# -- Markdown
+
+
+def test_the_tables_of_the_text_have_as_many_cells_in_each_row() -> None:
+    lines = [line for line in text([few()]).splitlines() if line.startswith("|")]
+
+    counts = [len(re.split(r"(?<!\\)\|", line)) for line in lines]
+    assert len(lines) == 6 + 6 + 4 + 3 + 6
+    assert [counts[0]] * 6 == counts[:6]
+    assert lines[1].startswith("| --- | ---: |")
+
+
+def test_the_text_begins_with_the_answer_and_shows_the_lanes() -> None:
+    lines = text([few()]).splitlines()
+
+    assert lines[0].startswith("# gevent:8 did ")
+    assert lines[2].startswith("**Confidence: ")
+    assert any(re.fullmatch(r" +thread 201 [━┄▒╳ ]+", line) for line in lines)
+
+
+def test_markup_in_names_stays_text_in_markdown() -> None:
+    found = text([few()])
+
+    assert r"another process used \<b\>38 %\</b\> of the CPU" in found
+    assert r"> The clock of host \<b\> is 3 ms behind" in found

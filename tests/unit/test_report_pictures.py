@@ -1,0 +1,193 @@
+"""Pictures: XML that a viewer opens, colours that people tell apart, and PNG that has its text."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from xml.etree import ElementTree
+
+import pytest
+import resvg_py
+
+from producer.comparison.experiment import Experiment
+from producer.comparison.report import pictures
+from producer.comparison.report.drawing import Scale
+from producer.comparison.report.html import page
+from producer.comparison.report.palette import DARK, LIGHT
+from producer.comparison.report.pictures import PARTS, PictureError, png, svg
+from producer.comparison.report.race import Ends, Race, race
+from producer.comparison.report.wording import seconds, significant, size
+from producer.comparison.statistics import summarise
+from tests.reported import few, many, sampled, sweep, tutorial, with_jobs
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_TEXT, _MARKS = ("ink", "muted"), ("prefork", "threads", "gevent", "serial", "wait")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_an_svg_document_with_its_own_colours_and_words(part: str) -> None:
+    root = ElementTree.fromstring(svg(sweep(), part))  # noqa: S314 - ours
+
+    assert root.tag == f"{_SVG}svg"
+    assert root.findtext(f"{_SVG}title")
+    assert "threads" in (root.findtext(f"{_SVG}desc") or "")
+    assert "var(" not in (root.findtext(f"{_SVG}style") or "var(")
+    assert float(root.attrib["height"]) > 100
+
+
+def test_no_drawing_leaves_its_paper() -> None:
+    for part in PARTS:
+        root = ElementTree.fromstring(svg(sweep(), part))  # noqa: S314 - ours
+        width, height = float(root.attrib["width"]), float(root.attrib["height"])
+        for text in root.iter(f"{_SVG}text"):
+            assert 0 <= float(text.attrib["x"]) <= width
+            assert 0 <= float(text.attrib["y"]) <= height
+
+
+def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None:
+    experiment = few()
+    without = replace(experiment, turns=tuple(replace(turn, jobs=()) for turn in experiment.turns))
+
+    with pytest.raises(PictureError, match="no pool was measured with several numbers of slots"):
+        svg(experiment, "memory")
+    with pytest.raises(PictureError, match="no turn's jobs were kept"):
+        svg(without, "timeline")
+
+
+def test_a_timeline_of_thirty_thousand_attempts_is_a_picture_of_a_few_megabytes() -> None:
+    assert len(svg(many(), "timeline")) < 3_000_000
+
+
+def test_png_has_twice_the_pixels_and_more_in_it_than_paper() -> None:
+    drawn = png(few(), "bars")
+
+    assert drawn.startswith(b"\x89PNG\r\n")
+    width, _ = struct.unpack(">II", drawn[16:24])
+    assert width == 2000
+    assert len(drawn) > 10_000
+
+
+def test_png_without_a_font_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", partial(resvg_py.svg_to_bytes, skip_system_fonts=True))
+    pictures._family.cache_clear()
+
+    with pytest.raises(
+        PictureError, match="expected a font such as DejaVu Sans, found none: install one, or write SVG"
+    ):
+        png(few(), "bars")
+
+
+def test_png_without_resvg_is_refused_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+
+    with pytest.raises(PictureError, match=r"install requirements/local.txt, or write SVG"):
+        png(few(), "bars")
+
+
+# -- the sum against the longest
+
+
+def race_of(experiment: Experiment) -> Race:
+    return race(experiment, summarise(experiment))
+
+
+def test_jobs_that_all_contestants_have_give_one_sum_and_one_longest() -> None:
+    found = race_of(few())
+
+    assert found.common == Ends(20.0, 0.5, planned=True)
+    assert (found.own, found.partial) == ((), ())
+    assert svg(few(), "bars").count("longest job 500 ms") == 1
+
+
+def test_in_the_tutorial_each_contestant_has_its_own() -> None:
+    found = race_of(tutorial())
+
+    assert found.common is None
+    ends = [Ends(12, 7, planned=True)] * 2 + [Ends(15, 9, planned=True), Ends(18, 10, planned=True)]
+    assert list(found.own) == ends
+    assert " of 18.0 s" in svg(tutorial(), "bars")
+
+
+def test_a_yardstick_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
+    found = race_of(sampled())
+
+    assert [row.name for row in found.rows] == ["threads:8"]
+    assert [row.name for row in found.partial] == ["serial"]
+    assert found.common == Ends(20.0, 0.5, planned=True)
+    assert "serial ran 10 of the jobs and is not drawn" in page([sampled()])
+    assert "<small>10 of the jobs</small>" in page([sampled()])
+
+
+def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_yardstick() -> None:
+    experiment = sampled()
+    unpaced = with_jobs(
+        replace(experiment, scenario=replace(experiment.scenario, nominal=())),
+        lambda _, job: replace(job, nominal=None),
+    )
+
+    common = race_of(unpaced).common
+    assert common
+    assert not common.planned
+    assert common.sum == pytest.approx(20.0, rel=0.05)
+    assert common.longest == pytest.approx(0.5, rel=0.1)
+
+
+# -- colours and figures
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_and_marks_stand_out_from_their_paper(colours: dict[str, str]) -> None:
+    for paper in ("paper", "faint"):
+        assert all(_contrast(colours[text], colours[paper]) >= 4.5 for text in _TEXT)
+    assert all(_contrast(colours[mark], colours["paper"]) >= 3 for mark in _MARKS)
+    assert all(_contrast(colours["on"], colours[pool]) >= 3 for pool in ("prefork", "threads", "gevent"))
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_pools_are_told_apart_without_red_or_green(colours: dict[str, str]) -> None:
+    """As a deuteranope sees them: by the blue-yellow axis and by lightness."""
+    for one, other in combinations(("prefork", "threads", "gevent"), 2):
+        seen = [(_luminance(colours[pool]), int(colours[pool][5:], 16) / 255) for pool in (one, other)]
+        assert max(abs(seen[0][0] - seen[1][0]) * 2, abs(seen[0][1] - seen[1][1])) > 0.15
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (seconds(0), "0 s"),
+        (seconds(0.00123), "1.23 ms"),
+        (seconds(0.9999), "1.00 s"),
+        (seconds(12.345), "12.3 s"),
+        (seconds(1234.5), "1,234 s"),
+        (seconds(3e-5), "30 µs"),
+        (seconds(None), "–"),
+        (size(0), "0 B"),
+        (size(1536), "1.50 KiB"),
+        (size(250 * 2**20), "250 MiB"),
+        (significant(0.000123), "0.000123"),
+        (significant(999.9), "1,000"),
+    ],
+)
+def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> None:
+    assert said == expected
+
+
+def test_ticks_are_round_and_within_the_axis() -> None:
+    assert list(Scale(0, 10, 0, 100).ticks(5)) == [0, 2, 4, 6, 8, 10]
+    assert Scale(0.01, 10, 0, 100, log=True).ticks(4) == pytest.approx([0.01, 0.1, 1, 10])
+    assert Scale(3, 3, 0, 100).ticks(5) == [3]
+    assert Scale(0, 0, 5, 100).at(0) == 5

@@ -1,0 +1,327 @@
+"""What an experiment's turns amount to, against experiments with known answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.jobs import Pool
+from producer.comparison.experiment import Experiment, Spans, Turn
+from producer.comparison.figures import Verdict
+from producer.comparison.statistics import summarise
+from tests.experiments import MIB, Made, made
+
+THREADS = Made(Pool.THREADS, 8, run=0.1)
+GEVENT = Made(Pool.GEVENT, 8, run=0.1)
+SERIAL = Made(Pool.THREADS, 1, run=0.1, serial=True)
+
+
+def changed(experiment: Experiment, contestant: str, number: int | None = None, **fields: object) -> Experiment:
+    """The experiment with other fields in a contestant's turns, or in that of one round."""
+    return replace(
+        experiment,
+        turns=tuple(
+            replace(turn, **fields) if turn.contestant == contestant and number in {None, turn.round} else turn  # type: ignore[arg-type]
+            for turn in experiment.turns
+        ),
+    )
+
+
+def scaled(experiment: Experiment, factor: float) -> Experiment:
+    return replace(experiment, turns=tuple(replace(turn, wall=(turn.wall or 0) * factor) for turn in experiment.turns))
+
+
+# -- rows
+
+
+def test_a_row_counts_its_turns_and_says_why_others_do_not() -> None:
+    """Given five rounds, of which one was spoiled and one did not end, I expect three turns and two reasons."""
+    experiment = made(replace(THREADS, excluded={2: "the machine was busy"}), GEVENT)
+    experiment = changed(experiment, "threads:8", 4, wall=None, spans=Spans())
+
+    row = summarise(experiment).row("threads:8")
+
+    assert row.turns == 3
+    assert row.excluded == ("round 2: the machine was busy", "round 4: not every job is done")
+    assert summarise(experiment).excluded == 2
+
+
+def test_the_warm_up_does_not_count() -> None:
+    experiment = changed(made(THREADS, GEVENT), "threads:8", 0, wall=1000.0)
+
+    assert summarise(experiment) == summarise(made(THREADS, GEVENT))
+
+
+def test_rates_speedup_and_share_of_the_ideal_follow_from_the_walls() -> None:
+    """Given 40 jobs of 0.1 s without noise on 8 slots, I expect 80 jobs/s, 8 times serial, and nearly the ideal."""
+    summary = summarise(made(replace(THREADS, noise=0.0), replace(SERIAL, noise=0.0), nominal=0.1))
+    row, serial = summary.row("threads:8"), summary.row("serial")
+
+    assert row.ideal == pytest.approx(0.5)
+    assert serial.ideal == pytest.approx(4.0)
+    assert row.jobs_per_second is not None
+    assert row.jobs_per_second.median == pytest.approx(80, rel=0.05)
+    assert row.speedup is not None
+    assert row.speedup.median == pytest.approx(8, rel=0.05)
+    assert row.share_of_ideal is not None
+    assert row.share_of_ideal.median == pytest.approx(1, rel=0.05)
+    assert serial.speedup is None
+
+
+def paced(experiment: Experiment, contestant: str, *seconds: float) -> Experiment:
+    """The experiment with other paces of a contestant's jobs."""
+    shown = experiment.shown(contestant)
+    assert shown is not None
+    jobs = tuple(replace(job, nominal=pace) for job, pace in zip(shown.jobs, seconds, strict=True))
+    return changed(experiment, contestant, shown.round, jobs=jobs)
+
+
+def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
+    experiment = paced(made(Made(Pool.GEVENT, 100, run=0.1), jobs=4, nominal=0.1), "gevent:100", 0.1, 0.2, 5.0, 0.1)
+
+    assert summarise(experiment).row("gevent:100").ideal == 5.0
+
+
+def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
+    """Given a serial contestant that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
+    experiment = made(THREADS, SERIAL, nominal=0.1)
+    turns = []
+    for turn in experiment.turns:
+        part = replace(turn, books=replace(turn.books, jobs=10, done=10), jobs=turn.jobs[:10])
+        turns.append(part if turn.contestant == "serial" else turn)
+    row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
+
+    assert row.ideal == pytest.approx(1.0)
+
+
+def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
+    experiment = made(THREADS, SERIAL, nominal=0.1)
+    books = replace(experiment.turns[0].books, jobs=10, done=10)
+
+    assert summarise(changed(experiment, "serial", jobs=(), books=books)).row("serial").ideal is None
+
+
+def test_contestants_with_other_jobs_are_not_compared() -> None:
+    """Given the tutorial's files, which differ from pool to pool, I expect no verdict."""
+    experiment = made(THREADS, Made(Pool.GEVENT, 8, run=0.5), jobs=2, nominal=0.1)
+    experiment = paced(experiment, "gevent:8", 0.5, 0.5)
+
+    found = summarise(experiment).compare("threads:8", "gevent:8")
+    assert (found.verdict, found.ratio) == (Verdict.CANNOT_TELL, None)
+
+
+def test_there_is_no_ideal_of_jobs_that_nobody_paced() -> None:
+    row = summarise(made(THREADS, GEVENT)).row("threads:8")
+
+    assert row.ideal is None
+    assert row.share_of_ideal is None
+
+
+@pytest.mark.parametrize(
+    "contestant", [THREADS, Made(Pool.GEVENT, 100, run=0.1), Made(Pool.PREFORK, 2, 0.01, work=0.1)]
+)
+def test_where_the_time_goes_adds_up_in_both_sums(contestant: Made) -> None:
+    """submit + wait + run + step is the mean latency, run + step + overhead what a job costs of the slots' time."""
+    experiment = made(contestant, GEVENT)
+    summary = summarise(experiment)
+    row, split = summary.row(contestant.name), summary.row(contestant.name).split
+    turns = list(experiment.of(contestant.name))
+    ends = [
+        sum(job) for turn in turns for job in zip(turn.spans.queued, turn.spans.waited, turn.spans.ran, strict=True)
+    ]
+    slots = min(contestant.slots, 40)
+
+    assert split is not None
+    assert split.overhead is not None
+    assert split.submit + split.wait + split.run + split.step == pytest.approx(sum(ends) / len(ends))
+    walls = [turn.wall or 0.0 for turn in turns]
+    assert split.run + split.step + split.overhead == pytest.approx(slots * sum(walls) / len(walls) / 40)
+    assert row.latency is not None
+    assert row.latency.worst == pytest.approx(max(ends))
+
+
+def test_a_step_is_told_from_the_run_it_is_part_of() -> None:
+    split = summarise(made(Made(Pool.PREFORK, 2, run=0.1, work=0.3, noise=0.0), GEVENT)).row("prefork:2").split
+
+    assert split is not None
+    assert split.run == pytest.approx(0.1, rel=0.02)
+    assert split.step == pytest.approx(0.3, rel=0.02)
+
+
+def test_memory_is_idle_peak_and_what_a_slot_adds() -> None:
+    memory = (
+        summarise(made(Made(Pool.PREFORK, 4, 0.1, idle=100 * MIB, per_slot=25 * MIB), GEVENT)).row("prefork:4").memory
+    )
+
+    assert memory is not None
+    assert (memory.idle, memory.peak, memory.per_slot) == (100 * MIB, 200 * MIB, 25 * MIB)
+    assert memory.stays == 50 * MIB
+    assert not memory.grows
+
+
+def test_memory_that_stays_from_round_to_round_grows() -> None:
+    memory = summarise(made(replace(THREADS, growth=MIB), GEVENT)).row("threads:8").memory
+
+    assert memory is not None
+    assert memory.growth is not None
+    assert memory.growth.median == MIB
+    assert memory.grows
+
+
+def test_what_could_not_be_measured_is_none_and_the_rest_is_there() -> None:
+    row = summarise(changed(made(THREADS, GEVENT), "threads:8", usage=None)).row("threads:8")
+
+    assert (row.memory, row.cpu_per_job, row.cores_used, row.switches_per_job, row.lateness) == (None,) * 5
+    assert row.wall is not None
+
+
+def test_slots_that_are_not_known_leave_out_what_needs_them() -> None:
+    experiment = made(THREADS, GEVENT, nominal=0.1)
+    unknown = replace(experiment.contestants[0], slots=None)
+    row = summarise(replace(experiment, contestants=(unknown, experiment.contestants[1]))).row("threads:8")
+
+    assert row.ideal is None
+    assert row.split is not None
+    assert row.split.overhead is None
+    assert row.memory is not None
+    assert row.memory.per_slot is None
+
+
+def test_turns_without_spans_and_jobs_are_survived() -> None:
+    row = summarise(changed(made(THREADS, GEVENT), "threads:8", spans=Spans(), wall=0.0)).row("threads:8")
+
+    assert (row.latency, row.run, row.split, row.jobs_per_second) == (None,) * 4
+
+
+def test_one_turn_has_figures_and_no_interval() -> None:
+    row = summarise(made(THREADS, GEVENT, rounds=1)).row("threads:8")
+
+    assert row.turns == 1
+    assert row.wall is not None
+    assert row.wall.interval is None
+
+
+def test_nothing_that_counts_is_an_empty_row() -> None:
+    summary = summarise(made(THREADS, GEVENT, SERIAL, rounds=0))
+    row = summary.row("threads:8")
+
+    assert (row.turns, row.wall, row.speedup, row.latency, row.memory, row.executors) == (0, *(None,) * 5)
+    assert summary.compare("threads:8", "gevent:8").verdict is Verdict.CANNOT_TELL
+    assert summary.compare("threads:8", "gevent:8").ratio is None
+
+
+# -- pairs
+
+
+def test_a_clear_difference_is_told_both_ways() -> None:
+    summary = summarise(made(THREADS, Made(Pool.GEVENT, 8, run=0.15)))
+    found = summary.compare("threads:8", "gevent:8")
+    back = summary.compare("gevent:8", "threads:8")
+
+    assert found.verdict is Verdict.FASTER
+    assert back.verdict is Verdict.SLOWER
+    assert found.ratio is not None
+    assert back.ratio is not None
+    assert found.ratio.median == pytest.approx(1.5, rel=0.05)
+    assert back.ratio.median == pytest.approx(1 / found.ratio.median)
+
+
+def test_a_difference_within_the_noise_is_none() -> None:
+    summary = summarise(made(replace(THREADS, noise=0.2), Made(Pool.GEVENT, 8, run=0.104, noise=0.2)))
+
+    assert summary.compare("threads:8", "gevent:8").verdict is Verdict.CANNOT_TELL
+
+
+def test_two_rounds_are_too_few_however_clear_they_look() -> None:
+    summary = summarise(made(THREADS, Made(Pool.GEVENT, 8, run=9.9), rounds=2))
+
+    assert summary.compare("threads:8", "gevent:8").verdict is Verdict.CANNOT_TELL
+
+
+def test_rounds_in_which_one_of_the_two_was_spoiled_are_no_pairs() -> None:
+    """Given five rounds, with another turn spoiled on either side, I expect three pairs."""
+    summary = summarise(made(replace(THREADS, excluded={1: "load"}), replace(GEVENT, excluded={2: "load"})))
+    found = summary.compare("threads:8", "gevent:8")
+
+    assert found.ratio is not None
+    assert found.ratio.n == 3
+
+
+def test_drift_of_the_machine_cancels_because_turns_are_paired_by_round() -> None:
+    """Given rounds that differ by a factor of two and a contestant that is 10 % slower, I expect the difference to be
+    seen although the ranges of the walls overlap."""
+    summary = summarise(made(THREADS, Made(Pool.GEVENT, 8, run=0.11), rounds=8, drift=0.5))
+    one, other = summary.row("threads:8").wall, summary.row("gevent:8").wall
+
+    assert one is not None
+    assert other is not None
+    assert one.high > other.low
+    assert summary.compare("threads:8", "gevent:8").verdict is Verdict.FASTER
+
+
+def test_the_serial_yardstick_is_compared_with_nobody() -> None:
+    summary = summarise(made(THREADS, GEVENT, SERIAL))
+
+    assert [(each.a, each.b) for each in summary.comparisons] == [("threads:8", "gevent:8")]
+    with pytest.raises(KeyError, match="serial"):
+        summary.compare("threads:8", "serial")
+
+
+@pytest.mark.parametrize("rounds", [3, 5, 7])
+def test_equals_are_called_different_at_most_as_often_as_claimed(rounds: int) -> None:
+    """Given 600 experiments with two contestants that are the same, I expect at most 5 of 100 differences (and three
+    standard errors of chance)."""
+    different = 0
+    for seed in range(600):
+        summary = summarise(
+            made(replace(THREADS, noise=0.05), replace(GEVENT, noise=0.05), jobs=4, rounds=rounds, seed=seed)
+        )
+        different += summary.compare("threads:8", "gevent:8").verdict is not Verdict.CANNOT_TELL
+
+    assert different / 600 <= 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), rounds=st.integers(0, 8), factor=st.floats(0.01, 100), slower=st.floats(1.0, 1.5))
+def test_another_unit_of_time_leaves_every_verdict(seed: int, rounds: int, factor: float, slower: float) -> None:
+    experiment = made(
+        replace(THREADS, noise=0.1), Made(Pool.GEVENT, 8, 0.1 * slower, noise=0.1), jobs=8, rounds=rounds, seed=seed
+    )
+
+    verdicts = [each.verdict for each in summarise(experiment).comparisons]
+    assert [each.verdict for each in summarise(scaled(experiment, factor)).comparisons] == verdicts
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(12)))
+def test_the_order_of_the_turns_in_the_file_leaves_every_verdict(order: list[int]) -> None:
+    experiment = made(THREADS, Made(Pool.GEVENT, 8, 0.105))
+    shuffled: tuple[Turn, ...] = tuple(experiment.turns[at] for at in order)
+
+    assert summarise(replace(experiment, turns=shuffled)).comparisons == summarise(experiment).comparisons
+
+
+def test_what_a_job_costs_is_told_per_job_and_per_second() -> None:
+    """Given 40 jobs of 0.1 s and 20 ms of CPU on 8 slots without noise, I expect 80 * 0.02 cores and 23 switches."""
+    row = summarise(made(replace(THREADS, cpu=0.02, noise=0.0, late=0.004), GEVENT)).row("threads:8")
+
+    assert row.cpu_per_job is not None
+    assert row.cpu_per_job.median == pytest.approx(0.02)
+    assert row.cores_used is not None
+    assert row.cores_used.median == pytest.approx(1.6, rel=0.05)
+    assert row.switches_per_job is not None
+    assert row.switches_per_job.median == 23
+
+
+def test_the_worst_lateness_is_that_of_all_turns() -> None:
+    experiment = made(replace(THREADS, late=0.004), GEVENT)
+    usage = next(experiment.of("threads:8")).usage
+    assert usage is not None
+    late = replace(usage, lateness=replace(usage.lateness, worst=7.0))  # type: ignore[type-var]
+    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").lateness
+
+    assert lateness is not None
+    assert (lateness.p99, lateness.worst) == (0.004, 7.0)

@@ -1,0 +1,182 @@
+"""The trace keeps the rules of the trace event format, and says what the records say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
+from perfetto.trace_builder.proto_builder import TraceProtoBuilder
+
+from producer.comparison.experiment import Experiment
+from producer.comparison.lanes import shown
+from producer.comparison.trace import to_bytes, trace
+from tests.reported import few, many, sweep
+
+Events = list[dict[str, Any]]
+_REQUIRED = {"X": {"name", "cat", "ts", "dur"}, "M": {"name", "args"}, "C": {"name", "ts", "args"}}
+_ASYNC = {"name", "cat", "id", "ts"}
+
+
+def check(events: Events) -> None:
+    """What a reader of the format relies on."""
+    named: set[tuple[str, int, int]] = set()
+    for event in events:
+        phase = event["ph"]
+        assert set(event) >= {"ph", "pid", *_REQUIRED.get(phase, _ASYNC)}, event
+        assert phase in "XMCbne"
+        assert isinstance(event["pid"], int)
+        assert all(isinstance(event.get(key, 0), int) and event.get(key, 0) >= 0 for key in ("ts", "dur", "tid"))
+        if phase == "M":
+            named.add((event["name"], event["pid"], event["tid"]))
+    for event in events:
+        assert ("process_name", event["pid"], 0) in named
+        assert event["ph"] != "X" or ("thread_name", event["pid"], event["tid"]) in named
+    _slices_nest(events)
+    _waits_close(events)
+
+
+def _slices_nest(events: Events) -> None:
+    """On a thread, a slice that begins in another one ends in it."""
+    threads: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            threads[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert threads
+    for slices in threads.values():
+        open_ones: list[int] = []
+        for begin, end in sorted(slices, key=lambda span: (span[0], -span[1])):
+            while open_ones and open_ones[-1] <= begin:
+                open_ones.pop()
+            assert not open_ones or end <= open_ones[-1]
+            open_ones.append(end)
+
+
+def _waits_close(events: Events) -> None:
+    spans: dict[str, dict[str, int]] = defaultdict(dict)
+    for event in events:
+        if event["ph"] in "be":
+            assert event["ph"] not in spans[event["id"]]
+            spans[event["id"]][event["ph"]] = event["ts"]
+    assert all(span["b"] <= span["e"] for span in spans.values())
+    for event in events:
+        if event["ph"] == "n":
+            assert spans[event["id"]]["b"] <= event["ts"] <= spans[event["id"]]["e"]
+
+
+@pytest.mark.parametrize("make", [few, sweep, many])
+def test_the_trace_keeps_the_rules_of_its_format(make: Callable[[], Experiment]) -> None:
+    experiment = make()
+    found = trace(experiment)
+
+    check(found["traceEvents"])
+    assert json.loads(to_bytes(experiment, compressed=False)) == json.loads(json.dumps(found))
+
+
+def test_every_attempt_is_a_slice_on_the_lane_of_its_executor() -> None:
+    experiment = few()
+    events = trace(experiment)["traceEvents"]
+
+    threads = {(each["pid"], each["tid"]): each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    processes = {each["pid"]: each["args"]["name"] for each in events if each["name"] == "process_name"}
+    runs = Counter(
+        (processes[each["pid"]].split(": ")[0], threads[each["pid"], each["tid"]])
+        for each in events
+        if each.get("cat") == "run"
+    )
+    expected = Counter(
+        (each.contestant.name, lane.label)
+        for each in shown(experiment)
+        for lane in each.chart.lanes
+        for _ in lane.strips
+    )
+    assert runs == expected
+    assert "prefork:4: prefork:4@host, pid 101" in processes.values()
+    assert "gevent:8: gevent:8@host, pid 300, thread 300" in processes.values()
+
+
+def test_moments_are_microseconds_since_the_contestants_own_submission() -> None:
+    experiment = few()
+    turn = experiment.shown("prefork:4")
+    assert turn is not None
+    job = turn.jobs[0]
+    slices = [each for each in trace(experiment)["traceEvents"] if each["ph"] == "X"]
+    runs = [each for each in slices if each["cat"] == "run" and "prefork:4@host" in each["args"]["executor"]]
+
+    ran = next(each for each in runs if each["args"]["job"] == job.id)
+    assert ran["ts"] == pytest.approx((job.attempts[0].started - turn.submitted) * 1e6, abs=2)
+    assert ran["dur"] == pytest.approx((job.attempts[0].finished - job.attempts[0].started) * 1e6, abs=2)
+    assert {each["name"] for each in slices if each["cat"] != "run"} == {"first byte", "step"}
+
+
+def test_a_failed_attempt_says_how_it_failed() -> None:
+    runs = [each for each in trace(few())["traceEvents"] if each.get("cat") == "run"]
+
+    assert [each["args"]["failed"] for each in runs if "failed" in each["args"]] == ["reset"] * 4
+
+
+def test_notes_about_clocks_travel_with_the_trace() -> None:
+    assert trace(few())["otherData"]["notes"] == ["The clock of host <b> is 3 ms behind"]
+
+
+def test_a_compressed_trace_is_the_same_bytes_each_time() -> None:
+    experiment = few()
+
+    once = to_bytes(experiment, compressed=True)
+    assert once == to_bytes(experiment, compressed=True)
+    assert gzip.decompress(once) == to_bytes(experiment, compressed=False)
+
+
+# -- as Perfetto's own messages
+
+
+def as_packets(events: Events) -> bytes:
+    """The same trace in Perfetto's native form: a track per process and thread, begin and end of each slice."""
+    builder = TraceProtoBuilder()
+    threads = [event for event in events if event["name"] == "thread_name"]
+    tracks = {(event["pid"], event["tid"]): n for n, event in enumerate(threads, 1)}
+    for event in threads:
+        descriptor = builder.add_packet().track_descriptor
+        descriptor.uuid = tracks[event["pid"], event["tid"]]
+        descriptor.thread.pid, descriptor.thread.tid = event["pid"], event["tid"]
+        descriptor.thread.thread_name = event["args"]["name"]
+    for event in events:
+        if event["ph"] != "X":
+            continue
+        ends = ((TrackEvent.TYPE_SLICE_BEGIN, event["ts"]), (TrackEvent.TYPE_SLICE_END, event["ts"] + event["dur"]))
+        for kind, moment in ends:
+            packet = builder.add_packet()
+            packet.timestamp, packet.trusted_packet_sequence_id = moment * 1000, 1
+            packet.track_event.type, packet.track_event.track_uuid = kind, tracks[event["pid"], event["tid"]]
+            packet.track_event.name = event["name"]
+    return bytes(builder.serialize())
+
+
+def test_every_slice_survives_the_way_through_perfettos_own_messages() -> None:
+    """Perfetto's reader of traces comes as a program of its own, which is not on PyPI; its messages are."""
+    events = trace(few())["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X"]
+
+    found = Trace.FromString(as_packets(events))
+    tracks = {
+        each.track_descriptor.uuid: each.track_descriptor.thread
+        for each in found.packet
+        if each.HasField("track_descriptor")
+    }
+    began: dict[tuple[int, str], list[int]] = defaultdict(list)
+    seen = Counter[tuple[int, int, str, int, int]]()
+    for packet in found.packet:
+        event = packet.track_event
+        if not packet.HasField("track_event"):
+            continue
+        if event.type == TrackEvent.TYPE_SLICE_BEGIN:
+            began[event.track_uuid, event.name].append(packet.timestamp)
+        else:
+            begin, thread = began[event.track_uuid, event.name].pop(), tracks[event.track_uuid]
+            seen[thread.pid, thread.tid, event.name, begin // 1000, (packet.timestamp - begin) // 1000] += 1
+    assert not any(began.values())
+    assert seen == Counter((each["pid"], each["tid"], each["name"], each["ts"], each["dur"]) for each in slices)
