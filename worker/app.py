@@ -35,6 +35,7 @@ from worker.process import settle_memory, this_worker
 broker.keep_books_in_memory()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
+logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
 
 app = Celery("downpour", include=["worker.tasks"])
 app.conf.update(
