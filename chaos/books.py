@@ -32,7 +32,7 @@ def balance(
     states = Counter(ended[job.id].state for job in jobs)
     done = {f"{job.id.rpartition('.')[0]}/{job.filename}": job for job in jobs if ended[job.id].state == "done"}
     found = set(_names(downloads))
-    temp = {name for name in found if name.startswith(PARTIAL) or name.endswith(".part")}
+    temp = set(temp_files(downloads))
     bad = {
         "lost": [job.id for job in jobs if ended[job.id].state is None],
         "doubled": [job.id for job in jobs if ended[job.id].successes > 1],
@@ -84,6 +84,10 @@ def whole_fetches(access_log: Path) -> Counter[str]:
                 if request["status"] in (200, 206) and not request["aborted"]:
                     whole[request["path"]] += 1
     return whole
+
+
+def temp_files(downloads: Path) -> Iterator[str]:
+    return (name for name in _names(downloads) if name.startswith(PARTIAL) or name.endswith(".part"))
 
 
 def _names(folder: Path) -> Iterator[str]:

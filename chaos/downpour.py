@@ -22,6 +22,7 @@ from ledger.keys import Keys
 from ledger.ledger import Batch, Ledger
 from ledger.settings import Settings
 from stack.run import Stack
+from worker.janitor import EVERY
 
 _HOLDER = re.compile(r"its holder (\w+) was not heard of")
 _RESULTS_PATIENCE = 180.0  # seconds for one `producer results`
@@ -33,6 +34,7 @@ class Downpour(Subject):
     about = "Downpour with its default settings"
     prefix = str(Settings.model_fields["key_prefix"].default)
     role = "producer"
+    tidies_within = EVERY + 5
 
     def __init__(self, stack: Stack, each: int) -> None:
         super().__init__(stack, each)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from chaos.books import temp_files
 from chaos.faults import Faults
 from chaos.feed import Feed
 from chaos.fleet import Fleet
@@ -32,7 +33,7 @@ GRACE = float(Settings.model_fields["grace"].default)
 SETTLE = 120.0  # seconds after the load in which every job must have its end
 _READY = 90.0  # seconds for everybody to be up
 _FILL = 20.0  # seconds in which the queues are filled before the first fault
-_PAUSE = (1.2, 8.0)  # seconds on average between two faults, at least and at most
+_PAUSE = (1.8, 8.0)  # seconds on average between two faults, at least and at most
 _SAY_EVERY = 5.0  # seconds
 _HEALTH_JOBS = 20  # per pool, at the end
 
@@ -113,6 +114,13 @@ class Course:
         self._health_check()
         self.complete = time.monotonic() < deadline + SETTLE and self.feed.error is None and not self._awaited()
         time.sleep(2 * Settings.model_fields["sweep_every"].default)  # the sweep's last round
+        self._await_tidiness()
+
+    def _await_tidiness(self) -> None:
+        """A worker that was killed leaves temp files; whoever lives removes those of ended jobs from time to time."""
+        end = time.monotonic() + self.subject.tidies_within
+        while any(temp_files(self.subject.stack.downloads)) and time.monotonic() < end:
+            time.sleep(0.5)
 
     def _health_check(self) -> None:
         """Everybody is up, and each pool does new jobs without a person."""

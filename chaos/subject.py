@@ -76,6 +76,7 @@ class Subject(ABC):
     about: str
     prefix: str  # of the queues' keys
     role: str  # as whom it submits
+    tidies_within: float = 0.0  # seconds after which what killed workers left on the disk is gone
 
     def __init__(self, stack: Stack, each: int) -> None:
         self.stack = stack

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from chaos.downpour import Downpour
 from chaos.faults import CUT_AFTER
 from chaos.mix import DESCRIPTION
 from chaos.run import LEASE, SETTLE
 from chaos.schedule import SHARES, Kind
+from ledger.settings import Settings
 from stack.plan import CONCURRENCY
 
+MESSAGE_GRACE = float(Settings.model_fields["message_grace"].default)
 _SIZES = ", ".join(f"{pool} {count}" for pool, count in CONCURRENCY.items())
 
 INTRODUCTION = f"""
@@ -46,24 +49,27 @@ batch whose producer was killed, or failed while Redis was away, and was run aga
 cannot know. *Wrong or changed*: not the bytes that it must have; a file of a job without an end; another inode, size or
 time of writing than when the file's batch was first seen to be finished. *Failed*: the record says so, with a kind;
 `poison` is a job whose holder was killed five times, which is what that limit is for. Temp files of the stock app are
-not Celery's fault: nothing in it knows which are abandoned.
+not Celery's fault: nothing in it knows which are abandoned. In Downpour each worker removes those of ended jobs every
+half minute; they are counted after {Downpour.tidies_within:g} s.
 """
 
 ABOUT_RECOVERY = """
 A job counts as interrupted when the process that ran it was hit. The clock starts at the signal (of a stop that is cut
 short: at its SIGKILL). *Back on its queue* is when the ledger closes the lost attempt and puts the job back; *running
 again* is when the next attempt is claimed. Both are Redis' clock, which here is also the clock of who sends the signal.
-The difference is the queue: what waits there.
-For the stock app only the second is known.
+Between the two the job's message stands in front of all that waits, until a worker of its pool takes it and has a free
+slot for it. For the stock app only the second is known.
 """
 
-TRUST = """
-- *Running again* measures how long the queue is as much as how fast Downpour recovers; trust *back on its queue*.
+TRUST = f"""
+- *Running again* has in it how long a worker takes to start, some seconds of CPU: with both workers of a pool killed
+  nobody is there before. And a message that was on its way to a worker which is killed in turn is missed only after
+  {MESSAGE_GRACE:g} s more; with a kill every few seconds that happens, and it makes the maxima.
 - *Sent to their last byte more than once* is an upper bound of work done twice: the origin counts what the kernel took,
   and a small file is in a socket's buffer before a killed client could have read it.
 - Jobs interrupted by *child killed* and *main process killed* are few because most jobs last milliseconds.
-- A fault that falls into the seconds after a kill of Redis or of the sweep is recovered later by up to a lease: the
-  sweep judges nobody before everybody had the time to renew. That is in the numbers, and it makes the maxima.
+- A fault in the seconds before a kill of Redis is recovered later by as long as Redis was away: nobody is judged for
+  what he could not do. That is in the numbers.
 - All of it ran on one small machine that had other work (see the load average), with one clock and no network. The
   moments of the faults are not repeatable, only their order is.
 - The stock runs are short. A zero in them is not a promise.

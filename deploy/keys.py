@@ -41,8 +41,8 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
-    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info",
-    "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof",
+    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info +pttl",
+    "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe",  # listens when it compares
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }
 # "default" is who a client is before it says a name, and "off" keeps everybody out. It still needs all rights: Redis

@@ -15,7 +15,7 @@
         └── PermanentError     another attempt would fail in the same way
             ├── BadUrlError RefusedError TlsError StatusError RedirectError
             ├── EmptyError SizeError DigestError TooLargeError DeadlineError
-            └── FileNameError DiskError PoisonError InternalError
+            └── FileNameError DiskError StepError PoisonError InternalError
 
 Each leaf stands for one kind. Foreign exceptions become leaves in ``translate`` and nowhere else.
 """
@@ -171,6 +171,10 @@ class FileNameError(PermanentError):
 
 class DiskError(PermanentError):
     kind = FailureKind.DISK
+
+
+class StepError(PermanentError):
+    kind = FailureKind.STEP
 
 
 class PoisonError(PermanentError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import resources
 from typing import Any, Generic, TypeVar
@@ -56,6 +57,16 @@ def connect(
 _inside: ContextVar[bool] = ContextVar("inside a call that is repeated", default=False)
 
 
+@contextmanager
+def once() -> Iterator[None]:
+    """Calls made in here are not repeated, however patient their client is."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
 class _Patient(Retry):
     """Repeats a call while Redis is away, for so many seconds altogether.
 
@@ -77,8 +88,8 @@ class _Patient(Retry):
     ) -> T:
         if _inside.get():
             return super().call_with_retry(do, fail, is_retryable, with_failure_count)
-        until, failures, token = time.monotonic() + self._seconds, 0, _inside.set(True)
-        try:
+        until, failures = time.monotonic() + self._seconds, 0
+        with once():
             while True:
                 try:
                     return super().call_with_retry(do, fail, is_retryable, with_failure_count)
@@ -88,8 +99,6 @@ class _Patient(Retry):
                     if over or (is_retryable and not is_retryable(error)):
                         raise
                 time.sleep(self._backoff.compute(failures))
-        finally:
-            _inside.reset(token)
 
 
 def flushed(redis: Redis, seconds: float) -> bool:

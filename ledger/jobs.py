@@ -77,6 +77,7 @@ class FailureKind(StrEnum):
     DEADLINE = "deadline"  # the job's total time is used up
     NAME = "name"  # no usable file name
     DISK = "disk"  # unwritable folder, read-only file system, ...
+    STEP = "step"  # what was to be done with the file is not known here, or went wrong
     POISON = "poison"  # its process died under it too often
     INTERNAL = "internal"  # a bug in Downpour; the reason has the exception
 
@@ -100,11 +101,12 @@ class Job:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # for the URL's own origin; may be secrets
     mirrors: tuple[str, ...] = ()  # URLs of the same file, tried in this order when a server is at fault
     naming: Naming = Naming.FIXED
+    step: str | None = None  # what is done with the file before it gets its name; see worker.steps
 
     @property
     def plain(self) -> bool:
         """Whether URL, name and expectations are all there is to it."""
-        return not (self.headers or self.mirrors or self.naming)
+        return not (self.headers or self.mirrors or self.naming or self.step)
 
     @property
     def urls(self) -> tuple[str, ...]:

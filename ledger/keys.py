@@ -24,6 +24,7 @@ held:INCARNATION             set     ids of the jobs it runs
 cancel:INCARNATION           set     ids of those that should stop
 host:HOST                    hash    its quiet and its rate; with :slots :queue :woken, see ``lua/host.lua``
 hosts                        set     hosts that jobs wait for
+looked                       hash    when a sweep last looked, ms, and at which run of Redis; ``lua/forbear.lua``
 dead                         set     incarnations whose jobs are being taken over
 downloads.POOL               list    Celery's queue
 ===========================  ======  ==============================================================================

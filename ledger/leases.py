@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from redis import Redis
@@ -28,6 +28,7 @@ class Identity:
     worker: str
     pool: Pool
     pid: int
+    family: str = ""  # a name that its parent process made up and only its children know
 
 
 class Leases:
@@ -60,6 +61,20 @@ class Leases:
     def end(self, incarnation: str) -> None:
         """A process that goes in peace. The lease goes, so what it still holds is taken over at the next sweep."""
         self._redis.delete(self._keys.lease(incarnation))
+
+    def end_children(self, family: str, pids: Collection[int]) -> list[str]:
+        """End the incarnations of child processes that are known to be dead.
+
+        Returns:
+            Their ids; none of a child that went in peace, or was taken over before.
+        """
+        ended = []
+        for incarnation, identity in self._redis.hgetall(self._keys.incarnations).items():
+            who = json.loads(identity)
+            if who.get("family") == family and who["pid"] in pids:
+                self.end(str(incarnation))
+                ended.append(str(incarnation))
+        return ended
 
     def touch(self, pool: Pool, refs: Sequence[str], worker: str = "") -> bool:
         """Say that these messages are in a worker's hands, so that the sweep does not take them for vanished.

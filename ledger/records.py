@@ -87,7 +87,7 @@ def _end_of_path(url: str) -> str:
 
 
 def _options(job: Job) -> dict[str, Any] | None:
-    """What few jobs have: headers, mirrors, naming. None: nothing of it, and it takes no room."""
+    """What few jobs have: headers, mirrors, naming, step. None: nothing of it, and it takes no room."""
     options: dict[str, Any] = {}
     if job.headers:
         options["h"] = dict(job.headers)
@@ -95,6 +95,8 @@ def _options(job: Job) -> dict[str, Any] | None:
         options["m"] = job.mirrors
     if job.naming:
         options["n"] = int(job.naming)
+    if job.step:
+        options["s"] = job.step
     return options or None
 
 
@@ -104,6 +106,7 @@ def _with_options(job: Job, options: Mapping[str, Any]) -> Job:
         headers=tuple(options.get("h", {}).items()),
         mirrors=tuple(options.get("m", ())),
         naming=Naming(options.get("n", 0)),
+        step=options.get("s"),
     )
 
 

@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     downloads: Path = Field(Path("downloads"), description="folder that receives the files")
     health_file: Path | None = Field(None, description="touched while a worker's heartbeat goes out")
 
+    lateness: Path | None = Field(
+        None, description="folder where a worker notes how late its interpreter is; set by a comparison for its workers"
+    )
+
     origin_url: str = Field("http://127.0.0.1:8080", description="the demo's file server, as workers reach it")
 
     # Redis: a call that cannot be answered ends with an error, never hangs.
@@ -38,7 +42,7 @@ class Settings(BaseSettings):
     renew_every: Seconds = Field(1.0, description="heartbeat of an incarnation; also how soon a cancel is seen")
     sweep_every: Seconds = Field(1.0, description="pause between two sweeps")
     message_grace: Seconds = Field(
-        5.0, description="a queued job whose message nobody has seen for this long is sent again"
+        3.0, description="a queued job whose message nobody has seen for this long is sent again"
     )
     max_losses: int = Field(5, ge=1, description="a job whose holder died this often is poison")
     progress_every: Seconds = Field(0.5, description="at most this often a running job says how far it is")

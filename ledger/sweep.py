@@ -8,8 +8,8 @@ Each round, all of it safe to repeat and to run twice at once:
   5. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/unsent.lua`` says how it knows;
   6. batches that ended long enough ago: some of their records are removed, if the settings say so.
 
-After Redis was away or has restarted, leases have expired that nobody could renew. So the sweep judges nobody until
-one full lease has passed since it last saw Redis come back.
+After Redis was away or has restarted, leases have expired that nobody could renew. So the sweep first gives back the
+time for which that lasted, to every lease; ``lua/forbear.lua`` says how it knows.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.connection import connect, load_script
+from ledger.connection import AWAY, connect, load_script
 from ledger.jobs import Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.ledger import Ledger
@@ -53,21 +51,20 @@ class Swept:
 
 
 class Sweep:
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._redis: Redis = connect(settings)
         self._ledger = Ledger(self._redis, settings.key_prefix)
         self._manners = Manners(self._redis, settings)
         self._publisher = Publisher(settings)
         self._keys = Keys(settings.key_prefix)
-        self._clock = clock
+        self._forbear = load_script(self._redis, "forbear")
         self._orphans = load_script(self._redis, "orphans")
         self._due = load_script(self._redis, "due")
         self._overdue = load_script(self._redis, "overdue")
         self._expiry = Expiry(self._ledger, settings.keep_batches)
         self._unsent = load_script(self._redis, "unsent")
-        self._run_id = ""
-        self._judge_from = 0.0
+        self._away = False  # since the last round
 
     def round(self) -> Swept:
         """One round.
@@ -75,24 +72,23 @@ class Sweep:
         Raises:
             redis.RedisError: Redis is away, full or loading.
         """
-        self._notice_restart()
-        orphans = poisoned = 0
-        if self._clock() >= self._judge_from:
-            orphans, poisoned = self._bury_the_dead()
+        self._give_back_time()
+        orphans, poisoned = self._bury_the_dead()
         due, woken = self._put_back_due(), self._manners.wake_all()
         overdue = self._end_overdue()
         sent = sum(self._send(pool) for pool in Pool)
         return Swept(orphans, poisoned, due, woken, sent, overdue, self._expiry.step())
 
     def redis_was_away(self) -> None:
-        """Judge nobody until everybody had the time to renew."""
-        self._judge_from = self._clock() + self._settings.lease
+        """The next round is to judge nobody before everybody had the time to renew."""
+        self._away = True
 
-    def _notice_restart(self) -> None:
-        run_id = self._redis.info("server")["run_id"]
-        if run_id != self._run_id:
-            self._run_id = run_id
-            self.redis_was_away()
+    def _give_back_time(self) -> None:
+        run_id, lease_ms = self._redis.info("server")["run_id"], round(self._settings.lease * 1000)
+        given = self._forbear(args=[self._settings.key_prefix, run_id, lease_ms, int(self._away)])
+        self._away = False
+        if given:
+            log.info("Redis was away: every lease lasts %.1f s longer", given / 1000)
 
     def _bury_the_dead(self) -> tuple[int, int]:
         orphans = poisoned = 0
@@ -151,13 +147,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
         try:
             swept = sweep.round()
         except (RedisError, OSError) as error:
-            sweep.redis_was_away()
+            if isinstance(error, (*AWAY, OSError)):  # a full Redis is there, and lets workers renew
+                sweep.redis_was_away()
             if not away:
                 log.warning("Redis cannot be used, waiting for it: %s", error)
             away = True
         else:
             if away:
-                log.info("Redis is back; judging nobody for %.0f s", settings.lease)
+                log.info("Redis can be used again")
             away = False
             if settings.health_file:
                 settings.health_file.touch()

@@ -17,7 +17,7 @@ from origin import faults
 from origin.answers import answer, honest, plan, reply_headers
 from origin.exchange import BadRequestError, Exchange, decode
 from origin.pace import SECONDS_MAX, pace, parse_seconds, sleep_until
-from origin.pages import page
+from origin.pages import page_and_digest
 from origin.routes import ROUTES, table
 
 LINKS_MAX = 10_000
@@ -68,8 +68,9 @@ async def pages(exchange: Exchange) -> None:
     if not (number.isascii() and number.isdigit() and len(number) < 10 and dot + extension == ".html"):
         raise BadRequestError(f"expected /pages/N.html, got {exchange.request.path!r}")
     links = int(exchange.number("links", 50, LINKS_MAX))
-    html = {"Content-Type": "text/html; charset=utf-8"}
-    await exchange.text(200, page(int(number), links), html)
+    html, digest = page_and_digest(int(number), links)
+    headers = {"Content-Type": "text/html; charset=utf-8", "Repr-Digest": f"sha-256=:{digest}:"}
+    await exchange.text(200, html, headers)
 
 
 def _name(text: str) -> str:

@@ -1,6 +1,8 @@
 """Deterministic HTML pages, for jobs that parse what they download."""
 
+import base64
 import hashlib
+from functools import lru_cache
 
 PROSE = (
     "queue worker process thread coroutine broker message lease ledger attempt orphan digest range "
@@ -8,6 +10,13 @@ PROSE = (
 )
 WORDS = PROSE.split()
 PARAGRAPH_WORDS = 60
+
+
+@lru_cache(16)  # a page of 10,000 links is 5 MB
+def page_and_digest(number: int, links: int) -> tuple[str, str]:
+    """Return page `number` and the sha-256 of its UTF-8 in base64."""
+    text = page(number, links)
+    return text, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def page(number: int, links: int) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import BinaryIO
 
 import click
@@ -106,6 +107,7 @@ def cli() -> None:
     show_default=True,
     help="Who names a file that the manifest does not: server = Content-Disposition, then the URL.",
 )
+@click.option("--step", metavar="NAME", help="Do this with each file before it gets its name: links.")
 @click.option("--dedup", is_flag=True, help="A URL that comes again with the same filename, or with none, is left out.")
 @click.option("--strict", is_flag=True, help="Submit nothing if any line is bad.")
 @click.option("--front", is_flag=True, help="Before all that waits in the queue; what runs goes on.")
@@ -127,6 +129,7 @@ def submit(
     per_message: int,
     deadline: float | None,
     names: str,
+    step: str | None,
     dedup: bool,
     strict: bool,
     front: bool,
@@ -156,7 +159,8 @@ def submit(
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
     accepted = said = 0
-    for accepted in client.submit(name, intake.jobs(), pools, per_message, deadline, front=front):
+    jobs = (replace(job, step=step) for job in intake.jobs())
+    for accepted in client.submit(name, jobs, pools, per_message, deadline, front=front):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")

@@ -1,30 +1,43 @@
-"""``producer compare``: the tutorial's three programs, run for real on the stack that is up."""
+"""``producer compare``: the same jobs on each pool, round after round, with numbers."""
 
 from __future__ import annotations
 
 import random
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 from rich.console import Console
 
-from ledger.jobs import Pool
-from ledger.settings import get_settings
+from ledger.jobs import Job
+from ledger.settings import Settings, get_settings
+from producer import manifest
+from producer.client import Client
+from producer.comparison.closing import close
+from producer.comparison.contamination import NONE, Limits
+from producer.comparison.contestants import Spec, parse
+from producer.comparison.experiment import Experiment, to_json
+from producer.comparison.fleet import Fleet, Shared
 from producer.comparison.page import Page
-from producer.comparison.rounds import compare as run_comparison
-from producer.comparison.runs import Report, to_json
+from producer.comparison.planning import Work, from_manifest, from_recipe
+from producer.comparison.private import Private
+from producer.comparison.rounds import Design, run_experiment
 from producer.comparison.scenarios import SCENARIOS, Options
+from producer.comparison.verdict import failed
+from producer.errors import ManifestError, redis_errors
+from producer.intake import Intake
+
+_ARTICLE = "article"
 
 
-def _pools(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[Pool, ...]:
-    names = [name.strip() for name in text.split(",")]
+def _pools(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[Spec, ...] | None:
     try:
-        pools = tuple(Pool(name) for name in names)
-    except ValueError:
-        raise click.BadParameter(f"expected names out of {', '.join(Pool)}, got {text!r}") from None
-    if len(set(pools)) < len(pools):
-        raise click.BadParameter(f"expected each pool once, got {text!r}")
-    return pools
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _target(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Path | None:
@@ -38,39 +51,140 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 
 
 @click.command(short_help="Compare the pools, with numbers.")
-@click.option("--scenario", type=click.Choice(sorted(SCENARIOS)), default="article", show_default=True)
-@click.option("--seed", type=click.IntRange(0), help="Of the random seconds; the same seed gives the same downloads.")
-@click.option("--size", type=click.IntRange(1, 2**30), default=Options(0).size, show_default=True, metavar="BYTES")
-@click.option("--json", "target", callback=_target, metavar="FILE", help="Write the report there; - is the output.")
-@click.option("--pools", callback=_pools, default=",".join(Pool), show_default=True, metavar="POOL,...")
-@click.option("--serial/--no-serial", default=True, help="Also one job at a time, for the sum.", show_default=True)
+@click.argument("name", required=False, metavar="[SCENARIO]", type=click.Choice(list(SCENARIOS)))
+@click.option("--scenario", type=click.Choice(list(SCENARIOS)), help="The same as the argument; default: article.")
+@click.option("-i", "--input", "source", type=click.File("rb"), help="Your own jobs: a manifest; - is stdin.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([each.value for each in manifest.Format]),
+    help="Of the manifest; default: by suffix or first line.",
+)
+@click.option(
+    "--pools",
+    callback=_pools,
+    metavar="POOL[:SLOTS],...",
+    help="With slots: workers of our own, e.g. threads:8,threads:100; without: those of the running stack, all.",
+)
+@click.option("--repeat", type=click.IntRange(1, 1000), help="Rounds that count; default: 3, of the article 1.")
+@click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Default: as many as take a minute or two in all.")
+@click.option("--seed", type=click.IntRange(0), help="Of what is random; the same seed gives the same downloads.")
+@click.option("--size", type=click.IntRange(1, 2**30), metavar="BYTES", help="Of each file, where all are alike.")
+@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a yardstick.", show_default=True)
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 1),
+    default=Limits().strangers,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
+)
+@click.option("--json", "target", callback=_target, metavar="FILE", help="Write the experiment there; - is the output.")
 def compare(
     *,
-    scenario: str,
+    name: str | None,
+    scenario: str | None,
+    source: BinaryIO | None,
+    format_: str | None,
+    pools: tuple[Spec, ...] | None,
+    repeat: int | None,
+    jobs: int | None,
     seed: int | None,
-    size: int,
-    target: Path | None,
-    pools: tuple[Pool, ...],
+    size: int | None,
     serial: bool,
+    noise: float,
+    target: Path | None,
 ) -> int:
-    """Run two downloads per pool, as processes, as threads and as coroutines, on the workers that are up.
+    """Run the same jobs on each pool, in rounds, and compare.
 
-    Exit codes: 0 every file is there, 1 some are not, 2 wrong usage or no origin, 3 Redis cannot be used.
+    \b
+    article  the tutorial: two files of 5 to 10 seconds per pool
+    slow     small files from a slow server     small  many small files
+    large    a few large files, each hashed     cpu    pages parsed in pure Python
+    mixed    some of all
+
+    Each round has a turn of every contestant, in an order that rotates; a warm-up round does not count, and neither
+    does a turn that something spoiled: it says why, and is run once more.
+
+    Exit codes: 0 every job is done, 1 jobs failed or the books do not balance, 2 wrong usage or no origin,
+    3 Redis cannot be used, 130 interrupted (what was measured is kept).
     """
-    settings = get_settings()
-    options = Options(random.SystemRandom().randrange(10**6) if seed is None else seed, size, pools, serial=serial)
+    if sum(each is not None for each in (name, scenario, source)) > 1:
+        raise click.UsageError("expected one scenario, or -i FILE")
+    chosen = name or scenario or _ARTICLE
+    if source is None and chosen == _ARTICLE and jobs not in (None, 2):
+        raise click.UsageError("the article has two jobs per pool; --jobs is for the other scenarios and -i FILE")
     page = Page(Console(stderr=target == Path("-")))
-    page.opens(scenario, options, settings.origin_url)
-    report = run_comparison(settings, scenario, options, page)
-    for run in report.runs:
-        page.closes(run)
-    _write(report, target)
-    done = all(deployment.done for run in report.runs for deployment in run.deployments)
-    return 0 if done else 1
+    settings = get_settings()
+    own = list(_own_jobs(source, format_, jobs, page)) if source else None
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    with _fleet(settings, pools, serial=serial) as fleet:
+        if own is not None:
+            work = from_manifest(own, Path(str(getattr(source, "name", "the manifest"))).name, fleet.contestants)
+        else:
+            recipe = SCENARIOS[chosen]
+            options = Options(seed, jobs or recipe.jobs, size or recipe.size)
+            work = from_recipe(recipe, options, fleet.contestants, fleet.settings.origin_url)
+        repeat = repeat or work.repeat
+        design = _design(work, repeat, noise, _command(work, repeat, pools, source, serial=serial, size=size))
+        origin = None if source else fleet.settings.origin_url
+        page.opens(work.scenario, fleet.contestants, repeat, origin, warm_up=design.warm_up)
+        with page.watching():
+            outcome = run_experiment(fleet, design, page)
+    close(page, outcome.experiment)
+    _write(outcome.experiment, target)
+    if outcome.cut:
+        with redis_errors(settings):
+            raise outcome.cut
+    return 1 if failed(outcome.experiment) else 0
 
 
-def _write(report: Report, target: Path | None) -> None:
+def _design(work: Work, repeat: int, noise: float, command: str) -> Design:
+    """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
+    show = work.scenario.name == _ARTICLE and repeat == 1
+    limits = NONE if show or noise >= 1 else Limits(strangers=noise)
+    return Design(work, repeat, command, warm_up=not show, again=not show, limits=limits)
+
+
+@contextmanager
+def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) -> Iterator[Fleet]:
+    if pools and pools[0].slots is not None:
+        with Private(settings, pools, serial=serial) as fleet:
+            yield fleet
+        return
+    yield Shared(settings, Client(settings).ledger, pools, serial=serial)
+
+
+def _own_jobs(source: BinaryIO, format_: str | None, most: int | None, page: Page) -> Iterator[Job]:
+    intake = Intake((), source, manifest.Format(format_) if format_ else None, report=page.say)
+    count = 0
+    for count, job in enumerate(intake.jobs(), 1):
+        yield job
+        if count == most:
+            break
+    if not count:
+        raise ManifestError("expected at least one URL, got none; nothing was compared")
+
+
+def _command(
+    work: Work, repeat: int, pools: Sequence[Spec] | None, source: BinaryIO | None, *, serial: bool, size: int | None
+) -> str:
+    words = ["producer", "compare"]
+    words += ["-i", str(getattr(source, "name", "-"))] if source else [work.scenario.name]
+    words += ["--jobs", str(work.scenario.jobs)] if work.scenario.name != _ARTICLE else []
+    words += ["--repeat", str(repeat)]
+    words += [] if work.scenario.seed is None else ["--seed", str(work.scenario.seed)]
+    words += ["--size", str(size)] if size else []
+    words += ["--pools", ",".join(each.name for each in pools)] if pools else []
+    words += [] if serial else ["--no-serial"]
+    return shlex.join(words)
+
+
+def _write(experiment: Experiment, target: Path | None) -> None:
     if target == Path("-"):
-        click.echo(to_json(report), nl=False)
+        click.echo(to_json(experiment), nl=False)
     elif target:
-        target.write_text(to_json(report), encoding="utf-8")
+        target.write_text(to_json(experiment), encoding="utf-8")
+        name = shlex.quote(str(target))
+        shows, advises = f"producer report {name} -o report.html", f"producer recommend {name}"
+        click.echo(f"written: {name}; `{shows}` shows it, `{advises}` advises")

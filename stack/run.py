@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -142,15 +143,19 @@ class Stack:
         """The whole environment for a process of one's own beside the stack's; it ends with the stack."""
         return self.plan.env(role)
 
-    def start(self, *names: str, patience: float = PATIENCE) -> None:
+    def start(self, *names: str, patience: float = PATIENCE, more: Mapping[str, str] | None = None) -> None:
         """Start services, or start them again, and wait until each is ready.
+
+        Args:
+            more: variables for these services alone, e.g. ``{"THREADS_CONCURRENCY": "100"}``.
 
         Raises:
             StackError: one ended, or was not ready in time.
         """
         begun = time.monotonic()
         for name in names:
-            self.processes[name] = Process(self._command(name))
+            command = self._command(name)
+            self.processes[name] = Process(replace(command, env={**command.env, **(more or {})}))
         waiting = list(names)
         while waiting:
             for name in tuple(waiting):
@@ -161,6 +166,11 @@ class Stack:
                     self._fail(name, f"not ready within {patience:.0f} s", self.plan.probe(name).expected)
             if waiting:
                 time.sleep(POLL)
+
+    def forget(self, *names: str) -> None:
+        """Stopped for good: that they are gone is no fault."""
+        for name in names:
+            del self.processes[name]
 
     def stop(self, *names: str, grace: float = GRACE) -> list[str]:
         """Stop services; the names of those that had to be killed."""

@@ -1,11 +1,13 @@
-"""Deployments as a comparison would have measured them, for tests: seconds count from the submission."""
+"""Turns as a comparison would have measured them, for tests: seconds count from the submission."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ledger.jobs import Attempt, Executor, FailureKind, JobState, Pool
-from producer.comparison.runs import MeasuredDeployment, MeasuredJob, totals
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool
+from producer.comparison import turns
+from producer.comparison.experiment import Bound, Contestant, Experiment, MeasuredJob, Scenario, Spans, Turn
+from producer.comparison.verdict import Shown
 
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64
@@ -35,40 +37,64 @@ def job(
     queued: float = 0.0,
     state: JobState = JobState.DONE,
 ) -> MeasuredJob:
-    return MeasuredJob(
+    return turns.measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal, None, SHA256)
+
+
+def record(
+    pool: Pool,
+    filename: str,
+    *attempts: Attempt,
+    queued: float = 0.0,
+    state: JobState = JobState.DONE,
+    sha256: str = SHA256,
+    asked: Job | None = None,
+    notes: tuple[str, ...] = (),
+) -> JobRecord:
+    return JobRecord(
         id=f"batch.{filename}",
-        filename=filename,
-        url=f"http://origin:8080/paced/{nominal:g}/{filename}?size=1000",
-        path=f"batch/{filename}",
+        job=asked or Job(f"http://origin:8080/paced/{filename}?size=1000", filename, SHA256),
         pool=pool,
         state=state,
-        nominal=nominal,
         queued=EPOCH + queued,
-        bytes=1000,
-        expected_sha256=SHA256,
-        sha256=SHA256 if state is JobState.DONE else None,
         attempts=attempts,
+        bytes=1000,
+        sha256=sha256 if state is JobState.DONE else None,
+        notes=notes,
     )
 
 
-def deployment(
-    pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, one_at_a_time: bool = False
-) -> MeasuredDeployment:
-    return MeasuredDeployment(
-        name=name or pool.value,
-        pool=pool,
-        one_at_a_time=one_at_a_time,
-        batch="batch",
-        submitted=EPOCH,
-        totals=totals(EPOCH, tuple(jobs)),
-        jobs=tuple(jobs),
+def on_its_pool(pool: Pool) -> Callable[[Executor], bool]:
+    return lambda who: who.worker.startswith(f"{pool}@")
+
+
+def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, serial: bool = False) -> Shown:
+    """A contestant and its only turn."""
+    contestant = Contestant(name or pool.value, pool, None, serial)
+    records = [
+        record(pool, each.filename, *each.attempts, state=each.state, sha256=each.sha256 or SHA256) for each in jobs
+    ]
+    books = turns.books(contestant, len(jobs), records, on_its_pool(pool), turns.Digests())
+    turn = Turn(contestant.name, 1, 0, "batch", EPOCH, turns.wall(EPOCH, records), Spans(), books, jobs=tuple(jobs))
+    return Shown(contestant, turn)
+
+
+def experiment(*found: Shown, name: str = "article") -> Experiment:
+    return Experiment(
+        scenario=Scenario(name, "what it is", Bound.LATENCY, 2, 1),
+        contestants=tuple(each.contestant for each in found),
+        turns=tuple(each.turn for each in found),
+        started=EPOCH,
+        finished=EPOCH + 60,
+        command="producer compare article --seed 1",
+        versions={"python": "3"},
+        machine={"cores": 2, "load": 0.5},
     )
 
 
-def two(pool: Pool, first: Executor, second: Executor, seconds: tuple[float, float] = (7, 5)) -> MeasuredDeployment:
+def two(pool: Pool, first: Executor, second: Executor, seconds: tuple[float, float] = (7, 5)) -> Shown:
     """Two files side by side, with 0.1 s of overhead each."""
     names = ("Guide.pdf", "Demo_Video.mp4")
-    return deployment(
+    return shown(
         pool,
         [
             job(pool, name, nominal, attempt(executor, 0.02, nominal + 0.1))
@@ -77,22 +103,22 @@ def two(pool: Pool, first: Executor, second: Executor, seconds: tuple[float, flo
     )
 
 
-def prefork() -> MeasuredDeployment:
+def prefork() -> Shown:
     return two(Pool.PREFORK, who(Pool.PREFORK, 101), who(Pool.PREFORK, 102))
 
 
-def threads() -> MeasuredDeployment:
+def threads() -> Shown:
     return two(Pool.THREADS, who(Pool.THREADS, 200, 201), who(Pool.THREADS, 200, 202), (10, 6))
 
 
-def gevent() -> MeasuredDeployment:
+def gevent() -> Shown:
     return two(Pool.GEVENT, who(Pool.GEVENT, 300, 300, 3), who(Pool.GEVENT, 300, 300, 4), (8, 9))
 
 
-def serial() -> MeasuredDeployment:
+def serial() -> Shown:
     first, second = who(Pool.PREFORK, 101), who(Pool.PREFORK, 102)
     jobs = [
         job(Pool.PREFORK, "Guide.pdf", 7, attempt(first, 0.02, 7.1)),
         job(Pool.PREFORK, "Demo_Video.mp4", 5, attempt(second, 7.13, 12.2), queued=7.12),
     ]
-    return deployment(Pool.PREFORK, jobs, name="serial", one_at_a_time=True)
+    return shown(Pool.PREFORK, jobs, name="serial", serial=True)

@@ -26,18 +26,21 @@ from ledger.messages import broker_options
 from ledger.settings import get_settings
 from worker import broker, drain
 from worker.batches import Batches
+from worker.children import keep_watching_children
 from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
-from worker.pools import DeploymentError, check_deployment, pool_of
+from worker.lateness import keep_probing
+from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
 from worker.process import settle_memory, this_worker
 
 broker.keep_books_in_memory()
+broker.survive_a_closed_connection()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
 
-app = Celery("downpour", include=["worker.tasks"])
+app = Celery("downpour", include=["worker.tasks"], events=broker.PromptEvents)
 app.conf.update(
     broker_options(settings),
     task_ignore_result=True,  # the ledger has the results; a result back end would block for 19 s when Redis is away
@@ -63,11 +66,14 @@ app.steps["consumer"].add(Batches)
 @signals.celeryd_after_setup.connect
 def _check_command_line(instance: Any, **_: Any) -> None:
     try:
-        pool = pool_of(instance.pool_cls)
-        check_deployment(pool, set(instance.app.amqp.queues.consume_from))
+        line = CommandLine.of(instance)
+        check_deployment(line)
     except DeploymentError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - before any log is set up
         raise SystemExit(2) from error
+    pool = line.pool
+    for doubt in doubts(line):
+        log.warning("command line: %s", doubt)
     try:
         this_worker.check()
     except ValueError as error:
@@ -88,16 +94,21 @@ def _in_service(sender: Any, **_: Any) -> None:
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
     keep_touching(settings, who, lambda: list(worker_state.requests), Consuming(sender, who.pool.queue).allow)
     keep_tidy(settings)
-    if this_worker.pool is Pool.PREFORK:  # there the children run the jobs
-        settle_memory()
-    else:
+    if this_worker.pool is not Pool.PREFORK:
         _warm_up()
+    else:  # there the children run the jobs
+        settle_memory()
+        children = sender.pool._pool._pool  # billiard's list; who was waited for is taken off it
+        family = this_worker.incarnations.family
+        keep_watching_children(settings, family, lambda: [child.pid for child in tuple(children)])
 
 
 @signals.worker_process_init.connect
 def _warm_up(**_: Any) -> None:
     with contextlib.suppress(RedisError, OSError):  # away: then the first job does it
         this_worker.warm_up()
+    if settings.lateness:
+        keep_probing(settings.lateness)
 
 
 @signals.heartbeat_sent.connect

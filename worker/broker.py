@@ -1,14 +1,34 @@
-"""What kombu does for each message beyond what the ledger needs, left out; and a worker that survives Redis' death.
+"""Ways around Celery and kombu: a worker must survive that Redis is killed, and stop when told to while Redis is gone.
 
 kombu notes in Redis which messages a worker has in hand: two transactions per message, a quarter of what a small job
-costs. The ledger knows it already (``worker.incarnation`` touches them every second), and the sweep sends again what
-vanished. So here they are noted in memory alone. It also ends what could freeze in kombu's books when Redis restarts,
-and an ``AttributeError`` that ended a worker whose connection Redis had closed.
+costs, and nothing works while they cannot be written. The ledger knows it already (``worker.incarnation`` touches them
+every second), and the sweep sends again what vanished. So here they are noted in memory alone. That also ends an
+``AttributeError`` of kombu's, which ended a worker whose connection Redis had closed.
+
+Celery's heartbeat is sent again and again until Redis takes it, for ever, and holds the lock that all events need:
+under gevent no job could end meanwhile, and no worker stop. An event that is not sent is kept and sent with the next
+connection anyway.
+
+A prefork child that dies in the moment in which the connection breaks is noted as ended and not replaced yet when the
+worker connects anew; celery then watches a file descriptor that is ``None``, and ends with a ``ValueError``.
+
+Kept true by ``tests/fault/test_redis_faults.py`` and ``tests/fault/test_stop_without_redis.py``.
 """
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+from celery.app.events import Events
+from celery.concurrency import asynpool, prefork
+from celery.events.dispatcher import EventDispatcher
+from celery.worker import pidbox
 from kombu.transport import virtual
+
+from ledger.connection import AWAY
+
+log = logging.getLogger("downpour.worker")
 
 
 class BooksInMemory(virtual.QoS):  # type: ignore[misc]
@@ -16,13 +36,53 @@ class BooksInMemory(virtual.QoS):  # type: ignore[misc]
         """Put what was not begun back on its queue, in front, the oldest first. What cannot be, the sweep sends."""
         self._flush()
         if self.channel.connection.client is not None:  # else closed: nothing to put them back through
-            with self.channel.conn_or_acquire() as client:
-                for message in reversed(self._delivered.values()):
-                    info = message.delivery_info
-                    self.channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], client)
+            try:
+                with self.channel.conn_or_acquire() as client:
+                    for message in reversed(self._delivered.values()):
+                        info = message.delivery_info
+                        self.channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], client)
+            except AWAY as error:
+                log.warning("messages are not put back while Redis is away, the ledger knows of them: %s", error)
         self._delivered.clear()
+
+
+class PromptDispatcher(EventDispatcher):  # type: ignore[misc]
+    def send(self, type: str, *args: Any, retry: bool = False, **fields: Any) -> Any:  # noqa: ARG002 - Celery's
+        return super().send(type, *args, retry=False, **fields)
+
+
+class PromptEvents(Events):  # type: ignore[misc]
+    """For ``Celery(events=...)``."""
+
+    dispatcher_cls = PromptDispatcher
+
+
+class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
+    """Remote control under gevent, in a greenlet of its own that is begun anew with each connection."""
+
+    def loop(self, c: Any) -> None:
+        try:
+            super().loop(c)
+        except c.connection_errors as error:
+            log.warning("no remote control until Redis is back: %s", error)
+        except SystemExit:  # told to stop while it connected; whoever runs the jobs was told too, and lets them end
+            log.debug("no remote control any more")
+
+
+class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]
+    def _track_child_process(self, proc: Any, hub: Any) -> None:
+        if getattr(proc, "_sentinel_poll", proc) is None:  # its end was seen: it is to be replaced, not to be watched
+            hub.call_soon(self.maintain_pool)
+        else:
+            super()._track_child_process(proc, hub)
 
 
 def keep_books_in_memory() -> None:
     """Before any connection to the broker is made. Goes with the transport option ``ack_emulation`` off."""
     virtual.QoS = BooksInMemory
+
+
+def survive_a_closed_connection() -> None:
+    """Before any connection to the broker is made."""
+    pidbox.gPidbox = CalmPidbox
+    prefork.TaskPool.Pool = SturdyPool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from download.errors import CancelledError, HandedBackError, LeaseLostError
+from ledger.connection import once
 from ledger.jobs import Attempt, Executor, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result
 from ledger.manners import Admission, Manners
@@ -73,8 +73,14 @@ class Hold:
         if now - self._told < self._progress_every:
             return False
         self._told = now
-        with contextlib.suppress(RedisError):  # the download itself does not need Redis
-            self._ledger.progress(self.claim, size, total)
+        if self._incarnation.away:  # the download itself does not need Redis, and does not wait for it
+            return False
+        try:
+            with once():
+                self._ledger.progress(self.claim, size, total)
+        except RedisError:
+            self._incarnation.away = True  # until a renewal gets through
+            return False
         return True
 
     def confirm(self) -> None:

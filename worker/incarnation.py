@@ -1,7 +1,7 @@
 """This process in the ledger: one incarnation, kept alive by a native thread, and what it is told to stop.
 
 The thread makes its own Redis client (under gevent, a socket belongs to the thread that opened it) and shares nothing
-with jobs but two attributes that it replaces as a whole.
+with jobs but a few attributes that it replaces as a whole.
 It renews every second, whatever the jobs do: a GIL-bound job delays it by milliseconds, a busy gevent hub not at all.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 
@@ -22,20 +23,25 @@ from ledger.settings import Settings
 
 
 class Incarnation:
-    def __init__(self, settings: Settings, worker: str, pool: Pool) -> None:
+    def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
         self._settings = settings
-        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid()))
+        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid(), family))
         self.lost = False
+        self.away = False  # whether Redis did not answer when it was last asked
         self.stopping: frozenset[str] = frozenset()  # ids of jobs that should stop
         start_native_thread(f"lease {self.id}", self._renew_until_lost)
 
     def _renew_until_lost(self) -> None:
         leases = leases_of(self._settings)
         while not self.lost:
-            with contextlib.suppress(RedisError, OSError):  # away: the lease may lapse; renewing tells
+            try:
                 stopping = leases.renew(self.id)
-                self.lost = stopping is None
-                self.stopping = frozenset(stopping or ())
+            except (RedisError, OSError):  # the lease may lapse; renewing tells
+                self.away = True
+            else:
+                self.away, self.stopping = False, frozenset(stopping or ())
+                if stopping is None:  # never taken back: a job may have said so meanwhile
+                    self.lost = True
             native_sleep(self._settings.renew_every)
 
     def end(self) -> None:
@@ -50,6 +56,7 @@ class Incarnations:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.family = secrets.token_urlsafe(6)  # a fork keeps it
         self._lock = threading.Lock()
         self._current: Incarnation | None = None
         self._pid = 0
@@ -61,8 +68,13 @@ class Incarnations:
         """
         with self._lock:
             if self._current is None or self._current.lost or self._pid != os.getpid():
-                self._current, self._pid = Incarnation(self._settings, worker, pool), os.getpid()
+                self._current, self._pid = Incarnation(self._settings, worker, pool, self.family), os.getpid()
             return self._current
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer when the current one was last renewed."""
+        return self._current is not None and self._current.away
 
     def end(self) -> None:
         if self._current is not None and self._pid == os.getpid():

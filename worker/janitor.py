@@ -19,7 +19,7 @@ from ledger.connection import connect
 from ledger.ledger import Ledger
 from ledger.settings import Settings
 
-_EVERY = 30.0  # seconds
+EVERY = 30.0  # seconds
 _STRANGE = 24 * 3600.0  # seconds after which a file goes whose job this ledger does not know: another stack may
 _NAME = re.compile(r"(?P<job>.+\.\d+)\.\d+\.part(\.json(\.new)?)?")
 
@@ -50,6 +50,6 @@ def keep_tidy(settings: Settings) -> None:
         while True:
             with contextlib.suppress(RedisError, OSError):
                 tidy(settings.downloads, ledger)
-            native_sleep(_EVERY)
+            native_sleep(EVERY)
 
     start_native_thread("janitor", loop)

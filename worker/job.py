@@ -5,6 +5,7 @@ The order that makes a killed worker harmless:
   2. ask the ledger whether the claim still stands;
   3. publish: the temp file gets the final name, whole and verified, never over another holder's file;
   4. close the record.
+A job's step, if it has one, works on the temp file between 1 and 2.
 Killed before 3, the next holder begins anew or resumes what is there. Killed between 3 and 4, it downloads again and
 replaces the file with an equal one. Frozen between 2 and 3 until somebody else has published, it finds the name taken
 and leaves it alone. Kept true by ``tests/fault``.
@@ -16,10 +17,11 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from download.errors import (
     CancelledError,
+    DeadlineError,
     DownloadError,
     HandedBackError,
     Interrupted,
@@ -34,6 +36,7 @@ from download.watch import Limits
 from ledger.jobs import FailureKind, JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings, get_settings
+from worker import steps
 from worker.courtesy import Courtesy
 from worker.hold import Hold
 from worker.incarnation import Incarnation
@@ -126,7 +129,10 @@ class _Run:
             if found := self.place.unchanged():
                 return self.done(found, status=304, first_byte=error.first_byte)
             fetched = self.fetch()  # nobody vouches for what is there: without conditions
+        noted = self.step()
         result = self.place.publish(fetched, self.route.url)
+        if noted:
+            result = replace(result, notes=(*result.notes, noted))
         return self.done(result, fetched.received, fetched.status, fetched.first_byte)
 
     def fetch(self) -> Fetched:
@@ -147,6 +153,21 @@ class _Run:
             progress=self.progress,
             resume=self.partials.newest,
         )
+
+    def step(self) -> str | None:
+        """Do with the verified file, which has no name yet, what the job asks for; the outcome for the record.
+
+        Raises:
+            StepError, DeadlineError: it cannot be done; the file is not published.
+            Interrupted: as ``Hold.check`` says.
+        """
+        name = self.record.job.step
+        return None if name is None else steps.run(name, self.partials.mine, self.may_go_on)
+
+    def may_go_on(self) -> None:
+        self.hold.check()
+        if time.monotonic() > self.deadline:
+            raise DeadlineError("the time for the job is used up, in the middle of its step")
 
     def progress(self, size: int, total: int | None) -> None:
         if self.hold.progress(size, total):

@@ -79,6 +79,11 @@ class ThisWorker:
         settle_memory()
         self.incarnation()
 
+    @property
+    def redis_away(self) -> bool:
+        """Whether Redis did not answer of late: for what is not worth waiting for."""
+        return self.incarnations.away
+
     def incarnation(self) -> Incarnation:
         assert self.pool is not None  # noqa: S101 - set before any job arrives
         return self.incarnations.current(self.name, self.pool)

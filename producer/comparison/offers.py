@@ -28,10 +28,17 @@ def look_up(origin_url: str, planned: Sequence[PlannedJob]) -> list[Job]:
         OriginError: it does not answer, or not as expected.
     """
     with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as http:
-        return [_look_up(http, origin_url.rstrip("/") + each.path, each.filename) for each in planned]
+        known: dict[str, tuple[str, int]] = {}
+        for each in planned:
+            if each.path not in known:
+                known[each.path] = _look_up(http, origin_url.rstrip("/") + each.path)
+    return [
+        Job(origin_url.rstrip("/") + each.path, each.filename, *known[each.path], step=each.step) for each in planned
+    ]
 
 
-def _look_up(http: urllib3.PoolManager, url: str, filename: str) -> Job:
+def _look_up(http: urllib3.PoolManager, url: str) -> tuple[str, int]:
+    """The digest in hex, and the length."""
     try:
         answer = http.request("HEAD", url)
     except urllib3.exceptions.HTTPError as error:
@@ -47,4 +54,4 @@ def _look_up(http: urllib3.PoolManager, url: str, filename: str) -> Job:
         digest = base64.b64decode(match[1], validate=True)
     except binascii.Error as error:
         raise OriginError(f"HEAD {url}: expected base64 in Repr-Digest, got {match[1]!r}") from error
-    return Job(url, filename, digest.hex(), int(length))
+    return digest.hex(), int(length)

@@ -1,5 +1,5 @@
-"""What a comparison looks like: lines while it runs, then table, timeline and verdict. On a terminal one line is live;
-elsewhere it becomes a line every two seconds. Without UTF-8 everything is ASCII."""
+"""What a comparison looks like while it runs. On a terminal one line is live; elsewhere it becomes a line every two
+seconds. Without UTF-8 everything is ASCII. What is read at the end: ``closing``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.jobs import JobRecord, JobState, Pool
-from producer.comparison.runs import MeasuredDeployment, Run
-from producer.comparison.scenarios import Deployment, Options
-from producer.comparison.timeline import ASCII, UNICODE, render
+from producer.comparison.experiment import Contestant, Scenario, Turn
+from producer.comparison.rounds import Position
+from producer.comparison.verdict import totals
 from producer.results import printable
 
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
-_LEGEND = (
-    "total: from just before the submission to the last file's finish, by Redis' clock; sum and longest: of the seconds"
-    " for which the origin paces the files, so everything else counts as overhead."
-)
 _FILES_SHOWN = 3  # by name, in the live line
-_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x"})
+_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-"})
 
 
 class Page:
@@ -35,32 +31,63 @@ class Page:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._utf8 = console.encoding.lower().replace("-", "").startswith("utf")
+        self.utf8 = console.encoding.lower().replace("-", "").startswith("utf")
         self._live: Live | None = None
         self._said = self._clock()
+        self._position: Position | None = None
+        self._show = True  # every job by name; not in an experiment of many
 
     def say(self, text: str = "", style: str = "") -> None:
-        self._console.print(Text(self._fit(text), style), soft_wrap=True)
+        self._console.print(Text(self.fit(text), style), soft_wrap=True)
         self._said = self._clock()
 
     def paragraph(self, text: str, style: str = "") -> None:
-        for line in textwrap.wrap(text, self._width):
+        for line in textwrap.wrap(text, self.width):
             self.say(line, style)
         self.say()
 
-    def opens(self, scenario: str, options: Options, origin_url: str) -> None:
-        low, high = options.seconds
-        files = f"files of {options.size:,} bytes, {low} to {high} s each, from {origin_url}"
-        self.say(f"{scenario}, seed {options.seed}: {files}")
+    def table(self, table: Table) -> None:
+        self._console.print(table)
 
-    def begins(self, deployment: Deployment) -> None:
-        files = [f"{job.filename} ({job.seconds:g} s)" for job in deployment.jobs]
-        if deployment.one_at_a_time:
-            text = f"{', then '.join(files)}, one at a time on {deployment.pool}"
+    def says(self, text: str) -> None:
+        self.say(f"  {text}", "dim")
+
+    def opens(
+        self,
+        scenario: Scenario,
+        contestants: Sequence[Contestant],
+        repeat: int,
+        origin_url: str | None,
+        *,
+        warm_up: bool = False,
+    ) -> None:
+        self._show = repeat == 1 and scenario.jobs <= _FILES_SHOWN
+        seed = "" if scenario.seed is None else f", seed {scenario.seed}"
+        size = "" if scenario.bytes is None else f", {scenario.bytes:,} bytes"
+        self.say(f"{scenario.name}{seed}: {scenario.title}")
+        names = ", ".join(each.name for each in contestants)
+        rounds = f"{repeat} round{'s' if repeat > 1 else ''}{' and a warm-up' if warm_up else ''}"
+        origin = f" from {origin_url}" if origin_url else ""
+        self.say(f"{scenario.jobs:,} jobs{size}{origin}; {rounds} of {names}")
+
+    def begins(self, position: Position) -> None:
+        self._position, self._said = position, self._clock()
+        if not self._show:
+            if self._live:
+                self._live.update(Text(self.fit(f"  {self._where()}starting")))
+            return
+        contestant = position.contestant
+        share = position.work.share(contestant)
+        files = [
+            job.filename if seconds is None else f"{job.filename} ({seconds:g} s)"
+            for job, seconds in zip(share.jobs, share.nominal, strict=True)
+        ]
+        if contestant.serial:
+            text = f"{', then '.join(files)}, one at a time on {contestant.pool}"
         else:
-            text = " and ".join(files) if len(files) < 4 else f"{len(files)} files"
+            text = " and ".join(files)
         self.say()
-        self.say(f"{deployment.name}: {text}", "bold")
+        self.say(f"{contestant.name}: {text}", "bold")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -74,14 +101,31 @@ class Page:
             finally:
                 self._live = None
 
-    def progress(self, elapsed: float, records: Sequence[JobRecord]) -> None:
-        text = self._fit(f"  {elapsed:4.1f} s · {_now(records)}")
+    def progress(self, elapsed: float, done: int, jobs: int, records: Sequence[JobRecord]) -> None:
+        if elapsed < PLAIN_EVERY / 4:
+            self._said = self._clock()  # the jobs have only just begun
+        rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
+        now = _now(records) if records and self._show else f"{done:,} of {jobs:,} jobs{rate}"
+        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{self._left(elapsed)}")
         if self._live:
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis" if self._utf8 else "crop"))
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis" if self.utf8 else "crop"))
         elif self._clock() - self._said >= PLAIN_EVERY:
             self.say(text)
 
+    def _where(self) -> str:
+        position = self._position
+        if position is None or self._show:
+            return ""
+        number = f"round {position.round} of {position.rounds}" if position.round else "warm-up"
+        return f"{number} · {position.contestant.name} · "
+
+    def _left(self, elapsed: float) -> str:
+        left = self._position.left if self._position else None
+        return "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
+
     def ended(self, record: JobRecord) -> None:
+        if not self._show and record.state is JobState.DONE:
+            return
         if record.state is JobState.DONE:
             attempts = record.attempts
             took = round(attempts[-1].finished - attempts[0].started, 1)
@@ -95,46 +139,38 @@ class Page:
     def unserved(self, pool: Pool) -> None:
         self.say(f"  no worker serves {pool.queue}: start {_command(pool)}", "yellow")
 
-    def measured(self, deployment: MeasuredDeployment) -> None:
-        numbers = deployment.totals
-        if deployment.note:
-            self.say(f"  {deployment.note}; start {_command(deployment.pool)}", "red")
-        elif numbers.total is None:
+    def measured(self, contestant: Contestant, turn: Turn, note: str | None) -> None:
+        if note:
+            self.say(f"  {note}; start {_command(contestant.pool)}", "red")
+        elif turn.wall is None:
             self.say("  no total: not every file is there", "red")
+            for fault in turn.books.faults:
+                self.say(f"    {fault}", "red")
+        elif self._show:
+            self._total(turn)
         else:
-            self.say(f"  total {numbers.total:.2f} s; longest {numbers.longest:g} s, sum {numbers.sum:g} s")
+            self._turn(turn)
+        for reason in turn.excluded:
+            self.say(f"  does not count: {reason}", "yellow")
 
-    def closes(self, run: Run) -> None:
-        self.say()
-        self._console.print(self._table(run.deployments))
-        self.paragraph(_LEGEND, "dim")
-        for line in render(run.deployments, width=self._width, glyphs=UNICODE if self._utf8 else ASCII):
-            self.say(line)
-        self.say()
-        self.paragraph(run.books, "" if run.books_balance else "red")
-        self.paragraph(run.verdict, "bold")
+    def _turn(self, turn: Turn) -> None:
+        assert turn.wall is not None  # noqa: S101 - the caller has looked
+        rate = turn.books.done / turn.wall
+        self.say(f"  {self._where()}{turn.books.done:,} jobs in {turn.wall:.2f} s · {rate:.1f}/s")
+
+    def _total(self, turn: Turn) -> None:
+        numbers = totals(turn)
+        paced = f"; longest {numbers.longest:g} s, sum {numbers.sum:g} s" if numbers.longest else ""
+        self.say(f"  total {turn.wall:.2f} s{paced}")
 
     @property
-    def _width(self) -> int:
+    def width(self) -> int:
         return min(self._console.width, WIDTH)
 
-    def _table(self, deployments: Sequence[MeasuredDeployment]) -> Table:
-        table = Table()
-        table.add_column("pool")
-        for title in ("sum", "longest", "total", self._fit("total ÷ longest")):
-            table.add_column(title, justify="right")
-        for deployment in deployments:
-            numbers = deployment.totals
-            name = f"serial, on {deployment.pool}" if deployment.one_at_a_time else deployment.name
-            total = self._fit("–") if numbers.total is None else f"{numbers.total:.2f} s"
-            ratio = self._fit("–") if numbers.ratio is None else f"{numbers.ratio:.3f}"
-            table.add_row(name, f"{numbers.sum:g} s", f"{numbers.longest:g} s", total, ratio)
-        return table
-
-    def _fit(self, text: str) -> str:
+    def fit(self, text: str) -> str:
         """The text in what this terminal can show, and nothing that could steer it."""
         text = printable(text)
-        return text if self._utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
+        return text if self.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
 
 
 def _now(records: Sequence[JobRecord]) -> str:

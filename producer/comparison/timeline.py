@@ -1,6 +1,6 @@
-"""Who ran when, drawn in text: a lane per real executor, the same time axis for every deployment.
+"""Who ran when, drawn in text: a lane per real executor, the same time axis for every turn.
 
-Pure: reports in, lines out. Each deployment's zero is its own submission, so the lanes of pools that ran one after
+Pure: turns in, lines out. Each turn's zero is its own submission, so the lanes of pools that ran one after
 the other can be compared. A queue wait shorter than half a column is not drawn; the legend has the longest.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ledger.jobs import Attempt, Executor
-from producer.comparison.runs import MeasuredDeployment, MeasuredJob
+from producer.comparison.experiment import MeasuredJob, Turn
 
-MOST_LANES = 16  # of one deployment; the rest is counted
+MOST_LANES = 16  # of one turn; the rest is counted
 _MARGIN = 2
 _LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
@@ -40,7 +40,7 @@ ASCII = Glyphs(wait=".", first="[", run="=", last="]", failed="x", only="#", tic
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """An attempt on a lane; seconds since the deployment's submission."""
+    """An attempt on a lane; seconds since the turn's submission."""
 
     queued: float
     started: float
@@ -49,9 +49,9 @@ class Bar:
     failed: bool
 
 
-def render(deployments: Sequence[MeasuredDeployment], *, width: int = 80, glyphs: Glyphs = UNICODE) -> list[str]:
+def render(turns: Sequence[Turn], *, width: int = 80, glyphs: Glyphs = UNICODE) -> list[str]:
     """The lines of the timeline, none wider than ``width``."""
-    lanes = [(deployment, _lanes(deployment)) for deployment in deployments]
+    lanes = [(turn, _lanes(turn)) for turn in turns]
     bars = [bar for _, by_label in lanes for found in by_label.values() for bar in found]
     if not bars:
         return []
@@ -59,8 +59,8 @@ def render(deployments: Sequence[MeasuredDeployment], *, width: int = 80, glyphs
     label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
     scale = _Scale(width - _MARGIN - label_width - 1, max(bar.finished for bar in bars))
     lines = []
-    for deployment, by_label in lanes:
-        lines.append(deployment.name)
+    for turn, by_label in lanes:
+        lines.append(turn.contestant)
         lines += _drawn(by_label, label_width, scale, glyphs) if by_label else [f"{'':{_MARGIN}}nothing ran"]
     indent = " " * (_MARGIN + label_width + 1)
     lines += [(indent + line).rstrip() for line in scale.axis(glyphs)]
@@ -76,19 +76,19 @@ def label_of(who: Executor | None) -> str:
     return f"thread {who.thread} of pid {who.pid}" if who.thread != who.pid else f"pid {who.pid}"
 
 
-def _lanes(deployment: MeasuredDeployment) -> dict[str, list[Bar]]:
+def _lanes(turn: Turn) -> dict[str, list[Bar]]:
     """Bars by executor, in the order of the jobs: pools that started two jobs a millisecond apart look alike."""
     lanes: dict[str, list[Bar]] = {}
-    for label, bar in _bars(deployment):
+    for label, bar in _bars(turn):
         lanes.setdefault(label, []).append(bar)
     return lanes
 
 
-def _bars(deployment: MeasuredDeployment) -> Iterator[tuple[str, Bar]]:
-    for job in deployment.jobs:
+def _bars(turn: Turn) -> Iterator[tuple[str, Bar]]:
+    for job in turn.jobs:
         queued = job.queued
         for attempt in job.attempts:
-            yield label_of(attempt.executor), _bar(job, attempt, queued, deployment.submitted)
+            yield label_of(attempt.executor), _bar(job, attempt, queued, turn.submitted)
             queued = attempt.finished
 
 

@@ -61,7 +61,12 @@ def test_two_workers_killed_at_once_lose_nothing(world: World, pool: Pool) -> No
     assert losses(all_done(world, 12)) >= 8
 
 
-def test_a_prefork_child_that_is_killed_costs_its_own_job_one_attempt(world: World) -> None:
+def test_a_prefork_child_that_is_killed_costs_its_own_job_one_attempt_and_no_lease(tmp_path: Path) -> None:
+    with World(tmp_path, lease=60.0) as world:
+        one_child_killed(world)
+
+
+def one_child_killed(world: World) -> None:
     world.start(Pool.PREFORK)
     world.submit(Pool.PREFORK, [world.paced(f"f{n}", 3) for n in range(4)])
     world.running(4, with_bytes=True)

@@ -9,6 +9,8 @@ from enum import StrEnum
 class Outcome(StrEnum):
     WORKS = "works"
     IGNORED = "ignored"
+    WARNED = "does nothing, and says so"
+    REFUSED = "refused"
     FINISHES_ANYWAY = "finishes anyway"
     FORGOTTEN = "forgotten"
     LOST = "lost"
@@ -26,6 +28,8 @@ class Outcome(StrEnum):
 MEANING: Mapping[Outcome, str] = {
     Outcome.WORKS: "what was asked for happened",
     Outcome.IGNORED: "accepted without a word, and nothing happens",
+    Outcome.WARNED: "nothing happens; a line in the worker's log says that it will not",
+    Outcome.REFUSED: "the worker does not start, and says why",
     Outcome.FINISHES_ANYWAY: "reported as stopped, or to be stopped, while the body runs to its end",
     Outcome.FORGOTTEN: "accepted, and void after a restart of the worker",
     Outcome.LOST: "the job did not finish and is on no queue any more",

@@ -39,7 +39,9 @@ def recycling(*options: str) -> tuple[Callable[[Stock], str], Callable[[Downpour
         world.submit(downpour.pool, [world.file(name) for name in THREE])
         records = world.finished(seconds=PATIENCE)
         world.check_files(records)
-        return _replaced([each.last.executor.pid for each in records if each.last and each.last.executor])
+        seen = _replaced([each.last.executor.pid for each in records if each.last and each.last.executor])
+        said = f"{options[0]} does nothing with -P {downpour.pool}" in worker.text()
+        return Outcome.WARNED if said and seen == Outcome.IGNORED else seen
 
     return stock_cell, downpour_cell
 
@@ -70,7 +72,7 @@ def downpour_autoscale(downpour: Downpour) -> str:
     world = downpour.world()
     worker = downpour.launch(world, "--autoscale=3,1")
     if not _ready(worker):
-        return Outcome.CRASHES
+        return Outcome.REFUSED if "worker: --autoscale: expected" in worker.text() else Outcome.CRASHES
     if _three_downloads_at_once(world, downpour.pool):
         return Outcome.WORKS
     wait_for(
@@ -170,8 +172,8 @@ ROWS = (
         autoscale,
         downpour_autoscale,
         f"`--autoscale=3,1` and three jobs of {BODY:g} s: do they ever run at the same time? The same in Downpour.",
-        "A threads worker with this option ends as soon as it should grow: at its second job. Downpour's deployments "
-        "give each pool a fixed size.",
+        "A threads worker with this option ends as soon as it should grow: at its second job. So Downpour does not "
+        "start one. Its deployments give each pool a fixed size.",
     ),
     Row(
         "grow-shrink",

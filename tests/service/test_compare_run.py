@@ -16,19 +16,36 @@ from rich.console import Console
 
 from ledger.jobs import Executor, FailureKind, JobState, Pool
 from ledger.settings import Settings
-from producer.comparison import measure
-from producer.comparison.measure import Bench
+from producer.client import Client
+from producer.comparison import bench
+from producer.comparison.closing import close
+from producer.comparison.contamination import NONE
+from producer.comparison.contestants import Spec
+from producer.comparison.experiment import Contestant, Experiment, from_json, to_json
+from producer.comparison.fleet import Shared
 from producer.comparison.offers import OriginError, look_up
 from producer.comparison.page import Page
-from producer.comparison.rounds import compare
-from producer.comparison.runs import Report, from_json, to_json
-from producer.comparison.scenarios import Deployment, Options, article, paced
-from producer.comparison.verdict import Finding, faults, find
+from producer.comparison.planning import Share, Work, from_recipe
+from producer.comparison.rounds import Design, run_experiment
+from producer.comparison.scenarios import SCENARIOS, Options, paced
+from producer.comparison.verdict import Finding, failed, find, shown
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of
 from tests.world import World
 
 QUICK = Options(seed=1, size=20_000, seconds=(1, 2))
+
+
+def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, work: Work | None = None) -> Experiment:
+    """The article once, quickly, on workers that are up."""
+    ledger = Client(settings).ledger
+    fleet = Shared(settings, ledger, [Spec(pool) for pool in pools or Pool], serial=serial)
+    work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.contestants, settings.origin_url)
+    design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=NONE)
+    page.opens(work.scenario, fleet.contestants, 1, settings.origin_url)
+    outcome = run_experiment(fleet, design, page)
+    assert outcome.cut is None
+    return outcome.experiment
 
 
 @pytest.fixture(scope="module")
@@ -62,44 +79,44 @@ def producer(settings: Settings, *words: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def seen(world: World) -> tuple[Report, str]:
-    """One quick comparison: its report and its page."""
+def seen(world: World) -> tuple[Experiment, str]:
+    """One quick comparison: its experiment and its page."""
     watcher = Watcher()
-    report = compare(world.settings, "article", QUICK, watcher.page)
-    watcher.page.closes(report.runs[0])
-    return report, watcher.text
+    experiment = compare(world.settings, watcher.page)
+    close(watcher.page, experiment)
+    return experiment, watcher.text
 
 
-def test_the_tutorial_in_short(seen: tuple[Report, str]) -> None:
+def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
     """Given files of 1 and 2 s, I expect every pool to overlap them, one slot not to, and books that balance."""
-    report, page = seen
-    (run,) = report.runs
-    assert [each.name for each in run.deployments] == ["prefork", "threads", "gevent", "serial"]
-    assert all(each.done for each in run.deployments)
-    assert run.books_balance, run.books
-    *pools, serial = run.deployments
+    experiment, page = seen
+    assert [each.name for each in experiment.contestants] == ["prefork", "threads", "gevent", "serial"]
+    assert [each.slots for each in experiment.contestants] == [2, None, None, 1]  # a process of prefork is a slot
+    assert not failed(experiment)
+    *pools, serial = shown(experiment)
     for each in pools:
-        first, second = each.jobs
+        first, second = each.turn.jobs
         assert first.attempts[0].started < second.attempts[0].finished
         assert second.attempts[0].started < first.attempts[0].finished
         assert each.totals.total is not None
         assert each.totals.longest <= each.totals.total < each.totals.sum
-    first, second = serial.jobs
+    first, second = serial.turn.jobs
     assert second.queued >= first.attempts[0].finished
     assert find(serial) in {Finding.SUM, Finding.SLOWER}
     assert "downloaded in" in page
     assert max(map(len, page.splitlines()[-30:])) <= 80
-    assert from_json(to_json(report)) == report
+    assert from_json(to_json(experiment)) == experiment
 
 
-def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tuple[Report, str]) -> None:
+def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tuple[Experiment, str]) -> None:
     """I expect two processes; two threads of one process; two greenlets of one thread; and the origin's bytes."""
-    report, _ = seen
+    experiment, _ = seen
     executors: dict[Pool, list[Executor]] = {}
-    for each in report.runs[0].deployments[:3]:
-        executors[each.pool] = [job.attempts[0].executor for job in each.jobs if job.attempts[0].executor]
-        for job in each.jobs:
-            path = world.settings.downloads / job.path
+    for each in shown(experiment)[:3]:
+        pool = each.contestant.pool
+        executors[pool] = [job.attempts[0].executor for job in each.turn.jobs if job.attempts[0].executor]
+        for job in each.turn.jobs:
+            path = world.settings.downloads / each.turn.batch / job.filename
             assert path.stat().st_size == job.bytes == QUICK.size
             assert job.sha256 == job.expected_sha256
     one, other = executors[Pool.PREFORK]
@@ -113,56 +130,82 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
     assert one.greenlet != other.greenlet
 
 
+def test_workers_of_this_machine_are_measured_and_their_events_heard(seen: tuple[Experiment, str]) -> None:
+    """Given workers that were up already, I expect their CPU and memory, processes as they are, and each arrival."""
+    experiment, _ = seen
+    usages = {turn.contestant: turn.usage for turn in experiment.turns}
+    for name in ("prefork", "threads", "gevent"):
+        usage = usages[name]
+        assert usage is not None
+        assert usage.pss_peak >= usage.pss_idle > 10 * 2**20
+        assert usage.processes == (3 if name == "prefork" else 1)
+        assert usage.lateness is None  # nobody probes workers that were not started for this
+    for turn in experiment.turns:
+        for job in turn.jobs:
+            assert job.received is not None
+            assert job.queued <= job.received <= job.attempts[0].started
+
+
 def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
     """Given a digest that the file does not have, I expect no total, and the failure on the page and in the books."""
     watcher = Watcher()
-    bench = Bench(world.ledger, world.publisher, watcher.page, 5.0)
-    planned = Deployment("threads", Pool.THREADS, (paced("good.bin", 1, 5000), paced("bad.bin", 1, 5000)))
-    good, bad = look_up(world.settings.origin_url, planned.jobs)
+    planned = (paced("good.bin", 1, 5000), paced("bad.bin", 1, 5000))
+    good, bad = look_up(world.settings.origin_url, planned)
+    article = from_recipe(
+        SCENARIOS["article"], QUICK, [Contestant("threads", Pool.THREADS, 2)], world.settings.origin_url
+    )
+    work = replace(article, shares={Pool.THREADS: Share([good, replace(bad, sha256="0" * 64)], [1.0, 1.0])})
 
-    measured = bench.measure(planned, [good, replace(bad, sha256="0" * 64)], "with-a-failure")
+    experiment = compare(world.settings, watcher.page, Pool.THREADS, serial=False, work=work)
 
-    watcher.page.measured(measured)
-    assert [job.state for job in measured.jobs] == [JobState.DONE, JobState.FAILED]
-    assert measured.totals.total is None
-    assert measured.jobs[1].attempts[-1].kind is FailureKind.DIGEST
+    (turn,) = experiment.turns
+    assert [job.state for job in turn.jobs] == [JobState.DONE, JobState.FAILED]
+    assert turn.wall is None
+    assert turn.jobs[1].attempts[-1].kind is FailureKind.DIGEST
     assert "bad.bin failed: digest: " in watcher.text
-    assert "threads: bad.bin is failed" in faults([measured])
+    assert turn.books.faults == ("bad.bin is failed",)
+    assert failed(experiment)
 
 
 def test_a_pool_without_a_worker_is_noticed_said_and_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a Redis prefix that no worker serves, I expect a word, the jobs cancelled, and no claim of a total."""
-    monkeypatch.setattr(measure, "WORRY_AFTER", 0.2)
-    monkeypatch.setattr(measure, "GIVE_UP_AFTER", 0.6)
+    monkeypatch.setattr(bench, "WORRY_AFTER", 0.2)
+    monkeypatch.setattr(bench, "GIVE_UP_AFTER", 0.6)
     alone = world.settings.model_copy(update={"key_prefix": "nobody:"})
     watcher = Watcher()
 
-    report = compare(alone, "article", replace(QUICK, pools=(Pool.GEVENT,)), watcher.page)
+    experiment = compare(alone, watcher.page, Pool.GEVENT)
+    close(watcher.page, experiment)
 
     assert "no worker serves downloads.gevent: start celery -A worker.app worker -P gevent" in watcher.text
-    gevent, serial = report.runs[0].deployments
-    for each in (gevent, serial):
-        assert [job.state for job in each.jobs] == [JobState.CANCELLED] * 2
-        assert each.note
-    assert "not known" in report.runs[0].verdict
+    assert "its jobs were cancelled" in watcher.text
+    for turn in experiment.turns:
+        assert [job.state for job in turn.jobs] == [JobState.CANCELLED] * 2
+    assert len(experiment.turns) == 2
+    assert "not known" in watcher.text
+    assert failed(experiment)
 
 
-def test_the_command_writes_its_report_and_ends_with_0(world: World, tmp_path: Path) -> None:
-    """Given fast dice, the whole command: page on stderr when the report goes to stdout, exit code 0."""
-    file = tmp_path / "report.json"
+def test_the_command_writes_its_experiment_and_ends_with_0(world: World, tmp_path: Path) -> None:
+    """Given fast dice, the whole command: page on stderr when the experiment goes to stdout, exit code 0."""
+    file = tmp_path / "experiment.json"
     # The seconds of a seed are 5 to 10; the seed with the two shortest is the quickest whole run there is.
-    seed = min(range(2000), key=lambda seed: sum(job.seconds for job in article(Options(seed))[1].jobs))
+    article = SCENARIOS["article"].plan
+    seed = min(range(2000), key=lambda seed: sum(job.seconds or 0 for job in article(Options(seed), Pool.THREADS)))
     process = producer(
         world.settings, "--seed", str(seed), "--pools", "threads", "--no-serial", "--size", "9000", "--json", str(file)
     )
     out, err = process.communicate(timeout=40)
 
     assert process.returncode == 0, err
-    report = from_json(file.read_text())
-    assert report.runs[0].seed == seed
-    assert report.runs[0].deployments[0].done
+    experiment = from_json(file.read_text())
+    assert experiment.scenario.seed == seed
+    assert experiment.command == (
+        f"producer compare article --repeat 1 --seed {seed} --size 9000 --pools threads --no-serial"
+    )
+    assert not failed(experiment)
     assert " s · Python_Development_Handbook.pdf " in out  # no silence: progress in plain lines
-    assert out.rstrip().endswith(report.runs[0].verdict[-12:])
+    assert "In threads the total was " in out
 
 
 def test_ctrl_c_cancels_what_is_left(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ledger.ledger import Ledger, Result
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from producer.client import Client
+from producer.comparison.arrivals import Arrivals
 from producer.control import _remove
 from tests.valkey_process import HOST, ValkeyProcess
 from tests.waiting import wait_for
@@ -92,3 +94,17 @@ def test_no_role_may_do_what_it_does_not_need(roles: dict[str, Settings], role: 
         redis.flushall()
     with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
         redis.set("somebody-elses", 1)
+
+
+def test_a_producer_that_compares_hears_what_a_worker_says_and_cannot_say_it_itself(roles: dict[str, Settings]) -> None:
+    """Given Celery's event from a worker, I expect the arrival; the producer itself may publish nothing."""
+    event = {"type": "task-received", "uuid": "b.1", "timestamp": 5.0}
+    text = json.dumps({"body": json.dumps([event]), "properties": {}})
+    channel = "dp:/0.celeryev/task.multi"
+    with Arrivals(connect(roles["producer"]), "dp:") as arrivals:
+        connect(roles["worker"]).publish(channel, text)
+        wait_for(lambda: arrivals.moments, what="the arrival")
+
+    assert arrivals.moments == {"b.1": 5.0}
+    with pytest.raises(NoPermissionError):
+        connect(roles["producer"]).publish(channel, text)

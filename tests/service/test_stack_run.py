@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,9 @@ from stack import probes
 from stack.errors import StackError
 from stack.guardian import members
 from stack.run import Stack
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(90)
-
-
-def eventually(condition: Callable[[], object], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.05)
 
 
 def assert_gone(private: Path) -> None:
@@ -125,7 +118,7 @@ def test_a_signal_to_the_launcher_leaves_nothing(number: signal.Signals) -> None
         os.kill(launcher.pid, number)
         code = launcher.wait(30)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
-    eventually(lambda: not members(str(private)) and not private.exists())
+    wait_for(lambda: not members(str(private)) and not private.exists())
 
 
 def test_a_service_that_crashes_ends_the_launcher_with_its_last_words() -> None:

@@ -18,15 +18,6 @@ from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 
 
-class Clock:
-    """The sweep's own clock; everything else here is real."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class World:
     """A ledger, its sweep, and what lies on the queues."""
 
@@ -35,10 +26,8 @@ class World:
         self.redis = connect(settings)
         self.ledger = Ledger(self.redis, settings.key_prefix)
         self.leases = Leases(self.redis, settings.key_prefix, settings.lease)
-        self.clock = Clock()
-        self.sweep = Sweep(settings, clock=self.clock)
-        self.sweep.round()  # it has seen this Redis ...
-        self.clock.now += settings.lease  # ... and waited a lease
+        self.sweep = Sweep(settings)
+        self.sweep.round()  # it has seen this Redis
 
     def submit(self, count: int, *, send: bool = True, pool: Pool = Pool.THREADS) -> None:
         jobs = [Job(f"http://origin/{n}", f"f{n}") for n in range(count)]
@@ -104,6 +93,21 @@ def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(wo
     assert world.sweep.round() == Swept(orphans=1, sent=1)
     assert world.queue() == ["b.0"]
     assert (world.record().state, world.record().last.kind) == (JobState.QUEUED, FailureKind.LOST)
+
+
+def test_a_child_that_its_parent_knows_to_be_dead_is_taken_over_at_once_and_nobody_else(world: World) -> None:
+    world.submit(4)
+    children = [
+        world.leases.register(Identity("prefork@here", Pool.PREFORK, pid, family))
+        for pid, family in ((7, "mine"), (8, "mine"), (7, "another"), (7, ""))
+    ]
+    for number, child in enumerate(children):
+        world.claim(child, number)
+        world.pop()
+    assert world.leases.end_children("mine", {7, 9}) == [children[0]]
+    assert world.sweep.round() == Swept(orphans=1, sent=1)
+    assert world.queue() == ["b.0"]
+    assert world.leases.end_children("mine", {7, 9}) == []
 
 
 def test_the_dead_one_that_returns_can_change_nothing(world: World) -> None:
@@ -172,10 +176,7 @@ def test_two_sweeps_at_once_put_a_job_back_once(world: World) -> None:
         world.claim(dead, number)
         world.pop()
     world.leases.end(dead)
-    other = Sweep(world.settings, clock=world.clock)
-    other.round()
-    world.clock.now += world.settings.lease
-    rounds = [sweep.round() for sweep in (world.sweep, other)]
+    rounds = [sweep.round() for sweep in (Sweep(world.settings), world.sweep)]
     assert sum(done.orphans for done in rounds) == 50
     assert sorted(world.queue()) == sorted(f"b.{n}" for n in range(50))
 
@@ -253,17 +254,21 @@ def test_every_pool_has_its_own_queue(world: World) -> None:
     assert world.queue(Pool.THREADS) == world.queue(Pool.PREFORK) == []
 
 
-def test_after_redis_came_back_nobody_is_judged_for_one_lease(world: World) -> None:
+def test_after_redis_was_away_everybody_has_as_much_time_as_that_took_from_his_lease(world: World) -> None:
     world.submit(1)
     holder = world.register()
     held = world.claim(holder)
-    world.sweep.redis_was_away()
+    # Given a lease that expired while Redis was away
     world.expire(holder)
+    world.sweep.redis_was_away()
+    # I expect that nobody is judged, and whoever lives can renew
     assert world.sweep.round().orphans == 0
     assert world.leases.renew(holder) == set()
-    world.clock.now += world.settings.lease
     assert world.sweep.round().orphans == 0
     assert world.ledger.holds(held)
+    # If he does not renew again, he is judged as ever
+    world.expire(holder)
+    assert world.sweep.round().orphans == 1
 
 
 def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -> None:
@@ -278,10 +283,32 @@ def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -
         world.expire(holder)
         assert world.sweep.round().orphans == 0
         world.leases.renew(holder)
-        world.clock.now += world.settings.lease
         assert world.sweep.round().orphans == 0
         assert world.ledger.holds(held)
         assert world.queue() == ["b.1"]
+
+
+def test_a_restart_of_redis_delays_a_takeover_by_no_more_than_redis_was_away(settings: Settings) -> None:
+    with ValkeyProcess(appendonly=True) as valkey:
+        world = World(settings.model_copy(update={"redis_url": valkey.url, "lease": 60.0}))
+        world.submit(1)
+        dead = world.register()
+        world.claim(dead)
+        # Given a holder whose lease has a tenth of a second left when Redis goes, and a minute to begin with
+        world.redis.pexpire(f"{settings.key_prefix}lease:{dead}", 100)
+        world.sweep.round()
+        valkey.kill()
+        valkey.restart()
+        world.sweep_until(lambda: world.record().state is JobState.QUEUED, "the takeover, long before a lease is over")
+
+
+def test_a_sweep_that_is_replaced_delays_nobody(world: World) -> None:
+    world.submit(1)
+    dead = world.register()
+    world.claim(dead)
+    world.pop()
+    world.expire(dead)
+    assert Sweep(world.settings).round() == Swept(orphans=1, sent=1)
 
 
 def test_a_job_whose_time_is_used_up_while_it_is_queued_or_waits_ends_as_failed(world: World) -> None:

@@ -70,9 +70,11 @@ def test_redis_and_its_neighbours_cannot_be_downloaded_from(stack: Stack) -> Non
 def test_the_comparison_runs_against_the_containers(stack: Stack) -> None:
     said = stack.producer("compare", "--no-serial", "--seed", "1", "--json", "-", seconds=300)
     assert said.code == 0, said.out[-2000:] + said.err[-2000:]
-    (run,) = json.loads(said.out)["runs"]
-    assert {deployment["pool"] for deployment in run["deployments"]} == {"prefork", "threads", "gevent"}
-    assert run["books_balance"] is True
+    experiment = json.loads(said.out)
+    assert {each["pool"] for each in experiment["contestants"]} == {"prefork", "threads", "gevent"}
+    books = [turn["books"] for turn in experiment["turns"]]
+    assert len(books) == 3
+    assert all(book["jobs"] == book["done"] == book["once"] == book["here"] == book["right"] for book in books)
 
 
 def test_three_workers_of_one_pool_share_its_queue(stack: Stack) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.stack.compose_project import WORKERS, Stack
 from tests.stack.test_3_downloads import results
-from tests.stack.test_5_stopping import states, wait_until
+from tests.stack.test_5_stopping import states
+from tests.waiting import wait_for
 
 JOBS = 90
 
@@ -14,7 +15,7 @@ def test_workers_recreated_under_load_lose_and_repeat_nothing(stack: Stack) -> N
     urls = "".join(f"http://origin:8080/paced/3/rolling-{n}.bin?size=30000\n" for n in range(JOBS))
     said = stack.producer("submit", "-i", "-", "--pool", "all", "--name", "stack-rolling", stdin=urls)
     assert said.code == 0, said.out + said.err
-    wait_until(lambda: "running" in states(stack, "stack-rolling"), "jobs run", 30)
+    wait_for(lambda: "running" in states(stack, "stack-rolling"), seconds=30, what="jobs run", every=0.5)
 
     # If each worker is replaced by a new container while they run
     for worker in WORKERS:
@@ -23,7 +24,7 @@ def test_workers_recreated_under_load_lose_and_repeat_nothing(stack: Stack) -> N
         assert stack.containers()[worker][0]["Id"] != before
 
     # I expect every job to be done, by exactly one attempt that came to its end
-    wait_until(lambda: set(states(stack, "stack-rolling")) == {"done"}, "all jobs are done", 120)
+    wait_for(lambda: set(states(stack, "stack-rolling")) == {"done"}, seconds=120, what="all jobs are done", every=0.5)
     for record in results(stack, "stack-rolling"):
         kinds = [attempt["kind"] for attempt in record["attempt_list"]]
         assert "lost" not in kinds, record["id"]

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from tests.stack.compose_project import LASTING, WORKERS, Stack
 from tests.stack.test_3_downloads import results
+from tests.waiting import wait_for
 
 JOBS = 6
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.5)
 
 
 def states(stack: Stack, batch: str) -> list[str]:
@@ -27,7 +20,7 @@ def test_a_stop_in_the_middle_hands_the_jobs_back_and_the_next_start_finishes_th
     urls = [f"http://origin:8080/paced/40/long-{n}.bin?size=400000" for n in range(JOBS)]
     said = stack.producer("submit", *urls, "--pool", "all", "--name", "stack-long")
     assert said.code == 0, said.out + said.err
-    wait_until(lambda: states(stack, "stack-long") == ["running"] * JOBS, "all jobs run", 30)
+    wait_for(lambda: states(stack, "stack-long") == ["running"] * JOBS, seconds=30, what="all jobs run", every=0.5)
     assert stack.redis("acl", "log") == ""  # Redis forgets this log when it stops
     books = stack.producer("results", "stack-all", "--format", "jsonl").out
 
@@ -47,7 +40,7 @@ def test_a_stop_in_the_middle_hands_the_jobs_back_and_the_next_start_finishes_th
     assert books
     assert stack.producer("results", "stack-all", "--format", "jsonl").out == books
     assert "failed" not in states(stack, "stack-long")
-    wait_until(lambda: states(stack, "stack-long") == ["done"] * JOBS, "all jobs are done", 90)
+    wait_for(lambda: states(stack, "stack-long") == ["done"] * JOBS, seconds=90, what="all jobs are done", every=0.5)
     assert "LOST" not in stack.logs(*WORKERS)
 
 
@@ -55,7 +48,7 @@ def test_a_killed_worker_comes_back_and_its_jobs_are_run_again(stack: Stack) -> 
     urls = [f"http://origin:8080/paced/6/killed-{n}.bin?size=60000" for n in range(3)]
     said = stack.producer("submit", *urls, "--pool", "gevent", "--name", "stack-killed")
     assert said.code == 0, said.out + said.err
-    wait_until(lambda: states(stack, "stack-killed") == ["running"] * 3, "all jobs run", 30)
+    wait_for(lambda: states(stack, "stack-killed") == ["running"] * 3, seconds=30, what="all jobs run", every=0.5)
     stack.inside("worker-gevent", "sh", "-c", "kill -KILL $(cat /proc/1/task/1/children)")  # 1 is the init
-    wait_until(lambda: states(stack, "stack-killed") == ["done"] * 3, "all jobs are done", 60)
+    wait_for(lambda: states(stack, "stack-killed") == ["done"] * 3, seconds=60, what="all jobs are done", every=0.5)
     stack.up()  # everybody healthy again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -10,19 +11,25 @@ from rich.console import Console
 
 from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
 from producer import cli
+from producer.comparison.closing import close
+from producer.comparison.experiment import Turn, from_json, to_json
 from producer.comparison.page import Page
-from producer.comparison.runs import MeasuredDeployment, Report, Run, from_json, to_json
 from producer.comparison.scenarios import ARTICLE_FILES, Options, article
-from producer.comparison.verdict import Finding, books, executors, faults, find, verdict
-from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who
+from producer.comparison.turns import executors
+from producer.comparison.verdict import Finding, Shown, books, faults, find, verdict
+from tests.measured import attempt, experiment, gevent, job, prefork, serial, shown, threads, who
 
 ALL = (prefork(), threads(), gevent(), serial())
 
 
-def failed() -> MeasuredDeployment:
+def turns(found: Iterable[Shown]) -> list[Turn]:
+    return [each.turn for each in found]
+
+
+def failed() -> Shown:
     """One of the two files was refused after two tries."""
     slot = who(Pool.THREADS, 200, 201)
-    return deployment(
+    return shown(
         Pool.THREADS,
         [
             job(Pool.THREADS, "good.bin", 5, attempt(slot, 0.0, 5.1)),
@@ -38,13 +45,13 @@ def failed() -> MeasuredDeployment:
     )
 
 
-def took(total: float, waited: float = 0.0) -> MeasuredDeployment:
+def took(total: float, waited: float = 0.0) -> Shown:
     """Files of 7 and 5 s, and a chosen total."""
     jobs = [
         job(Pool.GEVENT, "a", 7, attempt(who(Pool.GEVENT, 1, 1, 1), waited, total)),
         job(Pool.GEVENT, "b", 5, attempt(who(Pool.GEVENT, 1, 1, 2), 0.0, 5.0)),
     ]
-    return deployment(Pool.GEVENT, jobs)
+    return shown(Pool.GEVENT, jobs)
 
 
 # -- numbers
@@ -61,7 +68,6 @@ def test_total_is_from_submission_to_the_last_finish_and_the_yardsticks_are_nomi
 def test_there_is_no_total_when_a_file_is_missing() -> None:
     assert failed().totals.total is None
     assert failed().totals.ratio is None
-    assert not failed().done
 
 
 @pytest.mark.parametrize(
@@ -117,113 +123,85 @@ def test_the_sentence_claims_nothing_about_a_pool_with_a_failed_file() -> None:
 
 
 def test_the_books_balance_when_every_job_ran_once_on_its_pool() -> None:
-    assert faults(ALL) == []
-    assert books(ALL) == (
+    assert faults(turns(ALL)) == []
+    assert books(turns(ALL)) == (
         "The books: 8 jobs, each ran exactly once, on the pool under test, and its sha256 is right: prefork in"
         " 2 processes; threads in 2 threads of 1 process; gevent in 2 greenlets of 1 thread; serial in 2 processes."
     )
 
 
 def test_the_books_name_what_does_not_balance() -> None:
-    stranger = replace(prefork(), pool=Pool.GEVENT, name="gevent")
-    other_bytes = deployment(
+    stranger = shown(Pool.GEVENT, prefork().turn.jobs)
+    other_bytes = shown(
         Pool.THREADS, [replace(job(Pool.THREADS, "x", 1, attempt(who(Pool.THREADS, 1, 2), 0, 1)), sha256="1" * 64)]
     )
 
-    assert faults([stranger, failed(), other_bytes]) == [
+    assert faults(turns([stranger, failed(), other_bytes])) == [
         "gevent: Guide.pdf ran on prefork@host",
         "gevent: Demo_Video.mp4 ran on prefork@host",
         "threads: bad.bin is failed",
         "threads: bad.bin ran 2 times",
         "threads: x has another sha256 than the origin's",
     ]
-    assert books([failed()]).startswith("The books do not balance: threads: bad.bin is failed; ")
+    assert books(turns([failed()])).startswith("The books do not balance: threads: bad.bin is failed; ")
 
 
 def test_executors_are_counted_not_assumed() -> None:
     one = who(Pool.THREADS, 200, 201)
     jobs = [job(Pool.THREADS, name, 1, attempt(one, 0, 1)) for name in ("a", "b")]
 
-    assert executors(deployment(Pool.THREADS, jobs)) == "1 thread of 1 process"
+    assert executors(Pool.THREADS, jobs) == "1 thread of 1 process"
 
 
 # -- the plan
 
 
-def test_a_seed_is_a_plan_whatever_is_looked_at() -> None:
-    """Given one seed, I expect the same seconds again, and the same for a pool that is measured alone."""
-    plan = article(Options(seed=42))
+def seconds_of(seed: int) -> list[list[float | None]]:
+    return [[job.seconds for job in article(Options(seed), pool)] for pool in Pool]
 
-    assert plan == article(Options(seed=42))
-    assert article(Options(seed=42, pools=(Pool.GEVENT,), serial=False)) == [plan[2]]
-    assert {job.seconds for seed in range(50) for each in article(Options(seed)) for job in each.jobs} == set(
-        range(5, 11)
-    )
+
+def test_a_seed_is_a_plan_whatever_is_looked_at() -> None:
+    """Given one seed, I expect the same seconds again; over many seeds, every whole number from 5 to 10."""
+    assert seconds_of(42) == seconds_of(42)
+    assert {seconds for seed in range(50) for pair in seconds_of(seed) for seconds in pair} == set(range(5, 11))
 
 
 def test_this_seed_gave_these_seconds_when_it_was_written() -> None:
-    assert [[job.seconds for job in each.jobs] for each in article(Options(seed=42))] == [
-        [10, 5],
-        [5, 10],
-        [7, 6],
-        [10, 5],
-    ]
+    assert seconds_of(42) == [[10, 5], [5, 10], [7, 6]]
 
 
-def test_the_article_is_the_tutorials_files_on_their_pools_and_then_one_by_one() -> None:
-    plan = article(Options(seed=1, size=7))
-
-    assert [(each.name, each.pool, each.one_at_a_time) for each in plan] == [
-        ("prefork", Pool.PREFORK, False),
-        ("threads", Pool.THREADS, False),
-        ("gevent", Pool.GEVENT, False),
-        ("serial", Pool.PREFORK, True),
-    ]
-    assert [tuple(job.filename for job in each.jobs) for each in plan[:3]] == list(ARTICLE_FILES.values())
-    assert plan[3].jobs == plan[0].jobs
-    assert plan[0].jobs[1].path == f"/paced/{plan[0].jobs[1].seconds}/Demo_Video.mp4?size=7"
+def test_the_article_is_the_tutorials_files_on_their_pools() -> None:
+    for pool in Pool:
+        plan = article(Options(seed=1, size=7), pool)
+        assert tuple(job.filename for job in plan) == ARTICLE_FILES[pool]
+        assert plan[1].path == f"/paced/{plan[1].seconds:g}/{ARTICLE_FILES[pool][1]}?size=7"
 
 
 # -- the report and the page
 
 
-def run_of(*deployments: MeasuredDeployment) -> Run:
-    return Run(
-        "article",
-        1,
-        1000,
-        (5, 10),
-        1.0,
-        2.0,
-        deployments,
-        verdict(deployments),
-        books(deployments),
-        books_balance=not faults(deployments),
-    )
+def test_an_experiment_is_read_back_as_it_was_written() -> None:
+    written = experiment(*ALL, failed())
 
-
-def test_a_report_is_read_back_as_it_was_written() -> None:
-    report = Report({"python": "3"}, {"cores": 2, "load": 0.5}, (run_of(*ALL, failed()),))
-
-    assert from_json(to_json(report)) == report
-    assert '"schema": "downpour.report/1"' in to_json(report)
+    assert from_json(to_json(written)) == written
 
 
 def test_a_report_of_another_schema_is_refused() -> None:
-    text = to_json(Report({}, {}, ())).replace("report/1", "report/9")
+    text = to_json(experiment(prefork())).replace("{", '{"schema": "downpour.experiment/9",', 1)
 
-    with pytest.raises(ValueError, match=r"downpour\.report/1"):
+    with pytest.raises(ValueError, match=r"downpour\.experiment/1"):
         from_json(text)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_the_page_fits_80_columns_and_the_terminals_encoding(encoding: str) -> None:
     """Given a file name that ASCII lacks and a terminal without UTF-8, I expect a page all the same."""
-    odd = deployment(Pool.GEVENT, [job(Pool.GEVENT, "Müller…pdf", 5, attempt(who(Pool.GEVENT, 1, 1, 2), 0, 5.1))])
+    slot = who(Pool.GEVENT, 1, 1, 2)
+    odd = shown(Pool.GEVENT, [job(Pool.GEVENT, "Müller…pdf", 5, attempt(slot, 0, 5.1))], name="gevent:9")
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
 
-    Page(Console(file=file, width=80)).closes(run_of(*ALL, failed(), odd))
+    close(Page(Console(file=file, width=80)), experiment(prefork(), gevent(), serial(), failed(), odd))
     file.flush()
     text = raw.getvalue().decode(encoding)
 
@@ -246,7 +224,7 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
         with page.watching():
             while now[0] < 5:
                 now[0] += 0.5
-                page.progress(now[0], [record])
+                page.progress(now[0], 0, 1, [record])
 
     assert "f.bin 25 %" in terminal.getvalue()
     assert "\x1b[2K" in terminal.getvalue()  # the live line is erased, not repeated
@@ -261,6 +239,11 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
     [
         (["--pools", "asyncio"], "prefork, threads, gevent"),
         (["--pools", "threads,threads"], "each pool once"),
+        (["--pools", "threads:0"], "1 to 1000 slots"),
+        (["--pools", "threads:8,gevent"], "for every pool"),
+        (["small", "--scenario", "large"], "one scenario"),
+        (["article", "--jobs", "7"], "two jobs per pool"),
+        (["--repeat", "0"], "--repeat"),
         (["--scenario", "nonsense"], "article"),
         (["--json", "/nowhere/at/all.json"], "a folder that exists"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from ledger.connection import connect
+from ledger.connection import connect, once
 from ledger.settings import Settings
 
 
@@ -39,3 +39,24 @@ def test_patience_ends_when_its_owner_is_told_to_stop(nobody: Settings) -> None:
     with pytest.raises(redis.ConnectionError), connect(nobody, patience=3600, stop=third_time) as client:
         client.ping()
     assert len(asked) == 3
+
+
+def test_what_is_not_worth_waiting_for_is_asked_once_of_a_patient_client(nobody: Settings) -> None:
+    asked: list[int] = []
+    with (
+        connect(nobody, patience=3600, stop=lambda: bool(asked.append(1))) as client,
+        once(),
+        pytest.raises(redis.ConnectionError),
+    ):
+        client.ping()
+    assert asked == []  # nobody was asked whether to go on
+
+
+def test_patience_is_back_after_a_call_that_was_made_once(nobody: Settings) -> None:
+    asked: list[int] = []
+    with connect(nobody, patience=3600, stop=lambda: asked.append(1) or len(asked) == 2) as client:  # type: ignore[func-returns-value]
+        with once(), pytest.raises(redis.ConnectionError):
+            client.ping()
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+    assert len(asked) == 2

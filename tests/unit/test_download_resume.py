@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
 from tests.unit.download_kit import Desk, ok, reciting
+from tests.waiting import wait_for
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -194,13 +194,14 @@ def test_a_sigkilled_download_is_continued_by_another_process(origin: OriginProc
     for _ in range(2):
         before = desk.temp.stat().st_size if desk.temp.exists() else 0
         process = subprocess.Popen([sys.executable, "-c", DOWNLOAD, str(desk.folder), where], cwd=ROOT)
-        deadline = time.monotonic() + 15
-        while (desk.temp.stat().st_size if desk.temp.exists() else 0) <= before and time.monotonic() < deadline:
+
+        def grown(process: subprocess.Popen[bytes] = process, before: int = before) -> bool:
             assert process.poll() is None
-            time.sleep(random.uniform(0, 0.05))
+            return desk.temp.exists() and desk.temp.stat().st_size > before
+
+        wait_for(grown, seconds=15, what="the file to grow", every=random.uniform(0.001, 0.05))
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
-        assert desk.temp.stat().st_size > before
     kept = desk.temp.stat().st_size
     fetched = desk.fetch(where)
     assert fetched.resumed_from == kept

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from stack import guardian
 from stack.guardian import MARK, members
 from stack.supervisor import Command, Process, describe_exit, stop
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -34,13 +34,6 @@ while True: signal.pause()
 pytestmark = pytest.mark.timeout(60)
 
 
-def eventually(condition: Callable[[], object], timeout: float = 15) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts a Python program and waits until it says "up"."""
@@ -52,7 +45,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
             Command("it", [sys.executable, "-c", program, *words], {**os.environ, MARK: mark}, tmp_path, log)
         )
         if wait:
-            eventually(lambda: "up" in process.tail())
+            wait_for(lambda: "up" in process.tail())
         return process
 
     yield start
@@ -75,7 +68,7 @@ def test_only_the_main_process_is_asked_and_what_it_leaves_behind_is_killed(
     assert process.stop(grace=10)
     assert process.returncode == 0
     assert not asked.exists()
-    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_process_that_crashed_says_how_and_its_log_says_why(start: Callable[..., Process]) -> None:
@@ -98,7 +91,7 @@ def test_the_guardian_ends_those_with_the_mark_and_nobody_else(start: Callable[.
     other = {**os.environ, MARK: str(tmp_path / "another")}
     stranger = Process(Command("stranger", [sys.executable, "-c", DEAF], other, tmp_path, tmp_path / "stranger.log"))
     try:
-        eventually(lambda: "up" in stranger.tail())
+        wait_for(lambda: "up" in stranger.tail())
         assert [process.pid for process in members(str(tmp_path / "mark"))] == [ours.pid]
         assert guardian.end(str(tmp_path / "mark"))
         assert ours.wait(15) == -signal.SIGKILL
@@ -131,9 +124,9 @@ def test_sigkill_of_the_launcher_leaves_no_process_and_no_file(tmp_path: Path) -
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
         assert launcher.stdout is not None
         watcher = psutil.Process(int(launcher.stdout.readline()))
-        eventually(lambda: (private / "log").exists() and "up" in (private / "log").read_text())
+        wait_for(lambda: (private / "log").exists() and "up" in (private / "log").read_text())
         assert len(members(str(private))) == 1
         launcher.kill()
-    eventually(lambda: not members(str(private)) and not private.exists(), timeout=10)
+    wait_for(lambda: not members(str(private)) and not private.exists(), seconds=10)
     assert not handout.parent.exists()
-    eventually(lambda: not watcher.is_running() or watcher.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not watcher.is_running() or watcher.status() == psutil.STATUS_ZOMBIE)

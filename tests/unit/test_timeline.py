@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ledger.jobs import FailureKind, JobState, Pool
+from producer.comparison.experiment import Turn
 from producer.comparison.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
-from tests.measured import attempt, deployment, gevent, job, prefork, serial, threads, who
+from producer.comparison.verdict import Shown
+from tests.measured import attempt, gevent, job, prefork, serial, shown, threads, who
 
 GOLDEN = """\
 prefork
@@ -27,14 +29,18 @@ serial
 """
 
 
+def turns(*found: Shown) -> list[Turn]:
+    return [each.turn for each in found]
+
+
 def test_the_picture_of_the_tutorial() -> None:
-    lines = render([prefork(), threads(), gevent(), serial()], width=80)
+    lines = render(turns(prefork(), threads(), gevent(), serial()), width=80)
 
     assert lines == GOLDEN.splitlines()
 
 
 def test_without_utf_8_the_same_picture_is_ascii() -> None:
-    lines = render([prefork(), threads(), gevent(), serial()], width=80, glyphs=ASCII)
+    lines = render(turns(prefork(), threads(), gevent(), serial()), width=80, glyphs=ASCII)
 
     to_ascii = str.maketrans("┄┣━┫╳█┴─", ".[=]x#+-")
     assert lines == [line.translate(to_ascii) for line in GOLDEN.splitlines()]
@@ -49,7 +55,7 @@ def test_a_wait_in_the_queue_is_drawn_differently_from_the_run() -> None:
         job(Pool.PREFORK, "b", 2, attempt(who(Pool.PREFORK, 8), 2.0, 4.0)),
     ]
 
-    lines = render([deployment(Pool.PREFORK, jobs)], width=28, glyphs=ASCII)
+    lines = render(turns(shown(Pool.PREFORK, jobs)), width=28, glyphs=ASCII)
 
     assert lines[1:3] == ["  pid 9 .....[===]", "  pid 8 ..........[========]"]
     assert "longest 2.00 s" in " ".join(lines).replace("\n", " ")
@@ -69,7 +75,7 @@ def test_failed_lost_and_tiny_attempts_are_visible() -> None:
         )
     ]
 
-    lines = render([deployment(Pool.THREADS, jobs)], width=40, glyphs=ASCII)
+    lines = render(turns(shown(Pool.THREADS, jobs)), width=40, glyphs=ASCII)
 
     assert lines[1].startswith("  thread 2 of pid 1 [==x")
     assert "#" in lines[1]
@@ -80,14 +86,14 @@ def test_failed_lost_and_tiny_attempts_are_visible() -> None:
 def test_a_job_that_never_ran_has_no_lane() -> None:
     never = job(Pool.GEVENT, "never", 5, state=JobState.CANCELLED)
 
-    assert render([deployment(Pool.GEVENT, [never])]) == []
-    lines = render([prefork(), deployment(Pool.GEVENT, [never])])
+    assert render(turns(shown(Pool.GEVENT, [never]))) == []
+    lines = render(turns(prefork(), shown(Pool.GEVENT, [never])))
     assert lines[3:5] == ["gevent", "  nothing ran"]
 
 
 def test_the_timeline_has_one_axis_for_all_pools() -> None:
     """Given the same job in two pools, and a longer one elsewhere, I expect bars of equal length."""
-    lines = render([prefork(), serial()])
+    lines = render(turns(prefork(), serial()))
 
     assert lines[1] == lines[4]
 
@@ -107,7 +113,7 @@ def test_no_line_is_wider_than_asked_for(glyphs: Glyphs, width: int, count: int)
         for n in range(count)
     ]
 
-    lines = render([deployment(Pool.THREADS, jobs)], width=width, glyphs=glyphs)
+    lines = render(turns(shown(Pool.THREADS, jobs)), width=width, glyphs=glyphs)
 
     assert max(map(len, lines)) <= width
     assert len(lines) <= MOST_LANES + 6
@@ -118,7 +124,7 @@ def test_many_jobs_of_one_executor_share_its_lane() -> None:
     slot = who(Pool.PREFORK, 7)
     jobs = [job(Pool.PREFORK, f"f{n}", 1, attempt(slot, n, n + 1.0)) for n in range(10)]
 
-    lines = render([deployment(Pool.PREFORK, jobs)], width=48, glyphs=ASCII)
+    lines = render(turns(shown(Pool.PREFORK, jobs)), width=48, glyphs=ASCII)
 
     assert lines[1] == "  pid 7 " + "[==]" * 10
 

@@ -1,0 +1,160 @@
+"""Experiments on a stack of their own, as a person runs them: the whole command, real workers started for each turn."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ledger.jobs import JobState, Pool
+from ledger.settings import Settings
+from producer.comparison.contamination import NONE
+from producer.comparison.contestants import Spec
+from producer.comparison.experiment import Experiment, from_json
+from producer.comparison.page import Page
+from producer.comparison.planning import from_recipe
+from producer.comparison.private import Private
+from producer.comparison.rounds import Design, run_experiment
+from producer.comparison.scenarios import SCENARIOS, Options
+from tests.waiting import wait_for
+from tests.worker_process import ROOT
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@contextmanager
+def compare(*words: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """The command, with its output in a file: nobody need read it for it to go on."""
+    said = folder / "said.txt"
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "producer", "compare", *words, "--noise", "1", "--json", str(folder / "out.json")],
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process, said
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def experiment_of(*words: str, folder: Path) -> tuple[Experiment, str]:
+    with compare(*words, folder=folder) as (process, said):
+        code = process.wait(350)
+        text = said.read_text()
+        assert code == 0, text
+        return from_json((folder / "out.json").read_text()), text
+
+
+def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -> None:
+    """Given two contestants of one pool and a third, I expect balanced books, each order once, and a full account."""
+    words = "small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
+    experiment, text = experiment_of(*words.split(), folder=tmp_path)
+
+    names = ["threads:2", "threads:8", "gevent:20", "serial"]
+    assert [each.name for each in experiment.contestants] == names
+    orders = {number: [turn.contestant for turn in experiment.turns if turn.round == number] for number in (0, 1, 2)}
+    assert orders == {0: ["serial", *names[:3]], 1: names, 2: [*names[1:], names[0]]}
+    assert [turn.place for turn in experiment.turns] == [0, 1, 2, 3] * 3
+    assert experiment.command == (
+        "producer compare small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
+    )
+    for turn in experiment.turns:
+        assert turn.books.balance, turn.books
+        assert turn.counts == (turn.round > 0)  # the warm-up never does
+        assert turn.books.jobs == (60 if turn.round else 15)
+        assert len(turn.spans.ran) == turn.books.jobs
+        usage = turn.usage
+        assert usage is not None
+        assert usage.pss_peak > 20 * 2**20
+        assert usage.lateness is not None
+        assert usage.lateness.p50 <= usage.lateness.p99 <= usage.lateness.worst
+    slots = {turn.contestant: turn.books.executors for turn in experiment.turns if turn.round == 1}
+    assert slots["threads:2"] == "2 threads of 1 process"
+    assert "greenlets of 1 thread" in slots["gevent:20"]
+    for name in names:
+        kept = experiment.shown(name)
+        assert kept is not None
+        assert kept.round == 1
+        assert all(job.received is not None and job.sha256 == job.expected_sha256 for job in kept.jobs)
+    assert experiment.cores is not None
+    assert len(experiment.cores.probes) == 4  # before each round, and at the end
+    assert experiment.sampling is not None
+    assert "60 jobs in " in text
+    assert "The books: 480 jobs, each ran exactly once" in text.replace("\n", " ")
+
+
+def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) -> None:
+    words = "cpu --jobs 8 --repeat 1 --no-serial --pools prefork:2,threads:2,gevent:4"
+    experiment, _ = experiment_of(*words.split(), folder=tmp_path)
+
+    for name in ("prefork:2", "threads:2", "gevent:4"):
+        (turn,) = experiment.of(name)
+        assert len(turn.spans.step) == 8
+        assert all(0.005 < step < ran for step, ran in zip(turn.spans.step, turn.spans.ran, strict=True))
+        assert turn.usage is not None
+        assert turn.usage.cpu > 0.5 * len(turn.jobs) * 0.03
+    assert not experiment.scenario.nominal
+
+
+def test_ctrl_c_keeps_the_turns_that_were_measured(tmp_path: Path) -> None:
+    """If it is interrupted in the first round that counts, I expect 130, what was measured, and that it says so."""
+    words = "slow --jobs 120 --repeat 3 --no-serial --pools threads:16,threads:2"
+    with compare(*words.split(), folder=tmp_path) as (process, said):
+        wait_for(lambda: "round 1 of 3 · threads:2 · " in said.read_text(), seconds=200, what="a turn of round 1")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, said.read_text()
+
+    experiment = from_json((tmp_path / "out.json").read_text())
+    measured = [(turn.contestant, turn.round) for turn in experiment.turns]
+    assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
+    assert "interrupted in round 1 of 3: what was measured is here" in experiment.notes
+    assert "threads:2: 0 of 3 rounds count; nothing is said of it" in experiment.notes
+    assert next(experiment.of("threads:16")).books.balance
+
+
+def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_name() -> None:
+    """Given another worker on the queue, of the contestant's own name, I expect turns that do not count, and why."""
+    page = Page(Console(file=io.StringIO(), width=80))
+    with Private(Settings(), [Spec(Pool.THREADS, 2)], serial=False) as fleet:
+        stack = fleet._stack
+        command = "-m celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 2 -E"
+        foreign = subprocess.Popen(
+            [sys.executable, *command.split(), "--without-gossip", "--without-mingle"],
+            cwd=ROOT,
+            env=stack.env("worker"),  # with the stack's mark: it ends with the stack
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
+        try:
+            design = Design(work, 1, "producer compare", warm_up=True, limits=NONE)
+            experiment = run_experiment(fleet, design, page).experiment
+        finally:
+            foreign.terminate()
+            foreign.wait(30)
+
+    counted = [turn for turn in experiment.turns if turn.round == 1]
+    assert len(counted) == 2  # it was run once more
+    for turn in counted:
+        assert not turn.counts
+        assert any("of its jobs ran on another worker" in reason for reason in turn.excluded), turn
+        assert turn.books.done == 16
+        assert {job.state for job in turn.jobs} == {JobState.DONE}
+    assert "threads:2: 0 of 1 rounds count; nothing is said of it" in experiment.notes

@@ -1,0 +1,76 @@
+"""Command lines that would run and lie: refused before anything is begun, or doubted in the log."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ledger.jobs import Pool
+from ledger.settings import Settings
+from tests.worker_process import ROOT, environment_of
+from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
+
+
+def line(pool: Pool, **given: object) -> CommandLine:
+    return CommandLine(pool, frozenset({pool.queue}), **given)  # type: ignore[arg-type]
+
+
+def refused(settings: Settings, words: str) -> str:
+    """What a worker says that does not start."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *words.split()],
+        cwd=ROOT,
+        env=environment_of(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2, ended.stderr[-2000:]
+    return ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-P threads -Q downloads.threads --autoscale=3,1", "--autoscale: expected -P prefork or -P gevent; got thr"),
+        ("-P threads -Q downloads.gevent", "-Q: a threads worker serves downloads.threads; got downloads.gevent"),
+        ("-Pgevent -Q downloads.gevent", "-P gevent: expected monkey-patched sockets"),
+        ("-P solo -Q downloads.threads", "-P: expected prefork, threads, gevent; got celery.concurrency.solo"),
+        ("-P prefork -Q downloads.prefork --pool-start-method spawn", "--pool-start-method: expected fork; got spawn"),
+    ],
+)
+def test_a_worker_that_could_not_do_what_it_is_told_does_not_start(settings: Settings, words: str, said: str) -> None:
+    assert f"worker: {said}" in refused(settings, words)
+
+
+@pytest.mark.parametrize("pool", [Pool.PREFORK, Pool.GEVENT])
+def test_pools_that_can_grow_may(pool: Pool) -> None:
+    check_deployment_of = line(pool, autoscale=True)
+    if pool is Pool.GEVENT:  # this process is not patched, and that is all there is to say
+        with pytest.raises(DeploymentError, match="monkey-patched"):
+            check_deployment(check_deployment_of)
+    else:
+        check_deployment(check_deployment_of)
+
+
+@pytest.mark.parametrize("option", ["time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child"])
+def test_an_option_that_does_nothing_with_threads_is_doubted_in_one_line(option: str) -> None:
+    (said,) = doubts(line(Pool.THREADS, **{option: 5}))
+    assert said.startswith(f"--{option.replace('_', '-')} does nothing with -P threads")
+
+
+def test_gevent_has_a_hard_time_limit_and_no_soft_one() -> None:
+    hard, soft = doubts(line(Pool.GEVENT, time_limit=5.0, soft_time_limit=4.0))
+    assert hard.startswith("--time-limit cuts a job short")
+    assert soft.startswith("--soft-time-limit does nothing with -P gevent; DOWNPOUR_DEADLINE")
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+def test_without_such_options_nothing_is_doubted(pool: Pool) -> None:
+    assert doubts(line(pool)) == []
+
+
+def test_children_of_prefork_may_be_replaced() -> None:
+    assert doubts(line(Pool.PREFORK, max_tasks_per_child=10, max_memory_per_child=100_000)) == []

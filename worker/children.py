@@ -1,0 +1,48 @@
+"""A prefork child that died is told to the ledger at once, by the one who knows: its parent, which has waited for it.
+
+The sweep takes its jobs over in its next round then, and not seconds later, when its lease expires. A child is told by
+its process id together with a name that the parent made up before it forked, so no other process is ever meant. What
+cannot be told (Redis is away, the parent died too) is left to the lease.
+Kept true by ``tests/fault/test_killed_workers.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+
+from redis.exceptions import RedisError
+
+from download.native import native_sleep, start_native_thread
+from ledger.settings import Settings
+from worker.incarnation import leases_of
+
+log = logging.getLogger("downpour.worker")
+
+
+def keep_watching_children(settings: Settings, family: str, pids: Callable[[], Iterable[int]]) -> None:
+    """From a native thread, for as long as the process lives.
+
+    Args:
+        family: of the children's incarnations.
+        pids: of the children that have not been waited for.
+    """
+
+    def loop() -> None:
+        leases = leases_of(settings)
+        known: set[int] = set()
+        gone: set[int] = set()
+        while True:
+            alive = set(pids())
+            gone = (gone | known) - alive
+            known = alive
+            if gone:
+                with contextlib.suppress(RedisError, OSError):
+                    ended = leases.end_children(family, gone)
+                    gone = set()
+                    if ended:
+                        log.warning("children died, their jobs go back: incarnations=%s", ",".join(ended))
+            native_sleep(settings.renew_every)
+
+    start_native_thread("children", loop)
