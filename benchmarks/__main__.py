@@ -1,39 +1,46 @@
-"""python -m benchmarks [small chunks large slow | hostile] [--rounds 5] [--out docs/benchmarks]"""
+"""python -m benchmarks [small chunks large slow enqueue | hostile] [--rounds 5] [--out docs/benchmarks]
+python -m benchmarks table docs/benchmarks/*.json > docs/benchmarks.md"""
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import hostile, hostile_page, slow
+from benchmarks import enqueue, hostile, hostile_page, slow
 from benchmarks.contenders import Aria2, Curl, Downpour
 from benchmarks.deployed import deployed
 from benchmarks.origins import Nginx, Origin, Own
-from benchmarks.rounds import Contender, Section, conditions, save
+from benchmarks.page import TARGETS, page
+from benchmarks.rounds import Contender, Section, conditions, save, save_rows
 from ledger.jobs import Pool
 from tests.world import World
 
-ALL = ("small", "chunks", "large", "slow")
+ALL = ("small", "chunks", "large", "slow", "enqueue")
 _QUIET: dict[str, Any] = {"lease": 10.0, "message_grace": 60.0, "grace": 5.0}  # nothing of this is what is measured
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["table"]:
+        print(page([Path(name) for name in sys.argv[2:]]), end="")
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="*", choices=[[], *ALL, "hostile"], help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=5000, help="small files per round")
     parser.add_argument("--slots", type=int, default=2, help="of each worker, for small and large files")
     parser.add_argument("--quiet", type=int, default=4, help="wait while more processes than this want a CPU")
+    parser.add_argument("--folder", type=Path, help="where files are served from and written to, e.g. /dev/shm")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
     if options.what == ["hostile"]:
         _hostile(options.out.parent)
         return
     before = conditions()
-    folder = Path(tempfile.mkdtemp(prefix="downpour-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="downpour-bench-", dir=options.folder))
     try:
         with Nginx(folder / "nginx") if shutil.which("nginx") else Own() as origin:
             if isinstance(origin, Own):
@@ -55,20 +62,13 @@ def _hostile(out: Path) -> None:
 
 def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, before: dict[str, object]) -> str:
     folder.mkdir()
-    if what == "slow":
-        rows = [slow.measure(folder / pool, origin, pool, 1000) for pool in (Pool.GEVENT, Pool.THREADS)]
-        slow.save(options.out, rows, before)
-        return slow.table(rows)
+    if what in ("slow", "enqueue"):
+        rows = slow.measure_all(folder, origin) if what == "slow" else enqueue.measure_all(folder)
+        save_rows(options.out, what, rows, before)
+        return slow.table(rows) if what == "slow" else enqueue.table(rows)
     with deployed() as valkey, World(folder / "world", valkey=valkey, **_QUIET) as world:
         world.start(*Pool, slots=options.slots)
-        if what == "large":
-            section, count, size, per = Section("100 MiB files", "MiB", 400, targets=_large()), 4, 100 << 20, 1
-        elif what == "chunks":
-            section = Section("1 KiB files, 250 per message", "file", options.files, targets=_small(250))
-            count, size, per = options.files, 1024, 250
-        else:
-            section = Section("1 KiB files, one per message", "file", options.files // 5)
-            count, size, per = options.files // 5, 1024, 1
+        section, count, size, per = _section(what, options.files)
         urls = origin.fill(what, count, size)
         contenders: list[Contender] = [Downpour(world, pool, per) for pool in Pool]
         for contender in contenders:
@@ -80,17 +80,16 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
             contenders.append(Aria2(folder))
         section.run(contenders, urls, options.rounds, options.quiet)
         save(options.out, what, section, before)
-        return section.table()
+        return section.table(TARGETS.get(what, {}))
 
 
-def _small(per: int) -> dict[str, str]:
-    wish = {Pool.PREFORK: "≥ 1.2 × curl, ≥ 3 × aria2c", Pool.THREADS: "≥ 1.2 × curl", Pool.GEVENT: "as good as it gets"}
-    return {f"Downpour {pool}, {per} per message": text for pool, text in wish.items()}
-
-
-def _large() -> dict[str, str]:
-    wish = {Pool.PREFORK: "≥ 1.2 × curl", Pool.THREADS: "≥ 1.2 × curl", Pool.GEVENT: "≥ 1.0 × curl"}
-    return {f"Downpour {pool}, 1 per message": f"{text}, CPU ≤ 1.05 × curl" for pool, text in wish.items()}
+def _section(what: str, files: int) -> tuple[Section, int, int, int]:
+    """And how many files of how many bytes, and how many of them per message."""
+    if what == "large":
+        return Section("100 MiB files, one per message", "MiB", 400), 4, 100 << 20, 1
+    if what == "chunks":
+        return Section("1 KiB files, 250 per message", "file", files), files, 1024, 250
+    return Section("1 KiB files, one per message", "file", files // 5), files // 5, 1024, 1
 
 
 if __name__ == "__main__":

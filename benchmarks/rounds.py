@@ -9,11 +9,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import psutil
 
@@ -34,7 +35,6 @@ class Section:
     unit: str  # what a rate counts, per second
     amount: float  # of units, per round
     rounds: list[dict[str, Took]] = field(default_factory=list)
-    targets: dict[str, str] = field(default_factory=dict)  # contender: what we wish
 
     def run(self, contenders: Sequence[Contender], urls: Sequence[str], rounds: int, quiet: int) -> None:
         """
@@ -60,10 +60,14 @@ class Section:
         """Seconds per unit."""
         return statistics.median(each[name].cpu for each in self.rounds) / self.amount
 
-    def table(self) -> str:
+    def table(self, targets: Mapping[str, Sequence[Target]] = MappingProxyType({})) -> str:
+        """
+        Args:
+            targets: by contender, what it should be beside others.
+        """
         names = list(self.rounds[0])
         rivals = [name for name in names if not name.startswith("Downpour")]
-        head = ["", f"{self.unit}/s, median (range)", *(f"× {name.split(',')[0]}" for name in rivals)]
+        head = ["", f"{self.unit}/s, median (range)", *(f"× {name}" for name in rivals)]
         head += [f"CPU µs per {self.unit}", "of it Redis", "target"]
         rows = [head, ["---"] * len(head)]
         for name in names:
@@ -76,10 +80,25 @@ class Section:
                     *(f"{self.ratio(name, rival):.2f}" for rival in rivals),
                     f"{(self.cpu(name)) * 1e6 + redis:,.0f}",
                     f"{redis:,.0f}" if redis else "",
-                    self.targets.get(name, ""),
+                    "; ".join(target.judged(self, name) for target in targets.get(name, ())),
                 ]
             )
-        return f"### {self.title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a contender should be: so many times as fast as a rival, or that many of its units in a second."""
+
+    least: float
+    rival: str = ""
+
+    def judged(self, section: Section, name: str) -> str:
+        if self.rival and self.rival not in section.rounds[0]:
+            return f"≥ {self.least:g} × {self.rival}: not measured"
+        got = section.ratio(name, self.rival) if self.rival else statistics.median(section.rates(name))
+        wish = f"≥ {self.least:g} × {self.rival}" if self.rival else f"≥ {self.least:,.0f}/s"
+        return f"{wish}: {'met' if got >= self.least else '**missed**'}"
 
 
 def wait_until_quiet(most: int, seconds: float = 60.0) -> None:
@@ -97,7 +116,7 @@ def conditions() -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_before": round(load, 1),
-        "versions": {name: version(name) for name in ("celery", "redis", "gevent", "urllib3", "pycurl")}
+        "versions": {name: version(name) for name in ("celery", "redis", "hiredis", "gevent", "urllib3", "pycurl")}
         | {tool: _first_line(tool) for tool in ("curl", "aria2c", "nginx")},
     }
 
@@ -108,7 +127,7 @@ def _first_line(tool: str) -> str:
         done = subprocess.run([tool, option], capture_output=True, text=True, check=False)
     except OSError:
         return "not installed"
-    return (done.stdout or done.stderr).splitlines()[0]
+    return " ".join((done.stdout or done.stderr).splitlines()[0].split()[:3])
 
 
 def save(folder: Path, name: str, section: Section, before: dict[str, object]) -> None:
@@ -116,3 +135,14 @@ def save(folder: Path, name: str, section: Section, before: dict[str, object]) -
     rounds = [{who: asdict(took) for who, took in each.items()} for each in section.rounds]
     content = {**before, "title": section.title, "unit": section.unit, "amount": section.amount, "rounds": rounds}
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load(content: dict[str, Any]) -> Section:
+    """What ``save`` has written."""
+    rounds = [{who: Took(**took) for who, took in each.items()} for each in content["rounds"]]
+    return Section(content["title"], content["unit"], content["amount"], rounds)
+
+
+def save_rows(folder: Path, name: str, rows: list[dict[str, object]], before: dict[str, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**before, "rows": rows}, indent=1) + "\n")

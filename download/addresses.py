@@ -74,6 +74,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"(?=.{1,253}\.?\Z)(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
+# Origin and path of a URL whose path needs no escapes: the end of the origin is where urlsplit sees it, too.
+_PLAIN = re.compile(r"(https?://[^/?#]+)(/[A-Za-z0-9/%:@!$&'()*+,;=~._-]*(?:\?[A-Za-z0-9/%:@!$&'()*+,;=~._?\[\]-]+)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,12 @@ class Target:
         Raises:
             BadUrlError: it is not an http(s) URL that we accept; says why.
         """
+        if plain := _PLAIN.fullmatch(url):
+            return cls(*_origin(plain[1]), plain[2])
+        return cls._parse(url)
+
+    @classmethod
+    def _parse(cls, url: str) -> Target:
         _refuse_forbidden(url)
         try:
             parts = urlsplit(url)
@@ -136,6 +144,11 @@ class Target:
         path = quote(parts.path or "/", safe=_PATH_SAFE)
         query = "?" + quote(parts.query, safe=_PATH_SAFE + "?[]") if parts.query else ""
         return cls(parts.scheme, _plain_host(host), port or _DEFAULT_PORTS[parts.scheme], path + query)
+
+
+@lru_cache(1000)  # of a manifest's URLs many have one origin
+def _origin(url: str) -> tuple[str, str, int]:
+    return Target._parse(f"{url}/").origin
 
 
 def _refuse_forbidden(url: str) -> None:

@@ -64,13 +64,20 @@ class Partial:
     def begin(self, validators: Validators) -> None:
         """Start with an empty file of ours; never touch the bytes of one that somebody may have linked."""
         self.discard()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._clear()
-        self._open(os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666))
+        self._open(self._create())
         _lock(self._fd)
         if validators.worth_keeping:
             _write_validators(self.path, validators)
             self.validators = validators
+
+    def _create(self) -> int:
+        flags = _FLAGS | os.O_CREAT | os.O_EXCL
+        try:
+            return os.open(self.path, flags, 0o666)
+        except FileNotFoundError:  # the first file of all
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, flags, 0o666)
 
     def cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -114,7 +121,8 @@ class Partial:
     def _clear(self) -> None:
         """Free the path, validators last: alone they vouch for nothing, beside other bytes they would lie."""
         for path in companions(self.path):
-            path.unlink(missing_ok=True)
+            if os.path.lexists(path):
+                path.unlink(missing_ok=True)
 
     def _open(self, fd: int) -> None:
         self._fds, self._closing = [fd], False

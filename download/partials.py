@@ -8,6 +8,7 @@ when nobody has it open any more.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from download.partial import companions
@@ -17,26 +18,23 @@ FOLDER = ".partial"
 
 class Partials:
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
-        self._folder = downloads / FOLDER
-        self._job = job
+        self._stem = f"{downloads}/{FOLDER}/{job}"
         self._claim = claim
-
-    @property
-    def mine(self) -> Path:
-        return self._of(self._claim)
+        self.mine = self._of(claim)
 
     @property
     def newest(self) -> Path:
         """What to resume: my own, or the newest that an earlier claim left."""
-        numbers = range(self._claim, 0, -1)
-        return next((path for number in numbers if (path := self._of(number)).exists()), self.mine)
+        earlier = range(self._claim - 1, 0, -1) if not self.mine.exists() else ()
+        return next((path for number in earlier if (path := self._of(number)).exists()), self.mine)
 
     def clear(self) -> None:
         """Remove what this claim and earlier ones left. The folder stays: somebody may be about to use it."""
         with contextlib.suppress(OSError):
             for number in range(self._claim, 0, -1):
                 for path in companions(self._of(number)):
-                    path.unlink(missing_ok=True)
+                    if os.path.lexists(path):  # mostly there is none left
+                        path.unlink(missing_ok=True)
 
     def _of(self, claim: int) -> Path:
-        return self._folder / f"{self._job}.{claim}.part"
+        return Path(f"{self._stem}.{claim}.part")

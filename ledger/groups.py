@@ -30,7 +30,7 @@ class Groups:
     def __init__(self, ledger: Ledger) -> None:
         self._prefix = ledger.keys.prefix
         self._holds = load_script(ledger.redis, "holds")
-        self._close = load_script(ledger.redis, "close_each")
+        self._close = load_script(ledger.redis, "close")
 
     def holds(self, claims: Sequence[Claim]) -> list[bool]:
         """For each claim whether it still stands."""
@@ -43,6 +43,5 @@ class Groups:
         """For each what came of it; a few hundred at the most."""
         args: list[Any] = [self._prefix]
         for each in closings:
-            call = close_args(each.claim, each.state, each.attempt, each.due_in, each.result)
-            args += [len(call), *call]
+            args += close_args(each.claim, each.state, each.attempt, each.due_in, each.result)
         return [Closed(answer) for answer in self._close(args=args)]

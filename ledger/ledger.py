@@ -244,14 +244,14 @@ class Ledger:
             result: with DONE.
 
         """
-        return Closed(self._run("close", *close_args(claim, state, attempt, due_in, result)))
+        return Closed(self._run("close", *close_args(claim, state, attempt, due_in, result))[0])
 
     def _held(self, script: str, claim: Claim, *args: Any) -> bool:
         return bool(self._run(script, claim.record.id, claim.incarnation, claim.number, *args))
 
 
 def close_args(claim: Claim, state: JobState, attempt: Attempt, due_in: float, result: Result | None) -> list[Any]:
-    """What ``close.lua`` takes after the prefix."""
+    """What ``close.lua`` takes for a job."""
     args = [claim.record.id, claim.incarnation, claim.number]
     args += [STATE_LETTERS[state], encode_attempt(attempt, claim.record.queued), round(due_in * 1000)]
     if result:
@@ -260,4 +260,4 @@ def close_args(claim: Claim, state: JobState, attempt: Attempt, due_in: float, r
         args += ["o", json.dumps(result.notes)] if result.notes else []
         validators = encode_validators(result.etag, result.last_modified)
         args += ["u", validators] if validators else []
-    return args
+    return [len(args), *args]

@@ -42,11 +42,11 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": settings.redis_timeout,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            # No books in Redis of what workers have in hand: the ledger has them; see ``worker.broker``.
+            "ack_emulation": False,
             # Who tells of an event asks for a connection once; the default is to ask for four seconds, in the middle of
             # a job. Whoever needs the broker (the worker's own loop) is patient by other settings.
             "max_retries": 0,
-            # It only guards messages that a worker reserved and did not start; the sweep is there first.
-            "visibility_timeout": 24 * 3600,
         },
     }
 

@@ -18,6 +18,7 @@ UNNAMED = "download"  # for a URL that ends in a slash
 _SUFFIX = 16  # bytes, of an extension that is worth keeping
 _FORBIDDEN = re.compile(r'[<>:"|?*]')
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(?=\.|\Z)", re.IGNORECASE)
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}/)*[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")  # most paths are
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # Controls go, and so do marks that turn the writing direction: "fdp.exe" can be made to look like "exe.pdf".
 # What has no glyph that people could tell apart becomes something that has.
@@ -64,6 +65,8 @@ def check_path(path: str) -> None:
     Raises:
         ValueError: what was expected, and what we got.
     """
+    if _PLAIN.fullmatch(path):
+        return
     if any(_UNWRITABLE.search(segment) or len(segment.encode()) > LONGEST for segment in _segments(path)):
         raise ValueError(f"expected a path of at most {LONGEST} bytes per part, without controls; got {path!r}")
 

@@ -35,6 +35,7 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from ledger.books import Batch
@@ -126,10 +127,8 @@ def decode_job(text: str) -> Job:
 
 def encode_attempt(attempt: Attempt, queued: float) -> str:
     """Executor and start first, then what happened; the start is in ms since the job was queued, the rest since it."""
-    who = attempt.executor
-    return _compact(
+    row = _compact(
         [
-            _executor(who) if who else None,
             round(attempt.started * 1000) - round(queued * 1000),
             _ms(attempt.finished - attempt.started),
             _ms(None if attempt.first_byte is None else attempt.first_byte - attempt.started),
@@ -139,13 +138,16 @@ def encode_attempt(attempt: Attempt, queued: float) -> str:
             attempt.reason,
         ]
     )
+    return f"[{_executor(attempt.executor)},{row[1:]}"
 
 
-def _executor(who: Executor) -> list[Any]:
+@lru_cache(1000)  # one for all jobs of a chunk
+def _executor(who: Executor | None) -> str:
     """Processes and greenlets run in the main thread, whose id is the pid: 0."""
+    if who is None:
+        return "null"
     thread = 0 if who.thread == who.pid else who.thread
-    worker = _short(who.worker)
-    return [worker, who.pid, thread] if who.greenlet is None else [worker, who.pid, thread, who.greenlet]
+    return _compact([_short(who.worker), who.pid, thread, who.greenlet])
 
 
 def _short(worker: str) -> str:
@@ -218,7 +220,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
         pool=_POOLS[fields["p"]],
         state=state,
         queued=queued,
-        attempts=decode_attempts(fields.get("a", ""), queued),
+        attempts=decode_attempts(fields["a"], queued) if "a" in fields else (),
         started=_seconds(fields.get("t")),
         deadline=_seconds(fields.get("e")),
         bytes=int(size or 0),

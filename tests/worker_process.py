@@ -108,7 +108,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOWNPOUR_", "FLOWER_"))}
     for name, value in settings.model_dump(exclude_defaults=True).items():
         kept[f"DOWNPOUR_{name.upper()}"] = _text(value)
-    return kept | {"PYTHONUNBUFFERED": "1"}
+    return kept | {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}  # as in the image
 
 
 def _text(value: object) -> str:

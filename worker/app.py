@@ -25,17 +25,20 @@ from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.settings import get_settings
 from worker import broker, drain
+from worker.batches import Batches
 from worker.children import keep_watching_children
 from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
 from worker.lateness import keep_probing
 from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
-from worker.process import this_worker
+from worker.process import settle_memory, this_worker
 
+broker.keep_books_in_memory()
 broker.survive_a_closed_connection()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
+logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
 
 app = Celery("downpour", include=["worker.tasks"], events=broker.PromptEvents)
 app.conf.update(
@@ -57,6 +60,7 @@ app.conf.update(
     worker_proc_alive_timeout=30.0,  # a child of prefork imports everything anew on a loaded machine
     enable_utc=True,
 )
+app.steps["consumer"].add(Batches)
 
 
 @signals.celeryd_after_setup.connect
@@ -93,6 +97,7 @@ def _in_service(sender: Any, **_: Any) -> None:
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
     else:  # there the children run the jobs
+        settle_memory()
         children = sender.pool._pool._pool  # billiard's list; who was waited for is taken off it
         family = this_worker.incarnations.family
         keep_watching_children(settings, family, lambda: [child.pid for child in tuple(children)])

@@ -34,6 +34,7 @@ from worker.chunk_close import Closer, Work
 from worker.hold import Hold
 from worker.incarnation import Incarnation
 from worker.job import Outcome, run_job
+from worker.pools import executor
 from worker.process import this_worker
 
 try:
@@ -93,6 +94,8 @@ class _Chunk:
         self.incarnation = incarnation
         self.tell = tell
         self.settings = get_settings()
+        self.ledger = this_worker.ledger()
+        self.who = executor(this_worker.name)
         self.tools = _tools()
         self.fast = iter([claim for claim in claims if _plain(claim)])
         self.left = [claim for claim in claims if not _plain(claim)]  # for the single path
@@ -178,7 +181,7 @@ class _Chunk:
 
     def work(self, claim: Claim) -> Work:
         settings, record = self.settings, claim.record
-        hold = Hold(claim, this_worker.ledger(), self.incarnation, this_worker.name, settings.progress_every)
+        hold = Hold(claim, self.ledger, self.incarnation, self.who, settings.progress_every)
         return Work(hold, Partials(settings.downloads, record.id, claim.number), time.monotonic())
 
     def settle(self, done: list[Transfer]) -> None:

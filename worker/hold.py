@@ -11,12 +11,11 @@ from redis.exceptions import RedisError
 
 from download.errors import CancelledError, HandedBackError, LeaseLostError
 from ledger.connection import once
-from ledger.jobs import Attempt, FailureKind, JobState
+from ledger.jobs import Attempt, Executor, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result
 from ledger.manners import Admission, Manners
 from worker import drain
 from worker.incarnation import Incarnation
-from worker.pools import executor
 
 T = TypeVar("T")
 
@@ -29,18 +28,18 @@ class Hold:
     """
     Args:
         incarnation: the one that claimed the job.
-        worker: name of this Celery node.
+        who: runs the job.
         progress_every: seconds between two notes of progress.
     """
 
     def __init__(
-        self, claim: Claim, ledger: Ledger, incarnation: Incarnation, worker: str, progress_every: float
+        self, claim: Claim, ledger: Ledger, incarnation: Incarnation, who: Executor, progress_every: float
     ) -> None:
         self.claim = claim
         self.id = claim.record.id
         self._ledger = ledger
         self._incarnation = incarnation
-        self._worker = worker
+        self._who = who
         self._progress_every = progress_every
         self._told = time.monotonic()
         self.awaited = False  # closed, and somebody waits for the slot of its host
@@ -135,7 +134,7 @@ class Hold:
         """An attempt that ends now. Times given are ``time.monotonic()``, those of the result by Redis' clock."""
         epoch = self.claim.epoch
         return Attempt(
-            executor=executor(self._worker),
+            executor=self._who,
             started=epoch + begun,
             finished=epoch + time.monotonic(),
             first_byte=None if first_byte is None else epoch + first_byte,

@@ -42,6 +42,7 @@ from worker.hold import Hold
 from worker.incarnation import Incarnation
 from worker.mirrors import Route
 from worker.place import Place
+from worker.pools import executor
 from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
@@ -65,7 +66,7 @@ def run_job(claim: Claim, incarnation: Incarnation, tell: Callable[[str], None])
         tell: takes a line of progress for people, at most every half second.
     """
     settings = get_settings()
-    hold = Hold(claim, this_worker.ledger(), incarnation, this_worker.name, settings.progress_every)
+    hold = Hold(claim, this_worker.ledger(), incarnation, executor(this_worker.name), settings.progress_every)
     run = _Run(hold, settings, tell)
     try:
         outcome = run.run()

@@ -76,7 +76,8 @@ class Place:
         final = final_path(self._settings.downloads, f"{self._record.batch}/{filename}")
         present.stamp(self._temp, fetched, self._job.url)
         self._hold.confirm()
-        final.parent.mkdir(parents=True, exist_ok=True)
+        if not final.parent.is_dir():
+            final.parent.mkdir(parents=True, exist_ok=True)
         try:
             publish(self._temp, final, fsync=self._settings.fsync)
         except FileExistsError:

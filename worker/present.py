@@ -44,15 +44,19 @@ class Origin:
         return {"If-Modified-Since": self.last_modified} if self.last_modified else {}
 
 
-def stamp(temp: Path, fetched: Fetched, url: str) -> None:
-    """Give a whole file, which has no name yet, its time and its origin. What cannot be noted is left out."""
+def stamp(temp: Path | int, fetched: Fetched, url: str) -> None:
+    """Give a whole file, which has no name yet, its time and its origin. What cannot be noted is left out.
+
+    Args:
+        temp: path, or descriptor of the open file.
+    """
     with suppress(OSError, ValueError, OverflowError):
         changed = _seconds(fetched.last_modified or "")
         os.utime(temp, (changed, changed))
     if not (fetched.etag or fetched.last_modified):
         return
     with suppress(OSError, AttributeError):  # no such attributes on this file system, or on this system
-        mtime_ns = temp.stat().st_mtime_ns
+        mtime_ns = os.stat(temp).st_mtime_ns  # noqa: PTH116 - of a descriptor, too
         origin = Origin(_mark(url), fetched.sha256, fetched.size, mtime_ns, fetched.etag, fetched.last_modified)
         text = json.dumps({name: getattr(origin, name) for name in Origin.__slots__}).encode()  # asdict is slow
         if len(text) <= _MOST:

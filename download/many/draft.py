@@ -26,6 +26,7 @@ class Draft(Sink):
         super().__init__(partial, lambda work: work(), most, wanted)
         self._validators: Validators | None = None  # of a file that is not on disk yet
         self._body: bytes | None = None  # of a file that never was
+        self._body_sha256 = ""
         self._temp = str(partial.path)
 
     @property
@@ -36,7 +37,7 @@ class Draft(Sink):
     def sha256(self) -> str:
         if self._body is None:
             return super().sha256
-        return hashlib.sha256(self._body).hexdigest()
+        return self._body_sha256
 
     def begin(self, validators: Validators) -> None:
         self._validators = validators
@@ -62,16 +63,17 @@ class Draft(Sink):
         """Every byte is here."""
         if self._validators:
             self._body = b"".join(self._pending)
+            self._body_sha256 = hashlib.sha256(self._body).hexdigest()
         else:
             self.flush()
 
     def publish(
-        self, final: str, *, fsync: bool, replace: bool = False, stamp: Callable[[Path], None] = lambda _: None
+        self, final: str, *, fsync: bool, replace: bool = False, stamp: Callable[[Path | int], None] = lambda _: None
     ) -> None:
         """See ``download.partial.publish``.
 
         Args:
-            stamp: gives the file, which has no name yet, what else it should have.
+            stamp: gives the file, which has no name yet, what else it should have; takes its path or descriptor.
         """
         if self._body is None or fsync or replace:
             self.save()
@@ -79,8 +81,7 @@ class Draft(Sink):
             publish(self.partial.path, Path(final), fsync=fsync, replace=replace)
             return
         # Nobody else can have taken this temp file over: its name is this claim's, and it has no validators.
-        self._write(self._body)
-        stamp(self.partial.path)
+        self._write(self._body, stamp)
         try:
             os.link(self._temp, final)  # a Path takes as long as the call
         except FileExistsError:
@@ -97,9 +98,9 @@ class Draft(Sink):
     def save(self) -> None:
         """Put what is in memory into the temp file."""
         if self._body is not None and not self.partial.path.exists():
-            self._write(self._body)
+            self._write(self._body, lambda _: None)
 
-    def _write(self, body: bytes) -> None:
+    def _write(self, body: bytes, stamp: Callable[[int], None]) -> None:
         try:
             fd = os.open(self._temp, _FLAGS, 0o666)
         except FileNotFoundError:
@@ -109,6 +110,7 @@ class Draft(Sink):
             view = memoryview(body)
             while view:
                 view = view[os.write(fd, view) :]
+            stamp(fd)
         except OSError:
             with suppress(OSError):
                 self.partial.path.unlink()

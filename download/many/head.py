@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from download.addresses import Target
@@ -92,18 +93,24 @@ def _pairs(block: Sequence[bytes]) -> tuple[list[tuple[str, str]], bool]:
     pairs: list[tuple[str, str]] = []
     readable = True
     for line in block:
-        text = line.decode("latin-1")
-        if text[0] in " \t" and pairs:
+        if line[0] in b" \t" and pairs:
             name, before = pairs[-1]
-            pairs[-1] = name, f"{before} {text.strip()}"
+            pairs[-1] = name, f"{before} {line.decode('latin-1').strip()}"
             continue
-        name, colon, value = text.partition(":")
-        if not colon or not name or name != name.strip():
+        pair = _pair(line)
+        if pair is None:
             return pairs, False
+        name, _ = pair
         # A byte that fell over on the way may have made another name of one that matters.
         readable = readable and name.isascii() and name.isprintable()
-        pairs.append((name.lower(), value.strip()))
+        pairs.append(pair)
     return pairs, readable
+
+
+@lru_cache(256)  # of one server's answers most lines are the same
+def _pair(line: bytes) -> tuple[str, str] | None:
+    name, colon, value = line.decode("latin-1").partition(":")
+    return (name.lower(), value.strip()) if colon and name and name == name.strip() else None
 
 
 def _framing(headers: Mapping[str, str], readable: bool) -> tuple[bool, int | None]:

@@ -7,7 +7,8 @@
 -- ARGV  prefix, incarnation, pool, batch, first ordinal, last ordinal, ref, token of this call,
 --       milliseconds that a job may take from its first claim on, unless its batch says otherwise
 -- Returns {} when there is nothing to do, {-1} when the incarnation is not alive,
---         else {time ms, ordinal, HGETALL of its record, ordinal, HGETALL of its record, ...}
+--         else {time ms, ordinal, its record as HGETALL gives it, with what changed at the end, ordinal, ...}
+--include many
 local prefix, incarnation, pool, batch, ref, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[7], ARGV[8]
 local who = redis.call('HGET', prefix .. 'incarnations', incarnation)
 if not who then return {-1} end
@@ -22,32 +23,38 @@ if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1
   redis.call('RPUSH', prefix .. 'resend:' .. pool, ref)
   return {}
 end
-local limit = redis.call('HGET', prefix .. 'batch:' .. batch, 'deadline') or ARGV[9]
-local taken = {}
+local counters = prefix .. 'batch:' .. batch
+local limit = tonumber(redis.call('HGET', counters, 'deadline') or ARGV[9])
+local taken, begun, deadlines, letters = {now}, {}, {}, {}
 for ordinal = tonumber(ARGV[5]), tonumber(ARGV[6]) do
   local id = batch .. '.' .. ordinal
   local key = prefix .. 'job:' .. id
-  local have = redis.call('HMGET', key, 's', 'p', 'k', 'e')
-  local mine = have[1] == 'r' and have[3] == token
+  local record, have = redis.call('HGETALL', key), {}
+  for at = 1, #record, 2 do have[record[at]] = record[at + 1] end
+  local mine = have.s == 'r' and have.k == token
   -- One whose time is used up stays queued; overdue.lua ends it.
-  if have[1] == 'q' and now < tonumber(have[4] or math.huge) then
-    local letter = have[2]
+  if have.s == 'q' and now < tonumber(have.e or math.huge) then
     mine = true
-    redis.call('HSET', key, 's', 'r', 'h', incarnation, 't', now, 'k', token)
-    redis.call('HINCRBY', key, 'n', 1)
-    if not have[4] then
-      redis.call('HSET', key, 'e', now + tonumber(limit))
-      redis.call('ZADD', prefix .. 'deadlines', now + tonumber(limit), id)
+    local change = {'s', 'r', 'h', incarnation, 't', now, 'k', token, 'n', (have.n or 0) + 1}
+    if not have.e then
+      change[11], change[12] = 'e', now + limit
+      deadlines[#deadlines + 1], deadlines[#deadlines + 2] = now + limit, id
     end
-    redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'q', -1)
-    redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'r', 1)
-    redis.call('SADD', prefix .. 'held:' .. incarnation, id)
-    redis.call('SADD', prefix .. 'batch:' .. batch .. ':running', id)
+    redis.call('HSET', key, unpack(change))
+    for _, each in ipairs(change) do record[#record + 1] = each end
+    begun[#begun + 1] = id
+    letters[have.p] = (letters[have.p] or 0) + 1
   end
   if mine then
-    if #taken == 0 then taken[1] = now end
     taken[#taken + 1] = ordinal
-    taken[#taken + 1] = redis.call('HGETALL', key)
+    taken[#taken + 1] = record
   end
 end
-return taken
+many('ZADD', prefix .. 'deadlines', deadlines)
+many('SADD', prefix .. 'held:' .. incarnation, begun)
+many('SADD', counters .. ':running', begun)
+for letter, count in pairs(letters) do
+  redis.call('HINCRBY', counters, letter .. 'q', -count)
+  redis.call('HINCRBY', counters, letter .. 'r', count)
+end
+return #taken > 1 and taken or {}

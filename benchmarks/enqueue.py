@@ -1,0 +1,60 @@
+"""How fast one process submits jobs, ledger first; by the processor time of producer and Redis, which take turns."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from benchmarks.deployed import deployed
+from ledger.connection import connect
+from ledger.jobs import Job, Pool
+from ledger.settings import Settings
+from producer.client import Client
+
+_JOBS, _ROUNDS = 10_000, 5
+_LEAST = {1: 10_000, 50: 50_000}  # jobs per second, by jobs per message
+
+
+def measure_all(_folder: Path) -> list[dict[str, object]]:
+    jobs = [Job(f"https://downloads.example.org/some-project/artifact-{n:06d}.bin", f"{n}") for n in range(_JOBS)]
+    with deployed() as valkey:
+        settings = Settings(redis_url=valkey.url)
+        client, redis, server = Client(settings), connect(settings), psutil.Process(valkey.pid)
+        rates: dict[int, list[float]] = {per: [] for per in _LEAST}
+        walls: dict[int, list[float]] = {per: [] for per in _LEAST}
+        for _ in range(_ROUNDS):
+            for per in _LEAST:
+                redis.flushall()
+                gc.collect()
+                begun, cpu = time.perf_counter(), _cpu(server)
+                for _ in client.submit("b", jobs, [Pool.THREADS], per):
+                    pass
+                rates[per].append(_JOBS / (_cpu(server) - cpu))
+                walls[per].append(_JOBS / (time.perf_counter() - begun))
+    return [
+        {"per_message": per, "by_cpu": [round(rate) for rate in rates[per]], "by_clock": [round(r) for r in walls[per]]}
+        for per in _LEAST
+    ]
+
+
+def _cpu(server: psutil.Process) -> float:
+    return time.process_time() + float(sum(server.cpu_times()[:2]))
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    lines = [["jobs per message", "jobs per second of processor time", "jobs/s by the clock", "target"], ["---"] * 4]
+    for row in rows:
+        per, by_cpu, by_clock = int(str(row["per_message"])), row["by_cpu"], row["by_clock"]
+        assert isinstance(by_cpu, list)
+        assert isinstance(by_clock, list)
+        met = "met" if median(by_cpu) >= _LEAST[per] else "**missed**"
+        lines.append([str(per), _spread(by_cpu), _spread(by_clock), f"≥ {_LEAST[per]:,} by processor time: {met}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _spread(rates: list[float]) -> str:
+    return f"{median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})"
