@@ -1,4 +1,4 @@
-"""What a person runs: ``producer submit | watch | status | results | cancel | compare``.
+"""What a person runs: ``producer submit | watch | status | results | retry | cancel | compare | report | recommend``.
 
-It imports ``ledger`` and nothing of ``worker``. Only ``cli`` prints.
+It imports ``ledger``, ``stack`` for workers of its own, and nothing of ``worker``. Only commands print.
 """
