@@ -235,10 +235,14 @@ def _conditions(experiment: Experiment, summary: Summary) -> Iterator[tuple[str,
         yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
     yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
     if sampling := experiment.sampling:
+        had = (experiment.cores.nominal if experiment.cores else 1) * sum(
+            t.wall or 0 for t in experiment.turns if t.counts
+        )
         yield (
             "Sampling",
-            f"every {w.seconds(sampling.every)}; it used {w.seconds(sampling.cpu)} of CPU,"
-            f" {w.percent(sampling.share)} of what the contestants used",
+            f"at most every {w.seconds(sampling.every)}; it used {w.seconds(sampling.cpu)} of CPU:"
+            f" {w.percent(sampling.share)} of what the contestants used"
+            + (f", {w.percent(sampling.cpu / had)} of what the machine had meanwhile" if had else ""),
         )
     for each in experiment.contestants:
         yield each.name, each.command or "was running already"
