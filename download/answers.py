@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import select
 import socket
 import ssl
 import time
@@ -17,11 +18,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from download.errors import ProtocolError, TruncatedError
+from download.native import native
 from download.watch import Watch
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_HEAD = 2048  # bytes received at a time while headers are read; the body mostly goes elsewhere
+_MOMENT = 5  # milliseconds; a server on the same machine needs less to fill the socket again
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 
 
@@ -68,6 +72,12 @@ class _Slices(io.RawIOBase):
         except OSError:  # nothing here, or nothing more to come
             return None
 
+    def linger(self) -> bool:
+        """Whether something comes within a moment, waited for by the thread itself, not by gevent's hub."""
+        waiting = native("select", "poll")()
+        waiting.register(self._sock.fileno(), select.POLLIN)
+        return bool(waiting.poll(_MOMENT))
+
     def close(self) -> None:
         self._hold.close()
         super().close()
@@ -80,7 +90,7 @@ class StrictResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, watch: Watch, method: str | None) -> None:
         self._slices = slices = _Slices(sock, watch)
-        source = SimpleNamespace(makefile=lambda _mode: io.BufferedReader(slices))
+        source = SimpleNamespace(makefile=lambda _mode: io.BufferedReader(slices, _HEAD))
         super().__init__(cast(socket.socket, source), method=method)
 
     @property
@@ -103,6 +113,51 @@ class StrictResponse(http.client.HTTPResponse):
         elif not self.chunked and self.headers.defects:
             # A line that cannot be read hides all that follow it, a Content-Length included.
             raise ProtocolError(f"expected readable headers, got {self.headers.defects}")
+
+    def receive(self, room: memoryview) -> int:
+        """What has arrived of the body, put into a part of the room; 0 at the end.
+
+        Raises:
+            TruncatedError, http.client.IncompleteRead: the connection ended before.
+        """
+        if self.chunked:
+            piece = self.read1(len(room))
+            room[: len(piece)] = piece
+            return len(piece)
+        return self._receive(room) or 0
+
+    def glance(self, room: memoryview) -> int | None:
+        """As ``receive``, from any thread, of a body whose length is known; None: nothing came within a moment."""
+        if self.chunked or self.length is None or self.fp is None:
+            return None  # in the middle of a chunk's size there is no stopping
+        self._slices.glancing = True
+        try:
+            count = self._receive(room)
+            if count is None and self._slices.linger():
+                count = self._receive(room)
+            return count
+        finally:
+            self._slices.glancing = False
+
+    def _receive(self, room: memoryview) -> int | None:
+        if self.fp is None or self.length == 0:
+            self._end()
+            return 0
+        count: int | None = self.fp.readinto1(room if self.length is None else room[: self.length])
+        if count is None:
+            return None
+        if self.length is not None:
+            self.length -= count
+            if self.length and not count:
+                self._end()
+                raise TruncatedError(f"expected {self.length} more bytes, got the end")
+        if not count or self.length == 0:
+            self._end()
+        return count
+
+    def _end(self) -> None:
+        if self.fp is not None:
+            self._close_conn()
 
     def _close_conn(self) -> None:
         # http.client calls this once the body is complete. Whatever follows contradicts its length.

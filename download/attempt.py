@@ -25,14 +25,12 @@ from download.errors import (
 from download.proxy import NOTE
 from download.redirects import fit_for, follow, let_go
 from download.retries import retry_after
-from download.sink import PIECE, Sink
+from download.sink import Buffer, Sink
 from download.watch import Watch
 from download.wire import Answer, Wire
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
-# A wait for bytes holds room for them: with 256 KiB from the start a thousand slow downloads leave the heap in pieces.
-_FIRST_READ = 16 * 1024  # bytes; four times as many after two reads in a row that were full
 _TRY_AGAIN = frozenset({408, 425, 429})  # and all 5xx
 
 
@@ -169,27 +167,35 @@ class Attempt:
             raise TooLargeError(f"expected at most {most} bytes, the server announces {total}")
 
     def read(self, answer: Answer) -> None:
+        buffer = self.sink
+        assert isinstance(buffer, Buffer)  # noqa: S101 - only a chunk has another one, and libcurl reads for it
         self.watch.reading_body()
         self.tell()
-        most, full = _FIRST_READ, 0
-        while piece := self.next_piece(answer, most):
-            full = full + 1 if len(piece) == most else 0
-            if full == 2:
-                most, full = min(PIECE, 4 * most), 0
-            flush = self.sink.take(piece)
-            self.watch.arrived(len(piece))
-            if flush:
-                self.sink.flush()
-                self.tell()
-        self.sink.flush()
-        self.tell()
 
-    def next_piece(self, answer: Answer, most: int) -> bytes:
-        try:
-            return answer.read(most)
-        except TruncatedError as error:
-            expected = "a last chunk" if self.total is None else f"{self.total} bytes"
-            raise TruncatedError(f"expected {expected}, got the end after {self.sink.size} bytes") from error
+        def receive(read: Callable[[memoryview], int | None]) -> bool | None:
+            """Whether to flush; None: nothing came."""
+            try:
+                count = read(buffer.space())
+            except TruncatedError as error:
+                expected = "a last chunk" if self.total is None else f"{self.total} bytes"
+                raise TruncatedError(f"expected {expected}, got the end after {buffer.size} bytes") from error
+            if not count:
+                return None
+            flush = buffer.took(count)
+            self.watch.arrived(count)
+            return flush
+
+        def refill() -> bool:
+            while (flush := receive(answer.glance)) is False:
+                pass
+            return bool(flush) and buffer.full
+
+        while (flush := receive(answer.read)) is not None:
+            if flush:
+                buffer.flush(refill)
+                self.tell()
+        buffer.flush()
+        self.tell()
 
     def tell(self) -> None:
         self.watch.call(lambda: self.progress(self.partial.size, self.total))

@@ -31,9 +31,10 @@ from pathlib import Path
 
 from download.addresses import Policy
 from download.attempt import Attempt, Fetched, Progress, Wanted
+from download.native import Run, in_place
 from download.partial import Partial, companions, publish
 from download.proxy import Proxy
-from download.sink import Run, Sink
+from download.sink import Buffer
 from download.watch import Limits, Watch, translated
 from download.wire import Wire
 
@@ -50,13 +51,13 @@ class Fetcher:
         user_agent: str = "Downpour",
         ca_file: Path | None = None,
         proxy: Proxy | None = None,
-        run: Run = lambda work: work(),
+        run: Run = in_place,
     ) -> None:
         """
         Args:
             ca_file: certificate authorities instead of the system's.
             proxy: whom to ask instead of the servers; see ``download.proxy`` for what the policy means then.
-            run: where a large piece is written and hashed; see ``download.native.disk_runner``.
+            run: where much is received, written and hashed; see ``download.native.disk_runner``.
         """
         context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
         context.set_alpn_protocols(["http/1.1"])
@@ -88,7 +89,7 @@ class Fetcher:
             DownloadError: there is no file. What can be continued stays at temp.
         """
         watch = Watch(limits, check)
-        sink = Sink(Partial(temp), self.run, limits.max_bytes, wanted.size)
+        sink = Buffer(Partial(temp), self.run, limits.max_bytes, wanted.size)
         attempt = Attempt(wanted, sink, watch, wire=self.wire, user_agent=self.user_agent, progress=progress)
         try:
             with translated(watch):

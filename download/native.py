@@ -9,9 +9,28 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 _DISK_THREADS = 4
+
+Run = Callable[[Callable[[], None]], None]  # calls what it is given, here or in a thread, and waits for it
+
+
+class Lock(Protocol):
+    """What ``threading.Lock()`` makes."""
+
+    def acquire(self) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def in_place(work: Callable[[], None]) -> None:
+    """The ``Run`` of those who have a process or a thread to themselves."""
+    work()
 
 
 def in_gevent() -> bool:
@@ -23,7 +42,7 @@ def in_gevent() -> bool:
     return bool(monkey.is_module_patched("socket"))
 
 
-def disk_runner() -> Callable[[Callable[[], None]], None]:
+def disk_runner() -> Run:
     """What runs a piece of work that keeps disk and CPU busy, while the caller waits. Make one per process.
 
     Processes and threads do it themselves. A greenlet would hold up all the others: with four fast downloads the hub
@@ -55,16 +74,22 @@ def native(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def native_runner(threads: int) -> Callable[[Callable[[], None]], None]:
+def native_lock() -> Lock:
+    """A lock for native threads; under gevent ``threading.Lock`` is one for greenlets."""
+    lock: Lock = native("_thread", "allocate_lock")()
+    return lock
+
+
+def native_runner(threads: int) -> Run:
     """What runs a piece of work that blocks, while the caller waits. Make one per process.
 
     Under gevent that is a thread of the operating system, so that other greenlets go on. Elsewhere it is the caller.
     """
     if not in_gevent():
-        return lambda work: work()
+        return in_place
     from gevent.threadpool import ThreadPool  # noqa: PLC0415
 
-    apply: Callable[[Callable[[], None]], None] = ThreadPool(threads).apply
+    apply: Run = ThreadPool(threads).apply
     return apply
 
 

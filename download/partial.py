@@ -19,7 +19,8 @@ import errno
 import fcntl
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,7 @@ class Partial:
         self.size = 0  # bytes kept, all of them written
         self.validators: Validators | None = None
         self._fds: list[int] = []  # at most one; popping it is atomic
-        self._writing = False
+        self.busy = False  # writing, perhaps in a thread
         self._closing = False
 
     def adopt(self, leftover: Path) -> None:
@@ -86,25 +87,30 @@ class Partial:
     def read(self, size: int, offset: int) -> bytes:
         return os.pread(self._fd, size, offset)
 
-    def expect_append(self) -> None:
-        """Announce an append that another thread will run: until then the file stays open.
+    def expect_writing(self) -> None:
+        """Announce ``writing`` in another thread: until that is over the file stays open.
 
         A greenlet can be killed while it waits for that thread. Were the file closed under it, the write
         could hit whatever file gets the same descriptor next.
         """
-        self._writing = True
+        self.busy = True
 
-    def append(self, piece: bytes) -> None:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What was announced."""
         try:
-            view = memoryview(piece)
-            while view:  # a disk that fills up takes a part first
-                written = os.pwrite(self._fd, view, self.size)
-                self.size += written
-                view = view[written:]
+            yield
         finally:
-            self._writing = False
+            self.busy = False
             if self._closing:
                 self.close()
+
+    def append(self, piece: bytes | memoryview) -> None:
+        view = memoryview(piece)
+        while view:  # a disk that fills up takes a part first
+            written = os.pwrite(self._fd, view, self.size)
+            self.size += written
+            view = view[written:]
 
     @property
     def room(self) -> int:
@@ -114,7 +120,7 @@ class Partial:
 
     def close(self) -> None:
         self._closing = True
-        if not self._writing:
+        if not self.busy:
             with suppress(IndexError):
                 os.close(self._fds.pop())
 

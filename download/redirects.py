@@ -90,7 +90,8 @@ def let_go(wire: Wire, answer: Answer, watch: Watch) -> None:
     if answer.length is not None and answer.length <= _SETTLE:
         watch.draining(_SETTLE_TIME)
         with suppress(Exception):
-            while answer.read(_SETTLE):
+            room = memoryview(bytearray(answer.length or 1))
+            while answer.read(room):
                 pass
         if watch.interrupt is not None:
             answer.close()

@@ -122,14 +122,19 @@ class Answer:
     def proxied(self) -> bool:
         return self.connection.via is not None
 
-    def read(self, size: int) -> bytes:
-        """What has arrived, at most size bytes; empty at the end.
+    def read(self, room: memoryview) -> int:
+        """Put there what has arrived, and wait if nothing has; how many bytes that is, 0 at the end.
 
         Raises:
             DownloadError: the body broke.
         """
         with translated(self.connection.watch):
-            return self._response.read1(size, decode_content=False)
+            return self._strict.receive(room)
+
+    def glance(self, room: memoryview) -> int | None:
+        """As ``read``, from any thread, but wait a moment at the most; None: nothing came, or it must be read."""
+        with translated(self.connection.watch):
+            return self._strict.glance(room)
 
     def close(self) -> None:
         if not self.done:

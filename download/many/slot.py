@@ -16,9 +16,9 @@ from download.errors import DownloadError, RefusedError
 from download.many.head import Head
 from download.many.transfer import Transfer
 from download.native import native
-from download.sink import PIECE
 
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
+_BUFFER = 256 * 1024  # bytes that libcurl receives at a time
 _MOST_KEPT = 1000  # connections remembered, far more than libcurl keeps
 _NONE = bytes(4)
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
@@ -66,7 +66,7 @@ class Slot:
             (pycurl.PATH_AS_IS, 1),
             (pycurl.PROXY, ""),
             (pycurl.NOPROXY, "*"),
-            (pycurl.BUFFERSIZE, PIECE),
+            (pycurl.BUFFERSIZE, _BUFFER),
             (pycurl.OPENSOCKETFUNCTION, self.open_socket),
             (pycurl.PREREQFUNCTION, self.before_request),
             (pycurl.DEBUGFUNCTION, self.hear),

@@ -103,7 +103,7 @@ class Transfer(Attempt):
                 self._unwanted += len(piece)
                 return -1 if self._unwanted > _SETTLE else None
             self.watch.before_read()
-            flush = self.sink.take(piece)
+            flush = self.draft.take(piece)
             self.watch.arrived(len(piece))
             if flush:
                 self.sink.flush()

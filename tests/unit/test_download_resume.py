@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -264,12 +265,36 @@ def test_a_write_that_outlives_its_attempt_hits_no_other_file(origin: OriginProc
 
     desk.fetcher.run = killed_while_waiting
     with pytest.raises(SystemExit):
-        desk.fetch(f"{origin.url}/files/n?size={2 * WORTH_HANDING_OVER}")
+        desk.fetch(f"{origin.url}/files/n?size={8 * WORTH_HANDING_OVER}")
     others = [os.open(desk.folder / f"other-{n}", os.O_RDWR | os.O_CREAT) for n in range(20)]
     waiting[0]()
     for other in others:
         assert os.fstat(other).st_size == 0
         os.close(other)
+
+
+def test_a_read_that_outlives_its_attempt_takes_nothing_from_another_connection(
+    origin: OriginProcess, desk: Desk
+) -> None:
+    """Given a greenlet killed while a thread receives for it; I expect what others are sent to stay where it is."""
+    waiting: list[Callable[[], None]] = []
+
+    def killed_while_waiting(work: Callable[[], None]) -> None:
+        waiting.append(work)
+        raise SystemExit
+
+    desk.fetcher.run = killed_while_waiting
+    with pytest.raises(SystemExit):
+        desk.fetch(f"{origin.url}/files/n?size=20000000")
+    pairs = [socket.socketpair() for _ in range(20)]  # one of them has the descriptor of the closed connection
+    for theirs, _ in pairs:
+        theirs.sendall(b"mine")
+    with suppress(ValueError):  # a closed file is not read from
+        waiting[0]()
+    for theirs, ours in pairs:
+        assert ours.recv(10) == b"mine"
+        theirs.close()
+        ours.close()
 
 
 def test_no_file_and_no_connection_stays_open(origin: OriginProcess, desk: Desk) -> None:
