@@ -45,6 +45,10 @@ def download(task: Any, text: str) -> str:
     return events.ended(task, [run_job(claim, incarnation, tell) for claim in claims])
 
 
+# Celery keeps a result back end per thread: in gevent's pool it would make one for each job. Ours keeps nothing.
+download.backend = app.backend
+
+
 def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
     for _ in range(3):  # a new incarnation can be lost again only if Redis stays away for a whole lease
         incarnation = this_worker.incarnation()

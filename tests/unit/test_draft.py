@@ -1,0 +1,117 @@
+"""A small file of a chunk gets its name in one step, with and without a temp file's name before."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from download.errors import DiskFullError, LeaseLostError, translate
+from download.integrity import Validators
+from download.many.draft import Draft
+from download.partial import Partial
+from tests.origin_process import ROOT
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "named":  # as on a file system that knows no others
+        monkeypatch.setattr("download.many.draft._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    return str(request.param)
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Draft:
+    return whole(tmp_path)
+
+
+def whole(folder: Path) -> Draft:
+    made = Draft(Partial(folder / ".partial" / "b.0.1.part"), 1000, None)
+    made.begin(Validators("http://h/", None, None, 5))
+    made.take(b"hel")
+    made.take(b"lo")
+    made.end()
+    return made
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_it_is_whole_and_alone(tmp_path: Path, draft: Draft, way: str) -> None:
+    draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda place: os.utime(place, (7, 7)))
+    final = tmp_path / "final"
+    assert (final.read_bytes(), final.stat().st_mtime, final.stat().st_nlink) == (b"hello", 7, 1)
+    assert files(tmp_path) == ["final"]
+
+
+def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft: Draft, way: str) -> None:
+    before = os.umask(0o027)
+    try:
+        draft.publish(str(tmp_path / "final"), fsync=False)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "final").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, draft: Draft, way: str) -> None:
+    (tmp_path / "final").write_text("somebody else's")
+    with pytest.raises(FileExistsError):
+        draft.publish(str(tmp_path / "final"), fsync=False)
+    assert (tmp_path / "final").read_text() == "somebody else's"
+
+    draft.publish(str(tmp_path / "final"), fsync=False, replace=True)
+    assert (tmp_path / "final").read_bytes() == b"hello"
+    assert files(tmp_path) == ["final"]
+
+
+def test_a_temp_file_that_a_later_claim_removed_is_not_published(
+    tmp_path: Path, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("download.many.draft._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    temp = tmp_path / ".partial" / "b.0.1.part"
+    with pytest.raises(LeaseLostError):
+        draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda _: temp.unlink())
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("refuse", ["link", "write"])
+def test_what_a_file_system_refuses_is_said_and_leaves_nothing(
+    tmp_path: Path, draft: Draft, way: str, refuse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, refuse, _full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        draft.publish(str(tmp_path / "final"), fsync=False)
+    assert isinstance(translate(caught.value), DiskFullError)
+    assert [name for name in files(tmp_path) if not name.startswith(".partial")] == []
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.unit.test_draft import whole
+folder = Path(sys.argv[1])
+whole(folder).publish(str(folder / "final"), fsync=False, stamp=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_kill_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, timeout=60, check=False)
+    assert killed.returncode == -9
+    assert files(tmp_path) == []
+
+
+def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path, draft: Draft, way: str) -> None:
+    seen: list[list[str]] = []
+
+    def look(_: Path | int) -> None:
+        seen.append([name for name in files(tmp_path) if name == "final"])
+
+    draft.publish(str(tmp_path / "final"), fsync=False, stamp=look)
+    assert seen == [[]]
