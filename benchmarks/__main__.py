@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import enqueue, hostile, hostile_page, slow
+from benchmarks.bare import Bare
 from benchmarks.contenders import Aria2, Curl, Downpour
 from benchmarks.deployed import deployed
 from benchmarks.origins import Nginx, Origin, Own
@@ -66,7 +67,10 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
         rows = slow.measure_all(folder, origin) if what == "slow" else enqueue.measure_all(folder)
         save_rows(options.out, what, rows, before)
         return slow.table(rows) if what == "slow" else enqueue.table(rows)
-    with deployed() as valkey, World(folder / "world", valkey=valkey, **_QUIET) as world:
+    probes = folder / "lateness"
+    probes.mkdir()
+    more = {**_QUIET, "lateness": probes} if what == "large" else _QUIET
+    with deployed() as valkey, World(folder / "world", valkey=valkey, **more) as world:
         world.start(*Pool, slots=options.slots)
         section, count, size, per = _section(what, options.files)
         urls = origin.fill(what, count, size)
@@ -78,6 +82,8 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
             contenders += [Curl(folder, parallel), Curl(folder, parallel, hashing=False)]
         if shutil.which("aria2c") and what != "large":
             contenders.append(Aria2(folder))
+        if what == "chunks":
+            contenders.append(Bare(folder))
         section.run(contenders, urls, options.rounds, options.quiet)
         save(options.out, what, section, before)
         return section.table(TARGETS.get(what, {}))

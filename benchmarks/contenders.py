@@ -16,6 +16,7 @@ import psutil
 from ledger.jobs import Job, JobState, Pool, Ref
 from ledger.ledger import Message
 from ledger.messages import Envelope
+from producer.comparison import lateness
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -27,6 +28,7 @@ class Took:
     seconds: float
     cpu: float  # seconds, of all processes that download (not of the server)
     redis_cpu: float = 0.0  # seconds
+    late: float | None = None  # seconds that a job has to wait for its interpreter or hub, 99th percentile
 
 
 class Tool:
@@ -110,13 +112,26 @@ class Downpour:
         world.ledger.seal(batch, len(urls))
         worker = world.service(f"worker-{self._pool}")
         before, redis_before = _cpu(worker.pid), _cpu(world.valkey.pid)
-        begun = time.perf_counter()
+        begun = time.monotonic()
         world.publisher.send([Envelope(str(message.ref), self._pool, "") for message in messages])
         wait_for(lambda: world.batch(batch).finished, seconds=300, every=0.01, what=f"{batch} to finish")
-        seconds = time.perf_counter() - begun
-        took = Took(seconds, _cpu(worker.pid) - before, _cpu(world.valkey.pid) - redis_before)
+        ended = time.monotonic()
+        took = Took(
+            ended - begun,
+            _cpu(worker.pid) - before,
+            _cpu(world.valkey.pid) - redis_before,
+            self._late(worker.pid, begun, ended),
+        )
         self._prove(batch, len(urls))
         return took
+
+    def _late(self, pid: int, begun: float, ended: float) -> float | None:
+        if not (folder := self._world.settings.lateness):
+            return None
+        pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        lateness.settle(folder, pids, ended)
+        found = lateness.read(folder, pids, begun, ended)
+        return found.p99 if found else None
 
     def _prove(self, batch: str, count: int) -> None:
         """Each job is done, ran once, and its file is there."""

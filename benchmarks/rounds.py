@@ -60,7 +60,15 @@ class Section:
         """Seconds per unit."""
         return statistics.median(each[name].cpu for each in self.rounds) / self.amount
 
-    def table(self, targets: Mapping[str, Sequence[Target]] = MappingProxyType({})) -> str:
+    def late(self, name: str) -> float | None:
+        """Seconds, of the median round."""
+        found = [each[name].late for each in self.rounds]
+        return statistics.median(late for late in found if late is not None) if None not in found else None
+
+    def _late(self, name: str) -> str:
+        return "" if (late := self.late(name)) is None else f"{late * 1000:.1f} ms"
+
+    def table(self, targets: Mapping[str, Sequence[Wish]] = MappingProxyType({})) -> str:
         """
         Args:
             targets: by contender, what it should be beside others.
@@ -68,7 +76,8 @@ class Section:
         names = list(self.rounds[0])
         rivals = [name for name in names if not name.startswith("Downpour")]
         head = ["", f"{self.unit}/s, median (range)", *(f"× {name}" for name in rivals)]
-        head += [f"CPU µs per {self.unit}", "of it Redis", "target"]
+        probed = any(took.late is not None for took in self.rounds[0].values())
+        head += [f"CPU µs per {self.unit}", "of it Redis", *(["late, p99"] if probed else []), "target"]
         rows = [head, ["---"] * len(head)]
         for name in names:
             rates = self.rates(name)
@@ -80,10 +89,16 @@ class Section:
                     *(f"{self.ratio(name, rival):.2f}" for rival in rivals),
                     f"{(self.cpu(name)) * 1e6 + redis:,.0f}",
                     f"{redis:,.0f}" if redis else "",
+                    *([self._late(name)] if probed else []),
                     "; ".join(target.judged(self, name) for target in targets.get(name, ())),
                 ]
             )
         return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+class Wish(Protocol):
+    def judged(self, section: Section, name: str) -> str:
+        """What a contender should be, and whether it is."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,39 @@ class Target:
             return f"≥ {self.least:g} × {self.rival}: not measured"
         got = section.ratio(name, self.rival) if self.rival else statistics.median(section.rates(name))
         wish = f"≥ {self.least:g} × {self.rival}" if self.rival else f"≥ {self.least:,.0f}/s"
-        return f"{wish}: {'met' if got >= self.least else '**missed**'}"
+        return _judged(wish, got >= self.least)
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """At most so many times the CPU of a rival, Redis' share included."""
+
+    most: float
+    rival: str
+
+    def judged(self, section: Section, name: str) -> str:
+        wish = f"CPU ≤ {self.most:g} × {self.rival}"
+        if self.rival not in section.rounds[0]:
+            return f"{wish}: not measured"
+        ratio = statistics.median(
+            (each[name].cpu + each[name].redis_cpu) / (each[self.rival].cpu or 1e-9) for each in section.rounds
+        )
+        return f"{_judged(wish, ratio <= self.most)} ({ratio:.2f})"
+
+
+@dataclass(frozen=True)
+class Late:
+    """At most so many seconds late at the 99th percentile."""
+
+    most: float
+
+    def judged(self, section: Section, name: str) -> str:
+        wish, late = f"late ≤ {self.most * 1000:g} ms", section.late(name)
+        return f"{wish}: not measured" if late is None else _judged(wish, late <= self.most)
+
+
+def _judged(wish: str, met: bool) -> str:
+    return f"{wish}: {'met' if met else '**missed**'}"
 
 
 def wait_until_quiet(most: int, seconds: float = 60.0) -> None:
