@@ -16,12 +16,15 @@ from ledger.ledger import Claim, Closed, Ledger, Result
 from ledger.manners import Admission, Manners
 from worker import drain
 from worker.incarnation import Incarnation
+from worker.pace import Pace
 
 T = TypeVar("T")
 
 _SLICE = 0.5  # seconds between two looks at cancel, drain and lease while a job waits
 
 log = logging.getLogger("downpour.worker")
+
+_pace = Pace(50, at_once=50)  # notes of progress by this process
 
 
 class Hold:
@@ -68,13 +71,15 @@ class Hold:
             time.sleep(min(left, _SLICE))
 
     def progress(self, size: int, total: int | None) -> bool:
-        """Note bytes on disk and announced length, unless that was done a moment ago; whether it was noted."""
+        """Note bytes on disk and announced length, unless this job or many others did a moment ago; whether it was."""
         now = time.monotonic()
         if now - self._told < self._progress_every:
             return False
-        self._told = now
         if self._incarnation.away:  # the download itself does not need Redis, and does not wait for it
             return False
+        if not _pace.allows(now):
+            return False
+        self._told = now
         try:
             with once():
                 self._ledger.progress(self.claim, size, total)
