@@ -16,7 +16,7 @@ import pytest
 from producer.cli import run
 from producer.comparison.trace import to_bytes
 from tests.perfetto.processor import Processor
-from tests.reported import few, many, sweep
+from tests.reported import few, hosts, many, sweep
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -33,7 +33,7 @@ def _made(make: Callable[[], Any], trace: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
-    **{f"{make.__name__}.json": partial(_made, make) for make in (few, sweep, many)},
+    **{f"{make.__name__}.json": partial(_made, make) for make in (few, sweep, hosts, many)},
     "few.json.gz": partial(_made, few),
     **{
         f"{run_file.name.partition('.')[0]}-run{end}": partial(_reported, run_file)

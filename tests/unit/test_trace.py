@@ -16,7 +16,7 @@ import pytest
 from producer.comparison.experiment import Experiment
 from producer.comparison.lanes import shown
 from producer.comparison.trace import to_bytes, trace
-from tests.reported import few, many, sweep
+from tests.reported import few, hosts, many, sweep
 
 Events = list[dict[str, Any]]
 _REQUIRED = {"X": {"name", "cat", "ts", "dur"}, "M": {"name", "args"}, "C": {"name", "ts", "args"}}
@@ -71,7 +71,7 @@ def _waits_close(events: Events) -> None:
             assert span["b"] <= event["ts"] <= span["e"]
 
 
-@pytest.mark.parametrize("make", [few, sweep, many])
+@pytest.mark.parametrize("make", [few, sweep, hosts, many])
 def test_the_trace_keeps_the_rules_of_its_format(make: Callable[[], Experiment]) -> None:
     experiment = make()
     found = trace(experiment)
