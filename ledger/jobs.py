@@ -122,6 +122,11 @@ class Executor:
     thread: int  # the kernel's thread id: one for all greenlets of a gevent worker
     greenlet: int | None  # gevent's identifier; None in the other pools
 
+    @property
+    def host(self) -> str:
+        """Process and thread ids are of a host: another one, or another container, may have the same."""
+        return self.worker.partition("@")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

@@ -44,6 +44,7 @@ from ledger.books import (
     Result,
     TotalError,
 )
+from ledger.clock import Clock
 from ledger.connection import flushed, load_script
 from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
@@ -73,6 +74,7 @@ class Ledger:
         self.redis = redis
         self.keys = Keys(prefix)
         self._prefix = prefix
+        self._clock = Clock()
         names = ("submit", "send", "seal", "claim", "progress", "attempt", "close", "cancel")
         self._scripts = {name: load_script(redis, name) for name in names}
 
@@ -199,7 +201,7 @@ class Ledger:
         Raises:
             IncarnationLostError: this incarnation is not alive (any more).
         """
-        token = secrets.token_hex(4)
+        token, asked = secrets.token_hex(4), time.monotonic()
         answer = self._run(
             "claim", incarnation, pool, ref.batch, ref.first, ref.last, str(ref), token, round(deadline * 1000)
         )
@@ -207,7 +209,7 @@ class Ledger:
             return []
         if answer[0] == -1:
             raise IncarnationLostError(incarnation)
-        epoch = answer[0] / 1000 - time.monotonic()
+        epoch = self._clock.learn(answer[0] / 1000, asked, time.monotonic())
         claims = []
         for ordinal, flat in zip(answer[1::2], answer[2::2], strict=True):
             fields = dict(zip(flat[::2], flat[1::2], strict=True))

@@ -101,6 +101,19 @@ def sweep() -> Experiment:
     )
 
 
+def hosts() -> Experiment:
+    """Two hosts that serve together; containers, say: process and thread ids of one are those of the other."""
+
+    def change(n: int, job: MeasuredJob) -> MeasuredJob:
+        who = job.attempts[0].executor
+        if who is None:
+            return job
+        where = f"{who.worker.partition('@')[0]}@{('north', 'south')[n % 2]}"
+        return replace(job, attempts=(replace(job.attempts[0], executor=replace(who, worker=where)),))
+
+    return with_jobs(made(*(Made(pool, 3, 0.5) for pool in Pool)), change)
+
+
 def many() -> Experiment:
     """Ten thousand jobs for each of three pools."""
     return a_greenlet_each(

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from ledger.jobs import Pool
 from ledger.settings import Settings
+from tests.other_host import Host
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -93,10 +94,15 @@ class Service:
             print(f"--- {self.name}\n{self.text()[-6000:]}")
 
 
-def worker(pool: Pool, settings: Settings, folder: Path, *, slots: int = 4, name: str = "") -> Service:
+def worker(
+    pool: Pool, settings: Settings, folder: Path, *, slots: int = 4, name: str = "", host: Host | None = None
+) -> Service:
     name = name or str(pool)
-    command = f"-m celery -A worker.app worker -P {pool} -Q {pool.queue} -n {name}@%h -c {slots} -l INFO -E"
-    return Service(f"worker-{name}", [sys.executable, *command.split()], settings, folder)
+    options = f"-m celery -A worker.app worker -P {pool} -Q {pool.queue} -n {name}@%h -c {slots} -l INFO -E"
+    command = [sys.executable, *options.split()]
+    if host is None:
+        return Service(f"worker-{name}", command, settings, folder)
+    return Service(f"worker-{name}-{host.name}", host.command(command), settings, folder)
 
 
 def sweep(settings: Settings, folder: Path) -> Service:

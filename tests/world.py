@@ -16,6 +16,7 @@ from ledger.messages import Envelope, Publisher, label
 from ledger.settings import Settings
 from origin.content import Entity
 from tests.origin_process import OriginProcess
+from tests.other_host import Host
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 from tests.worker_process import Service, sweep, worker
@@ -72,9 +73,9 @@ class World:
             service.wait_until_ready()
         return self
 
-    def worker(self, pool: Pool, *, slots: int = 4, name: str = "") -> Service:
+    def worker(self, pool: Pool, *, slots: int = 4, name: str = "", host: Host | None = None) -> Service:
         """One more worker, which need not be ready yet."""
-        service = worker(pool, self.settings, self.folder, slots=slots, name=name)
+        service = worker(pool, self.settings, self.folder, slots=slots, name=name, host=host)
         self.services.append(service)
         return service
 

@@ -1,9 +1,11 @@
 """When each job's message was received by a worker's main process: Celery's own events, heard while a turn runs.
 
 Between the ledger's two moments, queued and claimed, this one tells the queue's part from the worker's: its pool, its
-hands that were full. Celery says it with ``time.time()`` of the worker's machine, the ledger counts by Redis' clock;
-the caller puts it between the two. Events may be lost, and a Redis that does not let us listen gives none: then nothing
-is known, and nothing else changes.
+hands that were full. Celery says it with ``time.time()`` of the worker's host, whose clock may be hours off. An event
+is heard after it was said, so the quickest one tells by how much: the smallest difference between hearing and saying is
+that of the clocks and the way of that one event, some milliseconds. The caller puts the moment between the ledger's
+two. Events may be lost, and a Redis that does not let us listen gives none: then nothing is known, and nothing else
+changes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +27,7 @@ from redis.exceptions import RedisError
 _EXCHANGE = "celeryev"
 _EVENTS = ("task.multi", "task.received")  # Celery sends task events in groups
 _PATIENCE = 0.2  # seconds between two looks whether it is over
+ON_THE_WAY = 0.05  # seconds that the quickest event may have taken: clocks that differ by less are taken to be one
 
 
 class Arrivals:
@@ -34,7 +39,8 @@ class Arrivals:
         self._over = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="arrivals", daemon=True)
-        self.moments: dict[str, float] = {}  # job id: time.time() of the worker's machine
+        self._said: dict[str, tuple[str, float]] = {}  # job id: the worker's host, and its time.time()
+        self._late: dict[str, float] = {}  # host: seconds from what its clock said to when ours heard it, the least
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -48,6 +54,15 @@ class Arrivals:
         self._over.set()
         self._thread.join(2.0)
 
+    def ahead(self) -> dict[str, float]:
+        """Seconds by which the clocks of hosts that were heard are ahead of ours."""
+        return {host: _difference(host, late) for host, late in self._late.copy().items()}
+
+    def moments(self) -> dict[str, float]:
+        """When each job was received, in seconds since the epoch by our clock."""
+        said, ahead = self._said.copy(), self.ahead()  # copies, in this order: the thread may still listen
+        return {job: moment - ahead[host] for job, (host, moment) in said.items()}
+
     def _pubsub(self) -> PubSub:
         return self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -58,10 +73,22 @@ class Arrivals:
             self._ready.set()
             while not self._over.is_set():
                 message = heard.get_message(timeout=_PATIENCE)
+                now = time.time()
                 for event in events(message["data"]) if message else ():
-                    if event.get("type") == "task-received":
-                        self.moments.setdefault(str(event["uuid"]), float(event["timestamp"]))
+                    self._note(event, now)
         self._ready.set()
+
+    def _note(self, event: dict[str, Any], now: float) -> None:
+        host, moment = str(event.get("hostname")).partition("@")[2], event.get("timestamp")
+        if not isinstance(moment, int | float):
+            return
+        self._late[host] = min(self._late.get(host, now - moment), now - moment)
+        if event.get("type") == "task-received":
+            self._said.setdefault(str(event.get("uuid")), (host, moment))
+
+
+def _difference(host: str, late: float) -> float:
+    return 0.0 if host == socket.gethostname() or abs(late) < ON_THE_WAY else -late
 
 
 def events(text: str | bytes) -> Iterator[dict[str, Any]]:

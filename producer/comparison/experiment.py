@@ -54,7 +54,7 @@ class MeasuredJob:
     state: JobState
     nominal: float | None  # seconds for which the origin was asked to pace it; None: not paced by us
     queued: float
-    received: float | None  # by a worker's main process; None: its event was not seen
+    received: float | None  # by a worker's main process, by its host's clock set right; None: its event was not seen
     bytes: int
     expected_sha256: str | None
     sha256: str | None

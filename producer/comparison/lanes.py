@@ -4,14 +4,14 @@ A *group* is what its executors share: the worker whose processes they are, the 
 greenlets. A lane is one executor, as the ledger has it. Where executors live for one job only (a greenlet each,
 recycled processes), a lane each would be thousands: they are *packed*, each attempt on the first lane that is free, and
 the lane is called a slot. Attempts on one lane never overlap; should clocks make it look so, the later one gets a lane
-of its own that says so.
+of its own that says so. Ids are of a host: where several served a turn, lanes and groups name theirs.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ledger.jobs import Executor, FailureKind
 from producer.comparison.experiment import Contestant, Experiment, MeasuredJob, Turn
@@ -41,7 +41,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    label: str  # "pid 123", "thread 124", "greenlet 3", "slot 1"
+    label: str  # "pid 123", "thread 124", "greenlet 3", "slot 1"; "pid 123 @host" if there are several
     pid: int | None  # None: of several processes, or not known
     strips: tuple[Strip, ...]  # by their start
 
@@ -49,7 +49,7 @@ class Lane:
 @dataclass(frozen=True, slots=True)
 class Group:
     label: str  # "threads@host, pid 99"
-    executors: str  # "4 processes", "8 threads", "1,000 greenlets on 100 slots"
+    executors: str  # "4 processes", "8 threads @host", "1,000 greenlets on 100 slots"
     packed: bool
     lanes: tuple[Lane, ...]
 
@@ -90,7 +90,8 @@ def chart(turn: Turn) -> Chart:
     found: dict[tuple[str, ...], list[Strip]] = {}
     for strip in sorted(strips, key=lambda strip: (strip.started, strip.finished)):
         found.setdefault(_shared(strip.executor), []).append(strip)
-    groups = tuple(_group(of) for of in found.values())
+    several = len({strip.executor.host for strip in strips if strip.executor}) > 1
+    groups = tuple(_group(of, several=several) for of in found.values())
     return Chart(groups, max((strip.finished for strip in strips), default=0.0), peak(strips))
 
 
@@ -151,7 +152,7 @@ def _shared(who: Executor | None) -> tuple[str, ...]:
     return kind, who.worker, *names[kind]
 
 
-def _group(strips: Sequence[Strip]) -> Group:
+def _group(strips: Sequence[Strip], *, several: bool) -> Group:
     first = strips[0].executor
     if first is None:
         lanes = tuple(_packed(strips, "lost"))
@@ -170,6 +171,9 @@ def _group(strips: Sequence[Strip]) -> Group:
         lanes = tuple(lane for who, of in order for lane in _own(who, of))
     plural = {"process": "processes"}.get(kind, f"{kind}s") if count != 1 else kind
     said = f"{count:,} {plural}" + (f" on {len(lanes):,} slots" if packed else "")
+    if several:
+        said = f"{said} @{first.host}"
+        lanes = tuple(replace(lane, label=f"{lane.label} @{first.host}") for lane in lanes)
     return Group(", ".join(names), said, packed, lanes)
 
 

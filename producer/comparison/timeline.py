@@ -78,17 +78,20 @@ def label_of(who: Executor | None) -> str:
 
 def _lanes(turn: Turn) -> dict[str, list[Bar]]:
     """Bars by executor, in the order of the jobs: pools that started two jobs a millisecond apart look alike."""
+    ran = [attempt.executor for job in turn.jobs for attempt in job.attempts if attempt.executor]
+    several = len({who.host for who in ran}) > 1
     lanes: dict[str, list[Bar]] = {}
-    for label, bar in _bars(turn):
+    for who, bar in _bars(turn):
+        label = f"{label_of(who)} @{who.host}" if who and several else label_of(who)
         lanes.setdefault(label, []).append(bar)
     return lanes
 
 
-def _bars(turn: Turn) -> Iterator[tuple[str, Bar]]:
+def _bars(turn: Turn) -> Iterator[tuple[Executor | None, Bar]]:
     for job in turn.jobs:
         queued = job.queued
         for attempt in job.attempts:
-            yield label_of(attempt.executor), _bar(job, attempt, queued, turn.submitted)
+            yield attempt.executor, _bar(job, attempt, queued, turn.submitted)
             queued = attempt.finished
 
 

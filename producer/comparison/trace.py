@@ -6,8 +6,10 @@ of ``lanes``. Every contestant's zero is its own submission, so that turns which
     run         a slice on the executor's lane, with the job's file, state and bytes; inside of it
     first byte  from the claim to the first byte, and
     step        what was done with the file
-    wait        an asynchronous slice from "enqueued" to the claim, in it the instant "received": many overlap
+    wait        an asynchronous slice of the process, from "enqueued" to the claim, in it the instant "received"
     running     a counter per process: attempts at once
+
+Kept true by ``tests/unit/test_trace.py``, and by Perfetto's own trace processor in ``tests/perfetto``.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
 
 
 def _turn(turn: Turn, lanes: Chart, numbers: Iterator[int]) -> Iterator[Event]:
-    tid = 0
+    """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
     for group in lanes.groups:
         pids: dict[int | None, int] = {}
         for lane in group.lanes:
@@ -55,8 +57,7 @@ def _turn(turn: Turn, lanes: Chart, numbers: Iterator[int]) -> Iterator[Event]:
                 yield _named("process_name", pids[lane.pid], 0, name=f"{turn.contestant}: {name}")
                 yield _named("process_labels", pids[lane.pid], 0, labels=group.executors)
                 yield _named("process_sort_index", pids[lane.pid], 0, sort_index=pids[lane.pid])
-            tid += 1
-            yield from _lane(turn, lane, pids[lane.pid], tid)
+            yield from _lane(turn, lane, pids[lane.pid], next(numbers))
         for real, pid in pids.items():
             yield from _running([lane for lane in group.lanes if lane.pid == real], pid)
 
@@ -85,7 +86,8 @@ def _run(job: MeasuredJob, strip: Strip, pid: int, tid: int) -> Iterator[Event]:
 
 def _wait(job: MeasuredJob, strip: Strip, pid: int, tid: int, name: str) -> Iterator[Event]:
     begin, end = _us(strip.queued), _us(strip.started)
-    common = {"cat": "wait", "id": f"{name}@{begin}", "pid": pid, "tid": tid}
+    # Local to the process: there it is shown. What has a plain "id" belongs to the whole trace.
+    common = {"cat": "wait", "id2": {"local": f"{name}@{begin}"}, "pid": pid, "tid": tid}
     yield {"ph": "b", "name": "wait", "ts": begin, "args": {"file": job.filename, "job": job.id}} | common
     yield {"ph": "n", "name": "enqueued", "ts": begin} | common
     if strip.received is not None:

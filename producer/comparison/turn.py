@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ledger.connection import connect
 from ledger.jobs import Executor, Job, JobState
 from producer.comparison import contamination, procfs, turns
-from producer.comparison.arrivals import Arrivals
+from producer.comparison.arrivals import ON_THE_WAY, Arrivals
 from producer.comparison.bench import Bench, Ran
 from producer.comparison.contamination import Limits
 from producer.comparison.experiment import Contestant, MeasuredJob, Turn, Usage
@@ -56,7 +56,8 @@ class Stand:
         self._limits = limits
         self._digests = turns.Digests()
         self._hosts: set[str] = set()
-        self._offset = 0.0
+        self._offset = 0.0  # seconds by which Redis' clock is ahead of ours
+        self._ahead: dict[str, float] = {}  # host: seconds by which its clock is ahead of ours, as last heard
 
     def turn(self, slot: Slot, work: Work, excluded: Sequence[str]) -> tuple[Turn, str | None]:
         """
@@ -88,10 +89,20 @@ class Stand:
         strange = sorted(self._hosts - {socket.gethostname()})
         if not strange:
             return []
+        hosts = ", ".join(f"{host} (its clock is {self._clock(host)})" for host in strange)
         return [
-            f"workers run on {', '.join(strange)}: when they received a job is told by their clock, taken to be as far"
-            f" from Redis' as ours ({self._offset * 1000:+.1f} ms), and put between queued and started"
+            f"workers run on {hosts}: only when they received a job is told by their clocks; it is set right by that"
+            " difference, which the quickest of their events shows to some milliseconds, and put between queued and"
+            " started"
         ]
+
+    def _clock(self, host: str) -> str:
+        if host not in self._ahead:
+            return "not known: nothing of it was heard"
+        ahead = self._ahead[host] - self._offset
+        if abs(ahead) < ON_THE_WAY:
+            return f"Redis' to {ON_THE_WAY * 1000:.0f} ms"
+        return f"{abs(ahead):,.1f} s {'ahead of' if ahead > 0 else 'behind'} Redis'"
 
     def _warm_up(self, contestant: Contestant, batch: str) -> None:
         """Tiny jobs, two per slot: connections are made, threads are started, modules are loaded."""
@@ -138,7 +149,7 @@ class Stand:
 
         books = turns.books(slot.contestant, len(share.jobs), ran.records, belongs, self._digests)
         executors = [each.executor for record in ran.records for each in record.attempts if each.executor]
-        self._hosts |= {who.worker.partition("@")[2] for who in executors}
+        self._hosts |= {who.host for who in executors}
         return Turn(
             contestant=slot.contestant.name,
             round=slot.round,
@@ -153,7 +164,8 @@ class Stand:
         )
 
     def _jobs(self, share: Share, ran: Ran, arrivals: Arrivals | None) -> tuple[MeasuredJob, ...]:
-        moments = arrivals.moments if arrivals else {}
+        moments = arrivals.moments() if arrivals else {}
+        self._ahead |= arrivals.ahead() if arrivals else {}
         return tuple(
             turns.measured_job(
                 record,

@@ -129,9 +129,9 @@ def _faults(record: JobRecord, belongs: Belongs, digests: Digests) -> Mapping[st
 def executors(pool: Pool, records: Sequence[JobRecord] | Sequence[MeasuredJob]) -> str:
     """``2 processes``, ``2 threads of 1 process``, ``2 greenlets of 1 thread``: counted, not assumed."""
     ran = [attempt.executor for record in records for attempt in record.attempts if attempt.executor]
-    processes = {who.pid for who in ran}
-    threads = {(who.pid, who.thread) for who in ran}
-    greenlets = {(who.pid, who.thread, who.greenlet) for who in ran if who.greenlet is not None}
+    processes = {(who.worker, who.pid) for who in ran}
+    threads = {(who.worker, who.pid, who.thread) for who in ran}
+    greenlets = {(who.worker, who.pid, who.thread, who.greenlet) for who in ran if who.greenlet is not None}
     if greenlets:
         return f"{_count(greenlets, 'greenlet')} of {_count(threads, 'thread')}"
     if pool is Pool.THREADS or len(threads) > len(processes):

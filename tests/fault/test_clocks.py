@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ledger.jobs import JobState, Pool
+from tests.other_host import libfaketime
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 from tests.world import World
@@ -54,10 +55,8 @@ def test_a_clock_of_redis_that_jumps_half_an_hour_ahead_costs_time_and_no_job(
     tmp_path: Path, offset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All leases expire at once. Whoever lives begins a new one, and what was taken over is published once."""
-    libraries = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    assert libraries, "needs Debian's package libfaketime to give one process another clock"
     with monkeypatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(libraries[0]))
+        patch.setenv("LD_PRELOAD", str(libfaketime()))
         patch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
         patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         patch.setenv("FAKETIME_CACHE_DURATION", "1")  # second until a new offset is read

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Job, JobState, Pool
+from ledger.jobs import Executor, Job, JobState, Pool
 from producer.comparison import contamination, cores, lateness, procfs, sampler, turns
 from producer.comparison.arrivals import events
 from producer.comparison.bench import LOOK_EVERY, _pause
@@ -148,6 +148,25 @@ def test_an_arrival_is_put_between_queued_and_started() -> None:
 
     for said, kept in ((-0.2, 0.5), (0.7, 0.7), (2.0, 1.0)):
         assert turns.measured_job(found, None, EPOCH + said, None).received == EPOCH + kept
+
+
+@pytest.mark.parametrize(
+    ("pool", "thread", "greenlet", "counted"),
+    [
+        (Pool.PREFORK, 7, None, "2 processes"),
+        (Pool.THREADS, 8, None, "2 threads of 2 processes"),
+        (Pool.GEVENT, 7, 3, "2 greenlets of 2 threads"),
+    ],
+)
+def test_executors_with_the_same_ids_on_two_hosts_are_two(
+    pool: Pool, thread: int, greenlet: int | None, counted: str
+) -> None:
+    found = [
+        record(pool, host, attempt(Executor(f"{pool}@{host}", 7, thread, greenlet), 0, 1))
+        for host in ("north", "south")
+    ]
+
+    assert turns.executors(pool, found) == counted
 
 
 def test_without_a_digest_all_contestants_must_bring_the_same_bytes() -> None:

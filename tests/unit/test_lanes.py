@@ -11,7 +11,7 @@ from ledger.jobs import Pool
 from producer.comparison.experiment import Experiment, MeasuredJob
 from producer.comparison.lanes import Chart, shown
 from tests.experiments import Made, made
-from tests.reported import a_greenlet_each, few, with_jobs
+from tests.reported import a_greenlet_each, few, hosts, with_jobs
 
 
 def the_chart(experiment: Experiment) -> Chart:
@@ -64,6 +64,18 @@ def test_two_jobs_of_one_thread_at_the_same_time_get_two_lanes_and_the_second_sa
 
     labels = [lane.label for lane in the_chart(with_jobs(experiment, change)).lanes]
     assert labels == ["thread 201", "thread 201, overlapping"]
+
+
+def test_hosts_that_serve_together_have_lanes_of_their_own_that_name_them() -> None:
+    for found in shown(hosts()):
+        assert {group.executors.partition("@")[2] for group in found.chart.groups} == {"north", "south"}
+        labels = [lane.label for lane in found.chart.lanes]
+        assert len(set(labels)) == len(labels)
+        for group in found.chart.groups:
+            for lane in group.lanes:
+                host = lane.label.partition("@")[2]
+                assert host == group.executors.partition("@")[2]
+                assert {strip.executor.host for strip in lane.strips if strip.executor} == {host}
 
 
 def test_a_second_attempt_waited_since_the_end_of_the_first() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.jobs import FailureKind, JobState, Pool
+from ledger.jobs import Executor, FailureKind, JobState, Pool
 from producer.comparison.experiment import Turn
 from producer.comparison.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
 from producer.comparison.verdict import Shown
@@ -127,6 +127,19 @@ def test_many_jobs_of_one_executor_share_its_lane() -> None:
     lines = render(turns(shown(Pool.PREFORK, jobs)), width=48, glyphs=ASCII)
 
     assert lines[1] == "  pid 7 " + "[==]" * 10
+
+
+def test_executors_of_two_hosts_have_lanes_of_their_own_that_name_the_host() -> None:
+    """Given the same process and thread ids on both, I expect two lanes."""
+    jobs = [
+        job(Pool.THREADS, f"f{n}", 1, attempt(Executor(f"threads@{host}", 7, 8, None), 0.0, 1.0 + n))
+        for n, host in enumerate(("north", "south"))
+    ]
+
+    lines = render(turns(shown(Pool.THREADS, jobs)), width=60, glyphs=ASCII)
+
+    lanes = [line.partition(" [")[0].strip() for line in lines if "[" in line][:-1]  # the last is the legend
+    assert lanes == ["thread 8 of pid 7 @north", "thread 8 of pid 7 @south"]
 
 
 @pytest.mark.parametrize(

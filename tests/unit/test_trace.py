@@ -1,4 +1,7 @@
-"""The trace keeps the rules of the trace event format, and says what the records say."""
+"""The trace keeps the rules of the trace event format, and says what the records say.
+
+Perfetto's own reader sees to the rest, in ``tests/perfetto``: it wants Node.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
-from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 
 from producer.comparison.experiment import Experiment
 from producer.comparison.lanes import shown
 from producer.comparison.trace import to_bytes, trace
-from tests.reported import few, many, sweep
+from tests.reported import few, hosts, many, sweep
 
 Events = list[dict[str, Any]]
 _REQUIRED = {"X": {"name", "cat", "ts", "dur"}, "M": {"name", "args"}, "C": {"name", "ts", "args"}}
-_ASYNC = {"name", "cat", "id", "ts"}
+_ASYNC = {"name", "cat", "id2", "ts"}
 
 
 def check(events: Events) -> None:
@@ -57,18 +58,20 @@ def _slices_nest(events: Events) -> None:
 
 
 def _waits_close(events: Events) -> None:
-    spans: dict[str, dict[str, int]] = defaultdict(dict)
+    spans: dict[tuple[int, str], dict[str, int]] = defaultdict(dict)
     for event in events:
         if event["ph"] in "be":
-            assert event["ph"] not in spans[event["id"]]
-            spans[event["id"]][event["ph"]] = event["ts"]
+            span = spans[event["pid"], event["id2"]["local"]]
+            assert event["ph"] not in span
+            span[event["ph"]] = event["ts"]
     assert all(span["b"] <= span["e"] for span in spans.values())
     for event in events:
         if event["ph"] == "n":
-            assert spans[event["id"]]["b"] <= event["ts"] <= spans[event["id"]]["e"]
+            span = spans[event["pid"], event["id2"]["local"]]
+            assert span["b"] <= event["ts"] <= span["e"]
 
 
-@pytest.mark.parametrize("make", [few, sweep, many])
+@pytest.mark.parametrize("make", [few, sweep, hosts, many])
 def test_the_trace_keeps_the_rules_of_its_format(make: Callable[[], Experiment]) -> None:
     experiment = make()
     found = trace(experiment)
@@ -129,54 +132,3 @@ def test_a_compressed_trace_is_the_same_bytes_each_time() -> None:
     once = to_bytes(experiment, compressed=True)
     assert once == to_bytes(experiment, compressed=True)
     assert gzip.decompress(once) == to_bytes(experiment, compressed=False)
-
-
-# -- as Perfetto's own messages
-
-
-def as_packets(events: Events) -> bytes:
-    """The same trace in Perfetto's native form: a track per process and thread, begin and end of each slice."""
-    builder = TraceProtoBuilder()
-    threads = [event for event in events if event["name"] == "thread_name"]
-    tracks = {(event["pid"], event["tid"]): n for n, event in enumerate(threads, 1)}
-    for event in threads:
-        descriptor = builder.add_packet().track_descriptor
-        descriptor.uuid = tracks[event["pid"], event["tid"]]
-        descriptor.thread.pid, descriptor.thread.tid = event["pid"], event["tid"]
-        descriptor.thread.thread_name = event["args"]["name"]
-    for event in events:
-        if event["ph"] != "X":
-            continue
-        ends = ((TrackEvent.TYPE_SLICE_BEGIN, event["ts"]), (TrackEvent.TYPE_SLICE_END, event["ts"] + event["dur"]))
-        for kind, moment in ends:
-            packet = builder.add_packet()
-            packet.timestamp, packet.trusted_packet_sequence_id = moment * 1000, 1
-            packet.track_event.type, packet.track_event.track_uuid = kind, tracks[event["pid"], event["tid"]]
-            packet.track_event.name = event["name"]
-    return bytes(builder.serialize())
-
-
-def test_every_slice_survives_the_way_through_perfettos_own_messages() -> None:
-    """Perfetto's reader of traces comes as a program of its own, which is not on PyPI; its messages are."""
-    events = trace(few())["traceEvents"]
-    slices = [event for event in events if event["ph"] == "X"]
-
-    found = Trace.FromString(as_packets(events))
-    tracks = {
-        each.track_descriptor.uuid: each.track_descriptor.thread
-        for each in found.packet
-        if each.HasField("track_descriptor")
-    }
-    began: dict[tuple[int, str], list[int]] = defaultdict(list)
-    seen = Counter[tuple[int, int, str, int, int]]()
-    for packet in found.packet:
-        event = packet.track_event
-        if not packet.HasField("track_event"):
-            continue
-        if event.type == TrackEvent.TYPE_SLICE_BEGIN:
-            began[event.track_uuid, event.name].append(packet.timestamp)
-        else:
-            begin, thread = began[event.track_uuid, event.name].pop(), tracks[event.track_uuid]
-            seen[thread.pid, thread.tid, event.name, begin // 1000, (packet.timestamp - begin) // 1000] += 1
-    assert not any(began.values())
-    assert seen == Counter((each["pid"], each["tid"], each["name"], each["ts"], each["dur"]) for each in slices)

@@ -10,7 +10,7 @@ from producer.comparison.report.bars import fit
 from producer.comparison.report.still import said
 from producer.comparison.report.wording import tick_seconds
 
-_COLUMNS, _LABEL, _MOST = 60, 16, 12
+_COLUMNS, _LABEL, _WIDEST, _MOST = 60, 16, 32, 12
 _WAITS, _RUNS, _STEP, _FAILED = "┄━▒╳"
 LEGEND = f"{_WAITS} waits in the queue  {_RUNS} runs  {_STEP} its step  {_FAILED} fails"
 
@@ -18,13 +18,15 @@ LEGEND = f"{_WAITS} waits in the queue  {_RUNS} runs  {_STEP} its step  {_FAILED
 def timeline(experiment: Experiment) -> Iterator[str]:
     found = shown(experiment)
     end = max((each.chart.end for each in found), default=0.0) or 1.0
+    longest = max((len(lane.label) for each in found for lane in each.chart.lanes[:_MOST]), default=0)
+    width = min(max(longest, _LABEL), _WIDEST)  # host names are long
     for each in found:
         yield said(each)
         lanes = each.chart.lanes
         for lane in lanes[:_MOST]:
-            yield f"{fit(lane.label, _LABEL):>{_LABEL}} {_lane(lane, end)}".rstrip()
+            yield f"{fit(lane.label, width):>{width}} {_lane(lane, end)}".rstrip()
         if len(lanes) > _MOST:
-            yield f"{'':{_LABEL}} and {len(lanes) - _MOST:,} lanes more"
+            yield f"{'':{width}} and {len(lanes) - _MOST:,} lanes more"
         yield ""
     if found:
         yield f"{LEGEND}  one column is {tick_seconds(float(f'{end / _COLUMNS:.2g}'))}"
