@@ -38,16 +38,12 @@ def _article(page: Page, experiment: Experiment) -> None:
     turns = shown(experiment)
     page.table(_totals(page, turns))
     page.paragraph(_LEGEND, "dim")
-    _timeline(page, turns)
+    for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
+        page.say(line)
+    page.say()
     told = [each.turn for each in turns]
     page.paragraph(books(told), "" if all(turn.books.balance for turn in told) else "red")
     page.paragraph(verdict(turns), "bold")
-
-
-def _timeline(page: Page, turns: Sequence[Shown]) -> None:
-    for line in render([each.turn for each in turns], width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
-        page.say(line)
-    page.say()
 
 
 def _totals(page: Page, turns: Sequence[Shown]) -> Table:

@@ -82,7 +82,7 @@ def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]
     if len(able) >= 2 and not rows:
         peaks = [(row.memory.peak, row.name) for row in able if row.memory]
         tails = [(row.latency.p99, row.name) for row in able if row.latency]
-        least = f"; the least memory is {wording.memory(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
+        least = f"; the least memory is {wording.size(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
         shortest = f"; the shortest p99 is {wording.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
         yield f"no contestant keeps the limits{least}{shortest}"
     elif able:

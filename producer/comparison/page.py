@@ -22,7 +22,7 @@ from producer.results import printable
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
 _FILES_SHOWN = 3  # by name, in the live line
-_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-"})
+_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
 
 
 class Page:

@@ -20,8 +20,8 @@ def gives_up(summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[
     if lean := _better(rows, pick, peak):
         found = summary.compare(lean.name, pick.name).ratio
         yield (
-            f"Memory: {wording.memory(peak(pick) or 0)} at the peak; {lean.name} takes"
-            f" {wording.memory(peak(lean) or 0)} and does {wording.ratio(found)} of its jobs/s."
+            f"Memory: {wording.size(peak(pick) or 0)} at the peak; {lean.name} takes"
+            f" {wording.size(peak(lean) or 0)} and does {wording.ratio(found)} of its jobs/s."
         )
     if quick := _better(rows, pick, p99):
         yield (
@@ -50,7 +50,7 @@ def _isolation(choice: Choice) -> Iterator[str]:
         return
     curve = next(curve for curve in choice.curves if pick in curve.rows)
     if each := curve.memory_per_slot:
-        yield f"Memory per slot: a slot is a process, and each adds {wording.memory(each)} to the peak{where}."
+        yield f"Memory per slot: a slot is a process, and each adds {wording.size(each)} to the peak{where}."
 
 
 def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[str]:
@@ -64,7 +64,7 @@ def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows:
         yield f"More slots: {curve.pool} with more than {slots} was not measured."
     if pick.memory and pick.memory.grows and pick.memory.growth:
         yield (
-            f"Time: memory grew by {wording.memory(pick.memory.growth.median)} from round to round"
+            f"Time: memory grew by {wording.size(pick.memory.growth.median)} from round to round"
             f" ({experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."
         )
 
@@ -125,6 +125,6 @@ def _better(rows: Sequence[Row], pick: Row, value: Callable[[Row], float | None]
 
 
 _LIMITS: tuple[tuple[Callable[[Row], float | None], str, Callable[[float], str]], ...] = (
-    (peak, "memory limit", wording.memory),
+    (peak, "memory limit", wording.size),
     (p99, "limit of the p99 of latency", wording.seconds),
 )

@@ -75,7 +75,7 @@ def limited(able: Sequence[Row], limits: Limits) -> Iterator[str]:
 
 
 def _limited(row: Row) -> str:
-    peak = wording.memory(row.memory.peak) if row.memory else "memory not known"
+    peak = wording.size(row.memory.peak) if row.memory else "memory not known"
     p99 = f"p99 {wording.seconds(row.latency.p99)}" if row.latency else "p99 not known"
     return f"{peak}, {p99}"
 

@@ -113,15 +113,15 @@ def test_an_answer_says_what_it_gives_up() -> None:
 
     given_up = text(found.gives_up)
     assert found.answer == "gevent:8"
-    assert "Memory: 81 MiB at the peak; prefork:8 takes 31 MiB and does 0.485 (" in given_up
-    assert "Promptness: a thread beside the jobs is 0.2 s late (p99), in prefork:8 1 ms." in given_up
+    assert "Memory: 80.8 MiB at the peak; prefork:8 takes 30.8 MiB and does 0.485 (" in given_up
+    assert "Promptness: a thread beside the jobs is 200 ms late (p99), in prefork:8 1.00 ms." in given_up
     assert "Isolation: what kills the process takes all jobs that run in it, up to 8" in given_up
 
 
 def test_memory_that_grows_is_said() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1, growth=3 * MIB), Made(Pool.GEVENT, 8, 0.2))
 
-    assert "memory grew by 3 MiB from round to round (40 jobs)" in text(found.would_change)
+    assert "memory grew by 3.00 MiB from round to round (40 jobs)" in text(found.would_change)
 
 
 def test_slots_that_are_not_known_are_not_in_the_command() -> None:
@@ -194,7 +194,7 @@ def test_a_process_per_slot_costs_what_the_curve_says() -> None:
     """Given children of 30 MiB, I expect that figure, although they are there before the first job."""
     found = recommend([counting()])
 
-    assert "Memory per slot: a slot is a process, and each adds 30 MiB to the peak" in text(found.gives_up)
+    assert "Memory per slot: a slot is a process, and each adds 30.0 MiB to the peak" in text(found.gives_up)
 
 
 def test_what_whoever_measured_noted_is_repeated() -> None:
@@ -401,7 +401,7 @@ def test_limits_that_nobody_keeps_are_no_answer_and_say_what_would_do() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), limits=Limits(memory=MIB))
 
     assert found.answer is None
-    assert found.because[0].startswith("no contestant keeps the limits; the least memory is 61 MiB (gevent:8)")
+    assert found.because[0].startswith("no contestant keeps the limits; the least memory is 60.8 MiB (gevent:8)")
     assert any("threads:4,gevent:4" in command for command in found.next)
 
 

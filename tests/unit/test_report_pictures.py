@@ -19,8 +19,8 @@ from producer.comparison.report.html import page
 from producer.comparison.report.palette import DARK, LIGHT
 from producer.comparison.report.pictures import PARTS, PictureError, png, svg
 from producer.comparison.report.race import Ends, Race, race
-from producer.comparison.report.wording import seconds, significant, size
 from producer.comparison.statistics import summarise
+from producer.comparison.wording import seconds, significant, size
 from tests.reported import few, many, sampled, sweep, tutorial, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from producer.comparison.figures import Split, Summary
 from producer.comparison.report.drawing import Drawing, Scale
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import seconds
+from producer.comparison.wording import seconds
 
 NARROW = 560  # pixels; below, labels stand above their bars
 BAR = 14.0

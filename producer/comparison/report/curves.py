@@ -13,8 +13,8 @@ from producer.comparison.intervals import percentile
 from producer.comparison.report.bars import fit
 from producer.comparison.report.drawing import Drawing, Scale, dash, num
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import bounds, number, seconds, size, tick, tick_seconds, tick_size
 from producer.comparison.statistics import turn_latencies
+from producer.comparison.wording import bounds, number, seconds, size, tick, tick_seconds, tick_size
 
 WIDTH, HEIGHT = 460.0, 270.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 16.0, 14.0, 30.0

@@ -16,8 +16,8 @@ from producer.comparison.figures import Row, Summary
 from producer.comparison.report.bars import BAR, Plan
 from producer.comparison.report.drawing import Drawing
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import bounds, seconds
 from producer.comparison.statistics import paced
+from producer.comparison.wording import bounds, seconds
 
 _GAP = 4  # a bar is cut if it is longer than so many times the longest that matters
 
