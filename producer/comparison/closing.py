@@ -67,7 +67,8 @@ def _contestants(page: Page, experiment: Experiment) -> None:
     for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"):
         table.add_column(page.fit(title), justify="right")
     for row in summary.rows:
-        table.add_row(*(page.fit(cell) for cell in _row(row, summary.rounds)))
+        name, *cells = (page.fit(cell) for cell in _row(row, summary.rounds))
+        table.add_row(name.replace("+", "\n+"), *cells)  # an option per line: the figures need the width
     page.table(table)
     page.paragraph(_COLUMNS, "dim")
     for line in _verdicts(summary):

@@ -80,7 +80,8 @@ def drawn(of: Race, width: float) -> Drawing:
     if not cut:
         most = max([most, *(ends.sum for ends in of.ends)])
     first = 1 if of.common else 0
-    plan = Plan(width, len(of.rows) + first, most, room=112 if of.own else 72)
+    labels = [*(["all jobs, one by one"] if of.common else []), *(row.name for row in of.rows)]
+    plan = Plan(width, labels, most, room=112 if of.own else 72)
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
     drawing = Drawing("The sum against the longest", says, width, plan.height + (34 if of.common else 8))
     plan.zero(drawing)
