@@ -63,8 +63,9 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option(
     "--pools",
     callback=_pools,
-    metavar="POOL[:SLOTS],...",
-    help="With slots: workers of our own, e.g. threads:8,threads:100; without: those of the running stack, all.",
+    metavar="POOL[:SLOTS[+OPTION=VALUE]...],...",
+    help="With slots: workers of our own, e.g. threads:8,threads:100, also with options, e.g. threads:8+workers=2 (each"
+    " with 8), +prefetch=4 (messages ahead per slot), +events=off. Without: those of the running stack, all.",
 )
 @click.option("--repeat", type=click.IntRange(1, 1000), help="Rounds that count; default: 3, of the article 1.")
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Default: as many as take a minute or two in all.")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from producer.comparison.advice import Advice, recommend
 from producer.comparison.pooling import agreeing, differences
 from producer.comparison.reasons import Limits
-from producer.comparison.wording import memory, seconds
+from producer.comparison.wording import tick_seconds, tick_size
 from producer.runs import read
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -78,8 +78,8 @@ def lines(advice: Advice) -> Iterator[str]:
 
 def _limits(limits: Limits) -> str:
     parts = [
-        f"at most {memory(limits.memory)}" if limits.memory else "",
-        f"p99 at most {seconds(limits.p99)}" if limits.p99 else "",
+        f"at most {tick_size(limits.memory)}" if limits.memory else "",
+        f"p99 at most {tick_seconds(limits.p99)}" if limits.p99 else "",
     ]
     return "".join(f", {part}" for part in parts if part)
 

@@ -94,16 +94,26 @@ class Plan:
             MARK: str(self.private),
         }
 
-    def command(self, name: str) -> Command:
+    def command(self, name: str, *, line: str | None = None) -> Command:
         """How the Procfile starts this service.
+
+        Args:
+            line: instead of the Procfile's own; see ``line``.
 
         Raises:
             KeyError: it has no such line.
         """
-        lines = parse_procfile((ROOT / "Procfile").read_text()).processes
         env = {**self.env(name.partition("-")[0]), "DOWNPOUR_HEALTH_FILE": str(self.health(name))}
         # The shell fills in the variables and becomes the service: its process id is the service's.
-        return Command(name, ["/bin/sh", "-c", f"exec {lines[name]}"], env, ROOT, self.log(name))
+        return Command(name, ["/bin/sh", "-c", f"exec {line or self.line(name)}"], env, ROOT, self.log(name))
+
+    def line(self, name: str) -> str:
+        """The Procfile's.
+
+        Raises:
+            KeyError: it has none of this name.
+        """
+        return str(parse_procfile((ROOT / "Procfile").read_text()).processes[name])
 
     def probe(self, name: str) -> Probe:
         """When this service is ready."""

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -143,20 +142,24 @@ class Stack:
         """The whole environment for a process of one's own beside the stack's; it ends with the stack."""
         return self.plan.env(role)
 
-    def start(self, *names: str, patience: float = PATIENCE, more: Mapping[str, str] | None = None) -> None:
+    def start(self, *names: str, patience: float = PATIENCE) -> None:
         """Start services, or start them again, and wait until each is ready.
-
-        Args:
-            more: variables for these services alone, e.g. ``{"THREADS_CONCURRENCY": "100"}``.
 
         Raises:
             StackError: one ended, or was not ready in time.
         """
+        self.launch(*map(self._command, names), patience=patience)
+
+    def launch(self, *commands: Command, patience: float = PATIENCE) -> None:
+        """The same with commands that differ from the Procfile's; see ``Plan.command``.
+
+        Raises:
+            StackError: as above.
+        """
         begun = time.monotonic()
-        for name in names:
-            command = self._command(name)
-            self.processes[name] = Process(replace(command, env={**command.env, **(more or {})}))
-        waiting = list(names)
+        for command in commands:
+            self.processes[command.name] = Process(command)
+        waiting = [command.name for command in commands]
         while waiting:
             for name in tuple(waiting):
                 if self._ready(name):

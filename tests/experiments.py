@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ledger.jobs import Attempt, Executor, JobState, Pool
 from producer.comparison.experiment import (
+    PLAIN,
     Books,
     Bound,
     Contestant,
@@ -19,6 +20,7 @@ from producer.comparison.experiment import (
     MeasuredJob,
     Sampling,
     Scenario,
+    Setup,
     Spans,
     Turn,
     Usage,
@@ -34,7 +36,7 @@ class Made:
     """A contestant, and how it behaves."""
 
     pool: Pool
-    slots: int
+    slots: int  # of each worker
     run: float  # seconds that a job takes in a slot
     cpu: float = 0.002  # seconds per job
     noise: float = 0.02  # relative spread of a turn
@@ -46,10 +48,16 @@ class Made:
     work: float = 0.0  # seconds per job in pure Python: threads and greenlets share one core for it
     knee: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
     growth: int = 0  # bytes that stay per round
+    setup: Setup = PLAIN
 
     @property
     def name(self) -> str:
-        return "serial" if self.serial else f"{self.pool}:{self.slots}"
+        return "serial" if self.serial else f"{self.pool}:{self.slots}{self.setup}"
+
+    @property
+    def total(self) -> int:
+        """Slots of all of its workers."""
+        return self.slots * self.setup.workers
 
 
 def made(
@@ -81,7 +89,14 @@ def made(
             "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
         ),
         contestants=tuple(
-            Contestant(each.name, each.pool, each.slots, each.serial, f"celery -A worker.app worker -P {each.pool}")
+            Contestant(
+                each.name,
+                each.pool,
+                each.total,
+                each.serial,
+                f"celery -A worker.app worker -P {each.pool}",
+                each.setup,
+            )
             for each in contestants
         ),
         turns=tuple(turns),
@@ -104,8 +119,8 @@ class _Machine:
 
     def spans(self, each: Made, jobs: int) -> tuple[float, float]:
         """How long a job runs, and how much of that is its step: the more jobs want a core, the longer."""
-        running = min(1 if each.serial else each.slots, jobs)
-        cores = min(running, self.cores) if each.pool is Pool.PREFORK else min(1.0, self.cores)
+        running = min(1 if each.serial else each.total, jobs)
+        cores = min(running if each.pool is Pool.PREFORK else each.setup.workers, self.cores)
         crowd = max(1.0, running / each.knee) if each.knee else 1.0
         step = each.work * max(1.0, running / cores)
         return each.run * crowd + step, step
@@ -116,7 +131,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
     speed = max(0.1, dice.gauss(1.0, each.noise)) * machine.weather
     span, step = machine.spans(each, jobs)
     submitted = EPOCH + 100.0 * number + 10.0 * place
-    free = [(0.0, slot) for slot in range(1 if each.serial else each.slots)]
+    free = [(0.0, slot) for slot in range(1 if each.serial else each.total)]
     heapq.heapify(free)
     measured, ran, waited = [], [], []
     for n in range(jobs):
@@ -128,7 +143,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
         measured.append(_job(each, n, (submitted, submitted + begin, submitted + end), slot, machine.nominal))
     queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
     cpu = (each.cpu + each.work) * jobs * speed
-    idle = each.idle + each.growth * number
+    idle = each.idle * each.setup.workers + each.growth * number
     return Turn(
         contestant=each.name,
         round=number,
@@ -139,14 +154,14 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
         spans=Spans(
             tuple(queued), tuple(waited), tuple(ran), tuple(span / 10 for span in ran), _steps(ran, step / span)
         ),
-        books=Books(jobs, jobs, jobs, jobs, jobs, f"{each.slots} slots"),
+        books=Books(jobs, jobs, jobs, jobs, jobs, f"{each.total} slots"),
         usage=Usage(
             cpu=cpu,
             pss_idle=idle,
-            pss_peak=idle + each.slots * each.per_slot,
-            pss_end=idle + each.slots * each.per_slot // 2,
-            processes=each.slots + 1 if each.pool is Pool.PREFORK else 1,
-            threads=each.slots + 3,
+            pss_peak=idle + each.total * each.per_slot,
+            pss_end=idle + each.total * each.per_slot // 2,
+            processes=each.setup.workers * (each.slots + 1 if each.pool is Pool.PREFORK else 1),
+            threads=each.total + 3,
             voluntary_switches=jobs * 20,
             involuntary_switches=jobs * 3,
             samples=20,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.jobs import Attempt, FailureKind, Pool
-from producer.comparison.experiment import Experiment, MeasuredJob
+from producer.comparison.experiment import PLAIN, Experiment, MeasuredJob, Setup
 from tests.experiments import MIB, Made, made
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>.bin'
@@ -112,6 +112,17 @@ def hosts() -> Experiment:
         return replace(job, attempts=(replace(job.attempts[0], executor=replace(who, worker=where)),))
 
     return with_jobs(made(*(Made(pool, 3, 0.5) for pool in Pool)), change)
+
+
+def varied() -> Experiment:
+    """One pool with options, among them a contestant with all of them and the longest name that there is."""
+    all_options = Setup(workers=16, prefetch=1000, events=False)
+    return made(
+        *(Made(Pool.THREADS, slots, 0.2, setup=setup) for slots in (2, 8) for setup in (PLAIN, Setup(prefetch=4))),
+        Made(Pool.PREFORK, 2, 0.2, setup=Setup(workers=2), per_slot=30 * MIB),
+        Made(Pool.GEVENT, 312, 0.2, setup=all_options),
+        jobs=64,
+    )
 
 
 def many() -> Experiment:

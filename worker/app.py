@@ -51,7 +51,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,  # Redis may come up later than we do
     broker_connection_max_retries=None,  # ... or be away for long
     worker_cancel_long_running_tasks_on_connection_loss=False,  # a running download does not need Redis
-    worker_send_task_events=True,  # Flower's eyes, and the heartbeat that the health file follows
+    worker_send_task_events=True,  # Flower's eyes; worker_send_task_events=off instead of -E closes them
     task_send_sent_event=False,  # one more command per message, and the ledger knows when a job was queued
     worker_hijack_root_logger=True,
     worker_log_format="%(asctime)s %(levelname)s %(processName)s: %(message)s",

@@ -80,7 +80,7 @@ def _ends(task: Any, event: str, text: str) -> Ignore:
 
 def _send(task: Any, event: str, text: str) -> None:
     """An event may get lost without harm: the ledger is the truth. So nobody waits for Redis to send one."""
-    if this_worker.redis_away:
+    if this_worker.redis_away or not task.app.conf.worker_send_task_events:
         return
     try:
         task.send_event(f"task-{event}", retry=False, result=text)

@@ -17,7 +17,8 @@ from enum import StrEnum
 
 from producer.comparison import doubts, prospects, reasons
 from producer.comparison.choice import comparable, decide
-from producer.comparison.experiment import Contestant, Experiment
+from producer.comparison.contestants import command
+from producer.comparison.experiment import Experiment
 from producer.comparison.pooling import pooled
 from producer.comparison.reasons import Limits, fits
 from producer.comparison.statistics import summarise
@@ -42,7 +43,7 @@ class Advice:
     next: tuple[str, ...]  # commands that would make the answer surer
     limits: Limits
     answer: str | None = None  # the contestant's name; None: cannot tell
-    command: str | None = None  # starts a worker like it
+    command: str | None = None  # starts workers like it
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
     criterion: str | None = None  # ... and what it was chosen by
     runner_up: str | None = None
@@ -85,10 +86,11 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -
     unsure = replace(unsure, next=tuple(doubts.next_commands(experiment, choice)))
     if not choice.certain:
         return replace(unsure, because=(doubts.too_noisy(choice), *against))
+    pick = choice.pick.contestant
     return replace(
         unsure,
         answer=choice.pick.name,
-        command=command(choice.pick.contestant),
+        command=command(pick.pool, pick.slots_each, pick.setup),
         confidence=_confidence(len(against)),
         because=tuple(against),
         tied=tuple(row.name for row in choice.tied if row is not choice.pick),
@@ -98,13 +100,6 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -
         gives_up=tuple(prospects.gives_up(summary, choice, rows)),
         would_change=tuple(prospects.would_change(experiment, summary, choice, rows)),
     )
-
-
-def command(contestant: Contestant) -> str:
-    """Starts a worker of this pool with so many slots."""
-    pool = contestant.pool
-    slots = f" -c {contestant.slots}" if contestant.slots else ""
-    return f"celery -A worker.app worker -P {pool} -Q {pool.queue} -n {pool}@%h{slots}"
 
 
 def _confidence(objections: int) -> Confidence:

@@ -1,4 +1,6 @@
-"""Which contestant to take, from a summary alone: the knee of each pool's curve, then the pools' knees.
+"""Which contestant to take, from a summary alone: the knee of each curve, then the knees.
+
+A *curve* has the contestants of one pool that are set up alike, by their slots: options are never mixed in one.
 
 Three shares say what a difference is worth; all are of jobs per second:
 
@@ -8,9 +10,9 @@ Three shares say what a difference is worth; all are of jobs per second:
 
 What is neither behind nor tied is *open*: the noise is too large to say.
 
-The *knee* of a pool is the fewest slots that are tied with the pool's fastest. Among knees that are tied with the
-fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then fewer slots: in that order,
-and a criterion decides only where it differs by more than ``ALIKE``.
+The *knee* of a curve is the fewest slots that are tied with the curve's fastest. Among knees that are tied with the
+fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then fewer slots, then fewer
+options: in that order, and a criterion decides only where it differs by more than ``ALIKE``.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ledger.jobs import Pool
+from producer.comparison.experiment import Setup
 from producer.comparison.figures import Row, Summary, Verdict
 from producer.comparison.intervals import LEAST
 
@@ -40,17 +43,18 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A pool's contestants by their slots."""
+    """Contestants of one pool and one setup by their slots."""
 
     pool: Pool
+    setup: Setup
     rows: tuple[Row, ...]
     best: Row
     knee: Row
 
     @property
-    def most(self) -> int | None:
-        """The most slots measured."""
-        return self.rows[-1].contestant.slots
+    def name(self) -> str:
+        """``threads``, ``threads+prefetch=4``"""
+        return f"{self.pool}{self.setup}"
 
     @property
     def reached(self) -> bool:
@@ -76,7 +80,7 @@ class Choice:
     criterion: str | None  # what decided among them; None: nothing had to
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
     rival: Row | None  # ... and what that is
-    runner_up: Row | None  # the fastest of the other pools' knees; of one pool alone, its fastest other contestant
+    runner_up: Row | None  # the fastest of the other curves' knees; of one curve alone, its fastest other contestant
 
     @property
     def certain(self) -> bool:
@@ -92,8 +96,8 @@ def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
     """None if there is nothing to choose from."""
     if not rows:
         return None
-    pools = sorted({row.contestant.pool for row in rows}, key=list(Pool).index)
-    curves = tuple(_curve(summary, pool, [row for row in rows if row.contestant.pool is pool]) for pool in pools)
+    kinds = dict.fromkeys((row.contestant.pool, row.contestant.setup) for row in rows)
+    curves = tuple(_curve(summary, rows, *kind) for kind in sorted(kinds, key=lambda kind: list(Pool).index(kind[0])))
     knees = [curve.knee for curve in curves]
     best = max(knees, key=rate)
     tied = tuple(knee for knee in knees if knee is best or standing(summary, knee, best) is Standing.TIED)
@@ -133,11 +137,12 @@ def may_gain(summary: Summary, row: Row, pick: Row) -> float:
     return ratio.interval[1] - 1 if ratio and ratio.interval else math.inf
 
 
-def _curve(summary: Summary, pool: Pool, rows: Sequence[Row]) -> Curve:
-    ordered = tuple(sorted(rows, key=lambda row: (row.contestant.slots or 0, row.name)))
+def _curve(summary: Summary, rows: Sequence[Row], pool: Pool, setup: Setup) -> Curve:
+    alike = (row for row in rows if row.contestant.pool is pool and row.contestant.setup == setup)
+    ordered = tuple(sorted(alike, key=lambda row: (row.contestant.slots or 0, row.name)))
     best = max(ordered, key=rate)
     knee = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
-    return Curve(pool, ordered, best, knee)
+    return Curve(pool, setup, ordered, best, knee)
 
 
 def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
@@ -166,4 +171,5 @@ _CRITERIA: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
     ("less memory", lambda row: row.memory.peak if row.memory else None),
     ("a shorter p99 of latency", lambda row: row.latency.p99 if row.latency else None),
     ("fewer slots", lambda row: row.contestant.slots),
+    ("fewer options", lambda row: row.contestant.setup.options),
 )

@@ -38,16 +38,12 @@ def _article(page: Page, experiment: Experiment) -> None:
     turns = shown(experiment)
     page.table(_totals(page, turns))
     page.paragraph(_LEGEND, "dim")
-    _timeline(page, turns)
+    for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
+        page.say(line)
+    page.say()
     told = [each.turn for each in turns]
     page.paragraph(books(told), "" if all(turn.books.balance for turn in told) else "red")
     page.paragraph(verdict(turns), "bold")
-
-
-def _timeline(page: Page, turns: Sequence[Shown]) -> None:
-    for line in render([each.turn for each in turns], width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
-        page.say(line)
-    page.say()
 
 
 def _totals(page: Page, turns: Sequence[Shown]) -> Table:
@@ -71,7 +67,8 @@ def _contestants(page: Page, experiment: Experiment) -> None:
     for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"):
         table.add_column(page.fit(title), justify="right")
     for row in summary.rows:
-        table.add_row(*(page.fit(cell) for cell in _row(row, summary.rounds)))
+        name, *cells = (page.fit(cell) for cell in _row(row, summary.rounds))
+        table.add_row(name.replace("+", "\n+"), *cells)  # an option per line: the figures need the width
     page.table(table)
     page.paragraph(_COLUMNS, "dim")
     for line in _verdicts(summary):

@@ -6,9 +6,11 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 
+from ledger.jobs import Pool
 from producer.comparison import wording
 from producer.comparison.choice import REGRET, TIE, Choice, Standing, standing
-from producer.comparison.experiment import Experiment
+from producer.comparison.contestants import Spec
+from producer.comparison.experiment import Experiment, Setup
 from producer.comparison.figures import Row, Summary
 from producer.comparison.intervals import LEAST
 from producer.comparison.reasons import busy, gated
@@ -41,7 +43,7 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
     turns = sum(row.turns for row in summary.rows) + summary.excluded
     if summary.excluded > OFTEN * turns:
         yield f"{summary.excluded} of {turns} turns were spoiled"
-    if len(choice.curves) == 1:
+    if len({curve.pool for curve in choice.curves}) == 1:
         yield f"no pool but {pick.contestant.pool} was compared"
     knees = [curve.knee for curve in choice.curves if curve.knee is not pick]
     if unclear := [knee.name for knee in knees if is_open(summary, pick, knee)]:
@@ -68,13 +70,13 @@ def is_open(summary: Summary, pick: Row, other: Row) -> bool:
 
 def _open_ends(experiment: Experiment, choice: Choice) -> Iterator[str]:
     curve = next(curve for curve in choice.curves if curve.knee is choice.pick or choice.pick in curve.rows)
-    slots = choice.pick.contestant.slots
+    slots, each = choice.pick.contestant.slots, choice.pick.contestant.slots_each
     if curve.reached or slots is None:
         return
     if slots >= experiment.scenario.jobs:
         yield f"there were no more jobs ({experiment.scenario.jobs}) than slots: the knee needs more jobs"
     elif not busy(experiment, choice.pick):
-        yield f"the knee of {curve.pool} was not reached: more than {slots} slots were not measured"
+        yield f"the knee of {curve.name} was not reached: more than {each} slots were not measured"
 
 
 def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
@@ -82,7 +84,7 @@ def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]
     if len(able) >= 2 and not rows:
         peaks = [(row.memory.peak, row.name) for row in able if row.memory]
         tails = [(row.latency.p99, row.name) for row in able if row.latency]
-        least = f"; the least memory is {wording.memory(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
+        least = f"; the least memory is {wording.size(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
         shortest = f"; the shortest p99 is {wording.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
         yield f"no contestant keeps the limits{least}{shortest}"
     elif able:
@@ -105,7 +107,10 @@ def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
     curve = next(curve for curve in choice.curves if choice.pick in curve.rows)
     if pick.slots and not curve.reached and not busy(experiment, choice.pick):
         jobs = 4 * pick.slots if pick.slots >= experiment.scenario.jobs else None
-        yield again(experiment, [choice.pick.name, *(f"{pick.pool}:{pick.slots * n}" for n in (2, 4))], jobs=jobs)
+        wider = [Spec(pick.pool, (pick.slots_each or 0) * times, pick.setup) for times in (2, 4)]
+        names = [each.name for each in wider if each.possible]
+        if names or jobs:
+            yield again(experiment, [choice.pick.name, *names] if names else [], jobs=jobs)
 
 
 def next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[str]:
@@ -113,12 +118,12 @@ def next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[st
     if len(able) < 2:
         yield again(experiment, rounds=ROUNDS)
         return
-    fewest: dict[str, int] = {}
+    fewest: dict[tuple[Pool, Setup], int] = {}
     for row in able:
-        if slots := row.contestant.slots:
-            pool = row.contestant.pool
-            fewest[pool] = min(slots, fewest.get(pool, slots))
-    if fewer := [f"{pool}:{slots // 2}" for pool, slots in fewest.items() if slots > 1]:
+        if slots := row.contestant.slots_each:
+            kind = row.contestant.pool, row.contestant.setup
+            fewest[kind] = min(slots, fewest.get(kind, slots))
+    if fewer := [Spec(pool, slots // 2, setup).name for (pool, setup), slots in fewest.items() if slots > 1]:
         yield again(experiment, fewer)
 
 

@@ -1,8 +1,8 @@
 """CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
 
-An experiment gives the same jobs to several *contestants* (a pool with so many slots), in *rounds*. In each round every
-contestant has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A turn that something spoiled
-says why in ``excluded`` and does not count either; nothing is dropped silently.
+An experiment gives the same jobs to several *contestants* (a pool with so many slots, perhaps with options), in
+*rounds*. In each round every contestant has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
+turn that something spoiled says why in ``excluded`` and does not count either; nothing is dropped silently.
 
 Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.
 ``SCHEMA`` changes when a reader of the old shape would misread the new one.
@@ -34,14 +34,43 @@ class Bound(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """How a contestant's workers are set up, beyond pool and slots; by default as ``worker.app`` has it."""
+
+    workers: int = 1  # each with the same number of slots
+    prefetch: int | None = None  # messages that a worker takes ahead per slot (Celery's multiplier)
+    events: bool = True  # whether Flower and others are told of each job
+
+    def __str__(self) -> str:
+        """``+workers=2+prefetch=4+events=off``; empty if nothing is special."""
+        workers = f"+workers={self.workers}" if self.workers > 1 else ""
+        prefetch = "" if self.prefetch is None else f"+prefetch={self.prefetch}"
+        return workers + prefetch + ("" if self.events else "+events=off")
+
+    @property
+    def options(self) -> int:
+        """How many differ."""
+        return str(self).count("+")
+
+
+PLAIN = Setup()
+
+
+@dataclass(frozen=True, slots=True)
 class Contestant:
     """A deployment under test."""
 
-    name: str  # unique: "threads:100"; "threads" as the running stack has it; "serial"
+    name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
     pool: Pool
-    slots: int | None  # jobs at once, over all its processes; None: not known
+    slots: int | None  # jobs at once, over all processes of all its workers; None: not known
     serial: bool = False  # the yardstick: one job at a time, the next one submitted when the last is over
-    command: str | None = None  # how its worker was started; None: it was running already
+    command: str | None = None  # how its workers were started; None: they were running already
+    setup: Setup = PLAIN
+
+    @property
+    def slots_each(self) -> int | None:
+        """Of one of its workers."""
+        return self.slots and self.slots // self.setup.workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,8 @@ class Shared:
 
 
 def pool_of(worker: str) -> str:
-    """Workers are named POOL@HOST, as compose and the Procfile do."""
-    return worker.partition("@")[0]
+    """Workers are named POOL@HOST, as compose and the Procfile do, or POOL-NUMBER@HOST."""
+    return worker.partition("@")[0].partition("-")[0]
 
 
 def _with_slots(contestant: Contestant, workers: Sequence[LiveWorker]) -> Contestant:

@@ -167,7 +167,8 @@ def _group(strips: Sequence[Strip], *, several: bool) -> Group:
     if packed:
         lanes = tuple(_packed(strips, "slot"))
     else:
-        order = sorted(by_executor.items(), key=lambda each: (each[1][0].started, _number(each[0])))
+        # By their first jobs: pools that started two jobs a millisecond apart look alike.
+        order = sorted(by_executor.items(), key=lambda each: (each[1][0].job, _number(each[0])))
         lanes = tuple(lane for who, of in order for lane in _own(who, of))
     plural = {"process": "processes"}.get(kind, f"{kind}s") if count != 1 else kind
     said = f"{count:,} {plural}" + (f" on {len(lanes):,} slots" if packed else "")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.jobs import JobRecord, JobState, Pool
+from producer.comparison.contestants import command
 from producer.comparison.experiment import Contestant, Scenario, Turn
 from producer.comparison.rounds import Position
 from producer.comparison.verdict import totals
@@ -22,7 +23,7 @@ from producer.results import printable
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
 _FILES_SHOWN = 3  # by name, in the live line
-_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-"})
+_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
 
 
 class Page:
@@ -137,11 +138,11 @@ class Page:
         self.say(f"  {record.job.filename} {record.state}{why}  {_who(record)}", "red")
 
     def unserved(self, pool: Pool) -> None:
-        self.say(f"  no worker serves {pool.queue}: start {_command(pool)}", "yellow")
+        self.say(f"  no worker serves {pool.queue}: start {command(pool, 2)}", "yellow")
 
     def measured(self, contestant: Contestant, turn: Turn, note: str | None) -> None:
         if note:
-            self.say(f"  {note}; start {_command(contestant.pool)}", "red")
+            self.say(f"  {note}; start {command(contestant.pool, 2)}", "red")
         elif turn.wall is None:
             self.say("  no total: not every file is there", "red")
             for fault in turn.books.faults:
@@ -191,7 +192,3 @@ def _who(record: JobRecord) -> str:
         return "never ran"
     greenlet = "–" if who.greenlet is None else who.greenlet
     return f"pid {who.pid} · thread {who.thread} · greenlet {greenlet}"
-
-
-def _command(pool: Pool) -> str:
-    return f"celery -A worker.app worker -P {pool} -Q {pool.queue} -n {pool}@%h -c 2 -E"

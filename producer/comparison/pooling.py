@@ -85,7 +85,7 @@ def _scenario(experiment: Experiment) -> str:
 
 
 def _same(contestant: Contestant) -> tuple[object, ...]:
-    return contestant.pool, contestant.slots, contestant.serial
+    return contestant.pool, contestant.slots, contestant.serial, contestant.setup
 
 
 def _unequal(what: str, one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:

@@ -1,6 +1,6 @@
-"""A stack of our own for an experiment: its own Valkey, origin, sweep and folder, and one worker at a time.
+"""A stack of our own for an experiment: its own Valkey, origin, sweep and folder, and one contestant at a time.
 
-For each turn the contestant's worker is started anew, warmed up with a few tiny jobs, measured, and stopped. Why not
+For each turn the contestant's workers are started anew, warmed up with a few tiny jobs, measured, and stopped. Why not
 all at once: two contestants of one pool share its queue, so one would take the other's jobs; and workers that stand by,
 even drained, send heartbeats, renew leases and share memory with the one under test, which would look smaller than it
 is. Why not one worker for all its turns: so every turn begins alike, and a leak of the first burdens no later one.
@@ -14,21 +14,23 @@ from __future__ import annotations
 import contextlib
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ledger.jobs import Executor
 from ledger.settings import Settings
-from producer.comparison.contestants import Spec, contestants
+from producer.comparison.contestants import Spec, contestants, node_names, words
 from producer.comparison.experiment import Contestant
 from producer.comparison.fleet import Deployed
 from producer.errors import ProducerError
 
 if TYPE_CHECKING:
     from stack.run import Stack
+    from stack.supervisor import Command
 
 _OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
@@ -77,37 +79,48 @@ class Private:
     def deployed(self, contestant: Contestant) -> Iterator[Deployed]:
         """
         Raises:
-            LocalStackError: the worker does not start.
+            LocalStackError: a worker does not start.
         """
-        name = f"worker-{contestant.pool}"
         notes = self._stack.plan.private / "lateness"
         shutil.rmtree(notes, ignore_errors=True)  # process ids come again
         notes.mkdir(mode=0o700)
-        slots = {f"{contestant.pool.upper()}_CONCURRENCY": str(contestant.slots), "DOWNPOUR_LATENESS": str(notes)}
+        commands = list(self._commands(contestant, {"DOWNPOUR_LATENESS": str(notes)}))
+        names = [command.name for command in commands]
         with self._told():
             self._stack.check()
-            self._stack.start(name, more=slots)
-        root = self._stack.processes[name].pid
+            self._stack.launch(*commands)
 
         def belongs(who: Executor, seen: frozenset[int]) -> bool:
             return who.pid in seen
 
         try:
             yield Deployed(
-                roots=(root,),
+                roots=tuple(self._stack.processes[name].pid for name in names),
                 belongs=belongs,
-                others=tuple(process.pid for each, process in self._stack.processes.items() if each != name),
+                others=tuple(process.pid for each, process in self._stack.processes.items() if each not in names),
                 lateness=notes,
                 fresh=True,
             )
         finally:
-            self._stack.stop(name)
-            self._stack.forget(name)
+            self._stack.stop(*names)
+            self._stack.forget(*names)
+
+    def _commands(self, contestant: Contestant, more: Mapping[str, str]) -> Iterator[Command]:
+        """The Procfile's worker, once for each of the contestant's, under its own name and with its options."""
+        plan, pool = self._stack.plan, contestant.pool
+        line = plan.line(f"worker-{pool}")
+        more = {**more, f"{pool.upper()}_CONCURRENCY": str(contestant.slots_each)}
+        for node in node_names(pool, contestant.setup.workers):
+            own = line.replace(f"-n {pool}@%h", f"-n {node}@%h").replace(" -E", words(contestant.setup))
+            if f"-n {node}@%h" not in own or words(contestant.setup) not in own:
+                raise ValueError(f"expected -n {pool}@%h and -E in the Procfile's line, got {line!r}")
+            command = plan.command(f"worker-{node}", line=own)
+            yield replace(command, env={**command.env, **more})
 
     def notes(self) -> list[str]:
         return [
-            "a stack of its own: for each turn the contestant's worker is started anew, alone, and warmed up; the start"
-            " is not counted"
+            "a stack of its own: for each turn the contestant's workers are started anew, alone, and warmed up; the"
+            " start is not counted"
         ]
 
     def discard(self, batch: str) -> None:

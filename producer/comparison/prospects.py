@@ -9,7 +9,7 @@ from producer.comparison import wording
 from producer.comparison.choice import ALIKE, Choice, decide
 from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Row, Summary
-from producer.comparison.reasons import busy, cores_of, effective, one_process
+from producer.comparison.reasons import busy, cores_of, effective, processes
 
 LATE = 0.005  # seconds more than elsewhere: worth a word
 
@@ -20,8 +20,8 @@ def gives_up(summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[
     if lean := _better(rows, pick, peak):
         found = summary.compare(lean.name, pick.name).ratio
         yield (
-            f"Memory: {wording.memory(peak(pick) or 0)} at the peak; {lean.name} takes"
-            f" {wording.memory(peak(lean) or 0)} and does {wording.ratio(found)} of its jobs/s."
+            f"Memory: {wording.size(peak(pick) or 0)} at the peak; {lean.name} takes"
+            f" {wording.size(peak(lean) or 0)} and does {wording.ratio(found)} of its jobs/s."
         )
     if quick := _better(rows, pick, p99):
         yield (
@@ -41,16 +41,16 @@ def gives_up(summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[
 def _isolation(choice: Choice) -> Iterator[str]:
     pick = choice.pick
     where = f" (it ran in {pick.executors})" if pick.executors else ""
-    if one_process(pick):
-        slots = pick.contestant.slots
+    if of := processes(pick):
+        slots = pick.contestant.slots_each
         yield (
-            f"Isolation: what kills the process takes all jobs that run in it{f', up to {slots}' if slots else ''}; a"
-            f" process of prefork runs one{where}."
+            f"Isolation: what kills {'the' if of == 1 else 'a'} process takes all jobs that run in it"
+            f"{f', up to {slots}' if slots else ''}; a process of prefork runs one{where}."
         )
         return
     curve = next(curve for curve in choice.curves if pick in curve.rows)
     if each := curve.memory_per_slot:
-        yield f"Memory per slot: a slot is a process, and each adds {wording.memory(each)} to the peak{where}."
+        yield f"Memory per slot: a slot is a process, and each adds {wording.size(each)} to the peak{where}."
 
 
 def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[str]:
@@ -59,12 +59,12 @@ def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows:
     yield from _without_the_fat(summary, choice, rows)
     yield from _cpu(experiment, pick)
     curve = next(curve for curve in choice.curves if pick in curve.rows)
-    slots = pick.contestant.slots
+    slots = pick.contestant.slots_each
     if slots and not curve.reached and not busy(experiment, pick):
-        yield f"More slots: {curve.pool} with more than {slots} was not measured."
+        yield f"More slots: {curve.name} with more than {slots} was not measured."
     if pick.memory and pick.memory.grows and pick.memory.growth:
         yield (
-            f"Time: memory grew by {wording.memory(pick.memory.growth.median)} from round to round"
+            f"Time: memory grew by {wording.size(pick.memory.growth.median)} from round to round"
             f" ({experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."
         )
 
@@ -90,13 +90,21 @@ def _cpu(experiment: Experiment, pick: Row) -> Iterator[str]:
         return
     if cores and used >= 0.5 * cores:
         yield f"Fewer cores: it uses {used:.2g} of {cores:.2g}; with fewer than that, CPU limits it."
-    room = (1.0 if one_process(pick) else cores or 1.0) / used
+    most, why = _most_cores(pick, cores or 1.0)
+    room = most / used
     if room > 1.1:
-        why = "one process cannot use more than one core" if one_process(pick) else f"there are {cores or 1:.2g} cores"
         yield (
             f"Jobs with more CPU: at {room:.2g} times the {wording.seconds(pick.cpu_per_job.median)} per job CPU is the"
             f" limit, because {why}."
         )
+
+
+def _most_cores(pick: Row, cores: float) -> tuple[float, str]:
+    """That it can use, and why no more."""
+    of = processes(pick)
+    if of is None or of > max(cores, 1.0):
+        return cores, f"there are {cores:.2g} cores"
+    return of, "one process cannot use more than one core" if of == 1 else f"{of} processes cannot use more than {of}"
 
 
 def peak(row: Row) -> float | None:
@@ -125,6 +133,6 @@ def _better(rows: Sequence[Row], pick: Row, value: Callable[[Row], float | None]
 
 
 _LIMITS: tuple[tuple[Callable[[Row], float | None], str, Callable[[float], str]], ...] = (
-    (peak, "memory limit", wording.memory),
+    (peak, "memory limit", wording.size),
     (p99, "limit of the p99 of latency", wording.seconds),
 )

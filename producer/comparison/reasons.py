@@ -43,8 +43,9 @@ def effective(experiment: Experiment) -> float | None:
     return experiment.cores.effective if experiment.cores else None
 
 
-def one_process(row: Row) -> bool:
-    return row.contestant.pool is not Pool.PREFORK
+def processes(row: Row) -> int | None:
+    """In which its jobs run, one for each worker; None: prefork has one for each slot."""
+    return None if row.contestant.pool is Pool.PREFORK else row.contestant.setup.workers
 
 
 # -- how the answer was found
@@ -75,7 +76,7 @@ def limited(able: Sequence[Row], limits: Limits) -> Iterator[str]:
 
 
 def _limited(row: Row) -> str:
-    peak = wording.memory(row.memory.peak) if row.memory else "memory not known"
+    peak = wording.size(row.memory.peak) if row.memory else "memory not known"
     p99 = f"p99 {wording.seconds(row.latency.p99)}" if row.latency else "p99 not known"
     return f"{peak}, {p99}"
 
@@ -99,13 +100,13 @@ def chosen(experiment: Experiment, summary: Summary, choice: Choice) -> Iterator
 def _curve(summary: Summary, curve: Curve) -> str:
     points = ", ".join(wording.rate_of(row) for row in curve.rows)
     if len(curve.rows) == 1:
-        return f"{curve.pool}: {points}; one point is no curve."
+        return f"{curve.name}: {points}; one point is no curve."
     if curve.knee is curve.best:
         why = "nothing else is as fast" if curve.reached else "the most that was measured"
     else:
         found = summary.compare(curve.knee.name, curve.best.name).ratio
         why = f"{wording.ratio(found)} of {curve.best.name}, the fastest: not worth more slots"
-    return f"{curve.pool}: {points}; the knee is at {curve.knee.contestant.slots}: {why}."
+    return f"{curve.name}: {points}; the knee is at {curve.knee.contestant.slots_each}: {why}."
 
 
 def _knees(summary: Summary, choice: Choice) -> Iterator[str]:
@@ -131,9 +132,10 @@ def runner_up(summary: Summary, choice: Choice) -> str | None:
 
 def _tie(choice: Choice) -> str:
     figures = "; ".join(f"{row.name} {_limited(row)}, {row.contestant.slots} slots" for row in choice.tied)
+    options = ", then fewer options" if any(row.contestant.setup.options for row in choice.tied) else ""
     return (
-        f"A tie of {len(choice.tied)}, decided by less memory, then a shorter p99 of latency, then fewer slots (where"
-        f" they differ by more than {ALIKE:.0%}): {figures}. {choice.pick.name} has {choice.criterion}."
+        f"A tie of {len(choice.tied)}, decided by less memory, then a shorter p99 of latency, then fewer slots{options}"
+        f" (where they differ by more than {ALIKE:.0%}): {figures}. {choice.pick.name} has {choice.criterion}."
     )
 
 
@@ -170,25 +172,25 @@ def _one_core(curve: Curve, cores: float | None) -> Iterator[str]:
     """A pool of one process that fills one core: whether its jobs wait for one another."""
     least, most = curve.rows[0], curve.rows[-1]
     used = cores_of(most)
-    if not one_process(most) or least is most or used is None or used < ONE_CORE * min(1.0, cores or 1.0):
+    if processes(most) != 1 or least is most or used is None or used < ONE_CORE * min(1.0, cores or 1.0):
         return
     if not least.run or not most.run:
         return
     grew = most.run.p50 / least.run.p50 if least.run.p50 else 1.0
     where = "one thread of one process" if curve.pool is Pool.GEVENT else "one process, whose threads share the GIL"
     yield (
-        f"{curve.pool} is {where}: {most.name} uses {used:.2g} cores, and a job runs {wording.seconds(most.run.p50)}"
+        f"{curve.name} is {where}: {most.name} uses {used:.2g} cores, and a job runs {wording.seconds(most.run.p50)}"
         f" there instead of {wording.seconds(least.run.p50)} in {least.name}, {grew:.2g} times as long: jobs wait for"
         " that core."
     )
 
 
 def busy(experiment: Experiment, row: Row) -> bool:
-    """Whether CPU is what limits it: the cores that there are, or the one that a single process can use."""
-    used, cores = cores_of(row), effective(experiment)
+    """Whether CPU is what limits it: the cores that there are, or the one that each of its processes can use."""
+    used, cores, of = cores_of(row), effective(experiment), processes(row)
     if used is None:
         return False
-    return (one_process(row) and used >= ONE_CORE) or (cores is not None and used >= FULL * cores)
+    return (of is not None and used >= ONE_CORE * of) or (cores is not None and used >= FULL * cores)
 
 
 def gated(experiment: Experiment, choice: Choice) -> bool:

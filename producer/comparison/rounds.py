@@ -164,7 +164,8 @@ class _Rounds:
             left = None if rounds is None or this is None else rounds + this
         work = self._design.work
         self._stage.begins(Position(contestant, work, number, self._design.repeat, left, again))
-        batch = f"{work.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{contestant.name.replace(':', '-')}"
+        batch = f"{work.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-"
+        batch += label(contestant, self._fleet.contestants.index(contestant) + 1)
         turn, note = self._stand.turn(Slot(contestant, number, place, batch), work, excluded)
         self._turns.append(turn)
         if number:
@@ -204,6 +205,12 @@ def ordered(contestants: Sequence[Contestant], number: int) -> list[Contestant]:
     """The order of a round: it begins one further than the round before."""
     first = (number - 1) % len(contestants)
     return [*contestants[first:], *contestants[:first]]
+
+
+def label(contestant: Contestant, place: int) -> str:
+    """``threads-100``; with options also its place among the contestants: a batch's name has no room for them."""
+    plain = contestant.name.partition("+")[0].replace(":", "-")
+    return f"{plain}-{place}" if contestant.setup.options else plain
 
 
 def stamp() -> str:

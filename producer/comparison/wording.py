@@ -1,41 +1,107 @@
-"""Figures as people read them, the same wherever an experiment is put into words."""
+"""Figures as people read them, short enough for a cell, and the same wherever an experiment is put into words."""
 
 from __future__ import annotations
+
+import re
 
 from producer.comparison.figures import Row
 from producer.comparison.intervals import Estimate
 
-_MIB = 2**20
+NONE = "–"
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|µs|%|×|B|[KMGT]iB)(?!\w))")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def memory(size: float) -> str:
-    """Bytes."""
-    return f"{size / _MIB:,.0f} MiB" if abs(size) >= 10 * _MIB else f"{size / _MIB:.2g} MiB"
+def significant(value: float, digits: int = 3) -> str:
+    """So many digits that mean something, and no exponent: 0.0120, 1.20, 12.0, 123, 1,234."""
+    if not value:
+        return "0"
+    text = f"{value:#.{digits}g}"
+    return f"{value:,.0f}" if "e" in text or text.endswith(".") else text
 
 
-def seconds(span: float) -> str:
-    if abs(span) >= 100:
-        return f"{span:,.0f} s"
-    return f"{span:.3g} s" if abs(span) >= 0.1 else f"{span * 1000:.3g} ms"
+def tick(value: float) -> str:
+    """A round number without zeros that say nothing."""
+    return f"{value:,.10g}"
 
 
-def per_second(rate: float) -> str:
-    return f"{_short(rate)} jobs/s"
+def tick_seconds(value: float) -> str:
+    if abs(value) >= 1 or not value:
+        return f"{tick(round(value, 6))} s"
+    return f"{tick(round(value * 1e3, 6))} ms" if abs(value) >= 0.001 else f"{tick(round(value * 1e6, 3))} µs"
+
+
+def tick_size(value: float) -> str:
+    power = 0
+    while abs(value) >= 1024 and power < len(_UNITS) - 1:
+        value, power = value / 1024, power + 1
+    return f"{tick(round(value, 1))} {_UNITS[power]}"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return NONE
+    if abs(value) >= 0.9995 or not value:
+        return f"{significant(value)} s"
+    if abs(value) >= 0.0009995:
+        return f"{significant(value * 1e3)} ms"
+    return f"{significant(value * 1e6, 2)} µs"
+
+
+def size(value: float | None) -> str:
+    if value is None:
+        return NONE
+    power = 0
+    while abs(value) >= 1024 and power < len(_UNITS) - 1:
+        value, power = value / 1024, power + 1
+    return f"{significant(value)} {_UNITS[power]}"
+
+
+def percent(share: float) -> str:
+    return f"{significant(100 * share)} %"
+
+
+def times(value: float) -> str:
+    return f"{significant(value)} ×"
+
+
+def number(value: float) -> str:
+    return significant(value)
+
+
+def middle(found: Estimate | None) -> float | None:
+    return found.median if found else None
+
+
+def bounds(found: Estimate | None) -> tuple[float, float] | None:
+    """The interval of the median; without one the range."""
+    return (found.interval or (found.low, found.high)) if found else None
+
+
+def tied(text: str) -> str:
+    """Without a line's end between a figure and its unit."""
+    return _UNIT.sub("\u00a0", text)
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+# -- in sentences
 
 
 def ratio(found: Estimate | None) -> str:
-    """``0.85 (0.81 to 0.88)``"""
+    """``0.850 (0.810 to 0.880)``"""
     if found is None:
         return "nothing to compare"
     if found.interval is None:
-        return f"{_short(found.median)} (too few rounds: {found.n})"
-    low, high = found.interval
-    return f"{_short(found.median)} ({_short(low)} to {_short(high)})"
+        return f"{number(found.median)} (too few rounds: {found.n})"
+    return f"{number(found.median)} ({_between(found.interval)})"
 
 
 def faster(part: float, other: str) -> str:
     """``up to 12% faster than threads:8``; large shares as a factor."""
-    return f"up to {part:.0%} faster than {other}" if part < 1 else f"up to {_short(1 + part)} times as fast as {other}"
+    return f"up to {part:.0%} faster than {other}" if part < 1 else f"up to {number(1 + part)} times as fast as {other}"
 
 
 def rate_of(row: Row) -> str:
@@ -43,9 +109,9 @@ def rate_of(row: Row) -> str:
     found = row.jobs_per_second
     if found is None:
         return f"{row.name} (no turn counts)"
-    between = f" ({_short(found.interval[0])} to {_short(found.interval[1])})" if found.interval else ""
-    return f"{row.name} {per_second(found.median)}{between}"
+    between = f" ({_between(found.interval)})" if found.interval else ""
+    return f"{row.name} {number(found.median)} jobs/s{between}"
 
 
-def _short(number: float) -> str:
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+def _between(interval: tuple[float, float]) -> str:
+    return f"{number(interval[0])} to {number(interval[1])}"

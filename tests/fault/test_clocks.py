@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from ledger.jobs import JobState, Pool
+from tests.fault.given import pools
 from tests.other_host import libfaketime
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(150)
-pools = pytest.mark.parametrize("pool", list(Pool))
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis.exceptions import RedisError
 
-from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
+from ledger.jobs import FailureKind, Job, JobState, Pool
 from ledger.ledger import Ledger
+from tests.fault.given import all_done, all_whole, busy, pools
 from tests.origin_process import OriginProcess
 from tests.relay import Relay
 from tests.waiting import wait_for
@@ -19,19 +19,6 @@ from tests.worker_process import worker
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(200)
-pools = pytest.mark.parametrize("pool", list(Pool))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path) as world:
-        yield world
-
-
-def all_done(world: World, count: int, batch: str = "b", *, seconds: float = 90) -> list[JobRecord]:
-    records = world.finished(batch, seconds=seconds)
-    assert [record.state for record in records] == [JobState.DONE] * count
-    return records
 
 
 def healthy_again(world: World, pool: Pool) -> None:
@@ -43,44 +30,36 @@ def healthy_again(world: World, pool: Pool) -> None:
 
 @pools
 def test_redis_killed_and_restarted_with_jobs_queued_and_running(world: World, pool: Pool) -> None:
-    world.start(pool)
-    world.submit(pool, [world.paced(f"f{n}", 2) for n in range(16)])
-    world.running(4, with_bytes=True)
+    busy(world, pool, jobs=16, seconds=2)
     world.valkey.kill()
     world.valkey.restart()
-    records = all_done(world, 16)
+    records = all_whole(world, 16)
     assert all(len(record.attempts) == 1 for record in records), "a running job was repeated"
-    world.check_files(records)
     healthy_again(world, pool)
 
 
 @pools
 def test_redis_frozen_for_twenty_seconds(world: World, pool: Pool) -> None:
-    world.start(pool)
-    world.submit(pool, [world.paced(f"f{n}", 4) for n in range(8)])
-    world.running(4, with_bytes=True)
+    busy(world, pool, jobs=8, seconds=4)
     world.valkey.freeze()
     try:
         subprocess.run(["sleep", "20"], check=True, timeout=30)  # the fault itself, not a wait for something
     finally:
         world.valkey.thaw()
-    records = all_done(world, 8)
-    world.check_files(records)
+    all_whole(world, 8)
     healthy_again(world, pool)
 
 
 @pools
 def test_redis_full_takes_no_new_jobs_and_those_it_has_are_finished_meanwhile(world: World, pool: Pool) -> None:
     """Neither the ledger nor kombu asks for room on behalf of a job that was accepted."""
-    world.start(pool)
-    world.submit(pool, [world.paced(f"f{n}", 2) for n in range(16)])
-    world.running(4, with_bytes=True)
+    service = busy(world, pool, jobs=16, seconds=2)
     with world.valkey.client() as redis:
         redis.config_set("maxmemory", "1mb")
         with pytest.raises(RedisError, match="maxmemory"):
             world.submit(pool, [world.file("more")], batch="more")
-        world.check_files(all_done(world, 16))
-        assert world.service(f"worker-{pool}").process.poll() is None
+        all_whole(world, 16)
+        assert service.process.poll() is None
         redis.config_set("maxmemory", "0")
     world.submit(pool, [world.file("more")], batch="more")
     all_done(world, 1, "more")
@@ -88,12 +67,9 @@ def test_redis_full_takes_no_new_jobs_and_those_it_has_are_finished_meanwhile(wo
 
 @pools
 def test_redis_that_comes_back_empty_is_said_and_new_jobs_work(world: World, pool: Pool) -> None:
-    world.start(pool)
-    world.submit(pool, [world.paced(f"f{n}", 3) for n in range(6)])
-    world.running(4, with_bytes=True)
+    service = busy(world, pool, jobs=6, seconds=3)
     with world.valkey.client() as redis:
         redis.flushall()
-    service = world.service(f"worker-{pool}")
     wait_for(lambda: "nothing published" in service.text(), seconds=40, what="the worker to say what is gone")
     assert not (world.settings.downloads / "b").exists()
     healthy_again(world, pool)
@@ -148,14 +124,9 @@ def test_an_origin_that_is_down_and_comes_back_costs_attempts(tmp_path: Path, po
 
 @pools
 def test_two_sweeps_at_once_change_nothing_but_the_time_of_day(world: World, pool: Pool) -> None:
-    world.start(pool, sweeps=2)
-    world.submit(pool, [world.paced(f"f{n}", 2) for n in range(8)])
-    world.running(4)
-    world.service(f"worker-{pool}").kill()
+    busy(world, pool, jobs=8, seconds=2, sweeps=2).kill()
     world.worker(pool, name="second")
-    records = all_done(world, 8)
-    assert max(len(record.attempts) for record in records) == 2
-    world.check_files(records)
+    assert max(len(record.attempts) for record in all_whole(world, 8)) == 2
 
 
 @pools

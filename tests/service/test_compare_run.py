@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ledger.control import Control
 from ledger.jobs import Executor, FailureKind, JobState, Pool
 from ledger.settings import Settings
 from producer.client import Client
@@ -51,7 +52,10 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("world")) as world:
-        yield world.start(*Pool, slots=2)
+        world.start(*Pool, slots=2)
+        workers = Control(world.ledger).workers
+        wait_for(lambda: sum(len(each.pids) for each in workers()) == 4, what="two children, and two other workers")
+        yield world
 
 
 class Watcher:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ledger.jobs import Pool
 from producer.comparison.advice import Advice, Confidence, recommend
 from producer.comparison.choice import ALIKE, MARGIN, REGRET, TIE
-from producer.comparison.experiment import Bound, Experiment, Sampling
+from producer.comparison.experiment import PLAIN, Bound, Experiment, Sampling, Setup
 from producer.comparison.reasons import FULL, ONE_CORE, SEVERAL_CORES, Limits
 from tests.experiments import MIB, Made, made
 
@@ -48,7 +48,7 @@ def test_a_clear_winner_is_the_answer_with_its_command() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
 
     assert found.answer == "threads:8"
-    assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8"
+    assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 -E"
     assert found.runner_up == "gevent:8"
     assert (found.runner_up_rate or "").endswith("of its jobs/s: slower")
     assert found.tied == ()
@@ -113,15 +113,15 @@ def test_an_answer_says_what_it_gives_up() -> None:
 
     given_up = text(found.gives_up)
     assert found.answer == "gevent:8"
-    assert "Memory: 81 MiB at the peak; prefork:8 takes 31 MiB and does 0.485 (" in given_up
-    assert "Promptness: a thread beside the jobs is 0.2 s late (p99), in prefork:8 1 ms." in given_up
+    assert "Memory: 80.8 MiB at the peak; prefork:8 takes 30.8 MiB and does 0.485 (" in given_up
+    assert "Promptness: a thread beside the jobs is 200 ms late (p99), in prefork:8 1.00 ms." in given_up
     assert "Isolation: what kills the process takes all jobs that run in it, up to 8" in given_up
 
 
 def test_memory_that_grows_is_said() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1, growth=3 * MIB), Made(Pool.GEVENT, 8, 0.2))
 
-    assert "memory grew by 3 MiB from round to round (40 jobs)" in text(found.would_change)
+    assert "memory grew by 3.00 MiB from round to round (40 jobs)" in text(found.would_change)
 
 
 def test_slots_that_are_not_known_are_not_in_the_command() -> None:
@@ -131,7 +131,7 @@ def test_slots_that_are_not_known_are_not_in_the_command() -> None:
 
     found = recommend([replace(experiment, contestants=contestants)])
 
-    assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h"
+    assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -E"
 
 
 # -- no answer, or a doubtful one
@@ -194,7 +194,7 @@ def test_a_process_per_slot_costs_what_the_curve_says() -> None:
     """Given children of 30 MiB, I expect that figure, although they are there before the first job."""
     found = recommend([counting()])
 
-    assert "Memory per slot: a slot is a process, and each adds 30 MiB to the peak" in text(found.gives_up)
+    assert "Memory per slot: a slot is a process, and each adds 30.0 MiB to the peak" in text(found.gives_up)
 
 
 def test_what_whoever_measured_noted_is_repeated() -> None:
@@ -343,6 +343,71 @@ def test_small_lateness_is_not_worth_a_word() -> None:
     assert "Promptness" not in text(found.gives_up)
 
 
+# -- contestants with options
+
+
+def test_a_curve_has_contestants_of_one_setup_only() -> None:
+    """Given threads whose knee is at 16, and at 4 if they prefetch, I expect two curves, each with its own knee."""
+    ahead = Setup(prefetch=4)
+    found = advice(
+        *curve(Pool.THREADS, 4, 8, 16, 32, knee=16), *curve(Pool.THREADS, 4, 8, 16, knee=4, setup=ahead), jobs=128
+    )
+
+    plain, prefetching = (line for line in found.reasoning if "the knee is at" in line)
+    assert plain.startswith("threads: threads:4 ")
+    assert "+prefetch" not in plain
+    assert "the knee is at 16" in plain
+    assert prefetching.startswith("threads+prefetch=4: threads:4+prefetch=4 ")
+    assert "the knee is at 4: " in prefetching
+    assert found.answer == "threads:16"
+    assert "no pool but threads was compared" in found.because
+
+
+def test_an_answer_with_options_has_them_in_its_command() -> None:
+    setup = Setup(workers=2, prefetch=4, events=False)
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.THREADS, 8, 0.1, setup=setup), jobs=128)
+
+    assert found.answer == "threads:8+workers=2+prefetch=4+events=off"
+    assert found.command == (
+        "for n in $(seq 2); do celery -A worker.app worker -P threads -Q downloads.threads -n threads-$n@%h -c 8"
+        " --prefetch-multiplier 4 worker_send_task_events=off & done; wait"
+    )
+
+
+def test_options_that_bring_nothing_are_not_recommended() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1, setup=Setup(prefetch=4)), Made(Pool.THREADS, 8, 0.1))
+
+    assert found.answer == "threads:8"
+    assert found.tied == ("threads:8+prefetch=4",)
+    assert found.criterion == "fewer options"
+    assert "then fewer slots, then fewer options" in text(found.reasoning)
+
+
+def test_what_to_measure_next_keeps_the_options_and_what_is_possible() -> None:
+    """Given a curve that still rises at 16 slots for each of two workers, I expect 32 to be proposed, and no 64."""
+    found = advice(*curve(Pool.PREFORK, 4, 8, 16, setup=Setup(workers=2)), *curve(Pool.GEVENT, 4), jobs=128)
+
+    assert found.answer == "prefork:16+workers=2"
+    assert "the knee of prefork+workers=2 was not reached: more than 16 slots were not measured" in found.because
+    (command,) = (line for line in found.next if "--pools" in line)
+    assert "--pools prefork:16+workers=2,prefork:32+workers=2" in command
+    assert "prefork:64" not in command
+
+
+def test_two_workers_are_not_said_to_be_one_process() -> None:
+    """Given threads that compute in two processes, I expect two cores to be their limit, and half of them at risk."""
+    found = advice(
+        *curve(Pool.THREADS, 2, 4, run=0.005, work=0.05, setup=Setup(workers=2)),
+        *curve(Pool.THREADS, 2, 4, run=0.005, work=0.05),
+    )
+
+    assert found.answer == "threads:2+workers=2"
+    assert "threads+workers=2 is one process" not in text(found.reasoning)
+    assert "threads is one process, whose threads share the GIL: threads:4 uses" in text(found.reasoning)
+    assert "what kills a process takes all jobs that run in it, up to 2;" in text(found.gives_up)
+    assert "Jobs with more CPU" not in text(found.would_change)
+
+
 # -- what speaks against confidence
 
 
@@ -401,7 +466,7 @@ def test_limits_that_nobody_keeps_are_no_answer_and_say_what_would_do() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), limits=Limits(memory=MIB))
 
     assert found.answer is None
-    assert found.because[0].startswith("no contestant keeps the limits; the least memory is 61 MiB (gevent:8)")
+    assert found.because[0].startswith("no contestant keeps the limits; the least memory is 60.8 MiB (gevent:8)")
     assert any("threads:4,gevent:4" in command for command in found.next)
 
 
@@ -420,6 +485,7 @@ def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
 @given(
     pools=st.lists(st.sampled_from(list(Pool)), min_size=1, max_size=3, unique=True),
     slots=st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True),
+    setups=st.lists(st.sampled_from([PLAIN, Setup(2), Setup(2, 9, False)]), min_size=1, max_size=2, unique=True),
     noise=st.floats(0.0, 0.5),
     rounds=st.integers(0, 7),
     work=st.sampled_from([0.0, 0.05]),
@@ -427,9 +493,18 @@ def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
     seed=st.integers(0, 10_000),
 )
 def test_an_answer_is_one_of_the_contestants_and_no_answer_has_its_reasons(  # noqa: PLR0917 - hypothesis' arguments
-    pools: list[Pool], slots: list[int], noise: float, rounds: int, work: float, cores: float, seed: int
+    pools: list[Pool],
+    slots: list[int],
+    setups: list[Setup],
+    noise: float,
+    rounds: int,
+    work: float,
+    cores: float,
+    seed: int,
 ) -> None:
-    contestants = [Made(pool, n, 0.1, noise=noise, work=work) for pool in pools for n in slots]
+    contestants = [
+        Made(pool, n, 0.1, noise=noise, work=work, setup=setup) for pool in pools for n in slots for setup in setups
+    ]
     found = recommend([made(*contestants, jobs=16, rounds=rounds, seed=seed, cores=cores)])
 
     if found.answer is None:
@@ -438,7 +513,9 @@ def test_an_answer_is_one_of_the_contestants_and_no_answer_has_its_reasons(  # n
         assert found.next
         return
     assert found.answer in found.compared
-    assert f"-c {found.answer.partition(':')[2]}" in (found.command or "")
+    slots_of_answer, _, options = found.answer.partition(":")[2].partition("+")
+    assert f" -c {slots_of_answer} " in (found.command or "")
+    assert ("$(seq 2)" in (found.command or "")) == ("workers=2" in options)
     assert found.reasoning
 
 

@@ -18,6 +18,7 @@ from producer.comparison.scenarios import ARTICLE_FILES, Options, article
 from producer.comparison.turns import executors
 from producer.comparison.verdict import Finding, Shown, books, faults, find, verdict
 from tests.measured import attempt, experiment, gevent, job, prefork, serial, shown, threads, who
+from tests.reported import varied
 
 ALL = (prefork(), threads(), gevent(), serial())
 
@@ -181,9 +182,8 @@ def test_the_article_is_the_tutorials_files_on_their_pools() -> None:
 
 
 def test_an_experiment_is_read_back_as_it_was_written() -> None:
-    written = experiment(*ALL, failed())
-
-    assert from_json(to_json(written)) == written
+    for written in (experiment(*ALL, failed()), varied()):
+        assert from_json(to_json(written)) == written
 
 
 def test_a_report_of_another_schema_is_refused() -> None:
@@ -209,6 +209,17 @@ def test_the_page_fits_80_columns_and_the_terminals_encoding(encoding: str) -> N
     assert ("total ÷ longest" in text) == (encoding == "utf-8")
     assert "1.014" in text  # 7.1 / 7
     assert "In threads the total was not known" in text.replace("\n", " ") or "bad.bin failed" in text
+
+
+def test_the_table_of_contestants_with_options_fits_80_columns_and_says_each_option() -> None:
+    file = io.StringIO()
+
+    close(Page(Console(file=file, width=80)), varied())
+
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for option in ("│ +prefetch=1000 ", "│ +workers=16 ", "│ +events=off "):
+        assert any(line.startswith(option) for line in lines)
 
 
 def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> None:
@@ -241,6 +252,7 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
         (["--pools", "threads,threads"], "each pool once"),
         (["--pools", "threads:0"], "1 to 1000 slots"),
         (["--pools", "threads:8,gevent"], "for every pool"),
+        (["--pools", "threads+events=off"], "'--pools': expected threads:SLOTS before +events=off"),
         (["small", "--scenario", "large"], "one scenario"),
         (["article", "--jobs", "7"], "two jobs per pool"),
         (["--repeat", "0"], "--repeat"),

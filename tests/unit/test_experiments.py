@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Executor, Job, JobState, Pool
+from ledger.jobs import Executor, Job, JobState, Pool, check_batch_name
 from producer.comparison import contamination, cores, lateness, procfs, sampler, turns
 from producer.comparison.arrivals import events
 from producer.comparison.bench import LOOK_EVERY, _pause
 from producer.comparison.contamination import Limits
 from producer.comparison.contestants import Spec, contestants, parse
-from producer.comparison.experiment import Books, Contestant, Spans
+from producer.comparison.experiment import PLAIN, Books, Contestant, Setup, Spans
+from producer.comparison.fleet import pool_of
 from producer.comparison.planning import from_manifest
 from producer.comparison.procfs import Machine
-from producer.comparison.rounds import ordered
+from producer.comparison.rounds import label, ordered, stamp
 from producer.comparison.scenarios import SCENARIOS, Options, paced, sample
 from producer.comparison.verdict import failed
 from tests.experiments import Made, made
@@ -46,11 +47,53 @@ def test_pools_are_those_of_the_running_stack_or_with_slots_workers_of_our_own()
         ("threads:x", "with 1 to 1000 slots, got 'threads:x'"),
         ("prefork:65", "with 1 to 64 slots"),
         ("", "expected names"),
+        ("threads+prefetch=4", r"expected threads:SLOTS before \+prefetch=4, got .* only workers of our own can have"),
+        ("threads:8+prefetch=0", "prefetch=1 to 1000, events=off, got 'prefetch=0' in 'threads:8\\+prefetch=0'"),
+        ("threads:8+workers=1", "expected options out of workers=2 to 16"),
+        ("threads:8+events=on", "events=off, got 'events=on'"),
+        ("threads:8+autoscale", "got 'autoscale' in"),
+        ("threads:8+", "got '' in"),
+        ("threads:8+prefetch=2+prefetch=4", "each option once"),
+        ("prefork:32+workers=3", "at most 64 slots of prefork in all, got 3 × 32 from 'prefork:32"),
+        ("threads:8+events=off+workers=2,threads:8+workers=2+events=off", "each set of options"),
     ],
 )
 def test_other_pools_are_refused_with_what_was_expected(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(text)
+
+
+def test_options_are_part_of_the_name_in_an_order_of_their_own() -> None:
+    found = parse("prefork:4+workers=2,threads:8+events=off+prefetch=4,threads:8")
+
+    assert [each.setup for each in found] == [Setup(workers=2), Setup(prefetch=4, events=False), PLAIN]
+    assert [each.name for each in found] == ["prefork:4+workers=2", "threads:8+prefetch=4+events=off", "threads:8"]
+    assert parse(",".join(each.name for each in found)) == found
+
+
+def test_a_contestant_has_the_slots_of_all_of_its_workers_and_a_command_that_starts_them() -> None:
+    several, one = contestants(parse("prefork:4+workers=2,threads:8+prefetch=4+events=off"), serial=False)
+
+    assert (several.slots, several.slots_each) == (8, 4)
+    assert several.command == (
+        "for n in $(seq 2); do celery -A worker.app worker -P prefork -Q downloads.prefork -n prefork-$n@%h -c 4 -E"
+        " & done; wait"
+    )
+    assert one.command == (
+        "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 --prefetch-multiplier 4"
+        " worker_send_task_events=off"
+    )
+
+
+def test_workers_that_were_started_by_such_a_command_belong_to_their_pool() -> None:
+    assert [pool_of(name) for name in ("prefork@host", "prefork-2@host-3")] == ["prefork", "prefork"]
+
+
+def test_the_longest_name_leaves_room_in_the_name_of_a_batch() -> None:
+    (found,) = contestants(parse("threads:1000+prefetch=1000+events=off"), serial=False)
+
+    assert label(found, 12) == "threads-1000-12"
+    check_batch_name(f"manifest-{stamp()}-1000b-{label(found, 12)}-warm")
 
 
 def test_the_yardstick_comes_last_with_one_slot_of_the_first_pool() -> None:

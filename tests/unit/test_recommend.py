@@ -46,7 +46,7 @@ def test_an_answer_is_a_command_to_copy_and_numbered_reasons(
     assert said[:3] == [
         "Scenario made",
         "  threads:8",
-        "    celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8",
+        "    celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 -E",
     ]
     assert said[3].startswith("  Runner-up: gevent:8, 0.4")
     assert said[3].endswith("of its jobs/s: slower")
@@ -69,7 +69,7 @@ def test_json_has_the_same_advice_as_a_list(tmp_path: Path, capsys: pytest.Captu
     assert code == 0
     assert advice["answer"] == "gevent:8"
     assert advice["limits"] == {"memory": 70 * MIB, "p99": 60.0}
-    assert advice["command"].endswith("-c 8")
+    assert advice["command"].endswith("-c 8 -E")
     assert advice["reasoning"]
 
 

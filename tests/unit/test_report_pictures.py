@@ -19,9 +19,9 @@ from producer.comparison.report.html import page
 from producer.comparison.report.palette import DARK, LIGHT
 from producer.comparison.report.pictures import PARTS, PictureError, png, svg
 from producer.comparison.report.race import Ends, Race, race
-from producer.comparison.report.wording import seconds, significant, size
 from producer.comparison.statistics import summarise
-from tests.reported import few, many, sampled, sweep, tutorial, with_jobs
+from producer.comparison.wording import seconds, significant, size
+from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _TEXT, _MARKS = ("ink", "muted"), ("prefork", "threads", "gevent", "serial", "wait")
@@ -38,9 +38,31 @@ def test_a_part_is_an_svg_document_with_its_own_colours_and_words(part: str) -> 
     assert float(root.attrib["height"]) > 100
 
 
-def test_no_drawing_leaves_its_paper() -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_a_contestant_s_options_are_whole_in_each_picture(part: str) -> None:
+    root = ElementTree.fromstring(svg(varied(), part))  # noqa: S314 - ours
+
+    labels = {text.text or "" for text in root.iter(f"{_SVG}text")}
+    assert any(label.endswith("+workers=16+prefetch=1000+events=off") for label in labels)
+    assert any(label.endswith("+prefetch=4") for label in labels)
+
+
+def test_a_line_against_slots_does_not_mix_setups() -> None:
+    root = ElementTree.fromstring(svg(varied(), "throughput"))  # noqa: S314 - ours
+
+    said = [line.partition(":") for line in (root.findtext(f"{_SVG}desc") or "").split("; ")]
+    assert {name: words.count(" with ") for name, _, words in said} == {
+        "threads": 2,
+        "threads+prefetch=4": 2,
+        "prefork+workers=2": 1,
+        "gevent+workers=16+prefetch=1000+events=off": 1,
+    }
+
+
+@pytest.mark.parametrize("experiment", [sweep(), varied()], ids=["sweep", "varied"])
+def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
     for part in PARTS:
-        root = ElementTree.fromstring(svg(sweep(), part))  # noqa: S314 - ours
+        root = ElementTree.fromstring(svg(experiment, part))  # noqa: S314 - ours
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
         for text in root.iter(f"{_SVG}text"):
             assert 0 <= float(text.attrib["x"]) <= width

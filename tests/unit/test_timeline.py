@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ledger.jobs import Executor, FailureKind, JobState, Pool
-from producer.comparison.experiment import Turn
+from producer.comparison.lanes import Lane
 from producer.comparison.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
-from producer.comparison.verdict import Shown
-from tests.measured import attempt, gevent, job, prefork, serial, shown, threads, who
+from tests.measured import attempt, experiment, gevent, job, prefork, serial, shown, threads, who
 
 GOLDEN = """\
-prefork
+prefork: 2 processes
   pid 101               ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━┫
   pid 102               ┣━ Demo_Video.mp4 ━━━━┫
-threads
+threads: 2 threads
   thread 201 of pid 200 ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┫
   thread 202 of pid 200 ┣━ Demo_Video.mp4 ━━━━━━━━━┫
-gevent
+gevent: 2 greenlets
   greenlet 3 of pid 300 ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━━━━━┫
   greenlet 4 of pid 300 ┣━ Demo_Video.mp4 ━━━━━━━━━━━━━━━━━━━━━━━┫
-serial
+serial: 2 processes
   pid 101               ┣━ Guide.pdf ━━━━━━━━━━━━━━━━━━━┫
   pid 102                                                ┣━ Demo_Video.mp4 ━━━━┫
                         ┴────────┴────────┴─────────┴────────┴────────┴────────┴
                         0 s      2 s      4 s       6 s      8 s      10 s
-┣━┫ runs  ┄┄┄ waits in the queue (longest 0.02 s)  one column is 0.22 s
+┣━┫ runs  ┄┄┄ waits in the queue (longest 20.0 ms)  one column is 220 ms
 """
 
 
-def turns(*found: Shown) -> list[Turn]:
-    return [each.turn for each in found]
-
-
 def test_the_picture_of_the_tutorial() -> None:
-    lines = render(turns(prefork(), threads(), gevent(), serial()), width=80)
+    lines = render(experiment(prefork(), threads(), gevent(), serial()), width=80)
 
     assert lines == GOLDEN.splitlines()
 
 
 def test_without_utf_8_the_same_picture_is_ascii() -> None:
-    lines = render(turns(prefork(), threads(), gevent(), serial()), width=80, glyphs=ASCII)
+    lines = render(experiment(prefork(), threads(), gevent(), serial()), width=80, glyphs=ASCII)
 
-    to_ascii = str.maketrans("┄┣━┫╳█┴─", ".[=]x#+-")
+    to_ascii = str.maketrans("┄┣━▒┫╳█┴─", ".[=:]x#+-")
     assert lines == [line.translate(to_ascii) for line in GOLDEN.splitlines()]
     assert "\n".join(lines).isascii()
 
@@ -55,10 +52,10 @@ def test_a_wait_in_the_queue_is_drawn_differently_from_the_run() -> None:
         job(Pool.PREFORK, "b", 2, attempt(who(Pool.PREFORK, 8), 2.0, 4.0)),
     ]
 
-    lines = render(turns(shown(Pool.PREFORK, jobs)), width=28, glyphs=ASCII)
+    lines = render(experiment(shown(Pool.PREFORK, jobs)), width=28, glyphs=ASCII)
 
     assert lines[1:3] == ["  pid 9 .....[===]", "  pid 8 ..........[========]"]
-    assert "longest 2.00 s" in " ".join(lines).replace("\n", " ")
+    assert "longest 2.00 s" in " ".join(lines)
 
 
 def test_failed_lost_and_tiny_attempts_are_visible() -> None:
@@ -75,25 +72,49 @@ def test_failed_lost_and_tiny_attempts_are_visible() -> None:
         )
     ]
 
-    lines = render(turns(shown(Pool.THREADS, jobs)), width=40, glyphs=ASCII)
+    lines = render(experiment(shown(Pool.THREADS, jobs)), width=40, glyphs=ASCII)
 
-    assert lines[1].startswith("  thread 2 of pid 1 [==x")
-    assert "#" in lines[1]
-    assert lines[2].startswith("  lost")
-    assert lines[2].endswith("x")
+    (thread,) = (line for line in lines if line.startswith("  thread 2 of pid 1 [==x"))
+    assert "#" in thread
+    (lost,) = (line for line in lines if line.startswith("  lost 1"))
+    assert lost.endswith("x")
+    assert "=x failed" in " ".join(lines)
+
+
+def test_the_step_of_a_job_is_the_end_of_its_bar() -> None:
+    """Given steps of half a job, of a quarter and of nearly all of one column, I expect them drawn, and explained."""
+    slot = who(Pool.PREFORK, 9)
+    spans = [("a", 0.0, 4.0, 2.0), ("b", 4.0, 8.0, 1.0), ("c", 8.0, 9.0, 0.9), ("d", 9.0, 10.0, None)]
+    jobs = [
+        replace(job(Pool.PREFORK, name, 1, attempt(slot, begin, end)), step=step) for name, begin, end, step in spans
+    ]
+
+    lines = render(experiment(shown(Pool.PREFORK, jobs)), width=28, glyphs=ASCII)
+
+    assert lines[1] == "  pid 9 [===::::[=====::[:[]"
+    assert ": its step" in " ".join(lines)
+
+
+def test_the_axis_of_a_short_run_has_ticks_too() -> None:
+    jobs = [job(Pool.PREFORK, "a", 1, attempt(who(Pool.PREFORK, 9), 0.0, 0.02))]
+
+    lines = render(experiment(shown(Pool.PREFORK, jobs)), width=48, glyphs=ASCII)
+
+    assert lines[2].strip() == "+---------+---------+---------+---------"
+    assert lines[3].strip() == "0 s       5 ms      10 ms     15 ms"
 
 
 def test_a_job_that_never_ran_has_no_lane() -> None:
     never = job(Pool.GEVENT, "never", 5, state=JobState.CANCELLED)
 
-    assert render(turns(shown(Pool.GEVENT, [never]))) == []
-    lines = render(turns(prefork(), shown(Pool.GEVENT, [never])))
-    assert lines[3:5] == ["gevent", "  nothing ran"]
+    assert render(experiment(shown(Pool.GEVENT, [never]))) == []
+    lines = render(experiment(prefork(), shown(Pool.GEVENT, [never])))
+    assert lines[3] == "gevent: nothing ran"
 
 
 def test_the_timeline_has_one_axis_for_all_pools() -> None:
     """Given the same job in two pools, and a longer one elsewhere, I expect bars of equal length."""
-    lines = render(turns(prefork(), serial()))
+    lines = render(experiment(prefork(), serial()))
 
     assert lines[1] == lines[4]
 
@@ -102,7 +123,10 @@ def test_the_timeline_has_one_axis_for_all_pools() -> None:
 @pytest.mark.parametrize("width", [40, 60, 80])
 @pytest.mark.parametrize("count", [1, MOST_LANES, 500])
 def test_no_line_is_wider_than_asked_for(glyphs: Glyphs, width: int, count: int) -> None:
-    """Given many jobs with the longest ids a kernel gives, I expect lanes that fit, and the rest counted."""
+    """Given many jobs with the longest ids a kernel gives, I expect lanes that fit, and the rest counted.
+
+    500 threads that lived for one job each are packed on as many slots as ran at once.
+    """
     jobs = [
         job(
             Pool.THREADS,
@@ -113,18 +137,18 @@ def test_no_line_is_wider_than_asked_for(glyphs: Glyphs, width: int, count: int)
         for n in range(count)
     ]
 
-    lines = render(turns(shown(Pool.THREADS, jobs)), width=width, glyphs=glyphs)
+    lines = render(experiment(shown(Pool.THREADS, jobs)), width=width, glyphs=glyphs)
 
     assert max(map(len, lines)) <= width
     assert len(lines) <= MOST_LANES + 6
-    assert ("  and 484 more" in lines) == (count == 500)
+    assert ("  and 19 more" in lines) == (count == 500)
 
 
 def test_many_jobs_of_one_executor_share_its_lane() -> None:
     slot = who(Pool.PREFORK, 7)
     jobs = [job(Pool.PREFORK, f"f{n}", 1, attempt(slot, n, n + 1.0)) for n in range(10)]
 
-    lines = render(turns(shown(Pool.PREFORK, jobs)), width=48, glyphs=ASCII)
+    lines = render(experiment(shown(Pool.PREFORK, jobs)), width=48, glyphs=ASCII)
 
     assert lines[1] == "  pid 7 " + "[==]" * 10
 
@@ -136,20 +160,23 @@ def test_executors_of_two_hosts_have_lanes_of_their_own_that_name_the_host() -> 
         for n, host in enumerate(("north", "south"))
     ]
 
-    lines = render(turns(shown(Pool.THREADS, jobs)), width=60, glyphs=ASCII)
+    lines = render(experiment(shown(Pool.THREADS, jobs)), width=60, glyphs=ASCII)
 
     lanes = [line.partition(" [")[0].strip() for line in lines if "[" in line][:-1]  # the last is the legend
     assert lanes == ["thread 8 of pid 7 @north", "thread 8 of pid 7 @south"]
 
 
 @pytest.mark.parametrize(
-    ("executor", "label"),
+    ("lane", "pid", "label"),
     [
-        (who(Pool.PREFORK, 123), "pid 123"),
-        (who(Pool.THREADS, 99, 124), "thread 124 of pid 99"),
-        (who(Pool.GEVENT, 98, 98, 3), "greenlet 3 of pid 98"),
-        (None, "lost"),
+        ("pid 123", 123, "pid 123"),
+        ("thread 124", 99, "thread 124 of pid 99"),
+        ("greenlet 3", 98, "greenlet 3 of pid 98"),
+        ("slot 1", 98, "slot 1 of pid 98"),
+        ("slot 1", None, "slot 1"),
+        ("slot 1 @north", 98, "slot 1 of pid 98 @north"),
+        ("pid 98 @north", 98, "pid 98 @north"),
     ],
 )
-def test_a_lane_is_named_after_the_real_executor(executor: object, label: str) -> None:
-    assert label_of(executor) == label  # type: ignore[arg-type]
+def test_a_lane_is_named_after_the_real_executor(lane: str, pid: int | None, label: str) -> None:
+    assert label_of(Lane(lane, pid, ())) == label

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from producer.comparison import wording as w
 from producer.comparison.advice import Advice, Confidence
 from producer.comparison.figures import Summary
-from producer.comparison.report import wording as w
 
 _SURE = {
     Confidence.HIGH: "nothing that was measured speaks against it",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from producer.comparison.figures import Split, Summary
 from producer.comparison.report.drawing import Drawing, Scale
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import seconds
+from producer.comparison.wording import seconds
 
 NARROW = 560  # pixels; below, labels stand above their bars
 BAR = 14.0
+MOST_LETTERS = 48  # of a label: a contestant's name with all of its options
+LETTER = 7.0  # pixels of one, about
 
 
 def split(summary: Summary, width: float) -> Drawing:
     """Per contestant two bars on one axis: a job's way to its end, and what it cost of the slots."""
     rows = [(row, row.split) for row in summary.rows if row.split]
     most = max((max(_way(of), _cost(of)) for _, of in rows), default=1.0)
-    plan = Plan(width, len(rows), most, room=72, bars=2)
+    plan = Plan(width, [row.name for row, _ in rows], most, room=72, bars=2)
     says = "; ".join(
         f"{row.name}: waits {seconds(of.submit + of.wait)}, runs {seconds(of.run)}, step {seconds(of.step)},"
         f" overhead {seconds(of.overhead)}"
@@ -66,13 +70,13 @@ def _phase(drawing: Drawing, plan: Plan, place: tuple[float, float], value: floa
 class Plan:
     """Rows of bars: labels on the left, or above where there is little room; the figures stand at their ends."""
 
-    def __init__(self, width: float, rows: int, most: float, *, room: float, bars: int = 1) -> None:
+    def __init__(self, width: float, labels: Sequence[str], most: float, *, room: float, bars: int = 1) -> None:
         narrow = width < NARROW
-        self.left = 4.0 if narrow else 168.0
+        self.left = 4.0 if narrow else max(168.0, 28 + LETTER * longest(labels))
         self.top = 8.0
         self._above = 17.0 if narrow else 0.0
         self._pitch = self._above + bars * (BAR + 3) + 10
-        self.height = self.top + rows * self._pitch + 4
+        self.height = self.top + len(labels) * self._pitch + 4
         self.bars: list[float] = []  # where each row's first one is
         self.scale = Scale(0.0, most or 1.0, self.left, width - room)
 
@@ -84,9 +88,14 @@ class Plan:
         y = self.top + n * self._pitch
         if mark:
             drawing.mark(9, y + 7, mark)
-        drawing.text(20 if mark else 4, y + 11, fit(label, 22))
+        drawing.text(20 if mark else 4, y + 11, fit(label, MOST_LETTERS))
         self.bars.append(y + self._above)
         return y + self._above
+
+
+def longest(labels: Sequence[str]) -> int:
+    """Letters, as far as they are shown."""
+    return min(max(map(len, labels), default=0), MOST_LETTERS)
 
 
 def fit(text: str, most: int) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from ledger.jobs import Pool
-from producer.comparison.experiment import Experiment, Turn
+from producer.comparison.experiment import Experiment, Setup, Turn
 from producer.comparison.figures import Row, Summary
 from producer.comparison.intervals import percentile
-from producer.comparison.report.bars import fit
+from producer.comparison.report.bars import MOST_LETTERS, fit
 from producer.comparison.report.drawing import Drawing, Scale, dash, num
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import bounds, number, seconds, size, tick, tick_seconds, tick_size
 from producer.comparison.statistics import turn_latencies
+from producer.comparison.wording import bounds, number, seconds, size, tick, tick_seconds, tick_size
 
 WIDTH, HEIGHT = 460.0, 270.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 16.0, 14.0, 30.0
@@ -112,41 +113,62 @@ SLOT_KINDS = {
 }
 
 
-def against_slots(summary: Summary, kind: str) -> Drawing | None:
-    """A line per pool; None if no pool was measured with several numbers of slots."""
-    title, of, words, axis = SLOT_KINDS[kind]
-    pools: dict[str, list[_Point]] = {}
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Of the contestants of one pool that are set up alike."""
+
+    label: str
+    look: str
+    dashed: str
+    points: Sequence[_Point]
+
+
+def _lines(summary: Summary, of: Callable[[Row], tuple[float, float, float] | None]) -> list[_Line]:
+    found: dict[tuple[Pool, Setup], list[_Point]] = {}
     for row in summary.rows:
-        found = of(row)
-        if found and row.contestant.slots and not row.contestant.serial:
-            pools.setdefault(row.contestant.pool.value, []).append(_Point(row.contestant.slots, *found))
-    points = [point for of_pool in pools.values() for point in of_pool]
-    if not any(len({point.slots for point in of_pool}) > 1 for of_pool in pools.values()):
+        each, value = row.contestant, of(row)
+        if value and each.slots and not each.serial:
+            found.setdefault((each.pool, each.setup), []).append(_Point(each.slots, *value))
+    seen: Counter[Pool] = Counter()
+    lines = []
+    for (pool, setup), points in found.items():
+        ordered = sorted(points, key=lambda point: point.slots)
+        lines.append(_Line(f"{pool}{setup}", pool.value, dash(seen[pool]), ordered))
+        seen[pool] += 1
+    return lines
+
+
+def against_slots(summary: Summary, kind: str) -> Drawing | None:
+    """A line per pool and setup; None if none was measured with several numbers of slots."""
+    title, of, words, axis = SLOT_KINDS[kind]
+    lines = _lines(summary, of)
+    points = [point for line in lines for point in line.points]
+    if not any(len({point.slots for point in line.points}) > 1 for line in lines):
         return None
     low, high = min(point.slots for point in points), max(point.slots for point in points)
     x = Scale(low, high, _LEFT + 12, WIDTH - _RIGHT - 12, log=high > 8 * low)
     y = Scale(0.0, max(point.high for point in points) or 1.0, HEIGHT - _BOTTOM, _TOP + 6)
     says = "; ".join(
-        f"{name}: " + ", ".join(f"{words(point.value)} with {point.slots}" for point in of)
-        for name, of in pools.items()
+        f"{line.label}: " + ", ".join(f"{words(point.value)} with {point.slots}" for point in line.points)
+        for line in lines
     )
     drawing = Drawing(title, says, WIDTH, HEIGHT)
     _axes(drawing, x, y, None, axis)
-    _key(drawing, [(name, name, "") for name in pools])
+    _key(drawing, [(line.label, line.look, line.dashed) for line in lines])
     _slot_ticks(drawing, x, sorted({point.slots for point in points}))
-    for name, of_pool in pools.items():
-        _pool_line(drawing, x, y, name, sorted(of_pool, key=lambda point: point.slots))
+    for line in lines:
+        _draw(drawing, x, y, line)
     return drawing
 
 
-def _pool_line(drawing: Drawing, x: Scale, y: Scale, name: str, points: Sequence[_Point]) -> None:
-    places = [(x.at(point.slots), y.at(point.value)) for point in points]
+def _draw(drawing: Drawing, x: Scale, y: Scale, line: _Line) -> None:
+    places = [(num(x.at(point.slots)), num(y.at(point.value))) for point in line.points]
     for (x1, y1), (x2, y2) in pairwise(places):
-        drawing.line(x1, y1, x2, y2, f"{name}-line")
-    for point, (px, py) in zip(points, places, strict=True):
+        drawing.path(f"M{x1} {y1}L{x2} {y2}", f"{line.look}-line", line.dashed)
+    for point, (px, py) in zip(line.points, places, strict=True):
         if point.high > point.low:
-            drawing.line(px, y.at(point.low), px, y.at(point.high), f"{name}-line")
-        drawing.mark(px, py, name)
+            drawing.line(px, y.at(point.low), px, y.at(point.high), f"{line.look}-line")
+        drawing.mark(px, py, line.look)
 
 
 def _slot_ticks(drawing: Drawing, x: Scale, slots: Sequence[int]) -> None:
@@ -163,7 +185,7 @@ def _key(drawing: Drawing, entries: Sequence[tuple[str, str, str]]) -> None:
     """Line, mark and name of each, below the axis, in as many rows as it takes."""
     x, y = _LEFT, HEIGHT + 8
     for label, name, dashed in entries:
-        text = fit(label, 24)
+        text = fit(label, MOST_LETTERS)
         wide = 42 + 7 * len(text)
         if x + wide > WIDTH and x > _LEFT:
             x, y = _LEFT, y + 18

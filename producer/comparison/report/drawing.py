@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from producer.comparison.report.palette import DASHES, DRAWING, resolved
-from producer.comparison.report.wording import tied
+from producer.comparison.wording import tied
 
 _MARK = 4.0  # half the width of a mark
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from producer.comparison.advice import recommend
 from producer.comparison.experiment import Experiment
+from producer.comparison.lanes import shown
 from producer.comparison.pooling import agreeing, pooled
 from producer.comparison.report.answer import Answer, answer
-from producer.comparison.report.lines import timeline
 from producer.comparison.report.sheet import Cell, Sheet, Table, sheet
+from producer.comparison.report.still import said
+from producer.comparison.timeline import render
 
+_WIDTH = 100  # columns of the timeline
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|&#~])")
 
 
@@ -39,7 +42,8 @@ def _section(told: Sheet, answered: Answer) -> Iterator[str]:
     yield from ("", "## The figures")
     for table in told.tables:
         yield from ("", *_table(table))
-    yield from ("", "## Who ran when", "", *_code(timeline(told.experiment)))
+    yield from ("", "## Who ran when", "", *(f"- {plain(said(each))}" for each in shown(told.experiment)))
+    yield from ("", *_code(render(told.experiment, width=_WIDTH)))
     yield from ("", "## Can it be trusted?", "")
     if told.excluded:
         yield from _table(told.excluded)

@@ -16,8 +16,8 @@ from producer.comparison.figures import Row, Summary
 from producer.comparison.report.bars import BAR, Plan
 from producer.comparison.report.drawing import Drawing
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import bounds, seconds
 from producer.comparison.statistics import paced
+from producer.comparison.wording import bounds, seconds
 
 _GAP = 4  # a bar is cut if it is longer than so many times the longest that matters
 
@@ -80,7 +80,8 @@ def drawn(of: Race, width: float) -> Drawing:
     if not cut:
         most = max([most, *(ends.sum for ends in of.ends)])
     first = 1 if of.common else 0
-    plan = Plan(width, len(of.rows) + first, most, room=112 if of.own else 72)
+    labels = [*(["all jobs, one by one"] if of.common else []), *(row.name for row in of.rows)]
+    plan = Plan(width, labels, most, room=112 if of.own else 72)
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
     drawing = Drawing("The sum against the longest", says, width, plan.height + (34 if of.common else 8))
     plan.zero(drawing)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from producer.comparison import wording as w
 from producer.comparison.experiment import Experiment, Turn
 from producer.comparison.figures import Comparison, Row, Summary, Tail, Verdict
 from producer.comparison.intervals import Estimate
-from producer.comparison.report import wording as w
 from producer.comparison.report.palette import look
 from producer.comparison.report.race import jobs_of
 from producer.comparison.statistics import summarise

@@ -9,7 +9,7 @@ from producer.comparison.lanes import Lane, Shown, shown
 from producer.comparison.report.bars import fit
 from producer.comparison.report.drawing import Drawing, Scale, num
 from producer.comparison.report.palette import look
-from producer.comparison.report.wording import counted, seconds, tick_seconds
+from producer.comparison.wording import counted, seconds, tick_seconds
 
 _ROOM = 320.0  # pixels for a contestant's lanes, if they are many
 _TALLEST, _LABELLED = 16.0, 10.0  # pixels of a lane, and from which on it has a label

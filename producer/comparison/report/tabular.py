@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Summary
-from producer.comparison.report.bars import fit
+from producer.comparison.report.bars import LETTER, MOST_LETTERS, fit, longest
 from producer.comparison.report.drawing import Drawing
 from producer.comparison.report.sheet import Table, known, speed
 
@@ -15,28 +15,25 @@ def table(experiment: Experiment, summary: Summary) -> Drawing:
     """How fast each contestant was."""
     of = known(speed(experiment, summary))
     says = "; ".join(f"{line.name}: {', '.join(cell.text for cell in line.cells)}" for line in of.lines)
-    drawing = Drawing(of.caption, says, _NAME + _WIDE * (len(of.columns) - 1) + 12, _HEAD + _TALL * len(of.lines) + 8)
-    _head(drawing, of)
+    name = max(_NAME, 36 + LETTER * longest([line.name for line in of.lines]))
+    drawing = Drawing(of.caption, says, name + _WIDE * (len(of.columns) - 1) + 12, _HEAD + _TALL * len(of.lines) + 8)
+    _head(drawing, of, name)
     for n, line in enumerate(of.lines):
         y = _HEAD + n * _TALL
         if line.look:
             drawing.mark(15, y + 15, line.look)
-        drawing.text(28, y + 19, fit(line.name, 22), "strong")
+        drawing.text(28, y + 19, fit(line.name, MOST_LETTERS), "strong")
         for place, cell in enumerate(line.cells, 1):
-            drawing.text(_right(place), y + 19, cell.text, "end")
-            drawing.text(_right(place), y + 35, cell.note, "muted end")
+            drawing.text(name + _WIDE * place, y + 19, cell.text, "end")
+            drawing.text(name + _WIDE * place, y + 35, cell.note, "muted end")
         drawing.line(6, y + _TALL, drawing.width - 6, y + _TALL, "rule")
     return drawing
 
 
-def _head(drawing: Drawing, of: Table) -> None:
+def _head(drawing: Drawing, of: Table, name: float) -> None:
     for place, column in enumerate(of.columns):
         if place:
-            drawing.text(_right(place), 24, fit(column, 18), "muted end")
+            drawing.text(name + _WIDE * place, 24, fit(column, 18), "muted end")
         else:
             drawing.text(6, 24, column, "muted")
     drawing.line(6, _HEAD - 4, drawing.width - 6, _HEAD - 4, "axis")
-
-
-def _right(place: int) -> float:
-    return _NAME + _WIDE * place

@@ -1,0 +1,41 @@
+"""What most faults happen to, a worker in the middle of its jobs, and the books that must balance afterwards."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger.jobs import JobRecord, JobState, Pool
+from tests.worker_process import Service
+from tests.world import World
+
+SLOTS = 4
+pools = pytest.mark.parametrize("pool", list(Pool))
+
+
+def busy(world: World, pool: Pool, *, jobs: int, seconds: float, size: int = 100_000, sweeps: int = 1) -> Service:
+    """A worker that has begun to receive a file in each of its slots; what is left of the jobs waits for it.
+
+    Args:
+        seconds: that the origin takes for each file.
+    """
+    world.start(pool, slots=SLOTS, sweeps=sweeps)
+    world.submit(pool, [world.paced(f"f{n}", seconds, size) for n in range(jobs)])
+    world.running(min(SLOTS, jobs), with_bytes=True)
+    return world.service(f"worker-{pool}")
+
+
+def all_done(world: World, count: int, batch: str = "b") -> list[JobRecord]:
+    """Each job is done, by its last attempt and no other."""
+    records = world.finished(batch, seconds=90)
+    assert [record.state for record in records] == [JobState.DONE] * count
+    for record in records:
+        brought = [attempt.kind is None and attempt.reason is None for attempt in record.attempts]
+        assert brought == [False] * (len(brought) - 1) + [True], record.attempts
+    return records
+
+
+def all_whole(world: World, count: int) -> list[JobRecord]:
+    """Each job is done once, its file is whole, and nothing else is on the disk."""
+    records = all_done(world, count)
+    world.check_files(records)
+    return records

@@ -1,0 +1,99 @@
+"""Contestants with options: what is asked for is what the workers are, seen from outside of the comparison."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rich.console import Console
+
+from ledger.settings import Settings
+from producer.comparison.contamination import NONE
+from producer.comparison.contestants import parse
+from producer.comparison.experiment import Contestant, Experiment
+from producer.comparison.page import Page
+from producer.comparison.planning import from_recipe
+from producer.comparison.private import Private
+from producer.comparison.rounds import Design, run_experiment
+from producer.comparison.scenarios import SCENARIOS, Options
+from tests.worker_process import ROOT
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def fleet_of(pools: str) -> Private:
+    return Private(Settings(), parse(pools), serial=False)
+
+
+def once(fleet: Private) -> Experiment:
+    """Sixteen files of a slow server, in one round and no warm-up."""
+    work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
+    design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=NONE)
+    outcome = run_experiment(fleet, design, Page(Console(file=io.StringIO(), width=80)))
+    assert outcome.cut is None
+    return outcome.experiment
+
+
+def listener(fleet: Private) -> Redis:
+    """As a worker, who may hear all events."""
+    variables = fleet._stack.env("worker")
+    password = Path(variables["DOWNPOUR_REDIS_PASSWORD_FILE"]).read_text().strip()
+    return Redis.from_url(variables["DOWNPOUR_REDIS_URL"], password=password, decode_responses=True, socket_timeout=5)
+
+
+def stats(fleet: Private, contestant: Contestant) -> dict[str, dict[str, object]]:
+    """What Celery's remote control says of the contestant's workers, by node name without its host."""
+    with fleet.deployed(contestant):
+        said = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "worker.app", "inspect", "stats", "--json"],
+            cwd=ROOT,
+            env=fleet._stack.env("worker"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    return {name.partition("@")[0]: found for name, found in json.loads(said.stdout).items()}
+
+
+def test_two_workers_share_the_jobs_of_their_contestant() -> None:
+    """Given two workers of two processes each, I expect jobs on both, books that balance, and all of it measured."""
+    with fleet_of("prefork:2+workers=2,threads:4,threads:4+events=off") as fleet:
+        experiment = once(fleet)
+
+    turns = {turn.contestant: turn for turn in experiment.turns}
+    assert all(turn.books.balance and turn.wall for turn in turns.values())
+    several = turns["prefork:2+workers=2"]
+    executors = [attempt.executor for job in several.jobs for attempt in job.attempts]
+    assert {who.worker.partition("@")[0] for who in executors if who} == {"prefork-1", "prefork-2"}
+    assert several.books.executors == "4 processes"
+    assert several.usage is not None
+    assert several.usage.processes == 2 * (1 + 2)
+    received = {name: sum(job.received is not None for job in turn.jobs) for name, turn in turns.items()}
+    assert received == {"prefork:2+workers=2": 16, "threads:4": 16, "threads:4+events=off": 0}
+
+
+def test_without_events_nobody_is_told_of_any_job() -> None:
+    with fleet_of("threads:4+events=off") as fleet, listener(fleet) as redis:
+        events = redis.pubsub()
+        events.psubscribe("dp:/0.celeryev/*")
+        experiment = once(fleet)
+        heard = {message["channel"].partition("/0.celeryev/")[2] for message in iter(events.get_message, None)}
+
+    assert experiment.turns[0].books.balance
+    assert "worker.heartbeat" in heard
+    assert [event for event in heard if event.startswith("task")] == []
+
+
+def test_a_worker_reports_the_prefetch_count_that_was_asked_for() -> None:
+    """Given four slots that take five messages ahead each, and two workers of two slots, I expect 20, and 2 twice."""
+    with fleet_of("threads:4+prefetch=5,gevent:2+workers=2") as fleet:
+        ahead, several = (stats(fleet, contestant) for contestant in fleet.contestants)
+
+    assert {name: found["prefetch_count"] for name, found in ahead.items()} == {"threads": 20}
+    assert {name: found["prefetch_count"] for name, found in several.items()} == {"gevent-1": 2, "gevent-2": 2}
