@@ -118,10 +118,13 @@ class StrictResponse(http.client.HTTPResponse):
         """What has arrived of the body, put into a part of the room; 0 at the end.
 
         Raises:
-            TruncatedError, http.client.IncompleteRead: the connection ended before.
+            TruncatedError: the connection ended before.
         """
         if self.chunked:
-            piece = self.read1(len(room))
+            try:
+                piece = self.read1(len(room))
+            except http.client.IncompleteRead as error:
+                raise TruncatedError("expected a last chunk, got the end") from error
             room[: len(piece)] = piece
             return len(piece)
         return self._receive(room) or 0

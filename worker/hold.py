@@ -24,7 +24,7 @@ _SLICE = 0.5  # seconds between two looks at cancel, drain and lease while a job
 
 log = logging.getLogger("downpour.worker")
 
-_pace = Pace(50, at_once=50)  # notes of progress by this process
+_pace = Pace(25, at_once=25)  # notes of progress by this process
 
 
 class Hold:
