@@ -33,13 +33,17 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 
 
 class Partial:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | str) -> None:
+        self.place = place  # as a path only when it is needed: most files of a chunk never have a temp file
         self.size = 0  # bytes kept, all of them written
         self.validators: Validators | None = None
         self._fds: list[int] = []  # at most one; popping it is atomic
         self.busy = False  # writing, perhaps in a thread
         self._closing = False
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
     def adopt(self, leftover: Path) -> None:
         """Continue what an earlier attempt left, if it left something that can be continued."""
@@ -75,10 +79,10 @@ class Partial:
     def _create(self) -> int:
         flags = _FLAGS | os.O_CREAT | os.O_EXCL
         try:
-            return os.open(self.path, flags, 0o666)
+            return os.open(self.place, flags, 0o666)
         except FileNotFoundError:  # the first file of all
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, flags, 0o666)
+            return os.open(self.place, flags, 0o666)
 
     def cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)

@@ -20,7 +20,11 @@ class Partials:
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
         self._stem = f"{downloads}/{FOLDER}/{job}"
         self._claim = claim
-        self.mine = self._of(claim)
+        self.place = f"{self._stem}.{claim}.part"  # of this claim's temp file
+
+    @property
+    def mine(self) -> Path:
+        return Path(self.place)
 
     @property
     def newest(self) -> Path:

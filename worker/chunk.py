@@ -150,7 +150,7 @@ class _Chunk:
                     continue
                 transfer = Transfer(
                     Wanted(record.job.url, record.job.sha256, record.job.size),
-                    work.partials.mine,
+                    work.partials.place,
                     self.limits(deadline),
                     work.hold.check,
                     wire=fetcher.wire,

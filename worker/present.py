@@ -51,13 +51,16 @@ def stamp(temp: Path | int, fetched: Fetched, url: str) -> None:
     Args:
         temp: path, or descriptor of the open file.
     """
+    mtime_ns = None
     with suppress(OSError, ValueError, OverflowError):
-        changed = _seconds(fetched.last_modified or "")
-        os.utime(temp, (changed, changed))
+        changed = _nanoseconds(fetched.last_modified or "")
+        os.utime(temp, ns=(changed, changed))
+        mtime_ns = changed
     if not (fetched.etag or fetched.last_modified):
         return
     with suppress(OSError, AttributeError):  # no such attributes on this file system, or on this system
-        mtime_ns = os.stat(temp).st_mtime_ns  # noqa: PTH116 - of a descriptor, too
+        if mtime_ns is None:
+            mtime_ns = os.stat(temp).st_mtime_ns  # noqa: PTH116 - of a descriptor, too
         origin = Origin(_mark(url), fetched.sha256, fetched.size, mtime_ns, fetched.etag, fetched.last_modified)
         text = json.dumps({name: getattr(origin, name) for name in Origin.__slots__}).encode()  # asdict is slow
         if len(text) <= _MOST:
@@ -65,8 +68,8 @@ def stamp(temp: Path | int, fetched: Fetched, url: str) -> None:
 
 
 @lru_cache(1000)  # files of one server often have one date
-def _seconds(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp()
+def _nanoseconds(date: str) -> int:
+    return int(parsedate_to_datetime(date).timestamp()) * 10**9
 
 
 def origin_of(final: Path, url: str) -> Origin | None:

@@ -34,7 +34,7 @@ class Draft(Sink):
         self._validators: Validators | None = None  # of a file that is not on disk yet
         self._body: bytes | None = None  # of a file that never was
         self._body_sha256 = ""
-        self._temp = str(partial.path)
+        self._temp = os.fspath(partial.place)
 
     @property
     def room(self) -> int:

@@ -57,7 +57,7 @@ class Transfer(Attempt):
     def __init__(
         self,
         wanted: Wanted,
-        temp: Path,
+        temp: Path | str,
         limits: Limits,
         check: Callable[[], None],
         progress: Progress = lambda _size, _total: None,
