@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -158,7 +159,7 @@ def conditions() -> dict[str, object]:
     """Machine, versions and command: without them a number is an anecdote."""
     load = os.getloadavg()[0]
     return {
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "command": re.sub(r" --out \S+", "", " ".join(["python -m benchmarks", *sys.argv[1:]])),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {psutil.virtual_memory().total >> 30} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
