@@ -127,40 +127,38 @@ class StrictResponse(http.client.HTTPResponse):
                 raise TruncatedError("expected a last chunk, got the end") from error
             room[: len(piece)] = piece
             return len(piece)
-        return self._receive(room) or 0
+        if self.fp is None:
+            return 0
+        count = self._read_into(room) or 0
+        cut = self.length if not count else 0
+        if not count or self.length == 0:
+            self._close_conn()
+        if cut:
+            raise TruncatedError(f"expected {cut} more bytes, got the end")
+        return count
 
     def glance(self, room: memoryview) -> int | None:
-        """As ``receive``, from any thread, of a body whose length is known; None: nothing came within a moment."""
-        if self.chunked or self.length is None or self.fp is None:
+        """As ``receive``, from any thread, of a body whose length is known; None: nothing came within a moment.
+
+        An end is left to ``receive``: it may close the socket, and a socket of gevent belongs to the hub's thread.
+        """
+        if self.chunked or not self.length or self.fp is None:
             return None  # in the middle of a chunk's size there is no stopping
         self._slices.glancing = True
         try:
-            count = self._receive(room)
+            count = self._read_into(room)
             if count is None and self._slices.linger():
-                count = self._receive(room)
-            return count
+                count = self._read_into(room)
+            return count or None
         finally:
             self._slices.glancing = False
 
-    def _receive(self, room: memoryview) -> int | None:
-        if self.fp is None or self.length == 0:
-            self._end()
-            return 0
+    def _read_into(self, room: memoryview) -> int | None:
+        """None: nothing is here, and there was to be no waiting."""
         count: int | None = self.fp.readinto1(room if self.length is None else room[: self.length])
-        if count is None:
-            return None
-        if self.length is not None:
+        if count and self.length is not None:
             self.length -= count
-            if self.length and not count:
-                self._end()
-                raise TruncatedError(f"expected {self.length} more bytes, got the end")
-        if not count or self.length == 0:
-            self._end()
         return count
-
-    def _end(self) -> None:
-        if self.fp is not None:
-            self._close_conn()
 
     def _close_conn(self) -> None:
         # http.client calls this once the body is complete. Whatever follows contradicts its length.

@@ -66,6 +66,30 @@ def test_four_fast_downloads_leave_the_hub_free(tmp_path: object) -> None:
     assert float(median) < 0.05  # seconds; inline writing and hashing makes it several times this
 
 
+CLOSING = """
+from gevent import monkey; monkey.patch_all()
+import hashlib, os, sys
+from pathlib import Path
+from download.fetch import Fetcher
+from download.native import disk_runner
+from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
+body = os.urandom(30_000_000)
+desk = Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=disk_runner()))
+with reciting(*[ok(body, "Connection: close")] * 5, ok(body, "Connection: close", length=len(body) + 1)) as server:
+    for _ in range(5):
+        assert desk.fetch(server.url()).sha256 == hashlib.sha256(body).hexdigest()
+    print(desk.fails(server.url()))
+"""
+
+
+def test_an_answer_that_ends_its_connection_is_closed_by_the_hubs_own_thread(tmp_path: Path) -> None:
+    """Given large bodies, most of which another thread receives; the last one is cut."""
+    command = [sys.executable, "-c", CLOSING, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert result.returncode == 0, result.stderr[-5000:]
+    assert result.stdout == "expected 30000001 bytes, got the end after 30000000 bytes\n"
+
+
 def test_only_pieces_that_are_worth_it_are_handed_over(tmp_path: Path) -> None:
     handed: list[Callable[[], None]] = []
 
