@@ -20,7 +20,6 @@ from ledger.jobs import Pool
 from producer.comparison.experiment import Experiment, MeasuredJob, Turn
 from producer.comparison.lanes import shown
 from producer.comparison.report import markdown
-from producer.comparison.report.lines import timeline
 from producer.comparison.timeline import render
 from producer.runs import read
 from tests import producer_process
@@ -151,8 +150,8 @@ def lanes_are_of_one_host_each(compared: Compared) -> None:
     for lane in of.chart.lanes:
         (host,) = {host_of(of.turn.jobs[strip.job]) for strip in lane.strips}
         assert lane.label.endswith(f"@{host}")
-    for drawn in ("\n".join(render([of.turn], width=100)), "\n".join(timeline(compared.experiment))):
-        assert all(drawn.count(f"@{host.name}") >= SLOTS for host in HOSTS)
+    drawn = "\n".join(render(compared.experiment, width=100))
+    assert all(drawn.count(f"@{host.name}") >= SLOTS for host in HOSTS)
 
 
 def differences_are_stated(compared: Compared) -> None:
