@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,9 +46,10 @@ def test_twenty_kills_under_load(tmp_path: Path) -> None:
     assert back is not None, f"seed {seed}: no job was interrupted"
     assert again is not None, f"seed {seed}: no job ran again"
     slack = slack_for(found.machine)
+    start = seconds_to_start()
     assert back.p95 <= 10 * slack, f"seed {seed}, slack {slack}: {back}, {found.struck}"
-    assert again.p95 <= 10 * slack, f"seed {seed}, slack {slack}: {again}, {found.struck}"
-    assert again.max <= 30 * slack, f"seed {seed}, slack {slack}: {again}, {found.struck}"
+    assert again.p95 <= 10 * slack + 4 * start, f"seed {seed}, slack {slack}, start {start}: {again}, {found.struck}"
+    assert again.max <= 30 * slack + 4 * start, f"seed {seed}, slack {slack}, start {start}: {again}, {found.struck}"
     assert left_behind(before) == []
 
 
@@ -58,6 +60,20 @@ def slack_for(machine: Mapping[str, str | int | float]) -> float:
     so with three times as many in line for a CPU it takes three times as long.
     """
     return max(1.0, float(machine["load at the end"]) / (3 * int(machine["cpus"])))
+
+
+def seconds_to_start() -> float:
+    """What a program that imports what a worker imports takes on this machine now; the quickest of three.
+
+    A killed worker is started again, forks, and imports in its children: about four times this until it takes a job.
+    Where all workers of a pool were killed, that comes on top of what the ledger's times allow.
+    """
+    took = []
+    for _ in range(3):
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import worker.app, celery.bin.worker"], cwd=ROOT, timeout=60, check=True)
+        took.append(time.monotonic() - begun)
+    return min(took)
 
 
 def left_behind(before: set[int]) -> list[str]:
