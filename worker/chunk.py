@@ -20,7 +20,7 @@ from download.attempt import Fetched, Wanted
 from download.errors import HandedBackError
 from download.many.transfer import Again, Transfer
 from download.names import final_path
-from download.native import Lock, Run, native_lock, native_runner
+from download.native import native_runner
 from download.partials import Partials
 from download.watch import Limits
 from ledger.connection import PerProcess
@@ -57,11 +57,10 @@ class _Tools:
 
     loops: list[Loop]  # that nobody uses now, with their connections
     groups: Groups
-    native: Run
-    computing: Lock  # of the loops
+    native: Callable[[Callable[[], None]], None]
 
 
-_tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runner(_NATIVE_THREADS), native_lock()))
+_tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runner(_NATIVE_THREADS)))
 
 
 def suits(claims: Sequence[Claim]) -> bool:
@@ -110,7 +109,7 @@ class _Chunk:
 
     def run(self) -> None:
         fetcher, loops = this_worker.fetcher(), self.tools.loops
-        loop = loops.pop() if loops else Loop(fetcher.policy, ca_file=fetcher.ca_file, computing=self.tools.computing)
+        loop = loops.pop() if loops else Loop(fetcher.policy, ca_file=fetcher.ca_file)
         feed = self.feed()
         done: list[Transfer] = []
 

@@ -23,7 +23,7 @@ from download.many.head import Head
 from download.many.hosts import Hosts
 from download.many.slot import Slot, authorities
 from download.many.transfer import Again, Transfer
-from download.native import Lock, native, native_lock
+from download.native import native
 
 _LOOK_EVERY = 0.1  # seconds
 _KEPT = 64  # connections
@@ -36,13 +36,7 @@ _POLL = {
 
 
 class Loop:
-    def __init__(self, policy: Policy, *, ca_file: Path | None = None, computing: Lock | None = None) -> None:
-        """
-        Args:
-            computing: one for the loops of a process, which a loop lets go while it waits for its sockets. Two that
-                compute at once would hand the interpreter to and fro at every system call: a tenth fewer files.
-        """
-        self._computing = computing or native_lock()
+    def __init__(self, policy: Policy, *, ca_file: Path | None = None) -> None:
         self._policy = policy
         self._ca_file = str(ca_file) if ca_file else authorities()
         self._hosts = Hosts(policy)
@@ -72,10 +66,6 @@ class Loop:
             seconds: when to come back at the latest,
             enough: ... or when so many are over.
         """
-        with self._computing:
-            return self._turn(feed, parallel, seconds, enough)
-
-    def _turn(self, feed: Iterator[Transfer], parallel: int, seconds: float, enough: int) -> list[Transfer]:
         done: list[Transfer] = []
         until = time.monotonic() + seconds
         while len(done) < enough:
@@ -216,17 +206,9 @@ class Loop:
             self._collect(done)
         if self._due is not None:
             seconds = min(seconds, self._due - time.monotonic())
-        for fd, what in self._poll.poll(0) or self._idle(max(0.0, seconds * 1000)):
+        for fd, what in self._poll.poll(max(0.0, seconds * 1000)):
             flags = (pycurl.CSELECT_IN if what & (select.POLLIN | _HANG) else 0) | (
                 pycurl.CSELECT_OUT if what & select.POLLOUT else 0
             )
             self._multi.socket_action(fd, flags | (pycurl.CSELECT_ERR if what & _HANG else 0))
             self._collect(done)
-
-    def _idle(self, milliseconds: float) -> list[tuple[int, int]]:
-        self._computing.release()
-        try:
-            ready: list[tuple[int, int]] = self._poll.poll(milliseconds)
-        finally:
-            self._computing.acquire()
-        return ready

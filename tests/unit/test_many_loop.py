@@ -13,7 +13,6 @@ from download.addresses import Target
 from download.attempt import Fetched, Wanted
 from download.errors import CancelledError, DnsError, DownloadError, RefusedError
 from download.many.hosts import Hosts
-from download.many.loop import Loop
 from download.many.transfer import Transfer
 from download.watch import Limits
 from ledger.jobs import FailureKind
@@ -186,31 +185,3 @@ def test_every_address_of_a_name_must_pass() -> None:
         ask("http://unknown.example/")
     with pytest.raises(RefusedError):
         ask("http://169.254.169.254/")
-
-
-def test_a_loop_that_waits_holds_up_no_other_of_its_process(origin: OriginProcess, desk: ChunkDesk) -> None:
-    """Given two loops that share the lock, one of them with a server that says nothing; the other brings its files."""
-    computing = threading.Lock()
-    loops = [Loop(LOOPBACK, computing=computing) for _ in range(2)]
-    with reciting(silent) as server:
-        hanging = transfer(desk, server.url(), 0, read_timeout=60.0)
-        stopped = threading.Event()
-
-        def wait() -> None:
-            feed = iter([hanging])
-            while not stopped.is_set():
-                loops[0].turn(feed, 16, 0.4, 1)
-
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        try:
-            others = [transfer(desk, f"{origin.url}/files/n?size=1000", n) for n in range(1, 100)]
-            feed, done = iter(others), list[Transfer]()
-            while len(done) < len(others):
-                done += loops[1].turn(feed, 16, 0.4, 100)
-        finally:
-            stopped.set()
-            waiter.join()
-        assert hanging.end is None
-    assert all(isinstance(each.end, Fetched) for each in others)
-    loops[0].close()
