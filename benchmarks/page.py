@@ -66,8 +66,9 @@ row. On two processors, which the server and Redis share, that target is out of 
 
 Where a file's CPU goes in the worker (samples of one process on tmpfs): libcurl, its callbacks and sockets 35 %, the file
 and its stamp 19 %, making the transfer 13 %, closing the record 10 %, reading and judging the answer 9 %, claiming 5 %,
-confirming 5 %. Redis takes a fifth of what the worker takes. In threads and gevent the chunks of a process compute one at
-a time and wait together (`download/many/loop.py`): computing at once they only take the interpreter from each other.
+confirming 5 %. Redis takes a fifth of what the worker takes. In threads and gevent the chunks of a process take the
+interpreter from each other. The tables were made while they computed one at a time, under a lock, which brought a tenth
+more files; it is gone again, because a chunk could wait for seconds, deaf to a cancel, while another computed.
 """,
     "small": """\
 Where a message's CPU goes (prefork, a calmer moment, 2.1 ms and Redis' 0.3 ms): Celery's main process 0.6 ms, the child

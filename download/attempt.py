@@ -185,10 +185,10 @@ class Attempt:
             self.watch.arrived(count)
             return flush
 
-        def refill() -> bool:
-            while (flush := receive(answer.glance)) is False:
+        def refill(until: float) -> bool:
+            while time.monotonic() < until and receive(answer.glance) is False:
                 pass
-            return bool(flush) and buffer.full
+            return buffer.full
 
         while (flush := receive(answer.read)) is not None:
             if flush:

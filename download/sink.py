@@ -128,30 +128,58 @@ class Buffer(Sink):
     def full(self) -> bool:
         return self._waiting == len(self._room)
 
-    def flush(self, refill: Callable[[], bool] | None = None) -> None:
+    def flush(self, refill: Callable[[float], bool] | None = None) -> None:
         """Write what waits, in another thread if that is worth it.
 
         Args:
-            refill: fills the space once more with what is here at once; whether it did. A thread that something was
-                handed over to goes on with it for a moment, since each handing over costs as much as a piece.
+            refill: fills the space once more with what is here at once, until a time.monotonic(); whether it did. A
+                thread that something was handed over to goes on with it for a moment, since each handing over costs
+                as much as a piece.
         """
         if not self._waiting or self.partial.busy:  # busy: a greenlet was killed, and its thread has not noticed yet
             return
         begun = time.monotonic()
         self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
-
-        def work() -> None:
-            with self.partial.writing():
-                self._write(self._room[: self._waiting])
-                while apart and refill and time.monotonic() - begun < _BURST and refill():
-                    self._write(self._room)
-
-        apart = self._waiting >= WORTH_HANDING_OVER and self._run is not in_place
-        self.partial.expect_writing()
-        (self._run if apart else in_place)(work)
+        if self._waiting >= WORTH_HANDING_OVER and self._run is not in_place:
+            self._hand_over(begun + _BURST, refill)
+        else:
+            self._write(self._room[: self._waiting])
         if self._quick >= _IN_A_ROW and len(self._room) < PIECE:
             self._grow()
         self._flushed = time.monotonic()
+
+    def _hand_over(self, until: float, refill: Callable[[float], bool] | None) -> None:
+        """Write, and go on, where much is written.
+
+        A greenlet can be killed before its thread has begun: then nobody begins. Killed later, it leaves the file to
+        the thread. What the thread meets is raised here: left in the thread, the hub would print it as an accident.
+        """
+        begun = dropped = False
+        met: list[Exception] = []
+
+        def work() -> None:
+            nonlocal begun
+            begun = True
+            if dropped:
+                return
+            with self.partial.writing():
+                try:
+                    self._write(self._room[: self._waiting])
+                    while refill and time.monotonic() < until and refill(until):
+                        self._write(self._room)
+                except Exception as error:
+                    met.append(error)
+
+        self.partial.expect_writing()
+        try:
+            self._run(work)
+        except BaseException:
+            dropped = True
+            if not begun:
+                self.partial.busy = False
+            raise
+        if met:
+            raise met[0]
 
     def _grow(self) -> None:
         room = memoryview(bytearray(min(PIECE, 4 * len(self._room))))

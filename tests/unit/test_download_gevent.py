@@ -90,6 +90,36 @@ def test_an_answer_that_ends_its_connection_is_closed_by_the_hubs_own_thread(tmp
     assert result.stdout == "expected 30000001 bytes, got the end after 30000000 bytes\n"
 
 
+CANCELLED = """
+from gevent import monkey; monkey.patch_all()
+import sys, threading
+from pathlib import Path
+from download.errors import CancelledError
+from download.fetch import Fetcher
+from download.native import disk_runner
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import LOOPBACK, Desk
+hub, asked = threading.get_ident(), []
+def check():
+    asked.append(threading.get_ident())
+    if asked[-1] != hub:
+        raise CancelledError("enough")
+with OriginProcess() as origin:
+    try:
+        Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=disk_runner())).fetch(
+            f"{origin.url}/files/n?size=2000000000", check=check)
+    except CancelledError as error:
+        print(error, asked[-1] != hub)
+"""
+
+
+def test_what_a_thread_meets_reaches_the_download_and_is_no_accident_of_the_hub(tmp_path: Path) -> None:
+    """Given a cancel that a thread sees which receives for its greenlet."""
+    command = [sys.executable, "-c", CANCELLED, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "enough True\n", "")
+
+
 def test_only_pieces_that_are_worth_it_are_handed_over(tmp_path: Path) -> None:
     handed: list[Callable[[], None]] = []
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from download.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
 from download.fetch import companions, publish
-from download.sink import WORTH_HANDING_OVER
+from download.partial import Partial
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
@@ -255,46 +256,66 @@ def _hand_back(size: int, _total: int | None) -> None:
         raise HandedBackError("drain")
 
 
-def test_a_write_that_outlives_its_attempt_hits_no_other_file(origin: OriginProcess, desk: Desk) -> None:
-    """Given a greenlet killed while a thread writes for it; I expect the file to stay open until that write is over."""
-    waiting: list[Callable[[], None]] = []
+class Killed:
+    """A greenlet that is killed while it waits for its thread: before the thread began, or in the middle of a write."""
 
-    def killed_while_waiting(work: Callable[[], None]) -> None:
-        waiting.append(work)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, begun: bool) -> None:
+        self.begun = begun
+        self.writes = 0
+        self.may_write, self.writing = threading.Event(), threading.Event()
+        self.thread = threading.Thread()
+        append = Partial.append
+
+        def held(partial: Partial, piece: bytes | memoryview) -> None:
+            if threading.current_thread() is self.thread:
+                self.writes += 1
+                self.writing.set()
+                assert self.may_write.wait(20)
+            append(partial, piece)
+
+        monkeypatch.setattr(Partial, "append", held)
+
+    def run(self, work: Callable[[], None]) -> None:
+        self.thread = threading.Thread(target=work, daemon=True)
+        if self.begun:
+            self.thread.start()
+            assert self.writing.wait(20)
         raise SystemExit
 
-    desk.fetcher.run = killed_while_waiting
+    def go_on(self) -> None:
+        if not self.begun:
+            self.thread.start()
+        self.may_write.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_thread_that_outlives_its_attempt_touches_no_other_file_and_no_other_connection(
+    origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Given a greenlet killed while a thread writes for it, or is about to; I expect what it had to be closed after."""
+    killed = Killed(monkeypatch, begun=begun)
+    desk.fetcher.run = killed.run
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(SystemExit):
-        desk.fetch(f"{origin.url}/files/n?size={8 * WORTH_HANDING_OVER}")
+        desk.fetch(f"{origin.url}/files/n?size=20000000")
+    # Some of these have the descriptors of what was closed.
     others = [os.open(desk.folder / f"other-{n}", os.O_RDWR | os.O_CREAT) for n in range(20)]
-    waiting[0]()
+    pairs = [socket.socketpair() for _ in range(20)]
+    for theirs, _ in pairs:
+        theirs.sendall(b"mine")
+    killed.go_on()
+    assert killed.writes == int(begun)
     for other in others:
         assert os.fstat(other).st_size == 0
         os.close(other)
-
-
-def test_a_read_that_outlives_its_attempt_takes_nothing_from_another_connection(
-    origin: OriginProcess, desk: Desk
-) -> None:
-    """Given a greenlet killed while a thread receives for it; I expect what others are sent to stay where it is."""
-    waiting: list[Callable[[], None]] = []
-
-    def killed_while_waiting(work: Callable[[], None]) -> None:
-        waiting.append(work)
-        raise SystemExit
-
-    desk.fetcher.run = killed_while_waiting
-    with pytest.raises(SystemExit):
-        desk.fetch(f"{origin.url}/files/n?size=20000000")
-    pairs = [socket.socketpair() for _ in range(20)]  # one of them has the descriptor of the closed connection
-    for theirs, _ in pairs:
-        theirs.sendall(b"mine")
-    with suppress(ValueError):  # a closed file is not read from
-        waiting[0]()
     for theirs, ours in pairs:
         assert ours.recv(10) == b"mine"
         theirs.close()
         ours.close()
+    desk.fetcher.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_no_file_and_no_connection_stays_open(origin: OriginProcess, desk: Desk) -> None:
