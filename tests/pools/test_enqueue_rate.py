@@ -1,7 +1,8 @@
 """How fast jobs are submitted, ledger first, beside kombu's fastest way without any ledger.
 
-Time on this machine is shared, so what is compared is processor time, the producer's and Redis' added up: as they take
-turns, its inverse is the rate of an idle machine. The ways are measured in turn, and the medians are compared.
+What is compared is processor time, the producer's and Redis' added up: as they take turns, its inverse is the rate of an
+idle machine. The ways take turns, and each round gives ratios of its own: how fast the machine is falls out of them, and
+jobs per second are for ``python -m benchmarks enqueue``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from ledger.settings import Settings
 from producer.client import Client
 from tests.valkey_process import ValkeyProcess
 
-JOBS, ROUNDS = 10_000, 3
-LEAST = {1: 10_000, 50: 50_000}  # jobs per second by jobs per message; measured: 24,000 to 26,000 and 72,000 to 84,000
+JOBS, ROUNDS = 10_000, 5
+LEAST = {"1": 1.2, "50": 4.0}  # times kombu's rate, by jobs per message; measured: 1.6 to 2.6 and 4.8 to 7.4
 
 
 def job(number: int) -> Job:
@@ -40,7 +41,7 @@ def by_kombu(app: Celery) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_ten_thousand_jobs_per_second_one_per_message_and_fifty_thousand_at_fifty(
+def test_ledger_first_is_faster_than_kombu_without_a_ledger(
     settings: Settings, valkey: ValkeyProcess
 ) -> None:
     app = Celery("downpour", set_as_current=False)
@@ -65,8 +66,6 @@ def test_ten_thousand_jobs_per_second_one_per_message_and_fifty_thousand_at_fift
     for _ in range(ROUNDS):
         for name, way in ways.items():
             cost[name].append(spent(way))
-    rates = {name: 1 / median(costs) for name, costs in cost.items()}
-    print({name: f"{rate:,.0f} jobs/s" for name, rate in rates.items()})
-    assert rates["1"] >= LEAST[1]
-    assert rates["50"] >= LEAST[50]
-    assert rates["1"] > rates["kombu"], "with the ledger it costs more than kombu without one"
+    times = {way: median(kombu / ours for kombu, ours in zip(cost["kombu"], cost[way], strict=True)) for way in LEAST}
+    print({way: f"{1 / median(costs):,.0f} jobs/s" for way, costs in cost.items()}, times)
+    assert {way: ratio for way, ratio in times.items() if ratio < LEAST[way]} == {}

@@ -84,6 +84,7 @@ def test_a_killed_worker_takes_no_slot_with_it(begin: Callable[..., World], pool
     world.running(2, batch="held", with_bytes=True)
     world.ledger.cancel(Ref("held", 0, 1))
     assert {record.state for record in world.finished("next")} == {JobState.DONE}
+    assert {record.state for record in world.finished("held")} == {JobState.CANCELLED}
     assert world.ledger.redis.zcard("t:host:127.0.0.1:slots") == 0
 
 
