@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
+
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "origin listening on "
@@ -51,13 +52,11 @@ class OriginProcess:
 
     def wait_for_request(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 10) -> dict[str, Any]:
         """Return the first logged request that is wanted, or fail after the timeout."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            for record in self.requests():
-                if wanted(record):
-                    return record
-            time.sleep(0.01)
-        raise AssertionError(f"expected a request in the log within {timeout_s} s, got {self.requests()[-5:]}")
+
+        def logged() -> dict[str, Any] | None:
+            return next((record for record in self.requests() if wanted(record)), None)
+
+        return cast("dict[str, Any]", wait_for(logged, seconds=timeout_s, what="a request in the origin's log"))
 
     def raw(self, target: str, *headers: str, method: str = "GET", timeout_s: float = 10) -> bytes:
         """Return every byte that answers one request, up to the end of the connection."""

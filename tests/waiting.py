@@ -21,3 +21,15 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 20.0, what: str = "
             raise AssertionError(f"waited {seconds} s for {what or condition}, last saw {value!r}")
         time.sleep(every)
     return value
+
+
+def stays(condition: Callable[[], bool], *, seconds: float, what: str, every: float = 0.05) -> None:
+    """Look many times for that long.
+
+    Raises:
+        AssertionError: the condition did not hold at one of the looks.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert condition(), f"expected for {seconds} s: {what}"
+        time.sleep(every)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Sequence
 
 from ledger.jobs import Attempt, FailureKind, JobState, Pool
@@ -13,7 +12,7 @@ from tests.matrix.outcomes import Outcome
 from tests.matrix.row import Race, Row, columns
 from tests.matrix.rows_stop import fate
 from tests.matrix.stock import Stock, StockWorker
-from tests.matrix.times import BODY, FIRST_SWEEP, LONG, OFTEN, PATIENCE, POISON, REDELIVERY, STOP, VISIBILITY
+from tests.matrix.times import BODY, LONG, OFTEN, PATIENCE, POISON, REDELIVERY, VISIBILITY
 from tests.waiting import wait_for
 
 TUNED = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
@@ -28,22 +27,21 @@ def killed(stock: Stock) -> str:
 
 
 def killed_acks_late(stock: Stock) -> str:
-    return _redelivered(stock, {}, settle=FIRST_SWEEP)
+    return _redelivered(stock, {}, settled=True)
 
 
 def killed_acks_late_tuned(stock: Stock) -> str:
-    return _redelivered(stock, TUNED, settle=0.0)
+    return _redelivered(stock, TUNED, settled=False)
 
 
-def _redelivered(stock: Stock, options: dict[str, int], *, settle: float) -> str:
+def _redelivered(stock: Stock, options: dict[str, int], *, settled: bool) -> str:
     """Two workers, one of which has nothing to do; the one with the job is killed at once."""
     conf = {"task_acks_late": True, "broker_transport_options": {"visibility_timeout": VISIBILITY, **options}}
-    begun = time.monotonic()
     workers = [stock.launch(name=name, **conf) for name in ("first", "second")]
     for worker in workers:
         worker.wait_until_ready()
-    # Not a wait for something: a fleet that has been up for a while has its first look for lost messages behind it.
-    time.sleep(max(0.0, begun + settle + STOP - time.monotonic()) if settle else 0.0)
+    if settled:  # each has its look at the start behind it, and the next one comes after 100 s
+        wait_for(lambda: stock.looks() >= len(workers), seconds=PATIENCE, what="the first look of each")
     stock.send("sleep", "job", BODY / 2)
     pid = stock.begun("job").pid
     _kill_without_the_lock(stock, next(worker for worker in workers if pid in (worker.pid, *worker.children())))

@@ -177,6 +177,11 @@ class Stock:
         """Whether a worker holds the lock under which messages of lost workers are put back."""
         return bool(self._redis.exists("unacked_mutex"))
 
+    def looks(self) -> int:
+        """How often workers tried to get that lock: nothing else that a stock worker does before its first job is a
+        SET."""
+        return int(self._redis.info("commandstats").get("cmdstat_set", {"calls": 0})["calls"])
+
     def unacked(self, name: str) -> bool:
         """In a worker's hands, as far as the broker knows."""
         return any(json.loads(text)[0]["headers"]["id"] == name for text in self._redis.hvals("unacked"))

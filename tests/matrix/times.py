@@ -9,7 +9,6 @@ SOFT = 1.5  # worker_soft_shutdown_timeout, DOWNPOUR_GRACE
 STOP = 2.0  # between SIGTERM and SIGKILL, as `docker stop -t 2` has it
 
 VISIBILITY = 4.0  # visibility timeout of the broker, where it is short
-FIRST_SWEEP = 10.0  # a worker looks for lost messages for the first time after it, and then every 100 s
 REDELIVERY = 20.0  # window: a lost job must begin again within it
 EXIT = 12.0  # window: a worker whose last job has ended must be gone within it
 POISON = 30.0  # window in which a job that kills its process may come back

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ledger.jobs import FailureKind, JobState, Pool, Ref
 from ledger.messages import broker_options
 from ledger.sweep import Sweep
 from tests.producer_process import run
-from tests.waiting import wait_for
+from tests.waiting import stays, wait_for
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(150)
@@ -39,10 +38,7 @@ def consumed(world: World) -> dict[str, list[str]]:
 def nothing_begins(world: World, batch: str = "b", *, seconds: float) -> None:
     """The state stays as it is for that long, by many looks."""
     before = world.batch(batch).counts
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        assert world.batch(batch).counts == before
-        time.sleep(0.05)
+    stays(lambda: world.batch(batch).counts == before, seconds=seconds, what=f"{before}")
 
 
 def exactly_once(world: World, batch: str, count: int) -> None:
@@ -126,9 +122,7 @@ def test_the_sweep_sends_nothing_for_a_paused_pool_and_everything_afterwards(wor
     world.submit(Pool.THREADS, [world.file(f"f{n}") for n in range(3)])
     queue = world.ledger.keys.queue(Pool.THREADS)
     assert world.ledger.redis.delete(queue)
-    until = time.monotonic() + 2 * world.settings.message_grace
-    while time.monotonic() < until:
-        assert sweep.round().sent == 0
+    stays(lambda: sweep.round().sent == 0, seconds=2 * world.settings.message_grace, what="no message")
     Control(world.ledger).resume(Pool.THREADS)
     sent = 0
 

@@ -1,8 +1,8 @@
 """How fast jobs are submitted, ledger first, beside kombu's fastest way without any ledger.
 
-What is compared is processor time, the producer's and Redis' added up: as they take turns, its inverse is the rate of an
-idle machine. The ways take turns, and each round gives ratios of its own: how fast the machine is falls out of them, and
-jobs per second are for ``python -m benchmarks enqueue``.
+What is compared is processor time, the producer's and Redis' added up: as they take turns, its inverse is the rate of
+an idle machine. The ways take turns, and each round gives ratios of its own: how fast the machine is falls out of them,
+and jobs per second are for ``python -m benchmarks enqueue``.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def by_kombu(app: Celery) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_ledger_first_is_faster_than_kombu_without_a_ledger(
-    settings: Settings, valkey: ValkeyProcess
-) -> None:
+def test_ledger_first_is_faster_than_kombu_without_a_ledger(settings: Settings, valkey: ValkeyProcess) -> None:
     app = Celery("downpour", set_as_current=False)
     app.conf.update(broker_options(settings))
     client, redis = Client(settings), connect(settings)

@@ -94,16 +94,14 @@ def test_a_port_that_is_insisted_on_and_taken_is_an_error(stack: Stack) -> None:
 
 
 PROGRAM = """
-import time
 import signal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored, as nohup does
 from stack.__main__ import _told_to_stop
 from stack.run import Stack
+from tests.waiting import wait_for
 with _told_to_stop(), Stack({}, sweep=False) as stack:
     print(stack.plan.private, flush=True)
-    while True:
-        stack.check()
-        time.sleep(0.05)
+    wait_for(stack.check, seconds=60)  # says nothing while all is well
 """
 
 

@@ -27,23 +27,24 @@ ESSENTIAL = [
 LIVELY = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, gevent
+from gevent.event import Event
 from pathlib import Path
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import Desk
 from worker.process import this_worker
-late, over = [], False
+late, over = [], Event()
 def tick():
-    while not over:
-        begun = time.monotonic()
-        gevent.sleep(0.005)
+    begun = time.monotonic()
+    while not over.wait(0.005):
         late.append(time.monotonic() - begun - 0.005)
+        begun = time.monotonic()
 with OriginProcess() as origin:
     desks = [Desk(Path(sys.argv[1]) / str(n), this_worker.fetcher()) for n in range(4)]
     ticker = gevent.spawn(tick)
     jobs = [gevent.spawn(desk.fetch, f"{origin.url}/files/n{n}?size=50000000") for n, desk in enumerate(desks)]
     gevent.joinall(jobs, timeout=60, raise_error=True)
     assert all(job.value.size == 50_000_000 for job in jobs)
-    over = True
+    over.set()
     ticker.join()
 late.sort()
 print(len(late), late[len(late) // 2], late[-1])

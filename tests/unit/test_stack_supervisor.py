@@ -16,7 +16,7 @@ from stack.supervisor import Command, Process, describe_exit, stop
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
 # A process with a child, like a prefork worker; the child notes a SIGTERM, the parent ends on one.
 FAMILY = '''
 import signal, subprocess, sys, time
