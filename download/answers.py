@@ -90,6 +90,7 @@ class StrictResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, watch: Watch, method: str | None) -> None:
         self._slices = slices = _Slices(sock, watch)
+        self._beside = 0  # bytes of the body that came together with the headers
         source = SimpleNamespace(makefile=lambda _mode: io.BufferedReader(slices, _HEAD))
         super().__init__(cast(socket.socket, source), method=method)
 
@@ -113,6 +114,8 @@ class StrictResponse(http.client.HTTPResponse):
         elif not self.chunked and self.headers.defects:
             # A line that cannot be read hides all that follow it, a Content-Length included.
             raise ProtocolError(f"expected readable headers, got {self.headers.defects}")
+        if self.fp is not None:
+            self._beside = len(self._peek())
 
     def receive(self, room: memoryview) -> int:
         """What has arrived of the body, put into a part of the room; 0 at the end.
@@ -155,6 +158,8 @@ class StrictResponse(http.client.HTTPResponse):
 
     def _read_into(self, room: memoryview) -> int | None:
         """None: nothing is here, and there was to be no waiting."""
+        if self._beside and not self.chunked:  # by themselves: a read that fails would take them along
+            room, self._beside = room[: self._beside], max(0, self._beside - len(room))
         count: int | None = self.fp.readinto1(room if self.length is None else room[: self.length])
         if count and self.length is not None:
             self.length -= count
@@ -162,9 +167,16 @@ class StrictResponse(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         # http.client calls this once the body is complete. Whatever follows contradicts its length.
-        self._slices.glancing = True
-        self.surplus = self.fp.peek(1).strip(b"\r\n")
+        self.surplus = self._peek().strip(b"\r\n")
         super()._close_conn()  # type: ignore[misc]
+
+    def _peek(self) -> bytes:
+        """Some of what is here at once, and stays here."""
+        self._slices.glancing = True
+        try:
+            return bytes(self.fp.peek(1))
+        finally:
+            self._slices.glancing = False
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:

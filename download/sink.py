@@ -166,6 +166,8 @@ class Buffer(Sink):
                 try:
                     self._write(self._room[: self._waiting])
                     while refill and time.monotonic() < until and refill(until):
+                        if dropped:  # the connection may be closed, and its number somebody else's
+                            return
                         self._write(self._room)
                 except Exception as error:
                     met.append(error)

@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from download.errors import ServerError, transient
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting
+from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting, silent
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -99,6 +101,26 @@ def test_an_error_says_how_far_the_attempt_came(origin: OriginProcess, desk: Des
     assert (error.status, error.received) == (200, SIZE // 2)
     assert error.first_byte is not None
     assert f"expected {SIZE} bytes, got the end after {SIZE // 2} bytes" in str(error)
+
+
+def _then_silence(server: Reciter, connection: socket.socket) -> None:
+    server.hear(connection)
+    connection.sendall(ok(b"a" * 1000, length=10_000))
+    silent(server, connection)
+
+
+def _then_reset(server: Reciter, connection: socket.socket) -> None:
+    server.hear(connection)
+    connection.sendall(ok(b"a" * 1000, length=10_000))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("script", [_then_silence, _then_reset])
+def test_what_came_with_the_headers_counts_although_nothing_follows(
+    desk: Desk, script: Callable[[Reciter, socket.socket], None]
+) -> None:
+    with reciting(script) as server:
+        assert desk.fails(server.url(), read_timeout=0.3).received == 1000
 
 
 @pytest.mark.parametrize(
