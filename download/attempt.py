@@ -260,7 +260,7 @@ class Attempt:
 
 def refusal(answer: Heading) -> ServerError | StatusError:
     if answer.status in _TRY_AGAIN or answer.status >= 500:
-        after = retry_after(answer.headers.get("Retry-After"), time.time())
+        after = retry_after(answer.headers.get("Retry-After"), time.time(), said=answer.headers.get("Date"))
         return ServerError(f"expected a file, got status {answer.status}", after)
     return StatusError(f"expected a file, got status {answer.status}")
 

@@ -41,18 +41,27 @@ class Backoff:
         return min(self.cap, asked) + min(jitter, self.base)
 
 
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds from ``now`` (epoch) that a Retry-After header asks for; None: nothing readable.
+def retry_after(header: str | None, now: float, *, said: str | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for; None: nothing readable.
 
     The header holds seconds or an HTTP date; a date in the past means now.
+
+    Args:
+        now: by our clock, in seconds since the epoch.
+        said: the same answer's Date header. A server that names a date means its own clock, which may not be ours.
     """
     if header is None:
         return None
     text = header.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    asked, there = _epoch(text), _epoch(said or "")
+    return None if asked is None else max(0.0, asked - (now if there is None else there))
+
+
+def _epoch(date: str) -> float | None:
     try:
-        date = parsedate_to_datetime(text)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -51,7 +51,20 @@ def test_the_header_is_seconds_or_a_date(header: str | None, seconds: float | No
     assert retry_after(header, now=1000.0) == seconds
 
 
-@given(st.text())
-def test_no_header_breaks_it(header: str) -> None:
-    seconds = retry_after(header, now=1000.0)
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 10.0),  # its clock is decades ahead of ours
+        ("Thu, 01 Jan 2026 00:00:20 GMT", 0.0),
+        ("soon", 1_767_225_610.0 - 1000.0),
+        (None, 1_767_225_610.0 - 1000.0),
+    ],
+)
+def test_a_date_is_one_of_the_servers_own_clock(said: str | None, seconds: float) -> None:
+    assert retry_after("Thu, 01 Jan 2026 00:00:10 GMT", now=1000.0, said=said) == seconds
+
+
+@given(st.text(), st.none() | st.text())
+def test_no_header_breaks_it(header: str, said: str | None) -> None:
+    seconds = retry_after(header, now=1000.0, said=said)
     assert seconds is None or seconds >= 0
