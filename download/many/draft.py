@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from download.errors import DiskFullError, LeaseLostError
@@ -146,7 +147,7 @@ def _publish_unnamed(body: bytes, final: str, stamp: Callable[[int], None]) -> b
     On ext4 that takes a third less than a temp file's name, which is made and removed again.
     """
     try:
-        fd = os.open(os.path.dirname(final), _UNNAMED, 0o666)  # noqa: PTH120 - as above
+        fd = os.open(os.path.dirname(final), _UNNAMED, _mode())  # noqa: PTH120 - as above
     except OSError as error:
         if error.errno in _NOT_HERE:
             return False
@@ -163,6 +164,17 @@ def _publish_unnamed(body: bytes, final: str, stamp: Callable[[int], None]) -> b
     finally:
         os.close(fd)
     return True
+
+
+@cache
+def _mode() -> int:
+    """What the umask leaves of 0666. Kernels before 6.0 forget it for unnamed files on file systems without ACLs.
+
+    Asked of /proc: umask() itself would set another one for a moment, in all threads.
+    """
+    with suppress(OSError, IndexError, ValueError):
+        return 0o666 & ~int(Path("/proc/self/status").read_text().partition("\nUmask:")[2].split()[0], 8)
+    return 0o666
 
 
 def _fill(fd: int, body: bytes) -> None:

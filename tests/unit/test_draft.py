@@ -10,7 +10,7 @@ import pytest
 
 from download.errors import DiskFullError, LeaseLostError, translate
 from download.integrity import Validators
-from download.many.draft import Draft
+from download.many.draft import Draft, _mode
 from download.partial import Partial
 from tests.origin_process import ROOT
 
@@ -49,10 +49,13 @@ def test_it_is_whole_and_alone(tmp_path: Path, draft: Draft, way: str) -> None:
 
 def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft: Draft, way: str) -> None:
     before = os.umask(0o027)
+    _mode.cache_clear()  # processes have the same one all their life
     try:
         draft.publish(str(tmp_path / "final"), fsync=False)
+        assert _mode() == 0o640
     finally:
         os.umask(before)
+        _mode.cache_clear()
     assert (tmp_path / "final").stat().st_mode & 0o777 == 0o640
 
 
