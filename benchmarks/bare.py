@@ -9,43 +9,34 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import resource
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pycurl
 
-from benchmarks.contenders import Took, put_away
+from benchmarks.contenders import Rival
 
 _PROCESSES = 2
 _PARALLEL = 16
 
 
-class Bare:
+class Bare(Rival):
     def __init__(self, folder: Path) -> None:
-        self.name = "bare libcurl in Python, 2 processes, sha256"
-        self._folder = folder
-        self._turn = 0
+        super().__init__("bare libcurl in Python, 2 processes, sha256", folder)
 
-    def bring(self, urls: Sequence[str]) -> Took:
-        self._turn += 1
-        target = self._folder / f"bare-{self._turn}"
-        target.mkdir(parents=True)
-        tasks = [
-            multiprocessing.Process(target=_bring, args=(list(enumerate(urls))[at::_PROCESSES], target))
-            for at in range(_PROCESSES)
-        ]
-        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        for task in tasks:
-            task.start()
-        for task in tasks:
-            task.join()
-        seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert len(os.listdir(target)) == len(urls), f"{self.name}: files are missing"
-        put_away(target)
-        return Took(seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    def _ready(self, urls: Sequence[str], target: Path) -> Callable[[], None]:
+        numbered = list(enumerate(urls))
+        parts = [numbered[at::_PROCESSES] for at in range(_PROCESSES)]
+        tasks = [multiprocessing.Process(target=_bring, args=(part, target)) for part in parts]
+
+        def run() -> None:
+            for task in tasks:
+                task.start()
+            for task in tasks:
+                task.join()
+
+        return run
 
 
 def _bring(urls: Sequence[tuple[int, str]], folder: Path) -> None:

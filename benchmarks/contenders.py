@@ -6,8 +6,9 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,30 +32,41 @@ class Took:
     late: float | None = None  # seconds that a job has to wait for its interpreter or hub, 99th percentile
 
 
-class Tool:
-    """A command line; what people would use instead."""
+class Rival:
+    """Brings files without records, into a new folder each time."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self._folder = folder
-        self._turn = 0
 
     def bring(self, urls: Sequence[str]) -> Took:
-        self._turn += 1
-        target = self._folder / f"{self.name.split()[0]}-{int('sha256sum' in self.name)}-{self._turn}"
-        target.mkdir(parents=True)
-        listing = self._folder / f"{target.name}.list"
-        lines = self._lines(urls, target)
-        listing.write_text("\n".join(lines) + "\n")
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        begun = time.perf_counter()
-        for command in self._commands(listing, target):
-            subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seconds = time.perf_counter() - begun
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        target = Path(tempfile.mkdtemp(dir=self._folder))
+        run = self._ready(urls, target)
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        run()
+        seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
         assert len(os.listdir(target)) == len(urls), f"{self.name}: files are missing"
         put_away(target)
         return Took(seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+
+    def _ready(self, urls: Sequence[str], target: Path) -> Callable[[], None]:
+        """Whatever can be done before; what is returned is measured. Files are named by their place among the URLs."""
+        raise NotImplementedError
+
+
+class Tool(Rival):
+    """A command line; what people would use instead."""
+
+    def _ready(self, urls: Sequence[str], target: Path) -> Callable[[], None]:
+        listing = target.with_suffix(".list")
+        listing.write_text("\n".join(self._lines(urls, target)) + "\n")
+        commands = self._commands(listing, target)
+
+        def run() -> None:
+            for command in commands:
+                subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        return run
 
     def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What every test may ask for: a Valkey of its own, settings that point to it, certificates."""
+"""What every test may ask for: a Valkey of its own, settings that point to it, an origin, certificates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 
 from ledger.settings import Settings
 from tests.authority import make_authority
+from tests.origin_process import OriginProcess
 from tests.valkey_process import ValkeyProcess
 
 # No example is too slow: how long it takes says more about the machine than about the code.
@@ -45,6 +46,18 @@ def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
         sweep_every=0.2,
         message_grace=1.0,
     )
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    with OriginProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def batch(request: pytest.FixtureRequest) -> str:
+    """A name of the test's own, for tests that share a world."""
+    return "t" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world.start(*Pool)
 
 
-@pytest.fixture
-def batch(request: pytest.FixtureRequest) -> str:
-    return "c" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
-
-
 def submit(world: World, pool: Pool, jobs: Sequence[Job], batch: str, carried: int = 500) -> None:
     """In messages of that many jobs."""
     for first in range(0, len(jobs), carried):

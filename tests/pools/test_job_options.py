@@ -29,11 +29,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world.start(*Pool)
 
 
-@pytest.fixture
-def batch(request: pytest.FixtureRequest) -> str:
-    return "t" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
-
-
 @pools
 def test_a_job_s_headers_reach_its_server_and_nobody_else_sees_their_values(
     world: World, batch: str, pool: Pool

@@ -26,11 +26,6 @@ def world(running: World) -> World:
     return running
 
 
-@pytest.fixture
-def batch(request: pytest.FixtureRequest) -> str:
-    return "t" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
-
-
 @pools
 def test_files_arrive_whole_under_their_names_and_the_record_says_who_did_it(
     world: World, batch: str, pool: Pool

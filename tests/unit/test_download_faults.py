@@ -4,7 +4,7 @@ import base64
 import hashlib
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,12 +20,6 @@ SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
 SHA256 = hashlib.sha256(WHOLE).hexdigest()
 QUERY = f"?name=n&size={SIZE}"
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
 
 
 @pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])

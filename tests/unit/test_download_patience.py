@@ -18,12 +18,6 @@ from tests.unit.download_kit import Desk, reciting, silent
 PATIENT = {"connect_timeout": 60.0, "read_timeout": 60.0}
 
 
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
-
-
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)

@@ -1,7 +1,6 @@
 """No request goes to an address that the policy denies, on any hop, whatever a name resolves to."""
 
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote
@@ -15,12 +14,6 @@ from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
 
 NAMES = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"], "inner.example": ["10.0.0.1"]}
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
 
 
 @pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])

@@ -27,12 +27,6 @@ ONLY_THE_PROXY = Policy(hosts=frozenset({"127.0.0.1"}))  # by that very name
 
 
 @pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
 def proxy(origin: OriginProcess) -> Iterator[ProxyProcess]:
     names = {"files.example": origin.port, "other.example": origin.port}
     with ProxyProcess(names, credentials="me:s3cret%40", deny=("denied.example",)) as process:

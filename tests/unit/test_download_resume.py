@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,12 +27,6 @@ from tests.waiting import wait_for
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
 CHANGED = Entity("n", SIZE, 2).read(0, SIZE)  # the second GET of changed-* brings edition 2
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
 
 
 @pytest.fixture

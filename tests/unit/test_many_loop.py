@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,12 +18,6 @@ from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, QUICK, ChunkDesk, Reciter, ok, reciting, silent
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
 
 
 @pytest.fixture

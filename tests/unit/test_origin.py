@@ -9,7 +9,6 @@ import re
 import resource
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ from origin.content import BLOCK_BYTES, Entity
 from tests.origin_process import OriginProcess
 
 SIZES = st.integers(0, 3 * BLOCK_BYTES)
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
@@ -24,12 +23,6 @@ QUERY = f"?name=n&size={SIZE}"
 ENTITY = Entity("n", SIZE)
 WHOLE = ENTITY.read(0, SIZE)
 HALF = WHOLE[: SIZE // 2]
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[OriginProcess]:
-    with OriginProcess() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")
