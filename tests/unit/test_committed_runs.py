@@ -14,6 +14,12 @@ from producer.runs import read
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = sorted((DOCS / "runs").glob("*.json*"))
+PICTURES = {  # by the run's name: the part that each shows
+    "article.svg": "timeline",
+    "cpu-timeline.svg": "timeline",
+    "cpu.svg": "bars",
+    "slow.svg": "bars",
+}
 PAGE = (DOCS / "pools.md").read_text(encoding="utf-8")
 
 
@@ -36,6 +42,18 @@ def test_its_books_balance(path: Path) -> None:
 def test_its_page_is_what_report_writes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(path)]) == 0
     assert capsys.readouterr().out == (path.parent / f"{_name(path)}.md").read_text(encoding="utf-8")
+
+
+def test_there_is_no_other_picture_of_a_run() -> None:
+    assert {path.name for path in (DOCS / "pictures").glob("*.svg")} == set(PICTURES)
+
+
+@pytest.mark.parametrize(("name", "part"), PICTURES.items())
+def test_a_picture_on_the_page_is_what_report_draws(name: str, part: str, tmp_path: Path) -> None:
+    (path,) = (path for path in RUNS if _name(path) == name.partition(".")[0].partition("-")[0])
+    assert run(["report", str(path), "-o", str(tmp_path / name), "--part", part]) == 0
+    assert (tmp_path / name).read_bytes() == (DOCS / "pictures" / name).read_bytes()
+    assert f"](pictures/{name})" in PAGE
 
 
 @pytest.mark.parametrize("path", RUNS, ids=_name)
