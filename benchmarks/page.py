@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import enqueue, slow
-from benchmarks.rounds import Cpu, Late, Target, Wish, load
+from benchmarks.rounds import Cpu, Late, Speed, Target, load
 
 HASHING, PLAIN = "curl -Z --parallel-max {} then sha256sum", "curl -Z --parallel-max {}"
-_FAST = (Target(1.2, PLAIN.format(2)), Cpu(1.05, PLAIN.format(2)))
-_GREEN = (Target(1.0, PLAIN.format(2)), Cpu(1.05, PLAIN.format(2)), Late(0.02))
-_MANY = (Target(1.2, HASHING.format(32)), Target(3.0, "aria2c -j16"))
-_ONE = (Target(1000),)
-TARGETS: Mapping[str, Mapping[str, Sequence[Wish]]] = {
+_FAST = (Speed(1.2, PLAIN.format(2)), Cpu(1.05, PLAIN.format(2)))
+_GREEN = (Speed(1.0, PLAIN.format(2)), Cpu(1.05, PLAIN.format(2)), Late(0.02))
+_MANY = (Speed(1.2, HASHING.format(32)), Speed(3.0, "aria2c -j16"))
+_ONE = (Speed(1000),)
+TARGETS: Mapping[str, Mapping[str, Sequence[Target]]] = {
     "chunks": {f"Downpour {pool}, 250 per message": _MANY for pool in ("prefork", "threads")},
     "small": {f"Downpour {pool}, 1 per message": _ONE for pool in ("prefork", "threads")},
     "large": {

@@ -62,14 +62,11 @@ class Section:
         return statistics.median(each[name].cpu for each in self.rounds) / self.amount
 
     def late(self, name: str) -> float | None:
-        """Seconds, of the median round."""
-        found = [each[name].late for each in self.rounds]
-        return statistics.median(late for late in found if late is not None) if None not in found else None
+        """Seconds, of the median round; None: not measured in each."""
+        found = [late for each in self.rounds if (late := each[name].late) is not None]
+        return statistics.median(found) if len(found) == len(self.rounds) else None
 
-    def _late(self, name: str) -> str:
-        return "" if (late := self.late(name)) is None else f"{late * 1000:.1f} ms"
-
-    def table(self, targets: Mapping[str, Sequence[Wish]] = MappingProxyType({})) -> str:
+    def table(self, targets: Mapping[str, Sequence[Target]] = MappingProxyType({})) -> str:
         """
         Args:
             targets: by contender, what it should be beside others.
@@ -77,8 +74,8 @@ class Section:
         names = list(self.rounds[0])
         rivals = [name for name in names if not name.startswith("Downpour")]
         head = ["", f"{self.unit}/s, median (range)", *(f"× {name}" for name in rivals)]
-        probed = any(took.late is not None for took in self.rounds[0].values())
-        head += [f"CPU µs per {self.unit}", "of it Redis", *(["late, p99"] if probed else []), "target"]
+        lates = {name: f"{late * 1000:.1f} ms" for name in names if (late := self.late(name)) is not None}
+        head += [f"CPU µs per {self.unit}", "of it Redis", *(["late, p99"] if lates else []), "target"]
         rows = [head, ["---"] * len(head)]
         for name in names:
             rates = self.rates(name)
@@ -88,23 +85,23 @@ class Section:
                     name,
                     f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
                     *(f"{self.ratio(name, rival):.2f}" for rival in rivals),
-                    f"{(self.cpu(name)) * 1e6 + redis:,.0f}",
+                    f"{self.cpu(name) * 1e6 + redis:,.0f}",
                     f"{redis:,.0f}" if redis else "",
-                    *([self._late(name)] if probed else []),
+                    *([lates.get(name, "")] if lates else []),
                     "; ".join(target.judged(self, name) for target in targets.get(name, ())),
                 ]
             )
         return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-class Wish(Protocol):
+class Target(Protocol):
     def judged(self, section: Section, name: str) -> str:
         """What a contender should be, and whether it is."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """What a contender should be: so many times as fast as a rival, or that many of its units in a second."""
+class Speed:
+    """At least so many times as fast as a rival, or that many of its units in a second."""
 
     least: float
     rival: str = ""
@@ -129,7 +126,7 @@ class Cpu:
         if self.rival not in section.rounds[0]:
             return f"{wish}: not measured"
         ratio = statistics.median(
-            (each[name].cpu + each[name].redis_cpu) / (each[self.rival].cpu or 1e-9) for each in section.rounds
+            (each[name].cpu + each[name].redis_cpu) / each[self.rival].cpu for each in section.rounds
         )
         return f"{_judged(wish, ratio <= self.most)} ({ratio:.2f})"
 
