@@ -86,6 +86,11 @@ class Choice:
     def certain(self) -> bool:
         return self.regret <= REGRET
 
+    @property
+    def curve(self) -> Curve:
+        """The pick's."""
+        return next(curve for curve in self.curves if self.pick in curve.rows)
+
 
 def comparable(summary: Summary) -> list[Row]:
     """Contestants that have enough turns to be compared."""

@@ -69,7 +69,7 @@ def is_open(summary: Summary, pick: Row, other: Row) -> bool:
 
 
 def _open_ends(experiment: Experiment, choice: Choice) -> Iterator[str]:
-    curve = next(curve for curve in choice.curves if curve.knee is choice.pick or choice.pick in curve.rows)
+    curve = choice.curve
     slots, each = choice.pick.contestant.slots, choice.pick.contestant.slots_each
     if curve.reached or slots is None:
         return
@@ -104,8 +104,7 @@ def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
     if not choice.certain or choice.pick.turns < ROUNDS or choice.regret > TIE:
         yield again(experiment, rounds=_rounds(choice))
     pick = choice.pick.contestant
-    curve = next(curve for curve in choice.curves if choice.pick in curve.rows)
-    if pick.slots and not curve.reached and not busy(experiment, choice.pick):
+    if pick.slots and not choice.curve.reached and not busy(experiment, choice.pick):
         jobs = 4 * pick.slots if pick.slots >= experiment.scenario.jobs else None
         wider = [Spec(pick.pool, (pick.slots_each or 0) * times, pick.setup) for times in (2, 4)]
         names = [each.name for each in wider if each.possible]

@@ -48,8 +48,7 @@ def _isolation(choice: Choice) -> Iterator[str]:
             f"{f', up to {slots}' if slots else ''}; a process of prefork runs one{where}."
         )
         return
-    curve = next(curve for curve in choice.curves if pick in curve.rows)
-    if each := curve.memory_per_slot:
+    if each := choice.curve.memory_per_slot:
         yield f"Memory per slot: a slot is a process, and each adds {wording.size(each)} to the peak{where}."
 
 
@@ -58,10 +57,9 @@ def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows:
     pick = choice.pick
     yield from _without_the_fat(summary, choice, rows)
     yield from _cpu(experiment, pick)
-    curve = next(curve for curve in choice.curves if pick in curve.rows)
     slots = pick.contestant.slots_each
-    if slots and not curve.reached and not busy(experiment, pick):
-        yield f"More slots: {curve.name} with more than {slots} was not measured."
+    if slots and not choice.curve.reached and not busy(experiment, pick):
+        yield f"More slots: {choice.curve.name} with more than {slots} was not measured."
     if pick.memory and pick.memory.grows and pick.memory.growth:
         yield (
             f"Time: memory grew by {wording.size(pick.memory.growth.median)} from round to round"
