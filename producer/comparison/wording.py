@@ -32,10 +32,8 @@ def tick_seconds(value: float) -> str:
 
 
 def tick_size(value: float) -> str:
-    power = 0
-    while abs(value) >= 1024 and power < len(_UNITS) - 1:
-        value, power = value / 1024, power + 1
-    return f"{tick(round(value, 1))} {_UNITS[power]}"
+    scaled, unit = _scaled(value)
+    return f"{tick(round(scaled, 1))} {unit}"
 
 
 def seconds(value: float | None) -> str:
@@ -51,10 +49,16 @@ def seconds(value: float | None) -> str:
 def size(value: float | None) -> str:
     if value is None:
         return NONE
+    scaled, unit = _scaled(value)
+    return f"{significant(scaled)} {unit}"
+
+
+def _scaled(value: float) -> tuple[float, str]:
+    """Bytes, in the unit that leaves less than 1024 of it."""
     power = 0
     while abs(value) >= 1024 and power < len(_UNITS) - 1:
         value, power = value / 1024, power + 1
-    return f"{significant(value)} {_UNITS[power]}"
+    return value, _UNITS[power]
 
 
 def percent(share: float) -> str:
@@ -63,10 +67,6 @@ def percent(share: float) -> str:
 
 def times(value: float) -> str:
     return f"{significant(value)} ×"
-
-
-def number(value: float) -> str:
-    return significant(value)
 
 
 def middle(found: Estimate | None) -> float | None:
@@ -95,13 +95,17 @@ def ratio(found: Estimate | None) -> str:
     if found is None:
         return "nothing to compare"
     if found.interval is None:
-        return f"{number(found.median)} (too few rounds: {found.n})"
-    return f"{number(found.median)} ({_between(found.interval)})"
+        return f"{significant(found.median)} (too few rounds: {found.n})"
+    return f"{significant(found.median)} ({_between(found.interval)})"
 
 
 def faster(part: float, other: str) -> str:
     """``up to 12% faster than threads:8``; large shares as a factor."""
-    return f"up to {part:.0%} faster than {other}" if part < 1 else f"up to {number(1 + part)} times as fast as {other}"
+    return (
+        f"up to {part:.0%} faster than {other}"
+        if part < 1
+        else f"up to {significant(1 + part)} times as fast as {other}"
+    )
 
 
 def rate_of(row: Row) -> str:
@@ -110,8 +114,8 @@ def rate_of(row: Row) -> str:
     if found is None:
         return f"{row.name} (no turn counts)"
     between = f" ({_between(found.interval)})" if found.interval else ""
-    return f"{row.name} {number(found.median)} jobs/s{between}"
+    return f"{row.name} {significant(found.median)} jobs/s{between}"
 
 
 def _between(interval: tuple[float, float]) -> str:
-    return f"{number(interval[0])} to {number(interval[1])}"
+    return f"{significant(interval[0])} to {significant(interval[1])}"

@@ -46,7 +46,7 @@ def _sentence(advice: Advice, summary: Summary) -> str:
     if advice.answer is None:
         return "These measurements cannot tell which contestant is best."
     rate = summary.row(advice.answer).jobs_per_second
-    did = f" did {w.number(rate.median)} jobs per second" if rate else " is the one to take"
+    did = f" did {w.significant(rate.median)} jobs per second" if rate else " is the one to take"
     if advice.tied:
         others = _and(advice.tied)
         decided = advice.criterion if advice.criterion != "more jobs per second" else None

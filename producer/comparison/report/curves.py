@@ -15,7 +15,7 @@ from producer.comparison.report.bars import MOST_LETTERS, fit
 from producer.comparison.report.drawing import Drawing, Scale, dash, num
 from producer.comparison.report.palette import look
 from producer.comparison.statistics import turn_latencies
-from producer.comparison.wording import bounds, number, seconds, size, tick, tick_seconds, tick_size
+from producer.comparison.wording import bounds, seconds, significant, size, tick, tick_seconds, tick_size
 
 WIDTH, HEIGHT = 460.0, 270.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 16.0, 14.0, 30.0
@@ -90,6 +90,10 @@ def _steps(ordered: Sequence[float], x: Scale, y: Scale) -> str:
     return "".join(parts)
 
 
+_Ends = Callable[[Row], tuple[float, float, float] | None]
+_Words = Callable[[float], str]
+
+
 @dataclass(frozen=True, slots=True)
 class _Point:
     slots: int
@@ -107,8 +111,9 @@ def _rate(row: Row) -> tuple[float, float, float] | None:
     return (rate.median, *ends) if rate and ends else None
 
 
-SLOT_KINDS = {
-    "throughput": ("Jobs per second against slots", _rate, number, tick),
+# By kind: title, figure of a row with its ends, the figure in words, and at a tick of the axis.
+SLOT_KINDS: dict[str, tuple[str, _Ends, _Words, _Words]] = {
+    "throughput": ("Jobs per second against slots", _rate, significant, tick),
     "memory": ("Memory at the peak against slots", _memory, size, tick_size),
 }
 
@@ -123,7 +128,7 @@ class _Line:
     points: Sequence[_Point]
 
 
-def _lines(summary: Summary, of: Callable[[Row], tuple[float, float, float] | None]) -> list[_Line]:
+def _lines(summary: Summary, of: _Ends) -> list[_Line]:
     found: dict[tuple[Pool, Setup], list[_Point]] = {}
     for row in summary.rows:
         each, value = row.contestant, of(row)

@@ -85,7 +85,7 @@ def _about(experiment: Experiment, summary: Summary) -> str:
 def _estimated(found: Estimate | None, words: str = "number") -> Cell:
     if found is None:
         return Cell(w.NONE)
-    of = {"seconds": w.seconds, "times": w.times, "percent": w.percent}.get(words, w.number)
+    of = {"seconds": w.seconds, "times": w.times, "percent": w.percent}.get(words, w.significant)
     ends = w.bounds(found)
     note = "" if ends is None or found.n < 2 else f"{of(ends[0])} – {of(ends[1])}"
     if note and found.interval is None:
