@@ -51,17 +51,26 @@ print(len(late), late[len(late) // 2], late[-1])
 """
 
 
+def ran(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: what is patched stays patched."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
 def test_the_essential_tests_pass_with_patched_sockets() -> None:
-    command = [sys.executable, "-c", PATCHED, "-q", "-x", "-p", "no:cacheprovider", *ESSENTIAL]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    result = ran(PATCHED, "-q", "-x", "-p", "no:cacheprovider", *ESSENTIAL)
     assert result.returncode == 0, result.stdout[-5000:]
 
 
-def test_four_fast_downloads_leave_the_hub_free(tmp_path: object) -> None:
-    command = [sys.executable, "-c", LIVELY, str(tmp_path)]
-    allowed = {"DOWNPOUR_ALLOW_NETWORKS": "127.0.0.0/8", "DOWNPOUR_ALLOW_PORTS": ""}
-    environment = os.environ | allowed
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+def test_four_fast_downloads_leave_the_hub_free(tmp_path: Path) -> None:
+    result = ran(LIVELY, str(tmp_path), DOWNPOUR_ALLOW_NETWORKS="127.0.0.0/8", DOWNPOUR_ALLOW_PORTS="")
     assert result.returncode == 0, result.stderr[-5000:]
     _, median, _ = result.stdout.split()
     assert float(median) < 0.05  # seconds; inline writing and hashing makes it several times this
@@ -85,8 +94,7 @@ with reciting(*[ok(body, "Connection: close")] * 5, ok(body, "Connection: close"
 
 def test_an_answer_that_ends_its_connection_is_closed_by_the_hubs_own_thread(tmp_path: Path) -> None:
     """Given large bodies, most of which another thread receives; the last one is cut."""
-    command = [sys.executable, "-c", CLOSING, str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    result = ran(CLOSING, str(tmp_path))
     assert result.returncode == 0, result.stderr[-5000:]
     assert result.stdout == "expected 30000001 bytes, got the end after 30000000 bytes\n"
 
@@ -116,8 +124,7 @@ with OriginProcess() as origin:
 
 def test_what_a_thread_meets_reaches_the_download_and_is_no_accident_of_the_hub(tmp_path: Path) -> None:
     """Given a cancel that a thread sees which receives for its greenlet."""
-    command = [sys.executable, "-c", CANCELLED, str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    result = ran(CANCELLED, str(tmp_path))
     assert (result.returncode, result.stdout, result.stderr) == (0, "enough True\n", "")
 
 
