@@ -1,0 +1,96 @@
+"""Who is compared: names, options, commands, and the order of the rounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from ledger.jobs import Pool, check_batch_name
+from producer.comparison.contestants import Spec, contestants, parse
+from producer.comparison.experiment import PLAIN, Setup
+from producer.comparison.fleet import pool_of
+from producer.comparison.rounds import label, ordered, stamp
+
+
+def test_pools_are_those_of_the_running_stack_or_with_slots_workers_of_our_own() -> None:
+    assert parse("prefork, gevent") == (Spec(Pool.PREFORK), Spec(Pool.GEVENT))
+    assert [each.name for each in parse("threads:8,threads:100")] == ["threads:8", "threads:100"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("asyncio", "prefork, threads, gevent"),
+        ("threads:8,threads:8", "each pool once"),
+        ("threads:8,gevent", "for every pool"),
+        ("threads:x", "with 1 to 1000 slots, got 'threads:x'"),
+        ("prefork:65", "with 1 to 64 slots"),
+        ("", "expected names"),
+        ("threads+prefetch=4", r"expected threads:SLOTS before \+prefetch=4, got .* only workers of our own can have"),
+        ("threads:8+prefetch=0", "prefetch=1 to 1000, events=off, got 'prefetch=0' in 'threads:8\\+prefetch=0'"),
+        ("threads:8+workers=1", "expected options out of workers=2 to 16"),
+        ("threads:8+events=on", "events=off, got 'events=on'"),
+        ("threads:8+autoscale", "got 'autoscale' in"),
+        ("threads:8+", "got '' in"),
+        ("threads:8+prefetch=2+prefetch=4", "each option once"),
+        ("prefork:32+workers=3", "at most 64 slots of prefork in all, got 3 × 32 from 'prefork:32"),
+        ("threads:8+events=off+workers=2,threads:8+workers=2+events=off", "each set of options"),
+    ],
+)
+def test_other_pools_are_refused_with_what_was_expected(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_options_are_part_of_the_name_in_an_order_of_their_own() -> None:
+    found = parse("prefork:4+workers=2,threads:8+events=off+prefetch=4,threads:8")
+
+    assert [each.setup for each in found] == [Setup(workers=2), Setup(prefetch=4, events=False), PLAIN]
+    assert [each.name for each in found] == ["prefork:4+workers=2", "threads:8+prefetch=4+events=off", "threads:8"]
+    assert parse(",".join(each.name for each in found)) == found
+
+
+def test_a_contestant_has_the_slots_of_all_of_its_workers_and_a_command_that_starts_them() -> None:
+    several, one = contestants(parse("prefork:4+workers=2,threads:8+prefetch=4+events=off"), serial=False)
+
+    assert (several.slots, several.slots_each) == (8, 4)
+    assert several.command == (
+        "for n in $(seq 2); do celery -A worker.app worker -P prefork -Q downloads.prefork -n prefork-$n@%h -c 4 -E"
+        " & done; wait"
+    )
+    assert one.command == (
+        "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 --prefetch-multiplier 4"
+        " worker_send_task_events=off"
+    )
+
+
+def test_workers_that_were_started_by_such_a_command_belong_to_their_pool() -> None:
+    assert [pool_of(name) for name in ("prefork@host", "prefork-2@host-3")] == ["prefork", "prefork"]
+
+
+def test_the_longest_name_leaves_room_in_the_name_of_a_batch() -> None:
+    (found,) = contestants(parse("threads:1000+prefetch=1000+events=off"), serial=False)
+
+    assert label(found, 12) == "threads-1000-12"
+    check_batch_name(f"manifest-{stamp()}-1000b-{label(found, 12)}-warm")
+
+
+def test_the_yardstick_comes_last_with_one_slot_of_the_first_pool() -> None:
+    found = contestants(parse("gevent:20,threads:2"), serial=True)
+
+    assert [(each.name, each.pool, each.slots, each.serial) for each in found] == [
+        ("gevent:20", Pool.GEVENT, 20, False),
+        ("threads:2", Pool.THREADS, 2, False),
+        ("serial", Pool.GEVENT, 1, True),
+    ]
+
+
+def test_over_as_many_rounds_as_contestants_each_has_every_place_once() -> None:
+    found = contestants(parse("prefork:2,threads:8,gevent:20"), serial=True)
+
+    places = Counter((each.name, place) for number in range(1, 5) for place, each in enumerate(ordered(found, number)))
+
+    assert [each.name for each in ordered(found, 1)] == ["prefork:2", "threads:8", "gevent:20", "serial"]
+    assert len(places) == 16
+    assert set(places.values()) == {1}

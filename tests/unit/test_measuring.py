@@ -1,0 +1,135 @@
+"""What is measured beside the jobs: the cores that there are, what /proc says, and what workers say."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from producer.comparison import cores, lateness, procfs, sampler
+from producer.comparison.arrivals import events
+
+# -- cores
+
+
+def test_the_probe_finds_about_the_cores_that_there_are() -> None:
+    """I expect more than nothing and, short of clock ticks, no more than there are."""
+    assert 0.05 < cores.probe(seconds=0.1) <= cores.nominal() * 1.05
+
+
+def test_a_drop_of_the_probe_is_told_and_the_median_kept() -> None:
+    answers = iter([2.0, 1.9, 1.0])
+    probes = cores.Probes(lambda: next(answers))
+    assert probes.cores() is None
+
+    dropped = []
+    for _ in range(3):
+        probes.look()
+        dropped.append(probes.dropped(0.6))
+
+    assert dropped == [None, None, "only 1.00 cores were ours before the round, 2.00 at its best"]
+    found = probes.cores()
+    assert found is not None
+    assert (found.effective, found.probes) == (1.9, (2.0, 1.9, 1.0))
+
+
+# -- /proc, as a folder
+
+
+def process(proc: Path, pid: int, parent: int, *, ticks: int = 0, dead: int = 0, pss_kb: int = 1000) -> None:
+    folder = proc / str(pid)
+    (folder / "task" / str(pid)).mkdir(parents=True, exist_ok=True)
+    fields = ["S", str(parent), *["0"] * 9, str(ticks), "0", str(dead), "0", "0", "0", "3", "0"]
+    (folder / "stat").write_text(f"{pid} (a name) with) {' '.join(fields)}")
+    (folder / "smaps_rollup").write_text(f"0-1 ---p [rollup]\nRss: 9 kB\nPss: {pss_kb} kB\nPss_Dirty: 1 kB\n")
+    (folder / "task" / str(pid) / "status").write_text(
+        "Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n"
+    )
+
+
+def test_processes_are_read_by_tree_whatever_their_names(tmp_path: Path) -> None:
+    for pid, parent in ((10, 1), (11, 10), (12, 11), (13, 1)):
+        process(tmp_path, pid, parent, ticks=procfs.TICK * pid, dead=procfs.TICK)
+
+    assert procfs.tree([10, 99], tmp_path) == {10, 11, 12}
+    assert procfs.process(11, tmp_path) == procfs.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
+    assert procfs.process(99, tmp_path) is None
+    assert procfs.pss(11, tmp_path) == 1000 * 1024
+    assert procfs.switches(11, tmp_path) == (7, 2)
+    assert (procfs.pss(99, tmp_path), procfs.switches(99, tmp_path)) == (0, (0, 0))
+
+
+def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a child that used 3 s and ended, and a new one that used 1 s, I expect 4 s of CPU more, not 1 - 3."""
+    for name in ("tree", "process", "pss", "switches"):
+        monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
+    process(tmp_path, 10, 1, pss_kb=2000)
+    process(tmp_path, 11, 10, ticks=2 * procfs.TICK)
+    watch = sampler.Sampler([10], every=60)
+    watch.start()
+
+    process(tmp_path, 10, 1, dead=5 * procfs.TICK)  # 2 before, 3 since
+    for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    (tmp_path / "11").rmdir()
+    process(tmp_path, 12, 10, ticks=procfs.TICK)
+    usage = watch.stop()
+
+    assert usage is not None
+    assert usage.cpu == 4.0
+    assert usage.pss_idle == 3000 * 1024
+    assert watch.pids == {10, 11, 12}
+
+
+def _in(folder: Path, function: object) -> object:
+    return lambda arg, _proc=folder: function(arg, folder)  # type: ignore[operator]
+
+
+def test_of_processes_that_cannot_be_seen_there_is_no_usage() -> None:
+    watch = sampler.Sampler([2**22 + 5])
+    watch.start()
+
+    assert watch.stop() is None
+
+
+def test_a_process_that_burns_is_measured_as_such_and_looking_costs_little() -> None:
+    """Given this very process, burning for a moment, I expect its CPU, and looks that cost a hundredth."""
+    watch = sampler.Sampler([os.getpid()], every=0.05)
+    watch.start()
+    begun = procfs.process(os.getpid())
+    while (now := procfs.process(os.getpid())) and begun and now.cpu - begun.cpu < 0.5:
+        sum(range(10_000))
+    usage = watch.stop()
+
+    assert usage is not None
+    assert 0.4 < usage.cpu < 1.5
+    assert usage.pss_peak >= usage.pss_idle > 2**20
+    assert watch.cost < 0.1 * usage.cpu
+
+
+# -- what workers say
+
+
+def test_lateness_is_read_for_the_turn_alone_and_for_its_processes(tmp_path: Path) -> None:
+    pairs = [(n / 10, n / 1000) for n in range(100)]
+    (tmp_path / "7").write_bytes(b"".join(struct.pack("dd", *pair) for pair in pairs) + b"half")
+    (tmp_path / "8").write_bytes(struct.pack("dd", 5.0, 9.0))
+
+    found = lateness.read(tmp_path, [7, 9], 2.0, 6.0)
+
+    assert found is not None
+    assert (found.samples, found.p50, found.worst) == (41, 0.04, 0.06)
+    assert lateness.read(tmp_path, [9], 0.0, 9.0) is None
+
+
+def test_events_come_alone_or_in_groups_and_rubbish_is_none() -> None:
+    one, two = {"type": "task-received", "uuid": "b.1"}, {"type": "task-started", "uuid": "b.1"}
+    envelope = {"body": json.dumps([one, two]), "properties": {}}
+
+    assert list(events(json.dumps(envelope))) == [one, two]
+    assert list(events(json.dumps({"body": json.dumps(one), "properties": {"body_encoding": "utf-8"}}))) == [one]
+    for rubbish in ("", "[]", '{"body": 1}', "null"):
+        assert list(events(rubbish)) == []
