@@ -21,7 +21,8 @@ MOST_SLOTS = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all
 MOST_WORKERS = 16
 MOST_PREFETCH = 1000
 SERIAL = "serial"
-_OPTIONS = f"workers=2 to {MOST_WORKERS}, prefetch=1 to {MOST_PREFETCH}, events=off"
+_RANGES = {"workers": (2, MOST_WORKERS), "prefetch": (1, MOST_PREFETCH)}
+_OPTIONS = ", ".join([*(f"{key}={least} to {most}" for key, (least, most) in _RANGES.items()), "events=off"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,18 @@ def _setup(options: Sequence[str], text: str) -> Setup:
     if len(found) < len(options):
         raise ValueError(f"expected each option once, got {text!r}")
     for key, value in found.items():
-        least, most = {"workers": (2, MOST_WORKERS), "prefetch": (1, MOST_PREFETCH)}.get(key, (1, 0))
-        if not (least <= _number(value) <= most or (key, value) == ("events", "off")):
+        if not _fits(key, value):
             got = f"{key}={value}" if value else key
             raise ValueError(f"expected options out of {_OPTIONS}, got {got!r} in {text!r}")
     prefetch = found.get("prefetch")
     return Setup(int(found.get("workers", 1)), None if prefetch is None else int(prefetch), "events" not in found)
+
+
+def _fits(key: str, value: str) -> bool:
+    if key in _RANGES:
+        least, most = _RANGES[key]
+        return least <= _number(value) <= most
+    return (key, value) == ("events", "off")
 
 
 def _number(text: str) -> int:

@@ -164,8 +164,8 @@ class _Rounds:
             left = None if rounds is None or this is None else rounds + this
         work = self._design.work
         self._stage.begins(Position(contestant, work, number, self._design.repeat, left, again))
-        batch = f"{work.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-"
-        batch += label(contestant, self._fleet.contestants.index(contestant) + 1)
+        name = label(contestant, self._fleet.contestants.index(contestant) + 1)
+        batch = f"{work.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
         turn, note = self._stand.turn(Slot(contestant, number, place, batch), work, excluded)
         self._turns.append(turn)
         if number:
