@@ -171,18 +171,16 @@ class ValkeyProcess:
         """Until our very process answers: whoever else listens on the port is not it."""
         process = self._running()
 
-        def settled() -> str:
-            if process.poll() is not None:
-                return "gone"
+        def answers() -> bool:
             with suppress(RedisError):
-                return "answers" if redis.info("server")["process_id"] == process.pid else ""
-            return ""
+                return bool(redis.info("server")["process_id"] == process.pid)
+            return False
 
         with self.client(timeout_s=1) as redis, suppress(AssertionError):
-            if wait_for(settled, seconds=self._start_timeout_s, every=0.01) == "answers":
+            wait_for(lambda: process.poll() is not None or answers(), seconds=self._start_timeout_s, every=0.01)
+            if process.poll() is None:
                 return
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.wait(10)
         raise RuntimeError(f"Valkey did not answer on port {self.port} within {self._start_timeout_s} s:\n{self.log}")
 

@@ -178,8 +178,7 @@ class Stock:
         return bool(self._redis.exists("unacked_mutex"))
 
     def looks(self) -> int:
-        """How often workers tried to get that lock: nothing else that a stock worker does before its first job is a
-        SET."""
+        """How often workers tried to get that lock; before the first job, which is when they SET nothing else."""
         return int(self._redis.info("commandstats").get("cmdstat_set", {"calls": 0})["calls"])
 
     def unacked(self, name: str) -> bool:

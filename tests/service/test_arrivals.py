@@ -22,12 +22,17 @@ def event(host: str, uuid: str, moment: float, type_: str = "task-received") -> 
     return {"type": type_, "uuid": uuid, "hostname": f"threads@{host}", "timestamp": moment}
 
 
+def enveloped(group: list[Mapping[str, object]]) -> str:
+    """As kombu sends it."""
+    return json.dumps({"body": json.dumps(group), "properties": {}})
+
+
 def heard(settings: Settings, *groups: list[Mapping[str, object]]) -> Arrivals:
     """What is known when these groups of events, and one of our own after them, were heard."""
     last = [event(socket.gethostname(), "last", time.time())]
     with connect(settings) as redis, Arrivals(connect(settings, connections=1), settings.key_prefix) as arrivals:
         for group in (*groups, last):
-            redis.publish(CHANNEL, json.dumps({"body": json.dumps(group), "properties": {}}))
+            redis.publish(CHANNEL, enveloped(group))
         wait_for(lambda: "last" in arrivals.moments(), what="the last event")
     return arrivals
 
@@ -72,8 +77,7 @@ def test_less_than_an_event_may_take_is_no_difference(settings: Settings) -> Non
     with connect(settings) as redis, Arrivals(connect(settings, connections=1), settings.key_prefix) as arrivals:
         for name in names:
             said[name] = time.time()
-            group = [event("container", name, said[name])]
-            redis.publish(CHANNEL, json.dumps({"body": json.dumps(group), "properties": {}}))
+            redis.publish(CHANNEL, enveloped([event("container", name, said[name])]))
         wait_for(lambda: len(arrivals.moments()) == len(names), what="all events")
 
     assert arrivals.ahead() == {"container": 0.0}

@@ -15,10 +15,15 @@ from download.partial import Partial
 from tests.origin_process import ROOT
 
 
+def without_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that has none."""
+    monkeypatch.setattr("download.many.draft._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+
 @pytest.fixture(params=["unnamed", "named"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "named":  # as on a file system that knows no others
-        monkeypatch.setattr("download.many.draft._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    if request.param == "named":
+        without_unnamed(monkeypatch)
     return str(request.param)
 
 
@@ -73,7 +78,7 @@ def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, draft: Draft, way:
 def test_a_temp_file_that_a_later_claim_removed_is_not_published(
     tmp_path: Path, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("download.many.draft._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    without_unnamed(monkeypatch)
     temp = tmp_path / ".partial" / "b.0.1.part"
     with pytest.raises(LeaseLostError):
         draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda _: temp.unlink())
