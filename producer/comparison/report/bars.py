@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from producer.comparison.figures import Split, Summary
-from producer.comparison.report.drawing import Drawing, Scale
+from producer.comparison.report.drawing import Drawing, Scale, fit, wide
 from producer.comparison.report.palette import look
 from producer.comparison.wording import seconds
 
 NARROW = 560  # pixels; below, labels stand above their bars
 BAR = 14.0
-MOST_LETTERS = 48  # of a label: a contestant's name with all of its options
-LETTER = 7.0  # pixels of one, about
 
 
 def split(summary: Summary, width: float) -> Drawing:
@@ -72,7 +70,7 @@ class Plan:
 
     def __init__(self, width: float, labels: Sequence[str], most: float, *, room: float, bars: int = 1) -> None:
         narrow = width < NARROW
-        self.left = 4.0 if narrow else max(168.0, 28 + LETTER * longest(labels))
+        self.left = 4.0 if narrow else max(168.0, 28 + wide(labels))
         self.top = 8.0
         self._above = 17.0 if narrow else 0.0
         self._pitch = self._above + bars * (BAR + 3) + 10
@@ -88,15 +86,6 @@ class Plan:
         y = self.top + n * self._pitch
         if mark:
             drawing.mark(9, y + 7, mark)
-        drawing.text(20 if mark else 4, y + 11, fit(label, MOST_LETTERS))
+        drawing.text(20 if mark else 4, y + 11, fit(label))
         self.bars.append(y + self._above)
         return y + self._above
-
-
-def longest(labels: Sequence[str]) -> int:
-    """Letters, as far as they are shown."""
-    return min(max(map(len, labels), default=0), MOST_LETTERS)
-
-
-def fit(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -11,8 +11,7 @@ from ledger.jobs import Pool
 from producer.comparison.experiment import Experiment, Setup, Turn
 from producer.comparison.figures import Row, Summary
 from producer.comparison.intervals import percentile
-from producer.comparison.report.bars import MOST_LETTERS, fit
-from producer.comparison.report.drawing import Drawing, Scale, dash, num
+from producer.comparison.report.drawing import Drawing, Scale, dash, fit, num, wide
 from producer.comparison.report.palette import look
 from producer.comparison.statistics import turn_latencies
 from producer.comparison.wording import bounds, seconds, significant, size, tick, tick_seconds, tick_size
@@ -190,14 +189,13 @@ def _key(drawing: Drawing, entries: Sequence[tuple[str, str, str]]) -> None:
     """Line, mark and name of each, below the axis, in as many rows as it takes."""
     x, y = _LEFT, HEIGHT + 8
     for label, name, dashed in entries:
-        text = fit(label, MOST_LETTERS)
-        wide = 42 + 7 * len(text)
-        if x + wide > WIDTH and x > _LEFT:
+        text, taken = fit(label), 42 + wide([label])
+        if x + taken > WIDTH and x > _LEFT:
             x, y = _LEFT, y + 18
         drawing.path(f"M{x} {y - 4}h24", f"{name}-line", dashed)
         drawing.mark(x + 12, y - 4, name)
         drawing.text(x + 30, y, text)
-        x += wide
+        x += taken
     drawing.height = y + 8
 
 

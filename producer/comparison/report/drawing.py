@@ -15,6 +15,8 @@ from producer.comparison.report.palette import DASHES, DRAWING, resolved
 from producer.comparison.wording import tied
 
 _MARK = 4.0  # half the width of a mark
+_LETTER = 7.0  # pixels, about
+_MOST_LETTERS = 48  # of a label: a contestant's name with all of its options
 
 
 @cache
@@ -144,3 +146,13 @@ def _r(value: float) -> float:
 
 
 num = _r
+
+
+def wide(labels: Sequence[str]) -> float:
+    """Pixels of the longest, as far as it is shown."""
+    return _LETTER * min(max(map(len, labels), default=0), _MOST_LETTERS)
+
+
+def fit(text: str, most: int = _MOST_LETTERS) -> str:
+    """So many letters of it, at the most."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from producer.comparison.experiment import Experiment
 from producer.comparison.lanes import Lane, Shown, shown
-from producer.comparison.report.bars import fit
-from producer.comparison.report.drawing import Drawing, Scale, num
+from producer.comparison.report.drawing import Drawing, Scale, fit, num
 from producer.comparison.report.palette import look
 from producer.comparison.wording import counted, seconds, tick_seconds
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Summary
-from producer.comparison.report.bars import LETTER, MOST_LETTERS, fit, longest
-from producer.comparison.report.drawing import Drawing
+from producer.comparison.report.drawing import Drawing, fit, wide
 from producer.comparison.report.sheet import Table, known, speed
 
 _TALL, _HEAD, _NAME, _WIDE = 44.0, 40.0, 190.0, 112.0
@@ -15,14 +14,14 @@ def table(experiment: Experiment, summary: Summary) -> Drawing:
     """How fast each contestant was."""
     of = known(speed(experiment, summary))
     says = "; ".join(f"{line.name}: {', '.join(cell.text for cell in line.cells)}" for line in of.lines)
-    name = max(_NAME, 36 + LETTER * longest([line.name for line in of.lines]))
+    name = max(_NAME, 36 + wide([line.name for line in of.lines]))
     drawing = Drawing(of.caption, says, name + _WIDE * (len(of.columns) - 1) + 12, _HEAD + _TALL * len(of.lines) + 8)
     _head(drawing, of, name)
     for n, line in enumerate(of.lines):
         y = _HEAD + n * _TALL
         if line.look:
             drawing.mark(15, y + 15, line.look)
-        drawing.text(28, y + 19, fit(line.name, MOST_LETTERS), "strong")
+        drawing.text(28, y + 19, fit(line.name), "strong")
         for place, cell in enumerate(line.cells, 1):
             drawing.text(name + _WIDE * place, y + 19, cell.text, "end")
             drawing.text(name + _WIDE * place, y + 35, cell.note, "muted end")
