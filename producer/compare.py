@@ -135,7 +135,7 @@ def compare(
     close(page, outcome.experiment)
     _write(outcome.experiment, target)
     if outcome.cut:
-        with redis_errors(settings):
+        with redis_errors(fleet.settings):
             raise outcome.cut
     return 1 if failed(outcome.experiment) else 0
 
