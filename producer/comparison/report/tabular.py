@@ -6,7 +6,7 @@ from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Summary
 from producer.comparison.report.bars import LETTER, MOST_LETTERS, fit, longest
 from producer.comparison.report.drawing import Drawing
-from producer.comparison.report.sheet import Table, known, speed
+from producer.comparison.report.tables import Table, known, speed
 
 _TALL, _HEAD, _NAME, _WIDE = 44.0, 40.0, 190.0, 112.0
 
