@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ledger.jobs import Job
 from ledger.settings import Settings, get_settings
-from producer import manifest
+from producer import manifest, whole
 from producer.client import Client
 from producer.comparison.closing import close
 from producer.comparison.contamination import NONE, Limits
@@ -47,6 +47,10 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
     path = Path(text)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise click.BadParameter(f"expected a file in a folder that exists, got {text!r}")
+    try:
+        whole.check(path)
+    except OSError as error:
+        raise click.BadParameter(f"expected a file that can be written, got {text!r}: {error.strerror}") from error
     return path
 
 
@@ -135,7 +139,7 @@ def compare(
     close(page, outcome.experiment)
     _write(outcome.experiment, target)
     if outcome.cut:
-        with redis_errors(settings):
+        with redis_errors(fleet.settings):
             raise outcome.cut
     return 1 if failed(outcome.experiment) else 0
 
@@ -164,7 +168,8 @@ def _own_jobs(source: BinaryIO, format_: str | None, most: int | None, page: Pag
         if count == most:
             break
     if not count:
-        raise ManifestError("expected at least one URL, got none; nothing was compared")
+        name = getattr(source, "name", "the manifest")
+        raise ManifestError(f"expected at least one URL in {name}, got none; nothing was compared")
 
 
 def _command(
@@ -185,7 +190,7 @@ def _write(experiment: Experiment, target: Path | None) -> None:
     if target == Path("-"):
         click.echo(to_json(experiment), nl=False)
     elif target:
-        target.write_text(to_json(experiment), encoding="utf-8")
+        whole.write(target, to_json(experiment).encode())
         name = shlex.quote(str(target))
         shows, advises = f"producer report {name} -o report.html", f"producer recommend {name}"
         click.echo(f"written: {name}; `{shows}` shows it, `{advises}` advises")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from producer import whole
 from producer.comparison import trace
 from producer.comparison.experiment import Experiment
 from producer.comparison.pooling import agreeing, differences, pooled
@@ -89,12 +89,8 @@ def _one_kind(experiments: Sequence[Experiment], path: Path) -> Experiment:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(content)
-        draft.replace(path)
+        whole.write(path, content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
     click.echo(f"{path}: {len(content):,} bytes", err=True)

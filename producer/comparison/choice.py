@@ -31,6 +31,7 @@ MARGIN = 0.03
 TIE = 0.15
 REGRET = 0.20
 ALIKE = 0.05
+WITHIN_NOISE = "the higher median of jobs per second, within the noise"  # where no criterion decides a tie
 
 
 class Standing(StrEnum):
@@ -160,7 +161,7 @@ def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
         fewer = _least(left, value)
         if len(fewer) < len(left):
             left, criterion = fewer, name
-    return max(left, key=rate), criterion or ("more jobs per second" if len(tied) > 1 else None)
+    return max(left, key=rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
 
 
 def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Row]:

@@ -111,8 +111,8 @@ def _verdicts(summary: Summary) -> Iterator[str]:
             continue
         found = summary.compare(first.name, other.name)
         if found.verdict is Verdict.CANNOT_TELL:
-            sentence = f"whether {first.name} is faster than {other.name} we cannot tell"
+            sentence = f"Whether {first.name} is faster than {other.name} we cannot tell"
         else:
             sentence = f"{first.name} is {found.verdict} than {other.name}"
         sentence += f": jobs/s are in the ratio {ratio(found.ratio)}."
-        yield sentence[0].upper() + sentence[1:]
+        yield sentence

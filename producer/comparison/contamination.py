@@ -4,6 +4,7 @@
 a turn is excluded  when
 ==================  ===========================================================================================
 not its own         a job ran elsewhere than on the contestant's worker, or was tried again
+not whole           a worker of the contestant ended, where it was started for the turn
 not alone           jobs of another batch ran meanwhile
 swapping            more than ``swapped`` pages a second went in or out, or more than ``faults`` were waited for
 neighbours          the hypervisor kept more than ``stolen`` of the machine's CPU for others

@@ -217,9 +217,9 @@ class Experiment:
         return (turn for turn in self.turns if turn.contestant == contestant and (turn.counts or not counted))
 
     def shown(self, contestant: str) -> Turn | None:
-        """The turn whose jobs are kept for the timeline."""
+        """The turn whose jobs are kept for the timeline: one that counts, or else a spoiled one, or the warm-up."""
         kept = [turn for turn in self.turns if turn.contestant == contestant and turn.jobs]
-        return next((turn for turn in kept if turn.counts), kept[0] if kept else None)
+        return max(kept, key=lambda turn: (turn.counts, turn.round > 0), default=None)
 
 
 _EXPERIMENT = TypeAdapter(Experiment)

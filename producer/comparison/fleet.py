@@ -31,6 +31,7 @@ class Deployed:
         others: main processes of the rest of the stack, if all of it is ours.
         belongs: whether who ran an attempt is one of them; given the processes that were seen of them.
         fresh: started for this turn: nothing has run there yet.
+        ended: says of each of them that is not alive any more how it ended; nothing where we cannot know.
     """
 
     roots: tuple[int, ...]
@@ -38,6 +39,7 @@ class Deployed:
     others: tuple[int, ...] | None = None
     lateness: Path | None = None
     fresh: bool = False
+    ended: Callable[[], list[str]] = list
 
 
 class Fleet(Protocol):

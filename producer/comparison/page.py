@@ -138,11 +138,11 @@ class Page:
         self.say(f"  {record.job.filename} {record.state}{why}  {_who(record)}", "red")
 
     def unserved(self, pool: Pool) -> None:
-        self.say(f"  no worker serves {pool.queue}: start {command(pool, 2)}", "yellow")
+        self.say(f"  no worker serves {pool.queue}{self._start(pool, ': ')}", "yellow")
 
     def measured(self, contestant: Contestant, turn: Turn, note: str | None) -> None:
         if note:
-            self.say(f"  {note}; start {command(contestant.pool, 2)}", "red")
+            self.say(f"  {note}{self._start(contestant.pool, '; ')}", "red")
         elif turn.wall is None:
             self.say("  no total: not every file is there", "red")
             for fault in turn.books.faults:
@@ -153,6 +153,12 @@ class Page:
             self._turn(turn)
         for reason in turn.excluded:
             self.say(f"  does not count: {reason}", "yellow")
+
+    def _start(self, pool: Pool, after: str) -> str:
+        """What a person can do; workers that were started for the comparison are not theirs to start."""
+        position = self._position
+        ours = position is not None and position.contestant.command is not None
+        return "" if ours else f"{after}start {command(pool, 2)}"
 
     def _turn(self, turn: Turn) -> None:
         assert turn.wall is not None  # noqa: S101 - the caller has looked

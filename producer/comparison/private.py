@@ -100,10 +100,18 @@ class Private:
                 others=tuple(process.pid for each, process in self._stack.processes.items() if each not in names),
                 lateness=notes,
                 fresh=True,
+                ended=lambda: list(self._ended(names)),
             )
         finally:
             self._stack.stop(*names)
             self._stack.forget(*names)
+
+    def _ended(self, names: Sequence[str]) -> Iterator[str]:
+        from stack.supervisor import describe_exit  # noqa: PLC0415
+
+        for name in names:
+            if (code := self._stack.processes[name].returncode) is not None:
+                yield f"{name} ended in the middle of it: {describe_exit(code)}"
 
     def _commands(self, contestant: Contestant, more: Mapping[str, str]) -> Iterator[Command]:
         """The Procfile's worker, once for each of the contestant's, under its own name and with its options."""

@@ -53,8 +53,9 @@ def processes(row: Row) -> int | None:
 
 def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> Iterator[str]:
     yield (
-        f"Measured: {experiment.scenario.title} ({experiment.scenario.jobs} jobs); {len(summary.rows)} contestants in"
-        f" {summary.rounds} rounds after the warm-up."
+        f"Measured: {experiment.scenario.title} ({wording.counted(experiment.scenario.jobs, 'job')});"
+        f" {wording.counted(len(summary.rows), 'contestant')} in {wording.counted(summary.rounds, 'round')} after the"
+        " warm-up."
     )
     spoiled = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
     if spoiled:

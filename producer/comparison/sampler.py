@@ -22,7 +22,7 @@ from producer.comparison.experiment import Usage
 EVERY = 0.25  # seconds
 _LONGEST = 2.0
 _SHARE = 0.01  # of the contestant's CPU, that looking may cost
-_TREE_EVERY = 2.0  # seconds; children are rarely replaced
+_TREE_EVERY = 2.0  # seconds, at the least: finding new children is a walk through all processes of the machine
 
 
 class Sampler:
@@ -42,6 +42,7 @@ class Sampler:
         self._looks = 0
         self._pss: list[int] = []
         self._processes = self._threads = 0
+        self._gone = False  # whether one that was there at the last look has ended: another may have its place
 
     def start(self) -> None:
         """Just before the submission: what is there now is idle."""
@@ -83,7 +84,7 @@ class Sampler:
         while not self._stop.wait(wait):
             before = time.thread_time()
             now = time.monotonic()
-            if len(self._alive) > len(self._roots) and now - tree_at > _TREE_EVERY:
+            if self._gone and now - tree_at > _TREE_EVERY:
                 self._alive, tree_at = self._tree(), now
             cpu_before, cpu = cpu, self._look()
             took = time.thread_time() - before
@@ -96,6 +97,7 @@ class Sampler:
         """Note memory, processes and threads; the CPU so far."""
         seen = [found for pid in self._alive if (found := procfs.process(pid))]
         self._pss.append(sum(procfs.pss(pid) for pid in self._alive))
+        self._gone = len(seen) < len(self._alive)
         self._processes = max(self._processes, len(seen))
         self._threads = max(self._threads, sum(each.threads for each in seen))
         self._looks += 1

@@ -76,7 +76,7 @@ class Stand:
             seen = _Seen(list(excluded))
             with self._arrivals() if keep else nullcontext() as arrivals, self._observed(deployed, batch, seen):
                 ran = self.bench.run(contestant.pool, share.jobs, batch, one_at_a_time=contestant.serial)
-            seen.excluded += self._not_alone(ran)
+            seen.excluded += [*deployed.ended(), *self._not_alone(ran)]
         if not work.keeps_files:
             self._fleet.discard(batch)
         turn = self._written(slot, share, ran, deployed, seen)

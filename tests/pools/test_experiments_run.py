@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -126,6 +127,46 @@ def test_ctrl_c_keeps_the_turns_that_were_measured(tmp_path: Path) -> None:
     assert "interrupted in round 1 of 3: what was measured is here" in experiment.notes
     assert "threads:2: 0 of 3 rounds count; nothing is said of it" in experiment.notes
     assert next(experiment.of("threads:16")).books.balance
+
+
+def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
+    """The one that the command has started with these words."""
+    (found,) = (each for each in psutil.Process(process.pid).children() if words in " ".join(each.cmdline()))
+    return found
+
+
+def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    """Given SIGKILL in the middle of a turn, I expect the reason, no call to start workers, and the turn once more."""
+    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:2"
+    with compare(*words.split(), folder=tmp_path) as (process, said):
+        wait_for(lambda: "round 1 of 1 · threads:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
+        child(process, "-P threads").kill()
+        assert process.wait(200) == 0, said.read_text()
+
+    experiment = from_json((tmp_path / "out.json").read_text())
+    spoiled, whole = (turn for turn in experiment.turns if turn.round == 1)
+    assert spoiled.excluded == ("worker-threads ended in the middle of it: killed by SIGKILL",)
+    assert whole.counts
+    assert whole.books.balance
+    assert "does not count: worker-threads ended in the middle of it: killed by SIGKILL" in said.read_text()
+    assert "no worker serves downloads.threads\n" in said.read_text()
+    assert "; start celery" not in said.read_text()
+
+
+def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kept(tmp_path: Path) -> None:
+    """Given its SIGKILL in round 1, I expect code 3, the address of that Redis and not a person's, and the warm-up."""
+    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:2"
+    with compare(*words.split(), folder=tmp_path) as (process, said):
+        wait_for(lambda: "round 1 of 1 · threads:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
+        redis = child(process, "valkey-server")
+        port = next(each.laddr.port for each in redis.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+        redis.kill()
+        assert process.wait(60) == 3, said.read_text()
+
+    assert f"producer: Redis at 127.0.0.1:{port} cannot be used" in said.read_text()
+    experiment = from_json((tmp_path / "out.json").read_text())
+    assert [turn.round for turn in experiment.turns] == [0]
+    assert any(note.startswith("ended early (") for note in experiment.notes)
 
 
 def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_name() -> None:

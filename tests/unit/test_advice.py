@@ -64,6 +64,15 @@ def test_a_tie_goes_to_less_memory_and_is_called_a_tie() -> None:
     assert "A tie of 2" in text(found.reasoning)
 
 
+def test_a_tie_that_nothing_decides_is_not_called_faster() -> None:
+    """Given two that differ in nothing but noise, I expect words that agree with a runner-up that may be faster."""
+    found = advice(*(Made(pool, 8, 0.1, noise=0.005) for pool in (Pool.THREADS, Pool.GEVENT)))
+
+    assert len(found.tied) == 1
+    assert found.criterion == "the higher median of jobs per second, within the noise"
+    assert f"{found.answer} has the higher median of jobs per second, within the noise." in text(found.reasoning)
+
+
 def test_a_tie_in_memory_too_goes_to_the_shorter_tail() -> None:
     """Given one of two equals that runs some jobs late, I expect the other."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.1))

@@ -11,6 +11,7 @@ import pytest
 
 from producer.comparison import cores, lateness, procfs, sampler
 from producer.comparison.arrivals import events
+from tests.waiting import wait_for
 
 # -- cores
 
@@ -82,6 +83,32 @@ def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pyte
     assert usage.cpu == 4.0
     assert usage.pss_idle == 3000 * 1024
     assert watch.pids == {10, 11, 12}
+
+
+def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen."""
+    walks = []
+    tree = procfs.tree
+    for name in ("process", "pss", "switches"):
+        monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
+    monkeypatch.setattr(procfs, "tree", lambda roots: walks.append(1) or tree(roots, tmp_path))
+    monkeypatch.setattr(sampler, "_TREE_EVERY", 0.0)
+    monkeypatch.setattr(sampler, "_LONGEST", 0.01)
+    process(tmp_path, 10, 1, pss_kb=2000)
+    process(tmp_path, 11, 10)
+    watch = sampler.Sampler([10], every=0.01)
+    watch.start()
+
+    wait_for(lambda: watch._looks > 5, what="looks")
+    assert len(walks) == 1
+    process(tmp_path, 12, 10)
+    for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    (tmp_path / "11").rmdir()
+    wait_for(lambda: 12 in watch.pids, what="the successor")
+    assert watch.stop() is not None
 
 
 def _in(folder: Path, function: object) -> object:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from producer.comparison import wording as w
 from producer.comparison.advice import Advice, Confidence
+from producer.comparison.choice import WITHIN_NOISE
 from producer.comparison.figures import Summary
 
 _SURE = {
@@ -49,7 +50,7 @@ def _sentence(advice: Advice, summary: Summary) -> str:
     did = f" did {w.significant(rate.median)} jobs per second" if rate else " is the one to take"
     if advice.tied:
         others = _and(advice.tied)
-        decided = advice.criterion if advice.criterion != "more jobs per second" else None
+        decided = advice.criterion if advice.criterion != WITHIN_NOISE else None
         return f"{advice.answer}{did}, no slower than {others}" + (f" and with {decided}." if decided else ".")
     found = summary.compare(advice.answer, advice.runner_up).ratio if advice.runner_up else None
     if found is None:

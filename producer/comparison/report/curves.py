@@ -17,7 +17,7 @@ from producer.comparison.statistics import turn_latencies
 from producer.comparison.wording import bounds, seconds, significant, size, tick, tick_seconds, tick_size
 
 WIDTH, HEIGHT = 460.0, 270.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 16.0, 14.0, 30.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 16.0, 14.0, 30.0  # "256 MiB" fits to the left
 MOST_CURVES = 6  # in one picture; of more contestants the fastest of each pool are shown
 _POINTS = 200
 _SPREAD = 20  # the longest over the shortest, from which on a logarithmic axis shows more
@@ -157,7 +157,7 @@ def against_slots(summary: Summary, kind: str) -> Drawing | None:
         for line in lines
     )
     drawing = Drawing(title, says, WIDTH, HEIGHT)
-    _axes(drawing, x, y, None, axis)
+    _axes(drawing, x, y, None, axis, binary=kind == "memory")
     _key(drawing, [(line.label, line.look, line.dashed) for line in lines])
     _slot_ticks(drawing, x, sorted({point.slots for point in points}))
     for line in lines:
@@ -205,9 +205,11 @@ def _axes(
     y: Scale,
     of_x: Callable[[float], str] | None,
     of_y: Callable[[float], str],
+    *,
+    binary: bool = False,
 ) -> None:
     floor = HEIGHT - _BOTTOM
-    for value in y.ticks(5):
+    for value in y.ticks(5, binary=binary):
         drawing.line(_LEFT, y.at(value), WIDTH - _RIGHT, y.at(value), "rule")
         drawing.text(_LEFT - 6, y.at(value) + 4, of_y(value), "muted end")
     drawing.line(_LEFT, floor, WIDTH - _RIGHT, floor, "axis")

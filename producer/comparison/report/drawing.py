@@ -114,13 +114,18 @@ class Scale:
         share = (value - low) / (high - low) if high > low else 0.0
         return self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start)
 
-    def ticks(self, most: int) -> Sequence[float]:
+    def ticks(self, most: int, *, binary: bool = False) -> Sequence[float]:
+        """
+        Args:
+            binary: round as bytes are, by powers of two.
+        """
         if self.log:
             return list(_decades(self.low, self.high, most))
         span = self.high - self.low
         if span <= 0:
             return [self.low]
-        step = next(step for step in _steps(span / max(most, 1)) if span / step <= max(most, 1))
+        least = span / max(most, 1)
+        step = _power_of_two(least) if binary else next(step for step in _steps(least) if span / step <= max(most, 1))
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -128,6 +133,10 @@ class Scale:
 def _steps(least: float) -> Iterator[float]:
     power = 10.0 ** math.floor(math.log10(least))
     yield from (power * factor for factor in (1, 2, 5, 10, 20))
+
+
+def _power_of_two(least: float) -> float:
+    return 2.0 ** math.ceil(math.log2(least))
 
 
 def _decades(low: float, high: float, most: int) -> Iterator[float]:

@@ -10,8 +10,9 @@ from producer.comparison.experiment import Experiment
 from producer.comparison.lanes import shown
 from producer.comparison.pooling import agreeing, pooled
 from producer.comparison.report.answer import Answer, answer
-from producer.comparison.report.sheet import Cell, Sheet, Table, sheet
+from producer.comparison.report.sheet import Sheet, sheet
 from producer.comparison.report.still import said
+from producer.comparison.report.tables import Cell, Table
 from producer.comparison.timeline import render
 
 _WIDTH = 100  # columns of the timeline

@@ -8,32 +8,10 @@ from datetime import UTC, datetime
 
 from producer.comparison import wording as w
 from producer.comparison.experiment import Experiment, Turn
-from producer.comparison.figures import Comparison, Row, Summary, Tail, Verdict
-from producer.comparison.intervals import Estimate
+from producer.comparison.figures import Summary
 from producer.comparison.report.palette import look
-from producer.comparison.report.race import jobs_of
+from producer.comparison.report.tables import Cell, Line, Table, cost, known, pairs, speed, split
 from producer.comparison.statistics import summarise
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    text: str
-    note: str = ""  # its interval, or what else belongs to it
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    name: str
-    look: str  # "" if it is no contestant
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    caption: str
-    reading: str  # how to read it
-    columns: tuple[str, ...]  # the first is the contestant
-    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +29,7 @@ class Sheet:
 def sheet(experiment: Experiment) -> Sheet:
     summary = summarise(experiment)
     title = experiment.scenario.title or experiment.scenario.name
-    tables = [speed(experiment, summary), _cost(summary), _pairs(summary)]
+    tables = [speed(experiment, summary), split(summary), cost(summary), pairs(summary)]
     return Sheet(
         experiment=experiment,
         summary=summary,
@@ -64,13 +42,6 @@ def sheet(experiment: Experiment) -> Sheet:
     )
 
 
-def known(table: Table) -> Table:
-    """Without the columns of which nothing is known."""
-    places = [n for n in range(len(table.columns) - 1) if any(line.cells[n].text != w.NONE for line in table.lines)]
-    lines = tuple(Line(line.name, line.look, tuple(line.cells[n] for n in places)) for line in table.lines)
-    return Table(table.caption, table.reading, (table.columns[0], *(table.columns[n + 1] for n in places)), lines)
-
-
 def _about(experiment: Experiment, summary: Summary) -> str:
     scenario = experiment.scenario
     parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.contestants), 'contestant')}"]
@@ -80,108 +51,6 @@ def _about(experiment: Experiment, summary: Summary) -> str:
     if scenario.seed is not None:
         parts.append(f"seed {scenario.seed}")
     return ", ".join(parts) + f"; {moment(experiment.started)}"
-
-
-def _estimated(found: Estimate | None, words: str = "number") -> Cell:
-    if found is None:
-        return Cell(w.NONE)
-    of = {"seconds": w.seconds, "times": w.times, "percent": w.percent}.get(words, w.significant)
-    ends = w.bounds(found)
-    note = "" if ends is None or found.n < 2 else f"{of(ends[0])} – {of(ends[1])}"
-    if note and found.interval is None:
-        note = f"seen: {note}"
-    return Cell(of(found.median), note)
-
-
-def _tail(found: Tail | None) -> tuple[Cell, Cell, Cell]:
-    if found is None:
-        return Cell(w.NONE), Cell(w.NONE), Cell(w.NONE)
-    return Cell(w.seconds(found.p50)), Cell(w.seconds(found.p95)), Cell(w.seconds(found.p99))
-
-
-def _named(row: Row, *cells: Cell) -> Line:
-    return Line(row.name, look(row.contestant), cells)
-
-
-def speed(experiment: Experiment, summary: Summary) -> Table:
-    most = max((jobs_of(experiment, row) for row in summary.rows if row.turns), default=0)
-
-    def cells(row: Row) -> Iterator[Cell]:
-        left_out = w.counted(len(row.excluded), "left out", "left out") if row.excluded else ""
-        yield Cell(str(row.turns), left_out)
-        wall, ran = _estimated(row.wall, "seconds"), jobs_of(experiment, row)
-        yield Cell(wall.text, f"{ran:,} of the jobs") if ran < most else wall
-        yield _estimated(row.jobs_per_second)
-        yield Cell("yardstick") if row.contestant.serial else _estimated(row.speedup, "times")
-        yield _estimated(row.share_of_ideal, "percent")
-        yield from _tail(row.latency)
-
-    return Table(
-        "How fast",
-        "Each figure is the median of the turns that count, the interval of that median (95 %) below it. A job's"
-        " latency runs from the submission to its end. Ideal: the longest job, or the sum over the slots.",
-        (
-            "contestant",
-            "turns",
-            "all jobs took",
-            "jobs per second",
-            "faster than serial",
-            "of the ideal",
-            "latency p50",
-            "p95",
-            "p99",
-        ),
-        tuple(_named(row, *cells(row)) for row in summary.rows),
-    )
-
-
-def _cost(summary: Summary) -> Table:
-    def cells(row: Row) -> Iterator[Cell]:
-        memory, late = row.memory, row.lateness
-        yield _estimated(row.cpu_per_job, "seconds")
-        yield _estimated(row.cores_used)
-        grows = "grows from turn to turn" if memory and memory.grows else ""
-        yield Cell(w.size(memory.peak), grows) if memory else Cell(w.NONE)
-        yield Cell(w.size(memory.per_slot)) if memory else Cell(w.NONE)
-        yield _estimated(row.switches_per_job)
-        yield Cell(w.seconds(late.p99), f"worst {w.seconds(late.worst)}") if late else Cell(w.NONE)
-        yield Cell(row.executors or w.NONE)
-
-    return Table(
-        "What it cost",
-        "Of all processes of the contestant's workers together. Memory is the proportional set size (shared pages are"
-        " split among their processes). Lateness: how late a thread wakes that wants the interpreter at fixed moments.",
-        (
-            "contestant",
-            "CPU per job",
-            "cores used",
-            "memory, peak",
-            "memory per slot",
-            "context switches per job",
-            "lateness p99",
-            "ran on",
-        ),
-        tuple(_named(row, *cells(row)) for row in summary.rows),
-    )
-
-
-def _pairs(summary: Summary) -> Table:
-    """Everybody against the fastest; all pairs would be many."""
-    rivals = [row for row in summary.rows if row.wall and not row.contestant.serial]
-    best = min(rivals, key=lambda row: row.wall.median if row.wall else 0.0, default=None)
-    found = [summary.compare(best.name, row.name) for row in rivals if best and row is not best]
-    return Table(
-        "Is the fastest really faster?",
-        "Turns of the same round are compared, so that what the machine did to both cancels. Where the interval of the"
-        " ratio includes 1, the noise is larger than the difference.",
-        ("pair", "times as many jobs per second", "verdict"),
-        tuple(_pair(each) for each in found),
-    )
-
-
-def _pair(of: Comparison) -> Line:
-    said = "cannot tell" if of.verdict is Verdict.CANNOT_TELL else f"{of.a} is {of.verdict}"
-    return Line(f"{of.a} against {of.b}", "", (_estimated(of.ratio, "times"), Cell(said)))
 
 
 def _excluded(experiment: Experiment) -> Table | None:

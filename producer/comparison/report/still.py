@@ -44,8 +44,9 @@ def in_words(of: Shown) -> str:
         return "nothing ran"
     first = min(strip.started for strip in strips)
     executors = ", ".join(group.executors for group in lanes.groups)
+    kind = "" if of.turn.counts else "a turn that does not count: " if of.turn.round else "only the warm-up: "
     return (
-        f"{counted(len(strips), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
+        f"{kind}{counted(len(strips), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
         f" the first began after {seconds(first)}, the last ended after"
         f" {seconds(lanes.end)}; the longest wait was {seconds(max(strip.waited for strip in strips))}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from producer.comparison.experiment import Experiment
 from producer.comparison.figures import Summary
 from producer.comparison.report.drawing import Drawing, fit, wide
-from producer.comparison.report.sheet import Table, known, speed
+from producer.comparison.report.tables import Table, known, speed
 
 _TALL, _HEAD, _NAME, _WIDE = 44.0, 40.0, 190.0, 112.0
 

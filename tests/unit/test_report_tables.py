@@ -1,0 +1,79 @@
+"""The report's figures: what adds up does, and memory per slot is what a slot takes."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from ledger.jobs import Pool
+from producer.comparison.closing import close
+from producer.comparison.page import Page
+from producer.comparison.report.tables import Table, cost, known, speed, split
+from producer.comparison.statistics import summarise
+from producer.runs import read
+from tests.experiments import MIB, Made, made
+from tests.producer_process import ROOT
+
+_UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def column(of: Table, contestant: str, name: str) -> str:
+    """A cell's text and its note."""
+    cell = next(line for line in of.lines if line.name == contestant).cells[of.columns.index(name) - 1]
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
+
+
+def seconds(text: str) -> float:
+    number, unit = text.split()
+    return float(number) * _UNITS[unit]
+
+
+@pytest.mark.parametrize("contestant", ["serial", "prefork:2", "threads:8", "gevent:8"])
+def test_the_parts_of_a_job_s_time_add_up_to_both_sums(contestant: str) -> None:
+    of = split(summarise(read(ROOT / "docs" / "runs" / "cpu.json.gz")))
+
+    def sum_of(*names: str) -> float:
+        return sum(seconds(column(of, contestant, name)) for name in names)
+
+    way = seconds(column(of, contestant, "its whole way"))
+    assert sum_of("until queued", "waited", "ran", "its step") == pytest.approx(way, rel=0.01)
+    cost = seconds(column(of, contestant, "of the slots' time"))
+    assert sum_of("ran", "its step", "overhead") == pytest.approx(cost, rel=0.01)
+
+
+def test_without_a_step_there_is_no_column_for_it() -> None:
+    assert "its step" not in known(split(summarise(made(Made(Pool.THREADS, 4, 0.5))))).columns
+
+
+def test_memory_per_slot_has_the_processes_in_it_and_says_what_work_adds() -> None:
+    """Given four processes of 40 MiB that each need 2 MiB more for work, I expect 42 MiB per slot, not 2."""
+    of = cost(summarise(made(Made(Pool.PREFORK, 4, 0.5, idle=160 * MIB, per_slot=2 * MIB))))
+
+    assert column(of, "prefork:4", "memory, peak") == "168 MiB (idle 160 MiB)"
+    assert column(of, "prefork:4", "memory per slot") == "42.0 MiB (work adds 2.00 MiB)"
+
+
+def test_of_a_contestant_without_a_turn_that_counts_nothing_is_said() -> None:
+    spoiled = Made(Pool.GEVENT, 4, 0.5, excluded=dict.fromkeys(range(1, 6), "a swap storm"))
+    experiment = made(Made(Pool.THREADS, 4, 0.5), spoiled)
+    summary = summarise(experiment)
+
+    assert column(speed(experiment, summary), "gevent:4", "all jobs took") == "–"
+    for of in (split(summary), cost(summary)):
+        assert {cell.text for line in of.lines if line.name == "gevent:4" for cell in line.cells} == {"–"}
+
+
+def test_memory_that_grows_says_so() -> None:
+    of = cost(summarise(made(Made(Pool.THREADS, 4, 0.5, growth=MIB))))
+
+    assert column(of, "threads:4", "memory, peak").endswith("(grows from turn to turn)")
+
+
+def test_a_sentence_begins_with_a_contestant_s_name_as_it_is() -> None:
+    said = io.StringIO()
+    close(Page(Console(file=said, width=80)), made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)))
+
+    assert re.search(r"^threads:8 is faster than gevent:8: ", said.getvalue(), re.MULTILINE)
