@@ -70,23 +70,6 @@ def test_the_figures_in_pools_md_are_the_run_s(path: Path) -> None:
         assert wall == pytest.approx(row.wall.median, rel=0.006, abs=0.006)
 
 
-@pytest.mark.parametrize(
-    ("picture", "name", "part"),
-    [
-        ("article", "article.json", "timeline"),
-        ("slow", "slow.json.gz", "bars"),
-        ("cpu", "cpu.json.gz", "bars"),
-        ("cpu-timeline", "cpu.json.gz", "timeline"),
-    ],
-)
-def test_a_picture_in_pools_md_is_what_report_draws(picture: str, name: str, part: str, tmp_path: Path) -> None:
-    drawn = tmp_path / "drawn.svg"
-    assert run(["report", str(DOCS / "runs" / name), "-o", str(drawn), "--part", part]) == 0
-
-    assert drawn.read_text(encoding="utf-8") == (DOCS / "pictures" / f"{picture}.svg").read_text(encoding="utf-8")
-    assert f"(pictures/{picture}.svg)" in PAGE
-
-
 @pytest.mark.parametrize("path", [path for path in RUNS if _name(path) != "article"], ids=_name)
 def test_the_advice_in_pools_md_is_what_recommend_says(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recommend", "--json", str(path)]) == 0

@@ -14,8 +14,7 @@ import resvg_py
 
 from producer.comparison.experiment import Experiment
 from producer.comparison.report import pictures
-from producer.comparison.report.bars import LETTER
-from producer.comparison.report.drawing import Scale
+from producer.comparison.report.drawing import _LETTER, Scale
 from producer.comparison.report.html import page
 from producer.comparison.report.palette import DARK, LIGHT
 from producer.comparison.report.pictures import PARTS, PictureError, png, svg
@@ -68,7 +67,7 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
         for text in root.iter(f"{_SVG}text"):
             assert 0 <= float(text.attrib["x"]) <= width
             if part in ("throughput", "memory") and "end" in text.attrib.get("class", "").split():
-                assert float(text.attrib["x"]) >= LETTER * len(text.text or "")
+                assert float(text.attrib["x"]) >= _LETTER * len(text.text or "")
             assert 0 <= float(text.attrib["y"]) <= height
 
 
