@@ -14,6 +14,8 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -39,13 +41,13 @@ class _Slices(io.RawIOBase):
         self._watch = watch
         self.ended = False
         self.ragged = False
-        self.glancing = False  # do not wait: only what is here already
+        self._glances = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
-        if self.glancing:
+        if self._glances:
             return self._glance(buffer)
         self._watch.before_read()
         while True:
@@ -64,6 +66,15 @@ class _Slices(io.RawIOBase):
         elif self._watch.first_byte is None:
             self._watch.first_byte = time.monotonic()
         return count
+
+    @contextmanager
+    def only_glancing(self) -> Iterator[None]:
+        """In here no read waits; one that finds nothing says None."""
+        self._glances = True
+        try:
+            yield
+        finally:
+            self._glances = False
 
     def _glance(self, buffer: WriteableBuffer) -> int | None:
         self._sock.settimeout(0)
@@ -114,7 +125,7 @@ class StrictResponse(http.client.HTTPResponse):
         elif not self.chunked and self.headers.defects:
             # A line that cannot be read hides all that follow it, a Content-Length included.
             raise ProtocolError(f"expected readable headers, got {self.headers.defects}")
-        if self.fp is not None:
+        if self.fp is not None and not self.chunked:
             self._beside = len(self._peek())
 
     def receive(self, room: memoryview) -> int:
@@ -147,18 +158,15 @@ class StrictResponse(http.client.HTTPResponse):
         """
         if self.chunked or not self.length or self.fp is None:
             return None  # in the middle of a chunk's size there is no stopping
-        self._slices.glancing = True
-        try:
+        with self._slices.only_glancing():
             count = self._read_into(room)
             if count is None and self._slices.linger():
                 count = self._read_into(room)
             return count or None
-        finally:
-            self._slices.glancing = False
 
     def _read_into(self, room: memoryview) -> int | None:
         """None: nothing is here, and there was to be no waiting."""
-        if self._beside and not self.chunked:  # by themselves: a read that fails would take them along
+        if self._beside:  # by themselves: a read that fails would take them along
             room, self._beside = room[: self._beside], max(0, self._beside - len(room))
         count: int | None = self.fp.readinto1(room if self.length is None else room[: self.length])
         if count and self.length is not None:
@@ -172,11 +180,8 @@ class StrictResponse(http.client.HTTPResponse):
 
     def _peek(self) -> bytes:
         """Some of what is here at once, and stays here."""
-        self._slices.glancing = True
-        try:
+        with self._slices.only_glancing():
             return bytes(self.fp.peek(1))
-        finally:
-            self._slices.glancing = False
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:

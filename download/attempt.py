@@ -1,4 +1,8 @@
-"""The course of one attempt: ask, judge the answer, read, verify; and what to leave behind when it fails."""
+"""What to make of an answer: judge it, verify its file, and what to leave behind when it fails.
+
+Shared by both ways of downloading: ``download.stream`` asks and reads by itself, ``download.many.transfer`` has libcurl
+do it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from download import integrity
@@ -20,14 +23,11 @@ from download.errors import (
     SizeError,
     StatusError,
     TooLargeError,
-    TruncatedError,
 )
-from download.proxy import NOTE
-from download.redirects import fit_for, follow, let_go
+from download.redirects import fit_for
 from download.retries import retry_after
-from download.sink import Buffer, Sink
+from download.sink import Sink
 from download.watch import Watch
-from download.wire import Answer, Wire
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
@@ -80,10 +80,7 @@ class Heading(Protocol):
 
 
 class Attempt:
-    def __init__(
-        self, wanted: Wanted, sink: Sink, watch: Watch, *, wire: Wire, user_agent: str, progress: Progress
-    ) -> None:
-        self.wire = wire
+    def __init__(self, wanted: Wanted, sink: Sink, watch: Watch, *, user_agent: str, progress: Progress) -> None:
         self.user_agent = user_agent
         self.wanted = wanted
         self.sink = sink
@@ -92,44 +89,7 @@ class Attempt:
         self.progress = progress
         self.total: int | None = None
         self.resumed_from = 0
-        self.answer: Answer | None = None  # the last one
-        self.status: int | None = None
-
-    def run(self, leftover: Path) -> Fetched:
-        first = Target.parse(self.wanted.url)
-        self.partial.adopt(leftover)
-        self.sink.hash_kept(self.watch.ask)  # before the request, so that no server has to wait for it
-        answer = self.open(first)
-        self.read(answer)
-        notes = self.verify(answer)
-        if answer.proxied:
-            notes.append(NOTE)
-        self.wire.keep(answer)
-        self.answer = None
-        return self.fetched(answer, notes)
-
-    def open(self, first: Target) -> Answer:
-        """An answer whose body is the file, or the part of it that is missing."""
-        answer = self.ask(first)
-        if answer.status == 416 and self.partial.size:
-            let_go(self.wire, answer, self.watch)
-            self.sink.start_again()
-            answer = self.ask(first)
-        if answer.status == 206:
-            self.go_on_with(answer)
-        elif answer.status in (200, 203):
-            self.begin_with(answer)
-        else:
-            let_go(self.wire, answer, self.watch)
-            self.answer = None
-            raise refusal(answer)
-        return answer
-
-    def ask(self, first: Target) -> Answer:
-        return follow(self.wire, first, lambda target: self.headers(first, target), self.watch, self.saw)
-
-    def saw(self, answer: Answer) -> None:
-        self.answer, self.status = answer, answer.status
+        self.status: int | None = None  # of the last answer
 
     def headers(self, first: Target, target: Target) -> dict[str, str]:
         own = fit_for(target, first, self.wanted.headers)
@@ -165,37 +125,6 @@ class Attempt:
             raise SizeError(f"expected {self.wanted.size} bytes, the server announces {total}")
         if total is not None and total > most:
             raise TooLargeError(f"expected at most {most} bytes, the server announces {total}")
-
-    def read(self, answer: Answer) -> None:
-        buffer = self.sink
-        assert isinstance(buffer, Buffer)  # noqa: S101 - only a chunk has another one, and libcurl reads for it
-        self.watch.reading_body()
-        self.tell()
-
-        def receive(read: Callable[[memoryview], int | None]) -> bool | None:
-            """Whether to flush; None: nothing came."""
-            try:
-                count = read(buffer.space())
-            except TruncatedError as error:
-                expected = "a last chunk" if self.total is None else f"{self.total} bytes"
-                raise TruncatedError(f"expected {expected}, got the end after {buffer.size} bytes") from error
-            if not count:
-                return None
-            flush = buffer.took(count)
-            self.watch.arrived(count)
-            return flush
-
-        def refill(until: float) -> bool:
-            while time.monotonic() < until and receive(answer.glance) is False:
-                pass
-            return buffer.full
-
-        while (flush := receive(answer.read)) is not None:
-            if flush:
-                buffer.flush(refill)
-                self.tell()
-        buffer.flush()
-        self.tell()
 
     def tell(self) -> None:
         self.watch.call(lambda: self.progress(self.partial.size, self.total))
@@ -251,11 +180,6 @@ class Attempt:
                 self.sink.flush()
             if not keeps or not self.partial.size:
                 self.partial.discard()
-
-    def close(self) -> None:
-        if self.answer is not None:
-            self.answer.close()
-        self.partial.close()
 
 
 def refusal(answer: Heading) -> ServerError | StatusError:

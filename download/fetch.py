@@ -19,7 +19,8 @@ not exist; after it the file is whole. What stays behind is a temp file and its 
 later attempt may adopt.
 
 Rooms: addresses (who may be asked) → connect, proxy, wire, answers (how) → redirects (whom in the end) →
-attempt (what to make of the answer) → sink, partial (where it goes) → integrity (whether it is right);
+stream (the course of an attempt) → attempt (what to make of the answer) → sink, partial (where it goes) →
+integrity (whether it is right) → publish (its name);
 watch is asked by all of them; many/ does the same for hundreds of small files at once, through libcurl.
 """
 
@@ -30,11 +31,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from download.addresses import Policy
-from download.attempt import Attempt, Fetched, Progress, Wanted
+from download.attempt import Fetched, Progress, Wanted
 from download.native import Run, in_place
-from download.partial import Partial, companions, publish
+from download.partial import Partial, companions
 from download.proxy import Proxy
+from download.publish import publish
 from download.sink import Buffer
+from download.stream import Stream
 from download.watch import Limits, Watch, translated
 from download.wire import Wire
 
@@ -90,7 +93,7 @@ class Fetcher:
         """
         watch = Watch(limits, check)
         sink = Buffer(Partial(temp), self.run, limits.max_bytes, wanted.size)
-        attempt = Attempt(wanted, sink, watch, wire=self.wire, user_agent=self.user_agent, progress=progress)
+        attempt = Stream(wanted, sink, watch, wire=self.wire, user_agent=self.user_agent, progress=progress)
         try:
             with translated(watch):
                 return attempt.run(resume or temp)

@@ -9,28 +9,53 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 _DISK_THREADS = 4
 
 Run = Callable[[Callable[[], None]], None]  # calls what it is given, here or in a thread, and waits for it
 
 
-class Lock(Protocol):
-    """What ``threading.Lock()`` makes."""
-
-    def acquire(self) -> bool: ...
-    def release(self) -> None: ...
-    def __enter__(self) -> bool: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
 def in_place(work: Callable[[], None]) -> None:
     """The ``Run`` of those who have a process or a thread to themselves."""
     work()
+
+
+def hand_over(run: Run, work: Callable[[Callable[[], bool]], None], free: Callable[[], None]) -> None:
+    """Have ``run`` do what uses something that somebody may want to take away, a file for instance.
+
+    A greenlet can be killed while a thread works for it. If the thread has not begun, it never does. Else it goes on
+    alone, and whatever it uses must stay until it is through: the file could be closed under its hands, and the file's
+    number given to another one.
+
+    Args:
+        work: is given what tells whether somebody still waits for it. What it raises is raised here: left in the
+            thread, the hub would print it as an accident.
+        free: called when nobody uses it any more; perhaps in the thread, perhaps twice.
+    """
+    begun = alone = False
+    met: list[Exception] = []
+
+    def errand() -> None:
+        nonlocal begun
+        begun = True
+        try:
+            if not alone:
+                work(lambda: not alone)
+        except Exception as error:
+            met.append(error)
+        finally:
+            free()
+
+    try:
+        run(errand)
+    except BaseException:
+        alone = True
+        if not begun:
+            free()
+        raise
+    if met:
+        raise met[0]
 
 
 def in_gevent() -> bool:
@@ -72,12 +97,6 @@ def native(module: str, name: str) -> Any:
 
         return monkey.get_original(module, name)
     return getattr(importlib.import_module(module), name)
-
-
-def native_lock() -> Lock:
-    """A lock for native threads; under gevent ``threading.Lock`` is one for greenlets."""
-    lock: Lock = native("_thread", "allocate_lock")()
-    return lock
 
 
 def native_runner(threads: int) -> Run:

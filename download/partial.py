@@ -1,4 +1,4 @@
-"""The temp file of one attempt, what it leaves to the next one, and the commit.
+"""The temp file of one attempt, and what it leaves to the next one.
 
 Guarantees:
 
@@ -7,7 +7,6 @@ Guarantees:
 - One writer. An attempt writes to a path of its own, which the caller gives to no other attempt, under
   a lock that the kernel releases when its process dies. What a frozen process still holds is never
   adopted, and a published file never is.
-- ``publish`` overwrites nothing, unless the caller proves that it may.
 
 Not guaranteed: that the bytes survive a crash of the operating system. Therefore a prefix written
 before the last boot is not continued.
@@ -19,17 +18,16 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from download.errors import LeaseLostError
 from download.integrity import Validators
+from download.native import Run, hand_over
 
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Partial:
@@ -38,7 +36,7 @@ class Partial:
         self.size = 0  # bytes kept, all of them written
         self.validators: Validators | None = None
         self._fds: list[int] = []  # at most one; popping it is atomic
-        self.busy = False  # writing, perhaps in a thread
+        self.lent = False  # used by another thread
         self._closing = False
 
     @property
@@ -48,7 +46,7 @@ class Partial:
     def adopt(self, leftover: Path) -> None:
         """Continue what an earlier attempt left, if it left something that can be continued."""
         try:
-            fd = os.open(leftover, _FLAGS)
+            fd = os.open(leftover, FLAGS)
         except OSError:  # none there, or not for us
             return
         validators = _read_validators(leftover)
@@ -71,13 +69,13 @@ class Partial:
         self.discard()
         self._clear()
         self._open(self._create())
-        _lock(self._fd)
+        lock(self._fd)
         if validators.worth_keeping:
             _write_validators(self.path, validators)
             self.validators = validators
 
     def _create(self) -> int:
-        flags = _FLAGS | os.O_CREAT | os.O_EXCL
+        flags = FLAGS | os.O_CREAT | os.O_EXCL
         try:
             return os.open(self.place, flags, 0o666)
         except FileNotFoundError:  # the first file of all
@@ -91,23 +89,15 @@ class Partial:
     def read(self, size: int, offset: int) -> bytes:
         return os.pread(self._fd, size, offset)
 
-    def expect_writing(self) -> None:
-        """Announce ``writing`` in another thread: until that is over the file stays open.
+    def lend(self, run: Run, work: Callable[[Callable[[], bool]], None]) -> None:
+        """Have somebody else use the open file; until that is over it stays open. See ``hand_over`` for ``work``."""
+        self.lent = True
+        hand_over(run, work, self._came_back)
 
-        A greenlet can be killed while it waits for that thread. Were the file closed under it, the write
-        could hit whatever file gets the same descriptor next.
-        """
-        self.busy = True
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """What was announced."""
-        try:
-            yield
-        finally:
-            self.busy = False
-            if self._closing:
-                self.close()
+    def _came_back(self) -> None:
+        self.lent = False
+        if self._closing:
+            self.close()
 
     def append(self, piece: bytes | memoryview) -> None:
         view = memoryview(piece)
@@ -124,7 +114,7 @@ class Partial:
 
     def close(self) -> None:
         self._closing = True
-        if not self.busy:
+        if not self.lent:
             with suppress(IndexError):
                 os.close(self._fds.pop())
 
@@ -149,64 +139,12 @@ class Partial:
         self.size, self.validators = 0, None
 
 
-def publish(temp: Path, final: Path, *, fsync: bool = False, replace: bool = False) -> None:
-    """Give a whole, verified file its name. The link is the commit; a kill before it leaves no final name.
-
-    Args:
-        replace: whatever has the name gives way. Only for a caller who proved that it is its own.
-
-    Raises:
-        FileExistsError: something has that name already; temp stays.
-        LeaseLostError: temp is gone or being written to: another attempt adopted it.
-    """
-    try:
-        fd = os.open(temp, _FLAGS)
-    except FileNotFoundError as error:
-        raise LeaseLostError(f"expected {temp.name}, but another attempt has taken it over") from error
-    try:
-        if not _lock(fd):
-            raise LeaseLostError(f"expected {temp.name} to be ours, but another attempt writes to it")
-        if fsync:
-            os.fsync(fd)
-        if replace:
-            temp.replace(final)  # does nothing if both are one file already, hence the unlink
-        else:
-            _link(temp, final)
-        temp.unlink(missing_ok=True)
-        validators_path(temp).unlink(missing_ok=True)
-    finally:
-        os.close(fd)
-    if fsync:
-        sync_folder(final.parent)
-
-
 def companions(temp: Path) -> tuple[Path, Path]:
     """A temp file and its validators: what to move or remove together, in this order."""
     return temp, validators_path(temp)
 
 
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _link(temp: Path, final: Path) -> None:
-    try:
-        final.hardlink_to(temp)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        # A file system without links cannot do both in one step. An empty file that holds the name for
-        # a moment would be a half-written one if we died; a rare overwritten one is the smaller evil.
-        if os.path.lexists(final):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
-        temp.rename(final)
-
-
-def _lock(fd: int) -> bool:
+def lock(fd: int) -> bool:
     """Whether we hold the file now. A file system without locks is taken at the caller's word."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,7 +157,7 @@ def _lock(fd: int) -> bool:
 
 def _is_abandoned(fd: int, path: Path) -> bool:
     """Whether nobody writes to an opened file, and it still is what its path names, and nothing else names it."""
-    if not _lock(fd):
+    if not lock(fd):
         return False
     opened = os.fstat(fd)
     with suppress(FileNotFoundError):

@@ -31,7 +31,7 @@ class Sink:
     def __init__(self, partial: Partial, run: Run, most: int, wanted: int | None) -> None:
         """
         Args:
-            run: where much is hashed at once.
+            run: where much is hashed, and in a ``Buffer`` received and written, at once.
             most: the largest file.
             wanted: the expected length of this one.
         """
@@ -60,12 +60,12 @@ class Sink:
         """Hash what an earlier attempt left, asking between the pieces."""
         offset = 0
 
-        def hash_piece() -> None:
+        def hash_piece(_wanted: Callable[[], bool]) -> None:
             self._digest.update(self.partial.read(PIECE, offset))
 
         while offset < self.partial.size:
             ask()
-            self._run(hash_piece)
+            self.partial.lend(self._run, hash_piece)
             offset += PIECE
 
     def start_again(self) -> None:
@@ -136,7 +136,7 @@ class Buffer(Sink):
                 thread that something was handed over to goes on with it for a moment, since each handing over costs
                 as much as a piece.
         """
-        if not self._waiting or self.partial.busy:  # busy: a greenlet was killed, and its thread has not noticed yet
+        if not self._waiting or self.partial.lent:  # lent: a greenlet was killed, and its thread has not noticed yet
             return
         begun = time.monotonic()
         self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
@@ -149,39 +149,14 @@ class Buffer(Sink):
         self._flushed = time.monotonic()
 
     def _hand_over(self, until: float, refill: Callable[[float], bool] | None) -> None:
-        """Write, and go on, where much is written.
+        def work(wanted: Callable[[], bool]) -> None:
+            self._write(self._room[: self._waiting])
+            while refill and time.monotonic() < until and refill(until):
+                if not wanted():  # the connection may be closed, and its number somebody else's
+                    return
+                self._write(self._room)
 
-        A greenlet can be killed before its thread has begun: then nobody begins. Killed later, it leaves the file to
-        the thread. What the thread meets is raised here: left in the thread, the hub would print it as an accident.
-        """
-        begun = dropped = False
-        met: list[Exception] = []
-
-        def work() -> None:
-            nonlocal begun
-            begun = True
-            if dropped:
-                return
-            with self.partial.writing():
-                try:
-                    self._write(self._room[: self._waiting])
-                    while refill and time.monotonic() < until and refill(until):
-                        if dropped:  # the connection may be closed, and its number somebody else's
-                            return
-                        self._write(self._room)
-                except Exception as error:
-                    met.append(error)
-
-        self.partial.expect_writing()
-        try:
-            self._run(work)
-        except BaseException:
-            dropped = True
-            if not begun:
-                self.partial.busy = False
-            raise
-        if met:
-            raise met[0]
+        self.partial.lend(self._run, work)
 
     def _grow(self) -> None:
         room = memoryview(bytearray(min(PIECE, 4 * len(self._room))))

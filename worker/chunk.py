@@ -152,7 +152,6 @@ class _Chunk:
                     work.partials.place,
                     self.limits(deadline),
                     work.hold.check,
-                    wire=fetcher.wire,
                     user_agent=fetcher.user_agent,
                 )
             except Exception as error:
@@ -193,7 +192,7 @@ class _Chunk:
                 self.left.append(work.claim)
                 continue
             if isinstance(transfer.end, Fetched):
-                work.fetched, work.draft = transfer.end, transfer.draft
+                work.fetched, work.draft = transfer.end, transfer.sink
             else:
                 work.error = transfer.end
             over.append(work)

@@ -19,7 +19,8 @@ from pathlib import Path
 from download.errors import DiskFullError, LeaseLostError
 from download.integrity import WORTH_KEEPING, Validators
 from download.native import in_place
-from download.partial import Partial, publish
+from download.partial import Partial
+from download.publish import publish
 from download.sink import PIECE, Sink
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,7 +91,7 @@ class Draft(Sink):
     def publish(
         self, final: str, *, fsync: bool, replace: bool = False, stamp: Callable[[Path | int], None] = lambda _: None
     ) -> None:
-        """See ``download.partial.publish``.
+        """See ``download.publish``.
 
         Args:
             stamp: gives the file, which has no name yet, what else it should have; takes its path or descriptor.

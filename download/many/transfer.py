@@ -28,7 +28,6 @@ from download.many.head import Head, is_complete
 from download.partial import Partial
 from download.redirects import Trail, leads_on
 from download.watch import Limits, Watch
-from download.wire import Wire
 
 _SETTLE = 64 * 1024  # bytes of an unwanted answer that are read to keep its connection
 _SETTLE_TIME = 1.0  # seconds
@@ -54,6 +53,8 @@ TIMED_OUT = 28
 class Transfer(Attempt):
     """``end`` says what came of it, once it is over."""
 
+    sink: Draft
+
     def __init__(
         self,
         wanted: Wanted,
@@ -62,15 +63,14 @@ class Transfer(Attempt):
         check: Callable[[], None],
         progress: Progress = lambda _size, _total: None,
         *,
-        wire: Wire,
         user_agent: str,
     ) -> None:
         """
         Raises:
             BadUrlError: the URL is none that we accept.
         """
-        self.draft = Draft(Partial(temp), limits.max_bytes, wanted.size)
-        super().__init__(wanted, self.draft, Watch(limits, check), wire=wire, user_agent=user_agent, progress=progress)
+        draft = Draft(Partial(temp), limits.max_bytes, wanted.size)
+        super().__init__(wanted, draft, Watch(limits, check), user_agent=user_agent, progress=progress)
         self.end: Fetched | Ended | Again | None = None
         self.trail = Trail(Target.parse(wanted.url))
         self.first = self.trail.target
@@ -103,7 +103,7 @@ class Transfer(Attempt):
                 self._unwanted += len(piece)
                 return -1 if self._unwanted > _SETTLE else None
             self.watch.before_read()
-            flush = self.draft.take(piece)
+            flush = self.sink.take(piece)
             self.watch.arrived(len(piece))
             if flush:
                 self.sink.flush()
@@ -194,7 +194,7 @@ class Transfer(Attempt):
             self.watch.reading_body()
 
     def _whole(self, head: Head, complete: Callable[[Head], bool]) -> Fetched | Again:
-        self.draft.end()
+        self.sink.end()
         notes = self.verify(head)
         vouched = self.wanted.sha256 or any(note.startswith("repr-digest") for note in notes)
         if head.length is not None and not vouched and not complete(head):
@@ -222,6 +222,6 @@ class Transfer(Attempt):
             raise error
         end = error if isinstance(error, Ended | Again) else translate(error)
         if getattr(end, "keeps_partial", False):
-            self.draft.keep()
+            self.sink.keep()
         self.give_up(end)
         return end

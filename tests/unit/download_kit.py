@@ -83,15 +83,13 @@ class ChunkDesk(Desk):
         if (seconds := more.pop("seconds", None)) is not None:
             more["deadline"] = time.monotonic() + seconds
         limits = Limits(**{**QUICK, **more})
-        transfer = Transfer(
-            wanted, temp, limits, check, progress, wire=self.fetcher.wire, user_agent=self.fetcher.user_agent
-        )
+        transfer = Transfer(wanted, temp, limits, check, progress, user_agent=self.fetcher.user_agent)
         self.run([transfer])
         if isinstance(transfer.end, Again):
             self.again.append(str(transfer.end))
             return super().fetch(url, check=check, **given)
         if isinstance(transfer.end, Fetched):
-            transfer.draft.save()
+            transfer.sink.save()
             return transfer.end
         assert transfer.end is not None
         raise transfer.end

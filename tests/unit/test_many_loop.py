@@ -27,8 +27,7 @@ def desk(tmp_path: Path) -> ChunkDesk:
 
 def transfer(desk: ChunkDesk, url: str, number: int, **limits: float) -> Transfer:
     made = Limits(**{**QUICK, "read_timeout": 10.0, **limits})  # type: ignore[arg-type]
-    wire, temp = desk.fetcher.wire, desk.folder / f"{number}.part"
-    return Transfer(Wanted(url), temp, made, lambda: None, wire=wire, user_agent="x")
+    return Transfer(Wanted(url), desk.folder / f"{number}.part", made, lambda: None, user_agent="x")
 
 
 def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, desk: ChunkDesk) -> None:
@@ -37,7 +36,7 @@ def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, des
     desk.run(transfers)
     for n, (each, size) in enumerate(zip(transfers, sizes, strict=True)):
         assert isinstance(each.end, Fetched), each.end
-        each.draft.save()
+        each.sink.save()
         assert (desk.folder / f"{n}.part").read_bytes() == Entity(f"n{n}", size).read(0, size)
 
 
@@ -80,7 +79,6 @@ def test_every_transfer_is_asked_twice_a_second_and_a_cancel_ends_only_its_own(d
                 desk.folder / f"{n}.part",
                 limits,
                 lambda n=n: check(n),  # type: ignore[misc]
-                wire=desk.fetcher.wire,
                 user_agent="x",
             )
             for n in range(2)

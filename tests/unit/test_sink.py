@@ -80,6 +80,6 @@ def test_what_a_thread_receives_after_its_greenlet_was_killed_is_not_written(tmp
     with pytest.raises(KeyboardInterrupt):
         buffer.flush(refill)
     killed.set()
-    wait_for(lambda: not buffer.partial.busy, what="the thread to leave the file")
+    wait_for(lambda: not buffer.partial.lent, what="the thread to leave the file")
     assert buffer.partial.size == before + PIECE
     buffer.partial.close()
