@@ -146,6 +146,8 @@ def _publish_unnamed(body: bytes, final: str, stamp: Callable[[int], None]) -> b
     """Write a file that has no name until it gets its final one, so a kill leaves nothing; False: impossible here.
 
     On ext4 that takes a third less than a temp file's name, which is made and removed again.
+    Nobody can take it away, either: a process that was frozen just before the link, and whose job was cancelled
+    meanwhile, publishes a whole file of a cancelled job, where a temp file would be gone.
     """
     try:
         fd = os.open(os.path.dirname(final), _UNNAMED, _mode())  # noqa: PTH120 - as above
