@@ -1,7 +1,7 @@
 """An experiment, run: rounds of turns in rotated order, the warm-up first, spoiled turns once more.
 
-Ctrl-C cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it is when
-Redis goes away, or a worker does not start.
+Ctrl-C, or SIGTERM, cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it
+is when Redis goes away, or a worker does not start.
 """
 
 from __future__ import annotations

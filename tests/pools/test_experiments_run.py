@@ -25,6 +25,7 @@ from producer.comparison.planning import from_recipe
 from producer.comparison.private import Private
 from producer.comparison.rounds import Design, run_experiment
 from producer.comparison.scenarios import SCENARIOS, Options
+from stack.guardian import MARK
 from tests.waiting import wait_for
 from tests.worker_process import ROOT
 
@@ -113,14 +114,22 @@ def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) ->
     assert not experiment.scenario.nominal
 
 
-def test_ctrl_c_keeps_the_turns_that_were_measured(tmp_path: Path) -> None:
-    """If it is interrupted in the first round that counts, I expect 130, what was measured, and that it says so."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp_path: Path) -> None:
+    """If it is told to stop in the first round that counts, I expect 128 and the signal's number, what was measured,
+    that it says so, and neither a process nor a folder that stays."""
     words = "slow --jobs 120 --repeat 3 --no-serial --pools threads:16,threads:2"
     with compare(*words.split(), folder=tmp_path) as (process, said):
         wait_for(lambda: "round 1 of 3 · threads:2 · " in said.read_text(), seconds=200, what="a turn of round 1")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, said.read_text()
+        started = psutil.Process(process.pid).children(recursive=True)
+        folder = Path(child(process, "-P threads").environ()[MARK])
+        assert folder.is_dir()
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number, said.read_text()
 
+    assert not folder.exists()
+    assert not [each for each in started if each.is_running()]
+    assert said.read_text().endswith("\ninterrupted\n")
     experiment = from_json((tmp_path / "out.json").read_text())
     measured = [(turn.contestant, turn.round) for turn in experiment.turns]
     assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
