@@ -210,6 +210,8 @@ def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kep
     experiment = from_json((tmp_path / "out.json").read_text())
     assert [turn.round for turn in experiment.turns] == [0]
     assert any(note.startswith("ended early (") for note in experiment.notes)
+    assert "Nothing was measured yet: " in said.read_text()
+    assert "0/0" not in said.read_text()
 
 
 def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_name() -> None:

@@ -111,6 +111,18 @@ def test_workers_that_are_started_anew_do_not_grow_from_turn_to_turn() -> None:
     assert column(both, "gevent:4", "memory grew per turn").startswith("1.00 MiB")
 
 
+def test_of_a_run_that_was_cut_short_in_the_warm_up_the_terminal_has_no_table() -> None:
+    said = io.StringIO()
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), rounds=0)
+    close(Page(Console(file=said, width=80)), replace(experiment, notes=("interrupted in the warm-up",)))
+
+    text = " ".join(said.getvalue().split())
+    assert "Nothing was measured yet: only turns of the warm-up have ended, and they do not count." in text
+    assert "Note: interrupted in the warm-up." in text
+    assert "0/0" not in text
+    assert "jobs/s" not in text
+
+
 def test_a_sentence_begins_with_a_contestant_s_name_as_it_is() -> None:
     said = io.StringIO()
     close(Page(Console(file=said, width=80)), made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)))
