@@ -6,6 +6,7 @@ Exit codes
   2    wrong usage: options, a manifest that cannot be used, a batch that does not exist or has other jobs
   3    Redis cannot be used: unreachable, frozen, full, or it refuses us
   130  interrupted
+  143  told to stop by SIGTERM
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from ledger.jobs import JobRecord, JobState, Ref
 from ledger.settings import get_settings
-from producer import results
+from producer import results, stopping
 from producer.arguments import batch_argument, checked_name, json_option, say
 from producer.client import Client
 from producer.compare import compare
@@ -156,12 +157,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     except (ValidationError, OSError) as error:
         say(f"producer: {error}")
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
         say("interrupted")
-        return 130
+        return stopping.exit_code(stop)
 
 
 def main() -> None:
+    stopping.heed()
     sys.exit(run())
 
 

@@ -112,7 +112,7 @@ def compare(
     does a turn that something spoiled: it says why, and is run once more.
 
     Exit codes: 0 every job is done, 1 jobs failed or the books do not balance, 2 wrong usage or no origin,
-    3 Redis cannot be used, 130 interrupted (what was measured is kept).
+    3 Redis cannot be used, 130 interrupted, 143 told to stop by SIGTERM (what was measured is kept in both cases).
     """
     if sum(each is not None for each in (name, scenario, source)) > 1:
         raise click.UsageError("expected one scenario, or -i FILE")

@@ -48,6 +48,7 @@ class Made:
     work: float = 0.0  # seconds per job in pure Python: threads and greenlets share one core for it
     knee: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
     growth: int = 0  # bytes that stay per round
+    lives_on: bool = False  # its workers were running already; the others are started anew for each turn
     setup: Setup = PLAIN
 
     @property
@@ -94,7 +95,7 @@ def made(
                 each.pool,
                 each.total,
                 each.serial,
-                f"celery -A worker.app worker -P {each.pool}",
+                None if each.lives_on else f"celery -A worker.app worker -P {each.pool}",
                 each.setup,
             )
             for each in contestants

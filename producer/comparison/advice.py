@@ -19,6 +19,7 @@ from producer.comparison import doubts, prospects, reasons
 from producer.comparison.choice import comparable, decide
 from producer.comparison.contestants import command
 from producer.comparison.experiment import Experiment
+from producer.comparison.notes import of_advice
 from producer.comparison.pooling import pooled
 from producer.comparison.reasons import Limits, fits
 from producer.comparison.statistics import summarise
@@ -52,8 +53,11 @@ class Advice:
     would_change: tuple[str, ...] = ()  # the answer
 
 
-def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -> Advice:
+def recommend(experiments: Sequence[Experiment], limits: Limits | None = None, *, conditions: bool = True) -> Advice:
     """The advice of runs of one kind, taken together.
+
+    Args:
+        conditions: whether the notes on the conditions are among the reasons; not on a page that has them by itself.
 
     Raises:
         ValueError: there are none, or they differ in scenario, machine or versions; see ``pooling.agreeing``.
@@ -66,7 +70,7 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None) -
     choice = decide(summary, rows) if len(able) >= 2 else None
     lines = [
         *reasons.measured(experiment, summary, able),
-        *reasons.noted(experiment),
+        *reasons.noted(experiment.notes if conditions else of_advice(experiment)),
         *reasons.limited(able, limits),
     ]
     if choice:

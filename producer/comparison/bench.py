@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +28,25 @@ FEW = 20  # jobs that are looked at one by one; of more, only the batch's counte
 _AT_ONCE = 500  # jobs per call of the ledger
 
 
-class UnservedError(Exception):
+Ended = Callable[[], Sequence[str]]  # says of each worker that has ended how; nothing of those that we cannot see
+
+
+class GivenUpError(Exception):
+    """What is left of a run will not be waited for: its jobs are cancelled."""
+
+
+class UnservedError(GivenUpError):
     """Nobody runs the pool's jobs."""
 
     def __init__(self, pool: Pool, seconds: float) -> None:
         super().__init__(f"no worker served {pool.queue} for {seconds:.0f} s; its jobs were cancelled")
+
+
+class WorkerEndedError(GivenUpError):
+    """A worker that was started for the run is gone, so that the run cannot count any more."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(f"a worker of {pool.queue} has ended; its jobs were cancelled")
 
 
 class Audience(Protocol):
@@ -79,15 +93,28 @@ class Bench:
         seconds, microseconds = self.ledger.redis.time()
         return int(seconds) + int(microseconds) / 1e6
 
-    def run(self, pool: Pool, jobs: Sequence[Job], batch: str, *, one_at_a_time: bool = False) -> Ran:
+    def run(
+        self,
+        pool: Pool,
+        jobs: Sequence[Job],
+        batch: str,
+        *,
+        one_at_a_time: bool = False,
+        ended: Ended = tuple,
+        workers: int = 1,
+    ) -> Ran:
         """Run jobs to their end; on any exception, Ctrl-C too, what is left is cancelled.
+
+        Args:
+            ended: looked at all the time: the run is given up as soon as one of its workers has ended.
+            workers: how many there are, of those that ``ended`` sees.
 
         Raises:
             redis.RedisError, kombu.exceptions.OperationalError: Redis is away or full.
         """
         everything = dict(enumerate(jobs))
         parts = [{n: job} for n, job in everything.items()] if one_at_a_time else [everything]
-        watch = _Watch(self, self._audience, pool, batch, len(jobs))
+        watch = _Watch(self, self._audience, pool, batch, len(jobs), ended=ended, workers=workers)
         note = None
         submitted = self.now()
         try:
@@ -96,7 +123,7 @@ class Bench:
                 if part is parts[-1]:
                     self.ledger.seal(batch, len(jobs))
                 watch.until_final(part, quickly=one_at_a_time)
-        except UnservedError as error:
+        except GivenUpError as error:
             note = str(error)
             self._record(pool, batch, everything)  # those whose turn did not come are in the books too
             self.ledger.seal(batch, len(jobs))
@@ -107,9 +134,9 @@ class Bench:
             raise
         return Ran(batch, submitted, list(self.ledger.read(job_id(batch, n) for n in everything)), note)
 
-    def quietly(self, pool: Pool, jobs: Sequence[Job], batch: str) -> None:
+    def quietly(self, pool: Pool, jobs: Sequence[Job], batch: str, *, ended: Ended = tuple) -> None:
         """As ``run``, and nobody is told."""
-        Bench(self.ledger, self._publisher, _Nobody(), self._redis_timeout).run(pool, jobs, batch)
+        Bench(self.ledger, self._publisher, _Nobody(), self._redis_timeout).run(pool, jobs, batch, ended=ended)
 
     def _submit(self, pool: Pool, batch: str, jobs: Mapping[int, Job]) -> None:
         """As ``Client.submit`` does it, but for a part of a batch: one at a time, the next part comes later."""
@@ -143,12 +170,16 @@ class Bench:
 class _Watch:
     """Looks at a batch until it is over."""
 
-    def __init__(self, bench: Bench, audience: Audience, pool: Pool, batch: str, jobs: int) -> None:
+    def __init__(
+        self, bench: Bench, audience: Audience, pool: Pool, batch: str, jobs: int, *, ended: Ended, workers: int
+    ) -> None:
         self._bench = bench
         self._audience = audience
         self._pool = pool
         self._batch = batch
         self._jobs = jobs
+        self._ended = ended
+        self._workers = workers
         self._begun = self._served = self._checked = time.monotonic()
         self._done = 0  # of the parts that are over
         self._worried = False
@@ -157,6 +188,7 @@ class _Watch:
         """
         Raises:
             UnservedError: the pool has had no live worker for ``GIVE_UP_AFTER`` seconds.
+            WorkerEndedError: one of the run's own workers has ended.
         """
         begun = time.monotonic()
         pending = [job_id(self._batch, n) for n in part]
@@ -189,6 +221,10 @@ class _Watch:
         if now - self._checked < LOOK_EVERY:
             return
         self._checked = now
+        if ended := self._ended():
+            if len(ended) == self._workers and not self._worried:
+                self._audience.unserved(self._pool)
+            raise WorkerEndedError(self._pool)
         if self._bench.has_worker(self._pool):
             self._served, self._worried = now, False
         if now - self._served > GIVE_UP_AFTER:

@@ -69,8 +69,11 @@ def _contestants(page: Page, experiment: Experiment) -> None:
     for row in summary.rows:
         name, *cells = (page.fit(cell) for cell in _row(row, summary.rounds))
         table.add_row(name.replace("+", "\n+"), *cells)  # an option per line: the figures need the width
-    page.table(table)
-    page.paragraph(_COLUMNS, "dim")
+    if summary.rounds:
+        page.table(table)
+        page.paragraph(_COLUMNS, "dim")
+    else:
+        page.paragraph("Nothing was measured yet: only turns of the warm-up have ended, and they do not count.", "bold")
     for line in _verdicts(summary):
         page.paragraph(line, "bold")
     counted = [turn for turn in experiment.turns if turn.counts]

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from producer.comparison.experiment import Books, Turn
+from producer.comparison.notes import AGAIN
 from producer.comparison.procfs import Machine
 
 
@@ -92,5 +93,5 @@ def too_few(turns: Sequence[Turn], contestants: Sequence[str], rounds: int) -> l
         if count < rounds
     ]
     if found and any(turn.books.balance and turn.excluded for turn in turns):
-        found.append("run it again when the machine is quiet, or with --noise 1 to count every turn that ran well")
+        found.append(f"{AGAIN}, or with --noise 1 to count every turn that ran well")
     return found

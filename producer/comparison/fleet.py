@@ -20,6 +20,7 @@ from ledger.settings import Settings
 from producer.comparison import procfs
 from producer.comparison.contestants import Spec, contestants
 from producer.comparison.experiment import Contestant
+from producer.comparison.notes import SHARED, UNSEEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,12 @@ class Shared:
         )
 
     def notes(self) -> list[str]:
-        found = ["the stack was running already, and may have been shared: its workers were not started for this"]
+        found = [f"{SHARED}: its workers were not started for this"]
         workers = [
             worker for worker in self._control.workers() if worker.pool in {each.pool for each in self.contestants}
         ]
         if any(_root(worker) is None for worker in workers):
-            found.append("workers run elsewhere (another machine or container): their CPU and memory are not measured")
+            found.append(f"workers run elsewhere (another machine or container): {UNSEEN}")
         return found
 
     def discard(self, batch: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from statistics import median
 
 from producer.comparison.experiment import Contestant, Cores, Experiment, Sampling, Turn
+from producer.comparison.notes import POOLED
 
 _CHANGES = ("load",)  # of a machine, from run to run
 
@@ -75,7 +76,7 @@ def pooled(experiments: Sequence[Experiment]) -> Experiment:
         finished=max(run.finished for run in distinct),
         cores=_cores([run.cores for run in distinct if run.cores]),
         sampling=_sampling([run.sampling for run in distinct if run.sampling]),
-        notes=(*dict.fromkeys(note for run in distinct for note in run.notes), f"{len(distinct)} runs were pooled"),
+        notes=(*dict.fromkeys(note for run in distinct for note in run.notes), f"{len(distinct)} {POOLED}"),
     )
 
 

@@ -60,7 +60,8 @@ def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows:
     slots = pick.contestant.slots_each
     if slots and not choice.curve.reached and not busy(experiment, pick):
         yield f"More slots: {choice.curve.name} with more than {slots} was not measured."
-    if pick.memory and pick.memory.grows and pick.memory.growth:
+    lives_on = pick.contestant.command is None  # of workers that are started anew, growth would mean nothing
+    if lives_on and pick.memory and pick.memory.grows and pick.memory.growth:
         yield (
             f"Time: memory grew by {wording.size(pick.memory.growth.median)} from round to round"
             f" ({experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."

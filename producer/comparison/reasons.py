@@ -66,9 +66,9 @@ def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> I
         yield f"Not compared, because fewer than {LEAST} of their turns count: {', '.join(few)}."
 
 
-def noted(experiment: Experiment) -> Iterator[str]:
+def noted(notes: Sequence[str]) -> Iterator[str]:
     """What whoever measured says that a reader must know."""
-    yield from (f"Note: {note}." for note in experiment.notes)
+    yield from (f"Note: {note}." for note in notes)
 
 
 def limited(able: Sequence[Row], limits: Limits) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """An experiment, run: rounds of turns in rotated order, the warm-up first, spoiled turns once more.
 
-Ctrl-C cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it is when
-Redis goes away, or a worker does not start.
+Ctrl-C, or SIGTERM, cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it
+is when Redis goes away, or a worker does not start.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from producer.comparison.cores import Probes
 from producer.comparison.experiment import Contestant, Experiment, Sampling, Turn
 from producer.comparison.fleet import Fleet
 from producer.comparison.machine import describe_machine, describe_versions
+from producer.comparison.notes import CUT
 from producer.comparison.planning import Work
 from producer.comparison.sampler import EVERY
 from producer.comparison.turn import Slot, Stand
@@ -126,7 +127,8 @@ class _Rounds:
             if not self._turns:
                 raise
             why = "interrupted" if isinstance(cut, KeyboardInterrupt) else f"ended early ({cut})"
-            self._notes.append(f"{why} in round {number} of {self._design.repeat}: what was measured is here")
+            where = f"round {number} of {self._design.repeat}" if number else "the warm-up"
+            self._notes.append(f"{why} in {where}: {CUT}")
             last = self._turns[-1]
             return Outcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
         return Outcome(self._experiment(bench.now()))

@@ -55,6 +55,7 @@ class Stand:
         self._fleet = fleet
         self._limits = limits
         self._digests = turns.Digests()
+        self._dead: set[str] = set()  # batches whose workers are gone: the sweep ends their jobs when the lease is over
         self._hosts: set[str] = set()
         self._offset = 0.0  # seconds by which Redis' clock is ahead of ours
         self._ahead: dict[str, float] = {}  # host: seconds by which its clock is ahead of ours, as last heard
@@ -72,11 +73,20 @@ class Stand:
         keep = slot.round == 1 or len(share.jobs) <= KEEP_ALL
         with self._fleet.deployed(contestant) as deployed:
             if deployed.fresh:
-                self._warm_up(contestant, f"{batch}-warm")
+                self._warm_up(contestant, f"{batch}-warm", deployed)
             seen = _Seen(list(excluded))
             with self._arrivals() if keep else nullcontext() as arrivals, self._observed(deployed, batch, seen):
-                ran = self.bench.run(contestant.pool, share.jobs, batch, one_at_a_time=contestant.serial)
-            seen.excluded += [*deployed.ended(), *self._not_alone(ran)]
+                ran = self.bench.run(
+                    contestant.pool,
+                    share.jobs,
+                    batch,
+                    one_at_a_time=contestant.serial,
+                    ended=deployed.ended,
+                    workers=len(deployed.roots),
+                )
+            if ended := deployed.ended():
+                self._dead |= {batch, f"{batch}-warm"}
+            seen.excluded += [*ended, *self._not_alone(ran)]
         if not work.keeps_files:
             self._fleet.discard(batch)
         turn = self._written(slot, share, ran, deployed, seen)
@@ -104,11 +114,11 @@ class Stand:
             return f"Redis' to {ON_THE_WAY * 1000:.0f} ms"
         return f"{abs(ahead):,.1f} s {'ahead of' if ahead > 0 else 'behind'} Redis'"
 
-    def _warm_up(self, contestant: Contestant, batch: str) -> None:
+    def _warm_up(self, contestant: Contestant, batch: str, deployed: Deployed) -> None:
         """Tiny jobs, two per slot: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (contestant.slots or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        self.bench.quietly(contestant.pool, jobs, batch)
+        self.bench.quietly(contestant.pool, jobs, batch, ended=deployed.ended)
         self._fleet.discard(batch)
 
     def _arrivals(self) -> Arrivals:
@@ -138,7 +148,7 @@ class Stand:
         """Whether jobs of another batch ran between the submission and now."""
         ledger = self.bench.ledger
         for name in ledger.batches(_BATCHES):
-            batch = ledger.batch(name) if name != ran.batch else None
+            batch = ledger.batch(name) if name != ran.batch and name not in self._dead else None
             if batch and (batch.count(JobState.RUNNING) or (batch.ended or 0.0) > ran.submitted):
                 return [f"jobs of batch {name} ran meanwhile"]
         return []

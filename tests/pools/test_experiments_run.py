@@ -25,6 +25,7 @@ from producer.comparison.planning import from_recipe
 from producer.comparison.private import Private
 from producer.comparison.rounds import Design, run_experiment
 from producer.comparison.scenarios import SCENARIOS, Options
+from stack.guardian import MARK
 from tests.waiting import wait_for
 from tests.worker_process import ROOT
 
@@ -113,14 +114,22 @@ def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) ->
     assert not experiment.scenario.nominal
 
 
-def test_ctrl_c_keeps_the_turns_that_were_measured(tmp_path: Path) -> None:
-    """If it is interrupted in the first round that counts, I expect 130, what was measured, and that it says so."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp_path: Path) -> None:
+    """If it is told to stop in the first round that counts, I expect 128 and the signal's number, what was measured,
+    that it says so, and neither a process nor a folder that stays."""
     words = "slow --jobs 120 --repeat 3 --no-serial --pools threads:16,threads:2"
     with compare(*words.split(), folder=tmp_path) as (process, said):
         wait_for(lambda: "round 1 of 3 · threads:2 · " in said.read_text(), seconds=200, what="a turn of round 1")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, said.read_text()
+        started = psutil.Process(process.pid).children(recursive=True)
+        folder = Path(child(process, "-P threads").environ()[MARK])
+        assert folder.is_dir()
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number, said.read_text()
 
+    assert not folder.exists()
+    assert not [each for each in started if each.is_running()]
+    assert said.read_text().endswith("\ninterrupted\n")
     experiment = from_json((tmp_path / "out.json").read_text())
     measured = [(turn.contestant, turn.round) for turn in experiment.turns]
     assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
@@ -136,11 +145,13 @@ def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
 
 
 def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    """Given SIGKILL in the middle of a turn, I expect the reason, no call to start workers, and the turn once more."""
+    """Given SIGKILL in the middle of a turn, I expect the reason before the ledger can know of it, no call to start
+    workers, and the turn once more."""
     words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:2"
     with compare(*words.split(), folder=tmp_path) as (process, said):
         wait_for(lambda: "round 1 of 1 · threads:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
         child(process, "-P threads").kill()
+        wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
         assert process.wait(200) == 0, said.read_text()
 
     experiment = from_json((tmp_path / "out.json").read_text())
@@ -151,6 +162,38 @@ def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_p
     assert "does not count: worker-threads ended in the middle of it: killed by SIGKILL" in said.read_text()
     assert "no worker serves downloads.threads\n" in said.read_text()
     assert "; start celery" not in said.read_text()
+
+
+def test_one_of_two_workers_that_is_killed_ends_the_turn_too(tmp_path: Path) -> None:
+    """Given SIGKILL of one, I expect the turn given up at once, and no claim that nobody serves the queue."""
+    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:1+workers=2"
+    with compare(*words.split(), folder=tmp_path) as (process, said):
+        wait_for(lambda: "round 1 of 1 · threads:1" in said.read_text(), seconds=100, what="jobs of round 1")
+        child(process, "-n threads-2@").kill()
+        wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
+        assert process.wait(200) == 0, said.read_text()
+
+    spoiled, whole = (turn for turn in from_json((tmp_path / "out.json").read_text()).turns if turn.round == 1)
+    assert spoiled.excluded == ("worker-threads-2 ended in the middle of it: killed by SIGKILL",)
+    assert spoiled.books.done < spoiled.books.jobs
+    assert whole.counts
+    assert "no worker serve" not in said.read_text()
+
+
+def test_a_child_of_prefork_that_is_killed_spoils_its_turn_which_goes_on_to_its_end(tmp_path: Path) -> None:
+    """Given SIGKILL of a child, whose job the ledger brings back, I expect every job done and the turn once more."""
+    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools prefork:2"
+    with compare(*words.split(), folder=tmp_path) as (process, said):
+        wait_for(lambda: "round 1 of 1 · prefork:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
+        child(process, "-P prefork").children()[0].kill()
+        assert process.wait(200) == 0, said.read_text()
+
+    spoiled, whole = (turn for turn in from_json((tmp_path / "out.json").read_text()).turns if turn.round == 1)
+    assert spoiled.books.done == spoiled.books.jobs == 40
+    assert spoiled.excluded
+    assert not any("ended in the middle of it" in reason for reason in spoiled.excluded)
+    assert whole.counts
+    assert whole.books.balance
 
 
 def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kept(tmp_path: Path) -> None:
@@ -167,6 +210,8 @@ def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kep
     experiment = from_json((tmp_path / "out.json").read_text())
     assert [turn.round for turn in experiment.turns] == [0]
     assert any(note.startswith("ended early (") for note in experiment.notes)
+    assert "Nothing was measured yet: " in said.read_text()
+    assert "0/0" not in said.read_text()
 
 
 def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_name() -> None:

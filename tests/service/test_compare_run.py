@@ -212,20 +212,21 @@ def test_the_command_writes_its_experiment_and_ends_with_0(world: World, tmp_pat
     assert "In threads the total was " in out
 
 
-def test_ctrl_c_cancels_what_is_left(world: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_what_is_left(number: signal.Signals, world: World) -> None:
     before = set(world.ledger.batches())
     process = producer(world.settings, "--seed", "1", "--pools", "prefork")
     try:
         (batch,) = wait_for(lambda: set(world.ledger.batches()) - before, what="the batch")
         world.running(2, batch=batch)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=10)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait(10)
 
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert {record.state for record in world.finished(batch, seconds=10)} == {JobState.CANCELLED}
 
 

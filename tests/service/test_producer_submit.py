@@ -16,7 +16,7 @@ from ledger.jobs import JobState, Pool, Ref
 from ledger.ledger import Ledger
 from ledger.settings import Settings
 from ledger.sweep import Sweep
-from tests.producer_process import run, start
+from tests.producer_process import finish, run, start
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of
 
@@ -238,3 +238,12 @@ def test_many_files_go_into_folders_of_so_many_and_those_that_are_named_where_th
         "0002/f.bin",
         "0002/f-2.bin",
     ]
+
+
+def test_sigterm_ends_it_in_an_orderly_way_and_what_was_accepted_stays(ledger: Ledger, settings: Settings) -> None:
+    with start(settings, "submit", "--name", "b", "--wait", "http://host.example/x") as process:
+        wait_for(lambda: sum(queued_refs(ledger).values()), what="the message")
+        process.terminate()
+        said = finish(process, seconds=10)
+    assert (said.code, said.err.splitlines()[-1]) == (143, "interrupted")
+    assert queued_refs(ledger) == Counter(["b.0"])

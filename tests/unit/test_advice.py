@@ -128,9 +128,12 @@ def test_an_answer_says_what_it_gives_up() -> None:
 
 
 def test_memory_that_grows_is_said() -> None:
-    found = advice(Made(Pool.THREADS, 8, 0.1, growth=3 * MIB), Made(Pool.GEVENT, 8, 0.2))
+    """Given workers that live on, I expect the growth; of workers that are started anew it would mean nothing."""
+    grows, other = Made(Pool.THREADS, 8, 0.1, growth=3 * MIB, lives_on=True), Made(Pool.GEVENT, 8, 0.2)
+    found = advice(grows, other)
 
     assert "memory grew by 3.00 MiB from round to round (40 jobs)" in text(found.would_change)
+    assert "memory grew" not in text(advice(replace(grows, lives_on=False), other).would_change)
 
 
 def test_slots_that_are_not_known_are_not_in_the_command() -> None:

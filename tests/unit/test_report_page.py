@@ -228,4 +228,4 @@ def test_markup_in_names_stays_text_in_markdown() -> None:
     found = text([few()])
 
     assert r"another process used \<b\>38 %\</b\> of the CPU" in found
-    assert r"> The clock of host \<b\> is 3 ms behind" in found
+    assert r"- Note: The clock of host \<b\> is 3 ms behind" in found

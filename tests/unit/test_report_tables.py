@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -66,10 +67,60 @@ def test_of_a_contestant_without_a_turn_that_counts_nothing_is_said() -> None:
         assert {cell.text for line in of.lines if line.name == "gevent:4" for cell in line.cells} == {"–"}
 
 
-def test_memory_that_grows_says_so() -> None:
-    of = cost(summarise(made(Made(Pool.THREADS, 4, 0.5, growth=MIB))))
+def test_memory_that_grows_says_so_and_by_how_much() -> None:
+    """Given workers that live on and keep 1 MiB of each turn, I expect that, its interval, and the word."""
+    of = cost(summarise(made(Made(Pool.THREADS, 4, 0.5, growth=MIB, lives_on=True))))
 
     assert column(of, "threads:4", "memory, peak").endswith("(grows from turn to turn)")
+    assert column(of, "threads:4", "memory grew per turn") == "1.00 MiB (1.00 MiB – 1.00 MiB)"
+
+
+def test_growth_that_is_not_sure_is_a_figure_all_the_same() -> None:
+    """Given turns after which memory is once larger and once smaller, I expect the interval with both signs in it."""
+    experiment = made(Made(Pool.THREADS, 4, 0.5, lives_on=True))
+    ends = [64, 60, 66, 58, 62, 60]  # MiB, by round
+    turns = tuple(
+        replace(turn, usage=turn.usage and replace(turn.usage, pss_end=ends[turn.round] * MIB))
+        for turn in experiment.turns
+    )
+    of = cost(summarise(replace(experiment, turns=turns)))
+
+    assert column(of, "threads:4", "memory, peak").endswith(" (idle 60.0 MiB)")
+    assert re.fullmatch(r"1\.00 MiB \(-\d+\.\d MiB – \d+\.\d MiB\)", column(of, "threads:4", "memory grew per turn"))
+
+
+def test_of_few_turns_growth_is_what_was_seen_and_of_one_nothing() -> None:
+    def grew(rounds: int) -> str:
+        made_of = made(Made(Pool.THREADS, 4, 0.5, growth=MIB, lives_on=True), rounds=rounds)
+        return column(cost(summarise(made_of)), "threads:4", "memory grew per turn")
+
+    assert [grew(rounds) for rounds in (1, 2, 3)] == ["–", "1.00 MiB", "1.00 MiB (seen: 1.00 MiB – 1.00 MiB)"]
+
+
+def test_workers_that_are_started_anew_do_not_grow_from_turn_to_turn() -> None:
+    """Given turns whose fresh workers each took more than the last, I expect what work added, and no growth."""
+    fresh = Made(Pool.THREADS, 4, 0.5, growth=MIB, per_slot=2 * MIB)
+    of = cost(summarise(made(fresh)))
+
+    assert column(of, "threads:4", "memory, peak") == "71.0 MiB (idle 63.0 MiB)"
+    assert column(of, "threads:4", "memory per slot") == "17.8 MiB (work adds 2.00 MiB)"
+    assert "memory grew per turn" not in known(of).columns
+    assert "of workers that are started anew for each turn that would mean nothing" in of.reading
+    both = cost(summarise(made(fresh, Made(Pool.GEVENT, 4, 0.5, growth=MIB, lives_on=True))))
+    assert column(both, "threads:4", "memory grew per turn") == "–"
+    assert column(both, "gevent:4", "memory grew per turn").startswith("1.00 MiB")
+
+
+def test_of_a_run_that_was_cut_short_in_the_warm_up_the_terminal_has_no_table() -> None:
+    said = io.StringIO()
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), rounds=0)
+    close(Page(Console(file=said, width=80)), replace(experiment, notes=("interrupted in the warm-up",)))
+
+    text = " ".join(said.getvalue().split())
+    assert "Nothing was measured yet: only turns of the warm-up have ended, and they do not count." in text
+    assert "Note: interrupted in the warm-up." in text
+    assert "0/0" not in text
+    assert "jobs/s" not in text
 
 
 def test_a_sentence_begins_with_a_contestant_s_name_as_it_is() -> None:

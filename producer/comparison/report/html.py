@@ -85,7 +85,7 @@ def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> S
     found = shown(experiment)
     return Section(
         sheet=told,
-        answer=answer(recommend(recommend_of), told.summary),
+        answer=answer(recommend(recommend_of, conditions=False), told.summary),
         race=_race(told),
         lanes=tuple((each.contestant.name, look(each.contestant), in_words(each)) for each in found),
         figures=(_split(told),),

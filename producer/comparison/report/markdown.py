@@ -24,7 +24,7 @@ def text(experiments: Sequence[Experiment]) -> str:
     for group in agreeing(experiments):
         experiment = pooled(group)
         told = sheet(experiment)
-        lines += [*_section(told, answer(recommend(group), told.summary)), ""]
+        lines += [*_section(told, answer(recommend(group, conditions=False), told.summary)), ""]
     return "\n".join(lines)
 
 
@@ -36,8 +36,6 @@ def _section(told: Sheet, answered: Answer) -> Iterator[str]:
     if advice.command:
         yield from ("", *_code([advice.command]))
     yield from ("", f"**{plain(told.title)}** {plain(told.about)}.")
-    for note in told.experiment.notes:
-        yield from ("", f"> {plain(note)}")
     for heading, lines in answered.lists:
         yield from ("", f"**{heading}**", "", *(f"- {plain(line)}" for line in lines))
     yield from ("", "## The figures")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from producer.comparison import wording as w
 from producer.comparison.experiment import Experiment, Turn
 from producer.comparison.figures import Summary
+from producer.comparison.notes import of_conditions
 from producer.comparison.report.palette import look
 from producer.comparison.report.tables import Cell, Line, Table, cost, known, pairs, speed, split
 from producer.comparison.statistics import summarise
@@ -116,7 +117,7 @@ def _conditions(experiment: Experiment, summary: Summary) -> Iterator[tuple[str,
     for each in experiment.contestants:
         yield each.name, each.command or "was running already"
     yield "Method", summary.method
-    for note in experiment.notes:
+    for note in of_conditions(experiment):
         yield "Note", note
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from producer.comparison import wording as w
-from producer.comparison.experiment import Experiment
+from producer.comparison.experiment import Contestant, Experiment
 from producer.comparison.figures import Comparison, Memory, Row, Summary, Tail, Verdict
 from producer.comparison.intervals import Estimate
 from producer.comparison.report.palette import look
@@ -44,7 +44,7 @@ def known(table: Table) -> Table:
 def _estimated(found: Estimate | None, words: str = "number") -> Cell:
     if found is None:
         return Cell(w.NONE)
-    of = {"seconds": w.seconds, "times": w.times, "percent": w.percent}.get(words, w.significant)
+    of = {"seconds": w.seconds, "size": w.size, "times": w.times, "percent": w.percent}.get(words, w.significant)
     ends = w.bounds(found)
     note = "" if ends is None or found.n < 2 else f"{of(ends[0])} – {of(ends[1])}"
     if note and found.interval is None:
@@ -122,7 +122,7 @@ def cost(summary: Summary) -> Table:
         memory, late = row.memory, row.lateness
         yield _estimated(row.cpu_per_job, "seconds")
         yield _estimated(row.cores_used)
-        yield from _memory(memory, row.contestant.slots) if memory else (Cell(w.NONE), Cell(w.NONE))
+        yield from _memory(memory, row.contestant) if memory else [Cell(w.NONE)] * 3
         yield _estimated(row.switches_per_job)
         yield Cell(w.seconds(late.p99), f"worst {w.seconds(late.worst)}") if late else Cell(w.NONE)
         yield Cell(row.executors or w.NONE)
@@ -131,13 +131,16 @@ def cost(summary: Summary) -> Table:
         "What it cost",
         "Of all processes of the contestant's workers together. Memory is the proportional set size (shared pages are"
         " split among their processes); per slot is the peak over the slots, of which work added so much to an idle"
-        " worker. Lateness: how late a thread wakes that wants the interpreter at fixed moments.",
+        " worker. Workers that live on from turn to turn also have what they grew by, from the end of one turn to the"
+        " end of the next; of workers that are started anew for each turn that would mean nothing, and what work added"
+        " is all that there is to say. Lateness: how late a thread wakes that wants the interpreter at fixed moments.",
         (
             "contestant",
             "CPU per job",
             "cores used",
             "memory, peak",
             "memory per slot",
+            "memory grew per turn",
             "context switches per job",
             "lateness p99",
             "ran on",
@@ -146,9 +149,11 @@ def cost(summary: Summary) -> Table:
     )
 
 
-def _memory(of: Memory, slots: int | None) -> Iterator[Cell]:
-    yield Cell(w.size(of.peak), "grows from turn to turn" if of.grows else f"idle {w.size(of.idle)}")
+def _memory(of: Memory, contestant: Contestant) -> Iterator[Cell]:
+    slots, lives_on = contestant.slots, contestant.command is None
+    yield Cell(w.size(of.peak), "grows from turn to turn" if lives_on and of.grows else f"idle {w.size(of.idle)}")
     yield Cell(w.size(of.peak / slots), f"work adds {w.size(of.per_slot)}") if slots else Cell(w.NONE)
+    yield _estimated(of.growth, "size") if lives_on else Cell(w.NONE)
 
 
 def pairs(summary: Summary) -> Table:
