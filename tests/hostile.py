@@ -78,8 +78,16 @@ def _fails(path: str, kind: FailureKind, row: str = "", times: int = 1) -> Case:
     return Case(row or f"/faults/{path.partition('?')[0]}", path, (kind,) * times)
 
 
-def _works(path: str, row: str = "", ends: tuple[FailureKind, ...] = (), **more: object) -> Case:
-    return Case(row or f"/faults/{path.partition('?')[0]}", path, (*ends, None), **more)  # type: ignore[arg-type]
+def _works(
+    path: str,
+    row: str = "",
+    ends: tuple[FailureKind, ...] = (),
+    *,
+    edition: int = 0,
+    raw: str = "",
+    note: str = "",
+) -> Case:
+    return Case(row or f"/faults/{path.partition('?')[0]}", path, (*ends, None), edition, raw, note)
 
 
 INNER = "http://127.0.0.2:{inner}/secret"  # not allowed, though this machine's own; ``inner`` is a port

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from tests.waiting import wait_for
 
@@ -56,7 +56,7 @@ class OriginProcess:
         def logged() -> dict[str, Any] | None:
             return next((record for record in self.requests() if wanted(record)), None)
 
-        return cast("dict[str, Any]", wait_for(logged, seconds=timeout_s, what="a request in the origin's log"))
+        return wait_for(logged, seconds=timeout_s, what="a request in the origin's log")
 
     def raw(self, target: str, *headers: str, method: str = "GET", timeout_s: float = 10) -> bytes:
         """Return every byte that answers one request, up to the end of the connection."""

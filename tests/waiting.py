@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], *, seconds: float = 20.0, what: str = "", every: float = 0.02) -> T:
+def wait_for(condition: Callable[[], T | None], *, seconds: float = 20.0, what: str = "", every: float = 0.02) -> T:
     """Return the condition's first true value.
 
     Raises:

@@ -6,12 +6,13 @@ the wall clock, and the call fails.
 
 import select
 import time
+from typing import SupportsIndex
 
 _select = select.select  # gevent replaces it later
 
 
-def _sleep(seconds: float) -> None:
-    _select((), (), (), seconds)
+def _sleep(seconds: float | SupportsIndex) -> None:
+    _select((), (), (), seconds if isinstance(seconds, float) else seconds.__index__())
 
 
 time.sleep = _sleep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,8 @@ def test_an_origin_that_is_down_and_comes_back_costs_attempts(tmp_path: Path, po
             what="an attempt that found no origin",
         )
         with subprocess.Popen(
-            [os.sys.executable, "-m", "origin", "--port", url.rpartition(":")[2]],
-            stderr=subprocess.DEVNULL,  # type: ignore[attr-defined]
+            [sys.executable, "-m", "origin", "--port", url.rpartition(":")[2]],
+            stderr=subprocess.DEVNULL,
         ) as back:
             try:
                 all_done(world, 1)

@@ -79,7 +79,7 @@ def _burning(downpour: Downpour) -> Burning:
     incarnations = wait_for(
         lambda: world.ledger.redis.hkeys(world.ledger.keys.incarnations), what="the worker to be in the ledger"
     )
-    return Burning(world, worker, incarnations[0])
+    return Burning(world, worker, str(incarnations[0]))
 
 
 def ping_downpour(downpour: Downpour) -> str:

@@ -36,8 +36,10 @@ def killed_acks_late_tuned(stock: Stock) -> str:
 
 def _redelivered(stock: Stock, options: dict[str, int], *, settled: bool) -> str:
     """Two workers, one of which has nothing to do; the one with the job is killed at once."""
-    conf = {"task_acks_late": True, "broker_transport_options": {"visibility_timeout": VISIBILITY, **options}}
-    workers = [stock.launch(name=name, **conf) for name in ("first", "second")]
+    transport = {"visibility_timeout": VISIBILITY, **options}
+    workers = [
+        stock.launch(name=name, task_acks_late=True, broker_transport_options=transport) for name in ("first", "second")
+    ]
     for worker in workers:
         worker.wait_until_ready()
     if settled:  # each has its look at the start behind it, and the next one comes after 100 s
@@ -117,7 +119,8 @@ def standby_takes_over(downpour: Downpour) -> str:
     running(world)
     incarnations = world.ledger.redis.hgetall(world.ledger.keys.incarnations)
     key = world.ledger.redis.hget(world.ledger.keys.job("b.0"), "h")
-    name = "second" if '"second@' in incarnations[key] else str(downpour.pool)
+    assert key is not None
+    name = "second" if '"second@' in str(incarnations[key]) else str(downpour.pool)
     world.service(f"worker-{name}").kill()
     return _lost_once(world.finished(seconds=REDELIVERY)[0].attempts)
 

@@ -15,16 +15,26 @@ from ledger.settings import Settings
 from tests.waiting import wait_for
 from tests.world import World
 
-DEFAULTS = {name: Settings.model_fields[name].default for name in ("lease", "renew_every", "sweep_every")}
-PATIENT = {"read_timeout": 120.0, "low_speed": 0}
 WAITS = ("drip-body?every=0.1", "drip-headers?every=0.1", "stall?after=1000", "slow-start/90/f", "fast")
 ways = pytest.mark.parametrize("carried", [1, len(WAITS)], ids=["alone", "in a chunk"])
 pools = pytest.mark.parametrize("pool", list(Pool))
 
 
+def deployed(setting: str) -> float:
+    """What it is where nobody sets it."""
+    return float(Settings.model_fields[setting].default)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), **DEFAULTS, **PATIENT) as world:
+    with World(
+        tmp_path_factory.mktemp("world"),
+        lease=deployed("lease"),
+        renew_every=deployed("renew_every"),
+        sweep_every=deployed("sweep_every"),
+        read_timeout=120.0,
+        low_speed=0,
+    ) as world:
         yield world.start(*Pool, slots=len(WAITS))
 
 

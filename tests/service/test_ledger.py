@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -29,7 +28,7 @@ def leases(settings: Settings) -> Leases:
 
 
 @pytest.fixture
-def incarnation(leases: Leases) -> Iterator[str]:
+def incarnation(leases: Leases) -> str:
     return leases.register(Identity("threads@here", Pool.THREADS, 7))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
 from ledger.connection import connect
-from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Ledger, Message
 from ledger.messages import Envelope, Publisher
@@ -51,7 +51,7 @@ class World:
     def register(self) -> str:
         return self.leases.register(Identity("threads@here", Pool.THREADS, 7))
 
-    def record(self, number: int = 0):  # type: ignore[no-untyped-def]
+    def record(self, number: int = 0) -> JobRecord:
         (record,) = self.ledger.read([f"b.{number}"])
         return record
 
@@ -60,7 +60,7 @@ class World:
         key = f"{self.settings.key_prefix}lease:{incarnation}"
         wait_for(lambda: not self.redis.exists(key), what="the lease to expire")
 
-    def sweep_until(self, condition, what: str) -> None:  # type: ignore[no-untyped-def]
+    def sweep_until(self, condition: Callable[[], object], what: str) -> None:
         def look() -> bool:
             self.sweep.round()
             return bool(condition())
@@ -69,12 +69,17 @@ class World:
 
 
 @pytest.fixture
-def world(settings: Settings) -> Iterator[World]:
+def world(settings: Settings) -> World:
     return World(settings)
 
 
 def attempt(kind: FailureKind | None = None) -> Attempt:
     return Attempt(None, started=1.0, finished=2.0, kind=kind)
+
+
+def why(record: JobRecord) -> FailureKind | None:
+    """What kind of failure its last attempt was."""
+    return record.last.kind if record.last else None
 
 
 def test_with_nothing_amiss_a_round_does_nothing(world: World) -> None:
@@ -92,7 +97,7 @@ def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(wo
     world.expire(dead)
     assert world.sweep.round() == Swept(orphans=1, sent=1)
     assert world.queue() == ["b.0"]
-    assert (world.record().state, world.record().last.kind) == (JobState.QUEUED, FailureKind.LOST)
+    assert (world.record().state, why(world.record())) == (JobState.QUEUED, FailureKind.LOST)
 
 
 def test_a_child_that_its_parent_knows_to_be_dead_is_taken_over_at_once_and_nobody_else(world: World) -> None:
@@ -165,7 +170,7 @@ def test_a_job_whose_holder_dies_again_and_again_ends_as_poison(world: World) ->
         world.leases.end(dead)
         world.sweep.round()
     assert world.record().state is JobState.FAILED
-    assert world.record().last.kind is FailureKind.POISON
+    assert why(world.record()) is FailureKind.POISON
     assert world.sweep.round() == Swept()
 
 
@@ -328,7 +333,7 @@ def test_a_job_whose_time_is_used_up_while_it_is_queued_or_waits_ends_as_failed(
     wait_for(both, what="both to end")
     for number in range(2):
         record = world.record(number)
-        assert (record.state, record.last.kind, record.deadline) == (JobState.FAILED, FailureKind.DEADLINE, None)
+        assert (record.state, why(record), record.deadline) == (JobState.FAILED, FailureKind.DEADLINE, None)
     batch = world.ledger.batch("b")
     assert batch is not None
     assert (batch.count(JobState.FAILED), batch.known) == (2, 2)
@@ -352,7 +357,7 @@ def test_a_dead_holders_job_whose_time_is_used_up_ends_as_failed_and_is_not_run_
     world.expire(dead)
     world.sweep.round()
     record = world.record()
-    assert (record.state, record.last.kind) == (JobState.FAILED, FailureKind.DEADLINE)
+    assert (record.state, why(record)) == (JobState.FAILED, FailureKind.DEADLINE)
     assert world.sweep.round() == Swept()
     assert world.queue() == []
 

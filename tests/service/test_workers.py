@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -24,6 +24,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def world(running: World) -> World:
     """The running world; each test uses a batch of its own."""
     return running
+
+
+def who(attempt: Attempt) -> Executor:
+    assert attempt.executor is not None
+    return attempt.executor
 
 
 @pools
@@ -51,10 +56,10 @@ def test_the_three_pools_are_processes_threads_and_greenlets(world: World, batch
     for pool in Pool:
         name = f"{batch[:50]}-{pool}"
         world.submit(pool, [world.paced(f"{n}.bin", 0.8) for n in range(4)], batch=name)
-        ran[pool] = [record.last.executor for record in world.finished(name) if record.last]
-    pids = {pool: {who.pid for who in executors} for pool, executors in ran.items()}
-    threads = {pool: {who.thread for who in executors} for pool, executors in ran.items()}
-    greenlets = {who.greenlet for who in ran[Pool.GEVENT]}
+        ran[pool] = [who(record.last) for record in world.finished(name) if record.last]
+    pids = {pool: {executor.pid for executor in executors} for pool, executors in ran.items()}
+    threads = {pool: {executor.thread for executor in executors} for pool, executors in ran.items()}
+    greenlets = {executor.greenlet for executor in ran[Pool.GEVENT]}
     assert len(pids[Pool.PREFORK]) == 4
     assert (len(pids[Pool.THREADS]), len(threads[Pool.THREADS])) == (1, 4)
     assert (len(pids[Pool.GEVENT]), len(threads[Pool.GEVENT]), len(greenlets)) == (1, 1, 4)

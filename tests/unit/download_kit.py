@@ -150,13 +150,14 @@ class Reciter:
         self._thread.join(10)
 
 
+Script = Callable[[Reciter, socket.socket], None]
+
+
 @contextmanager
-def reciting(
-    *scripts: "bytes | Callable[[Reciter, socket.socket], None]", tls: ssl.SSLContext | None = None
-) -> Iterator[Reciter]:
+def reciting(*scripts: bytes | Script, tls: ssl.SSLContext | None = None) -> Iterator[Reciter]:
     """A server; each script serves one connection: bytes are sent after the request, then the connection ends."""
 
-    def play(script: "bytes | Callable[[Reciter, socket.socket], None]") -> Callable[[socket.socket], None]:
+    def play(script: bytes | Script) -> Callable[[socket.socket], None]:
         def run(connection: socket.socket) -> None:
             if isinstance(script, bytes):
                 server.hear(connection)

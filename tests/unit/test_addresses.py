@@ -168,7 +168,7 @@ def test_ports_and_metadata_hosts_are_refused_before_resolving() -> None:
 
 
 def test_the_settings_are_the_policy() -> None:
-    settings = Settings(allow_hosts="Origin, other.", allow_networks="127.0.0.1/8", allow_ports="80,8080")  # type: ignore[arg-type]
+    settings = Settings(allow_hosts="Origin, other.", allow_networks="127.0.0.1/8", allow_ports="80,8080")
     assert Policy.from_settings(settings) == Policy(
         frozenset({"origin", "other"}), (ip_network("127.0.0.0/8"),), frozenset({80, 8080})
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -20,9 +20,19 @@ def nobody() -> Iterator[Settings]:
         yield Settings(redis_url=f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
 
 
+def noting(asked: list[int], *, yes_at: int = 0) -> Callable[[], bool]:
+    """A ``stop`` that notes each time it is asked, and says yes that time; 0: never."""
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == yes_at
+
+    return stop
+
+
 def test_without_patience_a_call_is_made_once(nobody: Settings) -> None:
     asked: list[int] = []
-    with pytest.raises(redis.ConnectionError), connect(nobody, stop=lambda: bool(asked.append(1))) as client:
+    with pytest.raises(redis.ConnectionError), connect(nobody, stop=noting(asked)) as client:
         client.ping()
     assert asked == []  # it did not even come to that
 
@@ -31,12 +41,8 @@ def test_patience_ends_when_its_owner_is_told_to_stop(nobody: Settings) -> None:
     # Given a client that would repeat its calls for an hour
     asked: list[int] = []
 
-    def third_time() -> bool:
-        asked.append(1)
-        return len(asked) == 3
-
     # If it is told to stop after the third try, I expect the error then: connecting does not multiply the tries
-    with pytest.raises(redis.ConnectionError), connect(nobody, patience=3600, stop=third_time) as client:
+    with pytest.raises(redis.ConnectionError), connect(nobody, patience=3600, stop=noting(asked, yes_at=3)) as client:
         client.ping()
     assert len(asked) == 3
 
@@ -44,7 +50,7 @@ def test_patience_ends_when_its_owner_is_told_to_stop(nobody: Settings) -> None:
 def test_what_is_not_worth_waiting_for_is_asked_once_of_a_patient_client(nobody: Settings) -> None:
     asked: list[int] = []
     with (
-        connect(nobody, patience=3600, stop=lambda: bool(asked.append(1))) as client,
+        connect(nobody, patience=3600, stop=noting(asked)) as client,
         once(),
         pytest.raises(redis.ConnectionError),
     ):
@@ -54,7 +60,7 @@ def test_what_is_not_worth_waiting_for_is_asked_once_of_a_patient_client(nobody:
 
 def test_patience_is_back_after_a_call_that_was_made_once(nobody: Settings) -> None:
     asked: list[int] = []
-    with connect(nobody, patience=3600, stop=lambda: asked.append(1) or len(asked) == 2) as client:  # type: ignore[func-returns-value]
+    with connect(nobody, patience=3600, stop=noting(asked, yes_at=2)) as client:
         with once(), pytest.raises(redis.ConnectionError):
             client.ping()
         with pytest.raises(redis.ConnectionError):

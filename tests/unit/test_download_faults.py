@@ -184,11 +184,11 @@ def test_surplus_bytes_are_forgiven_where_a_digest_vouches_for_the_rest(desk: De
 
 
 def test_a_connection_is_used_again_and_one_that_went_away_is_no_failure(desk: Desk) -> None:
-    def twice_then_away(server: Reciter, connection: object) -> None:
+    def twice_then_away(server: Reciter, connection: socket.socket) -> None:
         for _ in range(2):
-            server.hear(connection)  # type: ignore[arg-type]
-            connection.sendall(ok(b"hello"))  # type: ignore[attr-defined]
-        server.hear(connection)  # type: ignore[arg-type]  # and no answer
+            server.hear(connection)
+            connection.sendall(ok(b"hello"))
+        server.hear(connection)  # and no answer
 
     with reciting(twice_then_away, ok(b"hello")) as server:
         for expected_connections in (1, 1, 2):

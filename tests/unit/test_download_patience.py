@@ -4,9 +4,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,9 @@ def in_resolve() -> Iterator[str]:
     over = threading.Event()
     real = socket.getaddrinfo
 
-    def never(host: str, *args: object, **more: object) -> object:
+    def never(host: str, *args: Any, **more: Any) -> Any:
         if host != "never.example":
-            return real(host, *args, **more)  # type: ignore[arg-type]
+            return real(host, *args, **more)
         over.wait(30)
         raise socket.gaierror("over")
 
@@ -141,9 +142,9 @@ def test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second
     [(in_resolve, FailureKind.DNS), (in_connect, FailureKind.CONNECT), (in_tls, FailureKind.CONNECT)],
 )
 def test_a_connection_that_does_not_come_about_in_time_is_its_own_kind(
-    desk: Desk, phase_of: Callable[[], Iterator[str]], kind: FailureKind
+    desk: Desk, phase_of: Callable[[], AbstractContextManager[str]], kind: FailureKind
 ) -> None:
-    with phase_of() as url:  # type: ignore[attr-defined]
+    with phase_of() as url:
         begun = time.monotonic()
         assert desk.fails(url, connect_timeout=0.5).kind is kind
         assert time.monotonic() - begun < 1.5
@@ -181,9 +182,12 @@ def test_a_server_that_paces_above_the_limit_is_not_too_slow(origin: OriginProce
     ],
 )
 def test_whatever_check_raises_arrives_unchanged(
-    origin: OriginProcess, desk: Desk, phase_of: Callable[[OriginProcess], Iterator[str]], error: BaseException
+    origin: OriginProcess,
+    desk: Desk,
+    phase_of: Callable[[OriginProcess], AbstractContextManager[str]],
+    error: BaseException,
 ) -> None:
-    with phase_of(origin) as url, pytest.raises(type(error)) as caught:  # type: ignore[attr-defined]
+    with phase_of(origin) as url, pytest.raises(type(error)) as caught:
         desk.fetch(url, check=after(0.2, error), **PATIENT)
     assert caught.value is error
 

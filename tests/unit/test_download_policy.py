@@ -3,6 +3,7 @@
 import socket
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -29,10 +30,10 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     real = socket.getaddrinfo
 
-    def look_up(host: str, port: int, *args: object, **more: object) -> object:
+    def look_up(host: str, port: int, *args: Any, **more: Any) -> object:
         asked.append(host)
         if host not in NAMES:
-            return real(host, port, *args, **more)  # type: ignore[arg-type]
+            return real(host, port, *args, **more)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in NAMES[host]]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)

@@ -19,7 +19,7 @@ from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
 from tests.proxy_process import ProxyProcess
-from tests.unit.download_kit import LOOPBACK, Desk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import LOOPBACK, Desk, Reciter, Script, ok, reciting, silent
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -33,8 +33,10 @@ def proxy(origin: OriginProcess) -> Iterator[ProxyProcess]:
         yield process
 
 
-def through(url: str, folder: Path, policy: Policy = LOOPBACK, *, direct: str = "", **more: object) -> Desk:
-    return Desk(folder, Fetcher(policy, proxy=Proxy.parse(url, frozenset(direct.split())), **more))  # type: ignore[arg-type]
+def through(
+    url: str, folder: Path, policy: Policy = LOOPBACK, *, direct: str = "", ca_file: Path | None = None
+) -> Desk:
+    return Desk(folder, Fetcher(policy, proxy=Proxy.parse(url, frozenset(direct.split())), ca_file=ca_file))
 
 
 @pytest.fixture
@@ -183,9 +185,9 @@ def _dripping(server: Reciter, connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("script", [silent, _dripping])
-def test_a_proxy_that_never_answers_meets_the_connect_timeout_and_the_deadline(tmp_path: Path, script: object) -> None:
+def test_a_proxy_that_never_answers_meets_the_connect_timeout_and_the_deadline(tmp_path: Path, script: Script) -> None:
     for more, kind in (({"connect_timeout": 0.5}, FailureKind.CONNECT), ({"seconds": 0.5}, FailureKind.DEADLINE)):
-        with reciting(script) as server:  # type: ignore[arg-type]
+        with reciting(script) as server:
             begun = time.monotonic()
             assert through(server.url(""), tmp_path).fails("https://files.example/", **more).kind is kind
             assert time.monotonic() - begun < 1.6

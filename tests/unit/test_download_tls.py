@@ -10,7 +10,7 @@ import pytest
 from download.addresses import Target
 from download.fetch import Fetcher
 from ledger.jobs import FailureKind
-from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
+from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, Script, ok, reciting
 
 BODY = bytes(range(256)) * 1000
 
@@ -58,7 +58,7 @@ def test_a_server_without_tls_is_a_protocol_error(desk: Desk) -> None:
         assert desk.fails(server.url(scheme="https")).kind in (FailureKind.PROTOCOL, FailureKind.RESET)
 
 
-def cut(head: bytes) -> object:
+def cut(head: bytes) -> Script:
     """Send, and end TCP without ending TLS."""
 
     def script(server: Reciter, connection: socket.socket) -> None:
@@ -71,13 +71,13 @@ def cut(head: bytes) -> object:
 
 def test_a_body_that_ends_with_a_cut_of_tls_is_truncated(desk: Desk, server_side: ssl.SSLContext) -> None:
     script = cut(b"HTTP/1.1 200 OK\r\n\r\n")
-    with reciting(script, script, tls=server_side) as server:  # type: ignore[arg-type]
+    with reciting(script, script, tls=server_side) as server:
         assert desk.fails(server.url(scheme="https")).kind is FailureKind.TRUNCATED
 
 
 def test_a_whole_body_needs_no_goodbye(desk: Desk, server_side: ssl.SSLContext) -> None:
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
-    with reciting(cut(head), cut(head), tls=server_side) as server:  # type: ignore[arg-type]
+    with reciting(cut(head), cut(head), tls=server_side) as server:
         assert desk.bring(server.url(scheme="https")) == BODY
 
 

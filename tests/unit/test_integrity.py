@@ -89,8 +89,8 @@ def test_a_repr_digest_is_found_among_others() -> None:
     text = base64.b64encode(digest.digest()).decode()
     for header in (f"sha-256=:{text}:", f"sha-512=:AAAA:, sha-256=:{text}:", f"sha-256=:{text}:;q=1,md5=:AA:"):
         assert repr_sha256(header) == digest.hexdigest()
-    for header in (None, "", "sha-256", f"sha-256={text}", f"x-sha-256=:{text}:", "sha-256=:AAAA:"):
-        assert repr_sha256(header) is None
+    for useless in (None, "", "sha-256", f"sha-256={text}", f"x-sha-256=:{text}:", "sha-256=:AAAA:"):
+        assert repr_sha256(useless) is None
 
 
 @given(st.text())

@@ -40,7 +40,7 @@ def test_three_values_have_students_interval_on_logarithms() -> None:
     low, high = of(1.0, 2.0, 4.0).interval or (0, 0)
 
     factor = math.exp(4.3027 * math.log(2) / math.sqrt(3))
-    assert (low, high) == (pytest.approx(2 / factor, rel=1e-4), pytest.approx(2 * factor, rel=1e-4))
+    assert (low, high) == pytest.approx((2 / factor, 2 * factor), rel=1e-4)
 
 
 def test_few_values_with_an_outlier_have_an_interval_no_narrower_than_their_range() -> None:

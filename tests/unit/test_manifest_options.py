@@ -14,8 +14,8 @@ from producer.manifest import BadLine, Format, read
 from producer.once import Once
 
 
-def one(text: str, **more: bool) -> Job | BadLine:
-    (item,) = read(io.BytesIO(text.encode()), **more)
+def one(text: str, *, server_names: bool = False) -> Job | BadLine:
+    (item,) = read(io.BytesIO(text.encode()), server_names=server_names)
     return item
 
 

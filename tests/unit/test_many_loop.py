@@ -3,8 +3,10 @@
 import socket
 import threading
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from download.watch import Limits
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, QUICK, ChunkDesk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import LOOPBACK, ChunkDesk, Reciter, ok, reciting, silent
 
 
 @pytest.fixture
@@ -25,9 +27,11 @@ def desk(tmp_path: Path) -> ChunkDesk:
     return ChunkDesk(tmp_path)
 
 
-def transfer(desk: ChunkDesk, url: str, number: int, **limits: float) -> Transfer:
-    made = Limits(**{**QUICK, "read_timeout": 10.0, **limits})  # type: ignore[arg-type]
-    return Transfer(Wanted(url), desk.folder / f"{number}.part", made, lambda: None, user_agent="x")
+def transfer(
+    desk: ChunkDesk, url: str, number: int, *, connect_timeout: float = 2.0, read_timeout: float = 10.0
+) -> Transfer:
+    limits = Limits(connect_timeout=connect_timeout, read_timeout=read_timeout, low_speed=0)
+    return Transfer(Wanted(url), desk.folder / f"{number}.part", limits, lambda: None, user_agent="x")
 
 
 def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, desk: ChunkDesk) -> None:
@@ -78,7 +82,7 @@ def test_every_transfer_is_asked_twice_a_second_and_a_cancel_ends_only_its_own(d
                 Wanted(server.url(f"/{n}")),
                 desk.folder / f"{n}.part",
                 limits,
-                lambda n=n: check(n),  # type: ignore[misc]
+                partial(check, n),
                 user_agent="x",
             )
             for n in range(2)
@@ -144,10 +148,10 @@ def test_a_look_up_that_hangs_is_given_up_and_holds_up_nobody(
     free = threading.Event()
     real = socket.getaddrinfo
 
-    def look_up(host: str, port: int, *args: object, **more: object) -> object:
+    def look_up(host: str, port: int, *args: Any, **more: Any) -> object:
         if host == "stuck.example":
             free.wait(30)
-        return real("127.0.0.1", port, *args, **more)  # type: ignore[arg-type]
+        return real("127.0.0.1", port, *args, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     stuck = transfer(desk, f"http://stuck.example:{origin.port}/files/n", 0, connect_timeout=1.0)

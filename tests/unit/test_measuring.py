@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,14 @@ def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
     """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen."""
     walks = []
     tree = procfs.tree
+
+    def walk(roots: Iterable[int]) -> set[int]:
+        walks.append(1)
+        return tree(roots, tmp_path)
+
     for name in ("process", "pss", "switches"):
         monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
-    monkeypatch.setattr(procfs, "tree", lambda roots: walks.append(1) or tree(roots, tmp_path))
+    monkeypatch.setattr(procfs, "tree", walk)
     monkeypatch.setattr(sampler, "_TREE_EVERY", 0.0)
     monkeypatch.setattr(sampler, "_LONGEST", 0.01)
     process(tmp_path, 10, 1, pss_kb=2000)
@@ -111,8 +117,11 @@ def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
     assert watch.stop() is not None
 
 
-def _in(folder: Path, function: object) -> object:
-    return lambda arg, _proc=folder: function(arg, folder)  # type: ignore[operator]
+def _in(folder: Path, function: Callable[[int, Path], object]) -> Callable[[int], object]:
+    def read(pid: int, _proc: Path = folder) -> object:
+        return function(pid, folder)
+
+    return read
 
 
 def test_of_processes_that_cannot_be_seen_there_is_no_usage() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ledger.jobs import Attempt, Executor, FailureKind, Job, Pool, Ref, check_batch_name
 from ledger.records import decode_attempts, decode_job, encode_attempt, encode_job
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 URLS = st.sampled_from(["http://a/", "http://a/b", "http://a/b?c/d", "http://a/0"])
 DIGESTS = st.binary(min_size=31, max_size=33).map(bytes.hex) | st.just("AB" * 32)
 WORKERS = st.sampled_from(["threads@host", "@host", "@thost", "@=", "prefork@", "gevent@a@b", "second@host", "t@host"])

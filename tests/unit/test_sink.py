@@ -26,7 +26,7 @@ def in_a_thread(work: Callable[[], None]) -> None:
 
 def filled(folder: Path, run: Run) -> Buffer:
     """A buffer with as much room as there can be, all of it taken, and nothing written."""
-    runs = [in_a_thread]
+    runs: list[Run] = [in_a_thread]
 
     def last(work: Callable[[], None]) -> None:
         runs[-1](work)
