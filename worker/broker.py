@@ -18,6 +18,7 @@ Kept true by ``tests/fault/test_redis_faults.py`` and ``tests/fault/test_stop_wi
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from celery.app.events import Events
@@ -29,6 +30,9 @@ from kombu.transport import virtual
 from ledger.connection import AWAY
 
 log = logging.getLogger("downpour.worker")
+
+_QUIET = 5.0  # times as long as it took to find out that an event cannot be sent
+_LONGEST_QUIET = 30.0  # seconds
 
 
 class BooksInMemory(virtual.QoS):  # type: ignore[misc]
@@ -47,6 +51,24 @@ class BooksInMemory(virtual.QoS):  # type: ignore[misc]
 
 
 class PromptDispatcher(EventDispatcher):  # type: ignore[misc]
+    """Waits in vain once: where an event could not be sent for seconds, the next ones are kept without a try.
+
+    Each one that ends in a worker's stop would wait as long, and a Redis that is frozen answers none of them. A new
+    connection has a new dispatcher.
+    """
+
+    _quiet_until = 0.0  # by time.monotonic()
+
+    def _publish(self, event: Any, producer: Any, routing_key: str, **more: Any) -> None:
+        begun, kept = time.monotonic(), len(self._outbound_buffer)
+        if begun < self._quiet_until:
+            self._outbound_buffer.append((event, routing_key))
+            return
+        super()._publish(event, producer, routing_key, **more)
+        if len(self._outbound_buffer) > kept:
+            now = time.monotonic()
+            self._quiet_until = now + min(_LONGEST_QUIET, _QUIET * (now - begun))
+
     def send(self, type: str, *args: Any, retry: bool = False, **fields: Any) -> Any:  # noqa: ARG002 - Celery's
         return super().send(type, *args, retry=False, **fields)
 
