@@ -42,7 +42,9 @@ class Sampler:
         self._looks = 0
         self._pss: list[int] = []
         self._processes = self._threads = 0
-        self._gone = False  # whether one that was there at the last look has ended: another may have its place
+        self._fewer = (
+            False  # processes than there were: others will have, or have already, the place of those that ended
+        )
 
     def start(self) -> None:
         """Just before the submission: what is there now is idle."""
@@ -84,7 +86,7 @@ class Sampler:
         while not self._stop.wait(wait):
             before = time.thread_time()
             now = time.monotonic()
-            if self._gone and now - tree_at > _TREE_EVERY:
+            if self._fewer and now - tree_at > _TREE_EVERY:
                 self._alive, tree_at = self._tree(), now
             cpu_before, cpu = cpu, self._look()
             took = time.thread_time() - before
@@ -97,8 +99,8 @@ class Sampler:
         """Note memory, processes and threads; the CPU so far."""
         seen = [found for pid in self._alive if (found := procfs.process(pid))]
         self._pss.append(sum(procfs.pss(pid) for pid in self._alive))
-        self._gone = len(seen) < len(self._alive)
         self._processes = max(self._processes, len(seen))
+        self._fewer = len(seen) < self._processes
         self._threads = max(self._threads, sum(each.threads for each in seen))
         self._looks += 1
         return sum(each.cpu + each.cpu_of_children for each in seen)

@@ -89,7 +89,8 @@ def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pyte
 def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen."""
+    """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen,
+    which takes its time."""
     walks = []
     tree = procfs.tree
 
@@ -109,10 +110,11 @@ def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
 
     wait_for(lambda: watch._looks > 5, what="looks")
     assert len(walks) == 1
-    process(tmp_path, 12, 10)
     for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     (tmp_path / "11").rmdir()
+    wait_for(lambda: len(walks) > 3, what="walks that find nobody in its place")
+    process(tmp_path, 12, 10)
     wait_for(lambda: 12 in watch.pids, what="the successor")
     assert watch.stop() is not None
 
