@@ -23,6 +23,7 @@ from download.errors import (
     SizeError,
     StatusError,
     TooLargeError,
+    TruncatedError,
 )
 from download.redirects import fit_for
 from download.retries import retry_after
@@ -125,6 +126,10 @@ class Attempt:
             raise SizeError(f"expected {self.wanted.size} bytes, the server announces {total}")
         if total is not None and total > most:
             raise TooLargeError(f"expected at most {most} bytes, the server announces {total}")
+
+    def cut_short(self) -> TruncatedError:
+        expected = "a last chunk" if self.total is None else f"{self.total} bytes"
+        return TruncatedError(f"expected {expected}, got the end after {self.sink.size} bytes")
 
     def tell(self) -> None:
         self.watch.call(lambda: self.progress(self.partial.size, self.total))

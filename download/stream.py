@@ -72,8 +72,7 @@ class Stream(Attempt):
             try:
                 count = read(buffer.space())
             except TruncatedError as error:
-                expected = "a last chunk" if self.total is None else f"{self.total} bytes"
-                raise TruncatedError(f"expected {expected}, got the end after {buffer.size} bytes") from error
+                raise self.cut_short() from error
             if not count:
                 return None
             flush = buffer.took(count)

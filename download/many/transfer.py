@@ -209,8 +209,7 @@ class Transfer(Attempt):
             limit = self.watch.limits.connect_timeout
             return ConnectError(f"expected a connection to {host} within {limit:g} s, got none")
         if code == PARTIAL_FILE:
-            expected = "a last chunk" if self.total is None else f"{self.total} bytes"
-            return TruncatedError(f"expected {expected}, got the end after {self.sink.size} bytes")
+            return self.cut_short()
         if code in _CLEAR:
             return _CLEAR[code](f"{host}: {text}")
         if broken:
