@@ -19,7 +19,7 @@ from ledger.jobs import JobState, Pool
 from ledger.settings import Settings
 from producer.comparison.contamination import NONE
 from producer.comparison.contestants import Spec
-from producer.comparison.experiment import Experiment, from_json
+from producer.comparison.experiment import Experiment, Turn, from_json
 from producer.comparison.page import Page
 from producer.comparison.planning import from_recipe
 from producer.comparison.private import Private
@@ -138,57 +138,65 @@ def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp
     assert next(experiment.of("threads:16")).books.balance
 
 
+@contextmanager
+def in_round_1(contestant: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A comparison of one contestant, in the middle of its only round."""
+    words = f"slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools {contestant}"
+    with compare(*words.split(), folder=folder) as (process, said):
+        wait_for(lambda: f"round 1 of 1 · {contestant} · " in said.read_text(), seconds=100, what="jobs of round 1")
+        yield process, said
+
+
+def rounds_of(folder: Path) -> list[Turn]:
+    """Its turns after the warm-up: the spoiled one and the one that was run again."""
+    return [turn for turn in from_json((folder / "out.json").read_text()).turns if turn.round == 1]
+
+
 def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
     """The one that the command has started with these words."""
     (found,) = (each for each in psutil.Process(process.pid).children() if words in " ".join(each.cmdline()))
     return found
 
 
+def killed(contestant: str, words: str, folder: Path) -> tuple[Turn, Turn, str]:
+    """SIGKILL to a worker in the middle of a turn: that turn, the one after it, and what was said. The reason must come
+    before the ledger can know of the death."""
+    with in_round_1(contestant, folder) as (process, said):
+        child(process, words).kill()
+        wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
+        assert process.wait(200) == 0, said.read_text()
+    spoiled, whole = rounds_of(folder)
+    return spoiled, whole, said.read_text()
+
+
 def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_path: Path) -> None:
     """Given SIGKILL in the middle of a turn, I expect the reason before the ledger can know of it, no call to start
     workers, and the turn once more."""
-    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:2"
-    with compare(*words.split(), folder=tmp_path) as (process, said):
-        wait_for(lambda: "round 1 of 1 · threads:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
-        child(process, "-P threads").kill()
-        wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
-        assert process.wait(200) == 0, said.read_text()
-
-    experiment = from_json((tmp_path / "out.json").read_text())
-    spoiled, whole = (turn for turn in experiment.turns if turn.round == 1)
+    spoiled, whole, said = killed("threads:2", "-P threads", tmp_path)
     assert spoiled.excluded == ("worker-threads ended in the middle of it: killed by SIGKILL",)
     assert whole.counts
     assert whole.books.balance
-    assert "does not count: worker-threads ended in the middle of it: killed by SIGKILL" in said.read_text()
-    assert "no worker serves downloads.threads\n" in said.read_text()
-    assert "; start celery" not in said.read_text()
+    assert "does not count: worker-threads ended in the middle of it: killed by SIGKILL" in said
+    assert "no worker serves downloads.threads\n" in said
+    assert "; start celery" not in said
 
 
 def test_one_of_two_workers_that_is_killed_ends_the_turn_too(tmp_path: Path) -> None:
     """Given SIGKILL of one, I expect the turn given up at once, and no claim that nobody serves the queue."""
-    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:1+workers=2"
-    with compare(*words.split(), folder=tmp_path) as (process, said):
-        wait_for(lambda: "round 1 of 1 · threads:1" in said.read_text(), seconds=100, what="jobs of round 1")
-        child(process, "-n threads-2@").kill()
-        wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
-        assert process.wait(200) == 0, said.read_text()
-
-    spoiled, whole = (turn for turn in from_json((tmp_path / "out.json").read_text()).turns if turn.round == 1)
+    spoiled, whole, said = killed("threads:1+workers=2", "-n threads-2@", tmp_path)
     assert spoiled.excluded == ("worker-threads-2 ended in the middle of it: killed by SIGKILL",)
     assert spoiled.books.done < spoiled.books.jobs
     assert whole.counts
-    assert "no worker serve" not in said.read_text()
+    assert "no worker serve" not in said
 
 
 def test_a_child_of_prefork_that_is_killed_spoils_its_turn_which_goes_on_to_its_end(tmp_path: Path) -> None:
     """Given SIGKILL of a child, whose job the ledger brings back, I expect every job done and the turn once more."""
-    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools prefork:2"
-    with compare(*words.split(), folder=tmp_path) as (process, said):
-        wait_for(lambda: "round 1 of 1 · prefork:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
+    with in_round_1("prefork:2", tmp_path) as (process, said):
         child(process, "-P prefork").children()[0].kill()
         assert process.wait(200) == 0, said.read_text()
 
-    spoiled, whole = (turn for turn in from_json((tmp_path / "out.json").read_text()).turns if turn.round == 1)
+    spoiled, whole = rounds_of(tmp_path)
     assert spoiled.books.done == spoiled.books.jobs == 40
     assert spoiled.excluded
     assert not any("ended in the middle of it" in reason for reason in spoiled.excluded)
@@ -198,9 +206,7 @@ def test_a_child_of_prefork_that_is_killed_spoils_its_turn_which_goes_on_to_its_
 
 def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kept(tmp_path: Path) -> None:
     """Given its SIGKILL in round 1, I expect code 3, the address of that Redis and not a person's, and the warm-up."""
-    words = "slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools threads:2"
-    with compare(*words.split(), folder=tmp_path) as (process, said):
-        wait_for(lambda: "round 1 of 1 · threads:2 · " in said.read_text(), seconds=100, what="jobs of round 1")
+    with in_round_1("threads:2", tmp_path) as (process, said):
         redis = child(process, "valkey-server")
         port = next(each.laddr.port for each in redis.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
         redis.kill()
