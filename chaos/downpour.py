@@ -19,6 +19,7 @@ from chaos.mix import Planned
 from chaos.subject import Blow, Ended, Interruption, Subject
 from ledger.jobs import FINAL_STATES, Pool
 from ledger.keys import Keys
+from ledger.leases import Leases
 from ledger.ledger import Batch, Ledger
 from ledger.settings import Settings
 from stack.run import Stack
@@ -26,7 +27,19 @@ from worker.janitor import EVERY
 
 _HOLDER = re.compile(r"its holder (\w+) was not heard of")
 _RESULTS_PATIENCE = 180.0  # seconds for one `producer results`
-_MUST_BE_EMPTY = ("running", "held", "cancel", "dead", "due", "hand", "sent", "resend", "queue", "stale incarnations")
+_MUST_BE_EMPTY = (
+    "running",
+    "held",
+    "cancel",
+    "dead",
+    "due",
+    "hand",
+    "sent",
+    "resend",
+    "suspects",
+    "queue",
+    "stale incarnations",
+)
 
 
 class Downpour(Subject):
@@ -127,8 +140,8 @@ class Downpour(Subject):
                 counts[what] += 1
             elif what in counts:
                 counts[what] += int(kinds[str(self.redis.type(key))](key))
-        known = self.redis.hkeys(self._keys.incarnations)
-        counts["stale incarnations"] = sum(not self.redis.exists(self._keys.lease(str(each))) for each in known)
+        known = Leases(self.redis, self.prefix, 0.0).known()
+        counts["stale incarnations"] = sum(not lease.alive for lease in known)
         return counts, tuple(what for what in _MUST_BE_EMPTY if counts[what])
 
     @staticmethod

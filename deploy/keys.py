@@ -28,7 +28,7 @@ RECEIVE = (
     " +evalsha +script|load +script|exists +publish +subscribe +unsubscribe +psubscribe +punsubscribe"
 )
 LEDGER = (
-    "+evalsha +script|load +script|exists +time +multi +exec +exists +del +unlink +expire +get +set"
+    "+evalsha +script|load +script|exists +time +multi +exec +exists +type +del +unlink +expire +get +set"
     " +hset +hsetnx +hget +hmget +hgetall +hdel +hexists +hincrby +hincrbyfloat"
     " +sadd +srem +smembers +scard +spop +srandmember"
     " +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore"
@@ -41,7 +41,7 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
-    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info +pttl",
+    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info",
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe",  # listens when it compares
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }

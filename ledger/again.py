@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger.connection import load_script
 from ledger.jobs import FINAL_STATES, FailureKind, JobState, Pool, Ref
 from ledger.ledger import Ledger
 from ledger.records import STATE_LETTERS
@@ -16,8 +15,7 @@ class UnknownJobsError(Exception):
 
 class Again:
     def __init__(self, ledger: Ledger) -> None:
-        self._prefix = ledger.keys.prefix
-        self._retry = load_script(ledger.redis, "retry")
+        self._call = ledger.call
 
     def resubmit(
         self, ref: Ref, states: Sequence[JobState], kinds: Sequence[FailureKind] = ()
@@ -34,7 +32,7 @@ class Again:
             UnknownJobsError: the batch does not exist.
         """
         letters = "".join(STATE_LETTERS[state] for state in states if state in FINAL_STATES)
-        answer = self._retry(args=[self._prefix, ref.batch, ref.first, ref.last, letters, *kinds])
+        answer = self._call("retry", ref.batch, ref.first, ref.last, letters, *kinds)
         if answer[:1] == [-1]:
             raise UnknownJobsError(ref.batch)
         return [(id_, Pool(pool)) for id_, pool in zip(answer[::2], answer[1::2], strict=True)]

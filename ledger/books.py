@@ -53,6 +53,7 @@ class Claim:
     incarnation: str
     number: int  # of the claim; grows with each
     epoch: float  # seconds to add to time.monotonic() of this process for the time by Redis' clock
+    ends: float  # time.monotonic() of this process when the job's time is used up
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import resources
 from typing import Any, Generic, TypeVar
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.commands.core import Script
 from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError, TimeoutError
 from redis.retry import Retry
 
@@ -21,7 +21,6 @@ from ledger.settings import Settings
 
 T = TypeVar("T")
 
-_SHEBANG = re.compile(r"\A#!.*\n")
 _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
 AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError)  # Redis may come back
@@ -109,17 +108,32 @@ def flushed(redis: Redis, seconds: float) -> bool:
         return False
 
 
-def load_script(redis: Redis, name: str) -> Script:
-    """``lua/NAME.lua``, sent as its hash; loaded again by the client when Redis has forgotten it.
+class Library:
+    """The commands of ``lua/NAME.lua``: one script, sent as its hash, loaded again when Redis has forgotten it.
 
-    A line ``--include NAME`` stands for the text of another file, without that file's first line if it says ``#!``.
+    A line ``--include NAME`` stands for the text of another file.
     """
-    return redis.register_script(_text(name))
+
+    def __init__(self, redis: Redis, prefix: str, name: str, *, refused_when_full: Collection[str] = ()) -> None:
+        """
+        Args:
+            refused_when_full: commands that a Redis without memory refuses; it takes all others.
+        """
+        text = _text(name)
+        self._script = redis.register_script("#!lua flags=allow-oom\n" + text)
+        self._refusable = redis.register_script("#!lua\n" + text) if refused_when_full else self._script
+        self._refused_when_full = frozenset(refused_when_full)
+        self._prefix = prefix
+
+    def __call__(self, command: str, *args: Any, client: Redis | None = None) -> Any:
+        script = self._refusable if command in self._refused_when_full else self._script
+        return script(args=[self._prefix, command, *args], client=client)
 
 
+@cache
 def _text(name: str) -> str:
     text = resources.files("ledger").joinpath("lua", f"{name}.lua").read_text()
-    return _INCLUDE.sub(lambda match: _SHEBANG.sub("", _text(match[1])), text)
+    return _INCLUDE.sub(lambda match: _text(match[1]), text)
 
 
 class PerProcess(Generic[T]):

@@ -9,10 +9,10 @@ Kept true by ``tests/service/test_control.py``.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from ledger.jobs import Pool
+from ledger.leases import Leases
 from ledger.ledger import Ledger
 
 
@@ -32,6 +32,7 @@ class Control:
     def __init__(self, ledger: Ledger) -> None:
         self._redis = ledger.redis
         self._keys = ledger.keys
+        self._leases = Leases(ledger.redis, ledger.keys.prefix, 0.0)  # to read them
 
     def pause(self, pool: Pool) -> bool:
         """Whether that changed anything; so with the others."""
@@ -59,18 +60,12 @@ class Control:
 
     def workers(self) -> list[LiveWorker]:
         """Those that are alive, by name."""
-        known = sorted(self._redis.hgetall(self._keys.incarnations).items())
-        asked = self._redis.pipeline(transaction=False)
-        for incarnation, _ in known:
-            asked.exists(self._keys.lease(str(incarnation)))
-            asked.scard(self._keys.held(str(incarnation)))
-        answers = asked.execute() if known else []
         paused, drained = self.paused(), self.drained()
         found: dict[tuple[str, Pool], list[tuple[int, int]]] = {}
-        for (_, identity), alive, held in zip(known, answers[::2], answers[1::2], strict=True):
-            if alive:
-                who = json.loads(identity)
-                found.setdefault((who["worker"], Pool(who["pool"])), []).append((int(who["pid"]), int(held)))
+        for lease in self._leases.known():
+            if lease.alive:
+                who = lease.identity
+                found.setdefault((who.worker, who.pool), []).append((who.pid, lease.held))
         return [
             LiveWorker(
                 name=name,

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ledger.connection import load_script
 from ledger.jobs import Attempt, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result, close_args
 
@@ -28,20 +27,18 @@ class Closing:
 
 class Groups:
     def __init__(self, ledger: Ledger) -> None:
-        self._prefix = ledger.keys.prefix
-        self._holds = load_script(ledger.redis, "holds")
-        self._close = load_script(ledger.redis, "close")
+        self._call = ledger.call
 
     def holds(self, claims: Sequence[Claim]) -> list[bool]:
         """For each claim whether it still stands."""
-        args: list[Any] = [self._prefix]
+        args: list[Any] = []
         for claim in claims:
             args += [claim.record.id, claim.incarnation, claim.number]
-        return [answer == 1 for answer in self._holds(args=args)]
+        return [answer == 1 for answer in self._call("holds", *args)]
 
     def close(self, closings: Sequence[Closing]) -> list[Closed]:
         """For each what came of it; a few hundred at the most."""
-        args: list[Any] = [self._prefix]
+        args: list[Any] = []
         for each in closings:
             args += close_args(each.claim, each.state, each.attempt, each.due_in, each.result)
-        return [Closed(answer) for answer in self._close(args=args)]
+        return [Closed(answer) for answer in self._call("close", *args)]

@@ -9,7 +9,7 @@ job:BATCH.N                  hash    one record; fields in ``records``
 batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``; ``created``, ``sealed``,
                                      ``ended`` (when the last job did so far), ``deadline``, ``pruning``
 batch:BATCH:running          set     ids of its running jobs
-batch:BATCH:names            hash    filename → ordinal, where servers name files; ``lua/reserve.lua``
+batch:BATCH:names            hash    filename → ordinal, where servers name files
 batches                      zset    batch names by creation time
 sent:POOL                    zset    refs of messages that lie on the queue, in its order
 hand:POOL                    zset    refs of messages that may be in somebody's hand, by when that was last known
@@ -18,13 +18,15 @@ due                          zset    ids of waiting jobs by due time
 deadlines                    zset    ids of jobs that were claimed and are not final, by when their time is used up
 paused                       set     pools whose jobs stay queued for now
 drained                      set     names of workers that take nothing new
-incarnations                 hash    incarnation id → who it is, JSON
-lease:INCARNATION            string  exists while the incarnation is alive
+suspects:POOL                zset    ids of queued jobs that may have killed their process, the next to be tried first
+trial:POOL                   hash    the one of them that was let run: ``id``, and ``since`` when it has, ledger clock
+incarnations                 hash    incarnation id → what process it is, JSON
+leases                       hash    incarnation id → its end, ms of the ledger clock; or how it ended: ended, died
 held:INCARNATION             set     ids of the jobs it runs
-cancel:INCARNATION           set     ids of those that should stop
-host:HOST                    hash    its quiet and its rate; with :slots :queue :woken, see ``lua/host.lua``
+cancel:INCARNATION           set     ``ID NUMBER`` of those of its claims that should stop
+host:HOST                    hash    its quiet and its rate; with :slots :queue :woken, see ``lua/host_limits.lua``
 hosts                        set     hosts that jobs wait for
-looked                       hash    when a sweep last looked, ms, and at which run of Redis; ``lua/forbear.lua``
+clock                        hash    the ledger clock: ``shift`` against Redis' own, ``last`` moment, ``gap``, all in ms
 dead                         set     incarnations whose jobs are being taken over
 downloads.POOL               list    Celery's queue
 ===========================  ======  ==============================================================================
@@ -85,8 +87,9 @@ class Keys:
     def incarnations(self) -> str:
         return f"{self.prefix}incarnations"
 
-    def lease(self, incarnation: str) -> str:
-        return f"{self.prefix}lease:{incarnation}"
+    @property
+    def leases(self) -> str:
+        return f"{self.prefix}leases"
 
     def held(self, incarnation: str) -> str:
         return f"{self.prefix}held:{incarnation}"

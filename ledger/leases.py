@@ -1,8 +1,11 @@
-"""Incarnations: a process that runs jobs, and its lease.
+"""Leases: each process that runs jobs says every second that it is alive, and which jobs it runs.
 
-Each process that executes jobs (a prefork child; the one process of a threads or gevent worker) registers once and
-renews every second. Nobody renews for it, so when it dies or freezes its lease expires, and the sweep takes its jobs
-over. A lease that expired is never revived: renewing answers ``None`` and the process starts anew under another id.
+A worker process (a prefork child; the one process of a threads or gevent worker) registers once, as an *incarnation*,
+and renews its own lease, so when it dies or freezes the lease passes, and the sweep takes its jobs over. A lease that
+has passed is never revived: renewing answers ``None`` and the process begins anew under another id.
+
+Leases are judged by the ledger clock, see ``lua/common.lua``: neither a jump of Redis' clock nor an absence of Redis
+ends one. They are no keys with a time to live, which a Redis with an eviction policy removes first.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import json
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 
 from redis import Redis
 
-from ledger.connection import load_script
+from ledger.connection import Library
 from ledger.jobs import Pool
 from ledger.keys import Keys
 
@@ -23,58 +27,101 @@ _TOUCH_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who an incarnation is, for people."""
+    """What process an incarnation is, for people."""
 
     worker: str
     pool: Pool
     pid: int
-    family: str = ""  # a name that its parent process made up and only its children know
+    family: str = ""  # one name for all processes of a worker: they are killed together
+
+
+class End(StrEnum):
+    """How a lease ends before its time."""
+
+    ENDED = "ended"  # the process stopped by its own will
+    DIED = "died"  # its parent has waited for it
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker process that the ledger knows."""
+
+    incarnation: str
+    identity: Identity
+    left: float  # seconds; negative: it has passed
+    end: End | None
+    held: int  # jobs
+
+    @property
+    def alive(self) -> bool:
+        return self.end is None and self.left > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    held: int  # jobs that the ledger says this process runs
+    stopping: frozenset[str]  # "ID NUMBER" of its claims that should stop
 
 
 class Leases:
-    """The worker's side of leases."""
+    """
+    Args:
+        lease: seconds for which a renewal is good.
+    """
 
     def __init__(self, redis: Redis, prefix: str, lease: float) -> None:
         self._redis = redis
-        self._prefix = prefix
         self._lease_ms = round(lease * 1000)
         self._keys = Keys(prefix)
-        self._renew = load_script(redis, "renew")
-        self._touch = load_script(redis, "touch")
+        self._call = Library(redis, prefix, "sweep")
 
     def register(self, who: Identity) -> str:
-        """Begin an incarnation and return its id. The lease first: without one the sweep would bury it at once."""
+        """Begin an incarnation and return its id."""
         incarnation = secrets.token_urlsafe(6)
-        self._redis.set(self._keys.lease(incarnation), 1, px=self._lease_ms)
-        self._redis.hset(self._keys.incarnations, incarnation, json.dumps(asdict(who)))
+        self._call("renew", incarnation, self._lease_ms, json.dumps(asdict(who)))
         return incarnation
 
-    def renew(self, incarnation: str) -> set[str] | None:
-        """Heartbeat.
+    def renew(self, incarnation: str) -> Renewed | None:
+        """Heartbeat; None if it was declared dead."""
+        alive, *answer = self._call("renew", incarnation, self._lease_ms, "")
+        return Renewed(int(answer[0]), frozenset(map(str, answer[1:]))) if alive == 1 else None
 
-        Returns:
-            The ids of its jobs that should stop; None if it was declared dead.
-        """
-        answer = self._renew(args=[self._prefix, incarnation, self._lease_ms])
-        return set(answer[1:]) if answer[0] == 1 else None
+    def held(self, incarnation: str) -> set[str]:
+        """Ids of the jobs that the ledger says it runs."""
+        return {str(id_) for id_ in self._redis.smembers(self._keys.held(incarnation))}
 
-    def end(self, incarnation: str) -> None:
-        """A process that goes in peace. The lease goes, so what it still holds is taken over at the next sweep."""
-        self._redis.delete(self._keys.lease(incarnation))
+    def give_back(self, incarnation: str, ids: Collection[str]) -> int:
+        """These jobs it does not run, whatever the ledger says: they go back on their queues; how many did."""
+        return int(self._call("give_back", incarnation, *ids)) if ids else 0
 
-    def end_children(self, family: str, pids: Collection[int]) -> list[str]:
+    def end(self, incarnation: str, how: End = End.ENDED) -> None:
+        """The lease is over, so what the process still holds is taken over in the next round of the sweep."""
+        self._call("leave", incarnation, how)
+
+    def end_children(self, family: str, pids: Collection[int], how: End = End.DIED) -> list[str]:
         """End the incarnations of child processes that are known to be dead.
 
         Returns:
-            Their ids; none of a child that went in peace, or was taken over before.
+            Their ids; not those of children that had ended theirs, or were taken over before.
         """
         ended = []
-        for incarnation, identity in self._redis.hgetall(self._keys.incarnations).items():
-            who = json.loads(identity)
-            if who.get("family") == family and who["pid"] in pids:
-                self.end(str(incarnation))
-                ended.append(str(incarnation))
+        for lease in self.known():
+            if lease.identity.family == family and lease.identity.pid in pids and lease.end is None:
+                self.end(lease.incarnation, how)
+                ended.append(lease.incarnation)
         return ended
+
+    def known(self) -> list[Lease]:
+        """All worker processes that were not taken over yet."""
+        answer = self._call("leases")
+        found = []
+        for at in range(0, len(answer), 4):
+            incarnation, text, left, held = answer[at : at + 4]
+            who = json.loads(text)
+            identity = Identity(who["worker"], Pool(who["pool"]), int(who["pid"]), who.get("family", ""))
+            end = End(left) if left in tuple(End) else None
+            found.append(Lease(incarnation, identity, 0.0 if end else int(left) / 1000, end, int(held)))
+        return found
 
     def touch(self, pool: Pool, refs: Sequence[str], worker: str = "") -> bool:
         """Say that these messages are in a worker's hands, so that the sweep does not take them for vanished.
@@ -83,5 +130,5 @@ class Leases:
             Whether the worker may take more: its pool is not paused, and it is not drained.
         """
         groups = [refs[at : at + _TOUCH_AT_ONCE] for at in range(0, len(refs), _TOUCH_AT_ONCE)] or [[]]
-        answers = [self._touch(args=[self._prefix, pool, worker, *group]) for group in groups]
+        answers = [self._call("touch", pool, worker, *group) for group in groups]
         return all(answers)

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from ledger.books import (
     Batch,
@@ -45,10 +46,20 @@ from ledger.books import (
     TotalError,
 )
 from ledger.clock import Clock
-from ledger.connection import flushed, load_script
+from ledger.connection import Library, flushed
 from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
-from ledger.records import POOL_LETTERS, STATE_LETTERS, decode, decode_batch, encode_attempt, encode_digest, encode_job
+from ledger.records import (
+    POOL_LETTERS,
+    STATE_LETTERS,
+    UNREADABLE,
+    decode,
+    decode_batch,
+    decode_unreadable,
+    encode_attempt,
+    encode_digest,
+    encode_job,
+)
 from ledger.validators import encode_validators
 
 _READ_AT_ONCE = 500  # records per round trip
@@ -73,13 +84,8 @@ class Ledger:
     def __init__(self, redis: Redis, prefix: str) -> None:
         self.redis = redis
         self.keys = Keys(prefix)
-        self._prefix = prefix
+        self.call = Library(redis, prefix, "job", refused_when_full=("submit", "send", "retry"))
         self._clock = Clock()
-        names = ("submit", "send", "seal", "claim", "progress", "attempt", "close", "cancel")
-        self._scripts = {name: load_script(redis, name) for name in names}
-
-    def _run(self, name: str, *args: Any) -> Any:
-        return self._scripts[name](args=[self._prefix, *args])
 
     # -- the producer's side
 
@@ -104,7 +110,7 @@ class Ledger:
             ref = message.ref
             args += [POOL_LETTERS[message.pool], message.pool, str(ref), ref.first, len(message.jobs)]
             args += map(encode_job, message.jobs)
-        fresh = self._run("submit", *args)
+        fresh = self.call("submit", *args)
         if fresh[0] == -1:
             raise ConflictError(batch, fresh[1])
         if fresh[0] == -2:
@@ -122,7 +128,7 @@ class Ledger:
             How many were sent: those that somebody still waits for.
         """
         flat = [each for pair in messages for each in pair]
-        return int(self._run("send", pool, self.keys.queue(pool), int(front), *flat)) if flat else 0
+        return int(self.call("send", pool, self.keys.queue(pool), int(front), *flat)) if flat else 0
 
     def seal(self, batch: str, total: int, *, durable: float = 0.0) -> bool:
         """The submission is complete: the batch has this many jobs.
@@ -138,7 +144,7 @@ class Ledger:
         """
         # On one connection: Redis waits for what the connection that asks has written.
         with Redis(connection_pool=self.redis.connection_pool, single_connection_client=True) as connection:
-            known = self._scripts["seal"](args=[self._prefix, batch, total], client=connection)
+            known = self.call("seal", batch, total, client=connection)
             if known != total:
                 raise TotalError(batch, max(known, 0), total)
             return durable > 0 and flushed(connection, durable)
@@ -149,7 +155,7 @@ class Ledger:
         Returns:
             How many were cancelled at once, and how many are running and asked to stop.
         """
-        now, asked, _final, _unknown = self._run("cancel", ref.batch, ref.first, ref.last)
+        now, asked, _final, _unknown = self.call("cancel", ref.batch, ref.first, ref.last)
         return now, asked
 
     # -- reading
@@ -184,9 +190,14 @@ class Ledger:
         pipeline = self.redis.pipeline(transaction=False)
         for id_ in ids:
             pipeline.hgetall(self.keys.job(id_))
-        for id_, fields in zip(ids, pipeline.execute(), strict=True):
+        for id_, fields in zip(ids, pipeline.execute(raise_on_error=False), strict=True):
+            if isinstance(fields, RedisError) and not str(fields).startswith("WRONGTYPE"):
+                raise fields
             if fields:
-                yield decode(id_, fields)
+                try:
+                    yield decode(id_, fields)
+                except UNREADABLE as error:
+                    yield decode_unreadable(id_, fields, error)
 
     # -- the worker's side
 
@@ -202,19 +213,23 @@ class Ledger:
             IncarnationLostError: this incarnation is not alive (any more).
         """
         token, asked = secrets.token_hex(4), time.monotonic()
-        answer = self._run(
-            "claim", incarnation, pool, ref.batch, ref.first, ref.last, str(ref), token, round(deadline * 1000)
-        )
+        message = (str(ref), ref.batch, ref.first, ref.last)
+        answer = self.call("claim", incarnation, pool, token, round(deadline * 1000), *message)
         if not answer:
             return []
         if answer[0] == -1:
             raise IncarnationLostError(incarnation)
-        epoch = self._clock.learn(answer[0] / 1000, asked, time.monotonic())
+        answered, now = time.monotonic(), answer[1]
+        epoch = self._clock.learn(answer[0] / 1000, asked, answered)
         claims = []
-        for ordinal, flat in zip(answer[1::2], answer[2::2], strict=True):
+        for id_, flat in zip(answer[2::2], answer[3::2], strict=True):
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            record = decode(job_id(ref.batch, ordinal), fields)
-            claims.append(Claim(record, incarnation, int(fields["n"]), epoch))
+            try:
+                record = decode(str(id_), fields)
+                ends = answered + (int(fields["e"]) - now) / 1000
+                claims.append(Claim(record, incarnation, int(fields["n"]), epoch, ends))
+            except UNREADABLE as error:
+                self.call("unreadable", id_, incarnation, repr(error))
         return claims
 
     def holds(self, claim: Claim) -> bool:
@@ -246,10 +261,10 @@ class Ledger:
             result: with DONE.
 
         """
-        return Closed(self._run("close", *close_args(claim, state, attempt, due_in, result))[0])
+        return Closed(self.call("close", *close_args(claim, state, attempt, due_in, result))[0])
 
     def _held(self, script: str, claim: Claim, *args: Any) -> bool:
-        return bool(self._run(script, claim.record.id, claim.incarnation, claim.number, *args))
+        return bool(self.call(script, claim.record.id, claim.incarnation, claim.number, *args))
 
 
 def close_args(claim: Claim, state: JobState, attempt: Attempt, due_in: float, result: Result | None) -> list[Any]:

@@ -19,11 +19,10 @@ Kept true by ``tests/service/test_manners.py`` and ``tests/service/test_polite_w
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
 
 from redis import Redis
 
-from ledger.connection import load_script
+from ledger.connection import Library
 from ledger.jobs import Pool
 from ledger.keys import Keys
 from ledger.ledger import Claim
@@ -41,10 +40,9 @@ class Admission(Enum):
 class Manners:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
-        self._prefix = settings.key_prefix
         self._hosts = Keys(settings.key_prefix).hosts
         self._limits = (settings.per_host, settings.per_host_rate)
-        self._scripts = {name: load_script(redis, name) for name in ("acquire", "cool", "wake")}
+        self._call = Library(redis, settings.key_prefix, "host_limits")
 
     @property
     def on(self) -> bool:
@@ -52,7 +50,7 @@ class Manners:
 
     def acquire(self, claim: Claim, host: str) -> Admission:
         """Ask for a slot, or change to another host's. A job that gets none is no longer the caller's."""
-        return Admission(self._run("acquire", claim.record.id, claim.incarnation, claim.number, host, *self._limits))
+        return Admission(self._call("acquire", claim.record.id, claim.incarnation, claim.number, host, *self._limits))
 
     def cool(self, host: str, seconds: float) -> float:
         """Nobody begins for that long; and a retry is on its way that the host's rate has not heard of.
@@ -60,7 +58,7 @@ class Manners:
         Returns:
             Seconds until the host may be asked again.
         """
-        return float(self._run("cool", host, round(seconds * 1000), self._limits[1])) / 1000
+        return float(self._call("cool", host, round(seconds * 1000), self._limits[1])) / 1000
 
     def wake(self, host: str, *, by_sweep: bool = False) -> list[tuple[str, Pool]]:
         """Queue those who wait for a host, as many as it has room for now.
@@ -71,12 +69,9 @@ class Manners:
         Returns:
             Their ids and pools; a message must be sent for each.
         """
-        woken = self._run("wake", host, *self._limits, int(by_sweep))
+        woken = self._call("wake", host, *self._limits, int(by_sweep))
         return [(id_, Pool(pool)) for id_, pool in zip(woken[::2], woken[1::2], strict=True)]
 
     def wake_all(self) -> int:
         """For the sweep: a quiet that is over, a rate that has room again, a wake that got lost."""
         return sum(len(self.wake(str(host), by_sweep=True)) for host in self._redis.smembers(self._hosts))
-
-    def _run(self, name: str, *args: Any) -> Any:
-        return self._scripts[name](args=[self._prefix, *args])

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from redis import Redis
 
-from ledger.connection import load_script
+from ledger.connection import Library
 from ledger.jobs import Job, Naming
 from ledger.keys import Keys
 from ledger.ledger import Claim
@@ -34,15 +34,14 @@ class NamesTaken:
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis = redis
-        self._prefix = prefix
         self._keys = Keys(prefix)
-        self._reserve = load_script(redis, "reserve")
+        self._call = Library(redis, prefix, "job")
 
     def reserve(self, claim: Claim, wanted: str) -> str | None:
         """The name that a running job's file gets; empty: there is none left. None: the claim is void."""
         id_ = claim.record.id
         names = candidates(wanted, int(id_.rpartition(".")[2]))
-        answer = self._reserve(args=[self._prefix, id_, claim.incarnation, claim.number, *names])
+        answer = self._call("reserve", id_, claim.incarnation, claim.number, *names)
         return None if answer == 0 else str(answer)
 
     def keep_for_manifest(self, batch: str, jobs: Iterable[tuple[int, Job]]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from ledger.connection import load_script
 from ledger.ledger import Ledger
 
 _AT_ONCE = 500  # jobs per call: a few milliseconds of Redis' time
@@ -28,7 +27,6 @@ class KeptError(Exception):
 class Prune:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._prune = load_script(ledger.redis, "prune")
 
     def batch(self, name: str, *, ended_for: float = 0.0, force: bool = False) -> Iterator[int]:
         """Remove a batch, group by group.
@@ -45,8 +43,7 @@ class Prune:
         """
         first, left = 0, 1
         while left > 0:
-            prefix, ended_for_ms = self._ledger.keys.prefix, round(ended_for * 1000)
-            left = int(self._prune(args=[prefix, name, first, _AT_ONCE, int(force), ended_for_ms]))
+            left = int(self._ledger.call("prune", name, first, _AT_ONCE, int(force), round(ended_for * 1000)))
             if left < 0:
                 raise KeptError(name, _KEPT[left])
             first += _AT_ONCE

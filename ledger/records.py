@@ -17,8 +17,9 @@ b z    bytes on disk, announced length
 x      cancel requested                                        (running)
 f      final filename, if a server proposed another one
 m      the host whose slot it has (running), or in whose queue it is (waiting)
-l      losses: how often a holder died under it
-e      when its time is used up, ms                            (from the first claim until it is final)
+l      losses that count: how often its holder died while it ran alone, or was on trial
+y      losses in company: how often its holder died together with other jobs
+e      when its time is used up, ms of the ledger clock        (from the first claim until it is final)
 a      closed attempts, JSON rows joined by commas; they begin so many ms after ``q``
 d      sha256, unless it is the expected one                   (done)
 v      attempts made before it was submitted again: history
@@ -200,6 +201,25 @@ def decode_batch(name: str, fields: Mapping[Any, Any]) -> Batch:
         },
         bytes_done={pool: int(fields.get(letter + "b", 0)) for pool, letter in POOL_LETTERS.items()},
         ended=int(fields["ended"]) / 1000 if "ended" in fields else None,
+    )
+
+
+UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError)  # raised by ``decode``
+
+
+def decode_unreadable(id_: str, fields: Any, error: Exception) -> JobRecord:
+    """What can be said of a record that ``decode`` does not take: where it stands, and that it cannot be read."""
+    have = fields if isinstance(fields, Mapping) else {}
+    reason = f"its record cannot be read: {error!r}"
+    attempt = Attempt(None, 0.0, 0.0, kind=FailureKind.INTERNAL, reason=reason)
+    return JobRecord(
+        id=id_,
+        job=Job("", id_),
+        pool=_POOLS.get(str(have.get("p")), Pool.THREADS),
+        state=_STATES.get(str(have.get("s")), JobState.FAILED),
+        queued=0.0,
+        attempts=(attempt,),
+        notes=(reason,),
     )
 
 

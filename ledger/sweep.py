@@ -1,15 +1,15 @@
-"""The sweep: puts back what nobody works on. ``python -m ledger.sweep``, a process of its own; needs Redis alone.
+"""The sweep: puts back what no process works on. ``python -m ledger.sweep``, a process of its own; needs Redis alone.
 
 Each round, all of it safe to repeat and to run twice at once:
-  1. incarnations whose lease has expired: their jobs go back on their queues (or end as poison);
+  1. worker processes whose lease has passed: their jobs go back on their queues, or end as poison;
   2. waiting jobs that are due: back on their queues;
   3. jobs that wait for a host which has room: back on their queues, too;
-  4. queued and waiting jobs whose time is used up: failed;
-  5. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/unsent.lua`` says how it knows;
-  6. batches that ended long enough ago: some of their records are removed, if the settings say so.
+  4. jobs whose time is used up: failed;
+  5. suspects of having killed their process: the next one may run;
+  6. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/sweep.lua`` says how it knows;
+  7. batches that ended long enough ago: some of their records are removed, if the settings say so.
 
-After Redis was away or has restarted, leases have expired that nobody could renew. So the sweep first gives back the
-time for which that lasted, to every lease; ``lua/forbear.lua`` says how it knows.
+One step that fails, for whatever reason, does not stop the others. All time is the ledger clock's (``lua/common.lua``).
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.connection import AWAY, connect, load_script
+from ledger.connection import Library, connect
 from ledger.jobs import Pool, Ref, job_id
 from ledger.keys import Keys
+from ledger.leases import End, Lease, Leases
 from ledger.ledger import Ledger
 from ledger.manners import Manners
 from ledger.messages import Envelope, Publisher, label
@@ -33,20 +35,24 @@ from ledger.prune import Expiry
 from ledger.settings import Settings, get_settings
 
 _AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time
+_GAP = 2.0  # seconds without any call after which the ledger clock stands still, at the least
+_LATE = 10.0  # seconds that a holder gets to end a job whose time is used up, at the least
+_LOG_AGAIN = 60  # rounds until a step that keeps failing is logged again
 
 log = logging.getLogger("downpour.sweep")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Swept:
     """What one round did, in jobs."""
 
-    orphans: int = 0
-    poisoned: int = 0
+    orphans: int = 0  # back on their queues
+    ended: int = 0  # of a dead holder: poison, deadline, cancelled
     due: int = 0
-    woken: int = 0  # who waited for a host
-    sent: int = 0
+    woken: int = 0  # waited for a host
     overdue: int = 0
+    trials: int = 0  # suspects that may run
+    sent: int = 0
     removed: int = 0  # batches, not jobs
 
 
@@ -55,16 +61,15 @@ class Sweep:
         self._settings = settings
         self._redis: Redis = connect(settings)
         self._ledger = Ledger(self._redis, settings.key_prefix)
+        self._leases = Leases(self._redis, settings.key_prefix, settings.lease)
         self._manners = Manners(self._redis, settings)
         self._publisher = Publisher(settings)
         self._keys = Keys(settings.key_prefix)
-        self._forbear = load_script(self._redis, "forbear")
-        self._orphans = load_script(self._redis, "orphans")
-        self._due = load_script(self._redis, "due")
-        self._overdue = load_script(self._redis, "overdue")
+        self._call = Library(self._redis, settings.key_prefix, "sweep")
         self._expiry = Expiry(self._ledger, settings.keep_batches)
-        self._unsent = load_script(self._redis, "unsent")
-        self._away = False  # since the last round
+        self._company: dict[str, int] = {}  # by process group: jobs that it held when the first of it was found dead
+        self._gap_is_set = False
+        self._failing: dict[str, int] = {}  # by step: in how many rounds it failed, one after the other
 
     def round(self) -> Swept:
         """One round.
@@ -72,55 +77,107 @@ class Sweep:
         Raises:
             redis.RedisError: Redis is away, full or loading.
         """
-        self._give_back_time()
-        orphans, poisoned = self._bury_the_dead()
-        due, woken = self._put_back_due(), self._manners.wake_all()
-        overdue = self._end_overdue()
-        sent = sum(self._send(pool) for pool in Pool)
-        return Swept(orphans, poisoned, due, woken, sent, overdue, self._expiry.step())
+        if not self._gap_is_set:
+            self._call("gap", round(1000 * max(_GAP, 2 * self._settings.sweep_every + 1)))
+            self._gap_is_set = True
+        swept = Swept()
+        away: RedisError | OSError | None = None
+        for step in (
+            self._take_over_the_dead,
+            self._put_back_due,
+            self._wake,
+            self._end_overdue,
+            self._try_suspects,
+            self._send_all,
+            self._expire,
+        ):
+            try:
+                step(swept)
+            except (RedisError, OSError) as error:
+                away = error
+            except Exception:
+                self._log_failure(step)
+            else:
+                self._failing.pop(step.__name__, None)
+        if away:
+            raise away
+        return swept
 
-    def redis_was_away(self) -> None:
-        """The next round is to judge nobody before everybody had the time to renew."""
-        self._away = True
+    def _log_failure(self, step: Callable[[Swept], None]) -> None:
+        rounds = self._failing.get(step.__name__, 0)
+        self._failing[step.__name__] = rounds + 1
+        if rounds % _LOG_AGAIN == 0:
+            log.exception("step %s failed, the others go on; it is tried again in the next round", step.__name__)
 
-    def _give_back_time(self) -> None:
-        run_id, lease_ms = self._redis.info("server")["run_id"], round(self._settings.lease * 1000)
-        given = self._forbear(args=[self._settings.key_prefix, run_id, lease_ms, int(self._away)])
-        self._away = False
-        if given:
-            log.info("Redis was away: every lease lasts %.1f s longer", given / 1000)
+    def _take_over_the_dead(self, swept: Swept) -> None:
+        known = self._leases.known()
+        groups = {lease.identity.family for lease in known}
+        self._company = {family: jobs for family, jobs in self._company.items() if family in groups}
+        for lease in known:
+            if not lease.alive:
+                self._take_over(lease.incarnation, lease.identity, self._evidence(lease, known), swept)
+        for incarnation in self._redis.smembers(self._keys.dead):  # a sweep died in the middle
+            self._take_over(str(incarnation), None, "nothing", swept)
 
-    def _bury_the_dead(self) -> tuple[int, int]:
-        orphans = poisoned = 0
-        alive = self._redis.hgetall(self._keys.incarnations)
-        for incarnation in [*alive, *self._redis.smembers(self._keys.dead)]:
-            left = 1
-            while left > 0:
-                prefix, losses = self._settings.key_prefix, self._settings.max_losses
-                left, *ids = self._orphans(args=[prefix, incarnation, losses, _AT_ONCE])
-                if left < 0:
-                    break
-                at = ids.index("poison")
-                orphans, poisoned = orphans + at, poisoned + len(ids) - at - 1
-                log.info("took over incarnation=%s who=%s jobs=%s", incarnation, alive.get(incarnation), ids)
-        return orphans, poisoned
+    def _evidence(self, dead: Lease, known: Sequence[Lease]) -> str:
+        """What the death of a process says about its jobs: a loss counts only against a job that was alone.
 
-    def _put_back_due(self) -> int:
-        total = 0
-        while count := self._due(args=[self._settings.key_prefix, _AT_ONCE]):
-            total += count
-        return total
+        A child whose parent lives to tell died alone. If no parent tells, its whole process group died, at one moment;
+        its leases pass within a second of each other, so what they held together is noted with the first of them.
+        """
+        if dead.end is End.ENDED:
+            return "nothing"
+        if dead.end is End.DIED:
+            return "alone" if dead.held == 1 else "company"
+        family = dead.identity.family
+        group = [each for each in known if family and each.identity.family == family and each.end is None]
+        silent = sum(each.held for each in group if each.left < self._settings.lease / 2)
+        together = max(silent, dead.held, self._company.get(family, 0))
+        if len(group) > 1:
+            self._company[family] = together
+        return "alone" if together == 1 else "company"
 
-    def _end_overdue(self) -> int:
-        total, look_again_ms = 0, round(self._settings.lease * 1000)
-        while count := self._overdue(args=[self._settings.key_prefix, _AT_ONCE, look_again_ms]):
-            total += count
-        return total
+    def _take_over(self, incarnation: str, who: object, evidence: str, swept: Swept) -> None:
+        left = 1
+        while left > 0:
+            answer = self._call("orphans", incarnation, evidence, self._settings.max_losses, _AT_ONCE)
+            left = int(answer[0])
+            if left < 0:
+                return
+            _, back, ended = answer
+            swept.orphans += len(back)
+            swept.ended += len(ended)
+            if back or ended:
+                log.warning("took over incarnation=%s of=%s back=%s ended=%s", incarnation, who, back[:5], ended[:5])
+
+    def _put_back_due(self, swept: Swept) -> None:
+        while count := self._call("due", _AT_ONCE):
+            swept.due += count
+
+    def _wake(self, swept: Swept) -> None:
+        swept.woken += self._manners.wake_all()
+
+    def _end_overdue(self, swept: Swept) -> None:
+        late, handled = round(1000 * max(_LATE, 2 * self._settings.lease)), 1
+        while handled:
+            handled, ended = self._call("overdue", _AT_ONCE, late)
+            swept.overdue += ended
+
+    def _try_suspects(self, swept: Swept) -> None:
+        for pool in Pool:
+            swept.trials += self._call("suspects", pool, round(self._settings.lease * 1000))
+
+    def _send_all(self, swept: Swept) -> None:
+        for pool in Pool:
+            swept.sent += self._send(pool)
+
+    def _expire(self, swept: Swept) -> None:
+        swept.removed += self._expiry.step()
 
     def _send(self, pool: Pool) -> int:
         total, grace_ms = 0, round(self._settings.message_grace * 1000)
         queue = self._keys.queue(pool)
-        while refs := self._unsent(args=[self._settings.key_prefix, pool, queue, grace_ms, _AT_ONCE]):
+        while refs := self._call("unsent", pool, queue, grace_ms, _AT_ONCE):
             envelopes = self._envelopes(pool, refs)
             self._publisher.send(reversed(envelopes), front=True)  # they ran, or were about to: not behind a backlog
             if unknown := set(refs) - {envelope.ref for envelope in envelopes}:  # their records are gone
@@ -129,8 +186,13 @@ class Sweep:
             total += len(refs)
         return total
 
-    def _envelopes(self, pool: Pool, refs: list[str]) -> list[Envelope]:
-        parsed = [Ref.parse(ref) for ref in refs]
+    def _envelopes(self, pool: Pool, refs: Sequence[str]) -> list[Envelope]:
+        parsed = []
+        for text in refs:
+            try:
+                parsed.append(Ref.parse(text))
+            except ValueError as error:
+                log.warning("not a ref, left out pool=%s: %s", pool, error)
         records = {record.id: record for record in self._ledger.read(job_id(ref.batch, ref.first) for ref in parsed)}
         return [
             Envelope(str(ref), pool, label(record.job, ref.last - ref.first))
@@ -147,8 +209,6 @@ def run(settings: Settings, stop: threading.Event) -> None:
         try:
             swept = sweep.round()
         except (RedisError, OSError) as error:
-            if isinstance(error, (*AWAY, OSError)):  # a full Redis is there, and lets workers renew
-                sweep.redis_was_away()
             if not away:
                 log.warning("Redis cannot be used, waiting for it: %s", error)
             away = True

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from redis.exceptions import RedisError
 
 from download.native import native_sleep, start_native_thread
+from ledger.leases import End
 from ledger.settings import Settings
 from worker import drain
 from worker.incarnation import leases_of
@@ -40,7 +41,7 @@ def keep_watching_children(settings: Settings, family: str, pids: Callable[[], I
             known = alive
             if gone:
                 with contextlib.suppress(RedisError, OSError):
-                    ended = leases.end_children(family, gone)
+                    ended = leases.end_children(family, gone, End.ENDED if drain.draining() else End.DIED)
                     gone = set()
                     if ended and drain.draining():
                         log.info("children ended: incarnations=%s", ",".join(ended))

@@ -135,13 +135,10 @@ class _Chunk:
 
     def feed(self) -> Iterator[Transfer]:
         """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
-        fetcher, settings = this_worker.fetcher(), self.settings
+        fetcher = this_worker.fetcher()
         while not drain.draining() and (claim := next(self.fast, None)):
             record, work = claim.record, self.work(claim)
-            deadline = work.begun + settings.deadline
-            if record.deadline is not None:
-                deadline = record.deadline - claim.epoch
-            work.deadline = deadline
+            deadline = work.deadline = claim.ends
             try:
                 work.final = self.final(record.path)
                 if os.path.lexists(work.final):  # it may be what is wanted

@@ -40,6 +40,7 @@ class Hold:
     ) -> None:
         self.claim = claim
         self.id = claim.record.id
+        self._mark = f"{self.id} {claim.number}"
         self._ledger = ledger
         self._incarnation = incarnation
         self._who = who
@@ -53,7 +54,7 @@ class Hold:
         Raises:
             Interrupted: cancelled, draining, or no longer ours.
         """
-        if self.id in self._incarnation.stopping:
+        if self._mark in self._incarnation.stopping:
             raise CancelledError("cancelled by request")
         if self._incarnation.lost:
             raise LeaseLostError(f"incarnation {self._incarnation.id} lost its lease")

@@ -1,5 +1,8 @@
 """This process in the ledger: one incarnation, kept alive by a native thread, and what it is told to stop.
 
+With each renewal it compares how many jobs the ledger says it runs with those that it does run. A job that only the
+ledger knows of, in two looks one after the other, is given back: no other process ever would.
+
 The thread makes its own Redis client (under gevent, a socket belongs to the thread that opened it) and shares nothing
 with jobs but a few attributes that it replaces as a whole.
 It renews every second, whatever the jobs do: a GIL-bound job delays it by milliseconds, a busy gevent hub not at all.
@@ -8,10 +11,11 @@ It renews every second, whatever the jobs do: a GIL-bound job delays it by milli
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
@@ -21,6 +25,10 @@ from ledger.jobs import Pool
 from ledger.leases import Identity, Leases
 from ledger.settings import Settings
 
+log = logging.getLogger("downpour.worker")
+
+_LOOK_CLOSELY = 10  # renewals after which the lists are compared even if their lengths agree
+
 
 class Incarnation:
     def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
@@ -28,21 +36,46 @@ class Incarnation:
         self.id = leases_of(settings).register(Identity(worker, pool, os.getpid(), family))
         self.lost = False
         self.away = False  # whether Redis did not answer when it was last asked
-        self.stopping: frozenset[str] = frozenset()  # ids of jobs that should stop
+        self.stopping: frozenset[str] = frozenset()  # "ID NUMBER" of claims that should stop
+        self._working: dict[object, Sequence[str]] = {}  # ids of the jobs of each message that is being worked on
+        self._looks = 0
+        self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
         start_native_thread(f"lease {self.id}", self._renew_until_lost)
 
     def _renew_until_lost(self) -> None:
         leases = leases_of(self._settings)
         while not self.lost:
             try:
-                stopping = leases.renew(self.id)
+                renewed = leases.renew(self.id)
+                if renewed is None:  # never taken back: a job may have said so meanwhile
+                    self.lost = True
+                    return
+                self.away, self.stopping = False, renewed.stopping
+                self._compare(leases, renewed.held)
             except (RedisError, OSError):  # the lease may lapse; renewing tells
                 self.away = True
-            else:
-                self.away, self.stopping = False, frozenset(stopping or ())
-                if stopping is None:  # never taken back: a job may have said so meanwhile
-                    self.lost = True
             native_sleep(self._settings.renew_every)
+        self.end()  # a job could not be closed: others may have it at once
+
+    @contextlib.contextmanager
+    def working(self, ids: Sequence[str]) -> Iterator[None]:
+        """These jobs are being worked on."""
+        message = object()
+        self._working[message] = ids
+        try:
+            yield
+        finally:
+            del self._working[message]
+
+    def _compare(self, leases: Leases, held: int) -> None:
+        running = {id_ for ids in tuple(self._working.values()) for id_ in ids}
+        self._looks += 1
+        if held <= len(running) and not self._unknown and self._looks % _LOOK_CLOSELY:
+            return
+        unknown = frozenset(leases.held(self.id) - running)
+        if given_back := leases.give_back(self.id, unknown & self._unknown):
+            log.warning("incarnation=%s gave back %d jobs that it does not run", self.id, given_back)
+        self._unknown = unknown
 
     def end(self) -> None:
         """Go in peace: what it still holds is taken over at once."""

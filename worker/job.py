@@ -91,8 +91,7 @@ class _Run:
         self.courtesy = Courtesy(hold, settings.retry_cap)
         self.partials = Partials(settings.downloads, self.record.id, hold.claim.number)
         self.begun = time.monotonic()  # of the attempt
-        ends = self.record.deadline  # counted from its first claim, by Redis' clock
-        self.deadline = self.begun + settings.deadline if ends is None else ends - hold.claim.epoch
+        self.deadline = hold.claim.ends
         counted = [each.kind for each in self.record.attempts[self.record.before :]]
         # Attempts that count: not those that a dead holder or a stopping worker cut short.
         self.attempts = sum(kind not in (None, FailureKind.LOST) for kind in counted)

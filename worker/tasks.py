@@ -40,9 +40,12 @@ def download(task: Any, text: str) -> str:
     def tell(line: str) -> None:
         events.progress(task, line)
 
-    if chunk.suits(claims):
-        return events.ended(task, chunk.run_chunk(claims, incarnation, tell))
-    return events.ended(task, [run_job(claim, incarnation, tell) for claim in claims])
+    with incarnation.working([claim.record.id for claim in claims]):
+        if chunk.suits(claims):
+            outcomes = chunk.run_chunk(claims, incarnation, tell)
+        else:
+            outcomes = [run_job(claim, incarnation, tell) for claim in claims]
+    return events.ended(task, outcomes)
 
 
 # Celery keeps a result back end per thread: in gevent's pool it would make one for each job. Ours keeps nothing.

@@ -8,7 +8,6 @@ job is submitted at the first look that finds the last one finished; those looks
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Protocol
 from redis.exceptions import RedisError
 
 from ledger.jobs import FINAL_STATES, Job, JobRecord, Pool, Ref, job_id
+from ledger.leases import Leases
 from ledger.ledger import Ledger, Message
 from ledger.messages import Envelope, Publisher, label
 from producer.errors import bounded
@@ -161,10 +161,8 @@ class Bench:
 
     def has_worker(self, pool: Pool) -> bool:
         """Whether a process that serves the pool is alive."""
-        redis, keys = self.ledger.redis, self.ledger.keys
-        known = redis.hgetall(keys.incarnations).items()
-        leases = [keys.lease(str(incarnation)) for incarnation, who in known if json.loads(who)["pool"] == pool]
-        return bool(leases) and bool(redis.exists(*leases))
+        known = Leases(self.ledger.redis, self.ledger.keys.prefix, 0.0).known()
+        return any(lease.alive and lease.identity.pool is pool for lease in known)
 
 
 class _Watch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from ledger.leases import Leases
 from tests.matrix.downpour import Downpour
 from tests.matrix.outcomes import Outcome, error
 from tests.matrix.row import Row, columns
@@ -106,11 +107,11 @@ def health_file(downpour: Downpour) -> str:
 
 def lease(downpour: Downpour) -> str:
     burning = _burning(downpour)
-    redis, key = burning.world.ledger.redis, burning.world.ledger.keys.lease(burning.incarnation)
+    leases = Leases(burning.world.ledger.redis, burning.world.ledger.keys.prefix, 0.0)
     lapsed = []
 
     def look() -> bool:
-        lapsed.append(not redis.exists(key))
+        lapsed.append(not any(each.alive and each.incarnation == burning.incarnation for each in leases.known()))
         return burning.over
 
     wait_for(look, seconds=PATIENCE, what="the body to end")

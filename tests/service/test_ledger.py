@@ -8,7 +8,7 @@ import pytest
 
 from ledger.connection import connect
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
-from ledger.leases import Identity, Leases
+from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, Message, Result, TotalError
 from ledger.settings import Settings
 from tests.valkey_process import ValkeyProcess
@@ -183,11 +183,11 @@ def test_the_holder_of_a_running_job_hears_of_a_cancel_with_its_heartbeat(
 ) -> None:
     ledger.submit([message(0)])
     held = claim(ledger, incarnation)
-    assert leases.renew(incarnation) == set()
+    assert leases.renew(incarnation) == Renewed(1, frozenset())
     assert ledger.cancel(Ref("b", 0, 0)) == (0, 1)
-    assert leases.renew(incarnation) == {"b.0"}
+    assert leases.renew(incarnation) == Renewed(1, frozenset({"b.0 1"}))
     ledger.close(held, JobState.CANCELLED, attempt())
-    assert leases.renew(incarnation) == set()
+    assert leases.renew(incarnation) == Renewed(0, frozenset())
     assert state(ledger) is JobState.CANCELLED
 
 

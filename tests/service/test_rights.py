@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 from ledger.connection import connect
 from ledger.control import Control
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
-from ledger.leases import Identity, Leases
+from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger, Result
 from ledger.settings import Settings
 from ledger.sweep import Sweep
@@ -61,7 +61,7 @@ def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str,
     redis = connect(roles["worker"])
     ledger, leases = Ledger(redis, "dp:"), Leases(redis, "dp:", 60)
     incarnation = leases.register(Identity("threads@here", Pool.THREADS, 7))
-    assert leases.renew(incarnation) == set()
+    assert leases.renew(incarnation) == Renewed(0, frozenset())
     assert leases.touch(Pool.THREADS, ["b.0"], "threads@here")
     claims = [ledger.claim(Ref("b", n, n), Pool.THREADS, incarnation)[0] for n in range(3)]
     attempt = Attempt(None, 1.0, 2.0, kind=FailureKind.RESET)

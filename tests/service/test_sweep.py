@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
 
 from ledger.connection import connect
 from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
-from ledger.leases import Identity, Leases
+from ledger.leases import End, Identity, Leases, Renewed
 from ledger.ledger import Claim, Ledger, Message
 from ledger.messages import Envelope, Publisher
 from ledger.settings import Settings
@@ -57,8 +58,14 @@ class World:
 
     def expire(self, incarnation: str) -> None:
         """Wait for the lease to expire, as it does when nobody renews."""
-        key = f"{self.settings.key_prefix}lease:{incarnation}"
-        wait_for(lambda: not self.redis.exists(key), what="the lease to expire")
+        wait_for(lambda: not self.alive(incarnation), what="the lease to expire")
+
+    def alive(self, incarnation: str) -> bool:
+        return any(lease.alive for lease in self.leases.known() if lease.incarnation == incarnation)
+
+    def skip(self, seconds: float) -> None:
+        """Redis' clock jumps by so much, or nothing was asked of Redis for so long: for the ledger it is the same."""
+        self.redis.hincrby(f"{self.settings.key_prefix}clock", "shift", round(1000 * seconds))
 
     def sweep_until(self, condition: Callable[[], object], what: str) -> None:
         def look() -> bool:
@@ -167,7 +174,7 @@ def test_a_job_whose_holder_dies_again_and_again_ends_as_poison(world: World) ->
     for _ in range(world.settings.max_losses):
         dead = world.register()
         world.claim(dead)
-        world.leases.end(dead)
+        world.leases.end(dead, End.DIED)
         world.sweep.round()
     assert world.record().state is JobState.FAILED
     assert why(world.record()) is FailureKind.POISON
@@ -259,21 +266,45 @@ def test_every_pool_has_its_own_queue(world: World) -> None:
     assert world.queue(Pool.THREADS) == world.queue(Pool.PREFORK) == []
 
 
-def test_after_redis_was_away_everybody_has_as_much_time_as_that_took_from_his_lease(world: World) -> None:
+def test_time_in_which_nothing_was_asked_of_redis_is_left_out_of_every_lease(world: World) -> None:
     world.submit(1)
     holder = world.register()
     held = world.claim(holder)
-    # Given a lease that expired while Redis was away
-    world.expire(holder)
-    world.sweep.redis_was_away()
-    # I expect that nobody is judged, and whoever lives can renew
+    # Given that Redis was away, or its machine asleep, for much longer than a lease
+    world.skip(60)
+    # I expect that the process is not judged, and can renew
     assert world.sweep.round().orphans == 0
-    assert world.leases.renew(holder) == set()
+    assert world.leases.renew(holder) == Renewed(1, frozenset())
     assert world.sweep.round().orphans == 0
     assert world.ledger.holds(held)
-    # If he does not renew again, he is judged as ever
+    # If it does not renew again, it is judged as ever
     world.expire(holder)
     assert world.sweep.round().orphans == 1
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_of_redis_that_is_set_moves_no_lease_no_deadline_and_no_due_time(world: World, seconds: int) -> None:
+    world.submit(3)
+    holder = world.register()
+    (running,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, holder, deadline=60)
+    (waiting,) = world.ledger.claim(Ref("b", 1, 1), Pool.THREADS, holder)
+    world.pop()
+    world.pop()
+    world.ledger.close(waiting, JobState.WAITING, attempt(FailureKind.SERVER), due_in=0.5)
+    # When its clock jumps
+    world.skip(seconds)
+    # I expect that nothing is over yet
+    assert world.sweep.round() == Swept()
+    assert world.ledger.holds(running)
+    assert world.record(1).state is JobState.WAITING
+    # and that what is due comes when it is due
+    world.sweep_until(lambda: "b.1" in world.queue(), "the message of the due job")
+    # and that time goes on as ever for deadlines and leases
+    world.leases.renew(holder)
+    (again,) = world.ledger.claim(Ref("b", 1, 1), Pool.THREADS, holder)
+    assert 86_000 < again.ends - time.monotonic() <= 86_400
+    world.expire(holder)
+    assert world.sweep.round().orphans == 2
 
 
 def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -> None:
@@ -285,7 +316,7 @@ def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -
         valkey.kill()
         valkey.restart()
         world.redis = connect(world.settings)
-        world.expire(holder)
+        world.skip(60)  # it was away for as long
         assert world.sweep.round().orphans == 0
         world.leases.renew(holder)
         assert world.sweep.round().orphans == 0
@@ -300,7 +331,7 @@ def test_a_restart_of_redis_delays_a_takeover_by_no_more_than_redis_was_away(set
         dead = world.register()
         world.claim(dead)
         # Given a holder whose lease has a tenth of a second left when Redis goes, and a minute to begin with
-        world.redis.pexpire(f"{settings.key_prefix}lease:{dead}", 100)
+        world.redis.hincrby(f"{settings.key_prefix}leases", dead, 100 - 60_000)
         world.sweep.round()
         valkey.kill()
         valkey.restart()

@@ -1,0 +1,431 @@
+-- What producers and worker processes do with jobs. Every command may be repeated: a call whose answer was lost does no
+-- harm. Loaded twice: `submit`, `send` and `retry` are refused by a full Redis, so that what was accepted can always be
+-- finished; all others are not.
+--
+-- Returns what the command returns; its arguments and answer stand with it.
+--include common
+
+-- Write the records of jobs that are new, before any message of theirs is sent.
+-- A job that exists already is left as it is, so a submission that was cut off can be repeated.
+--
+-- ARGV  batch, milliseconds that each of its jobs may take from its first claim on or '',
+--       then for each message: pool's letter, pool, ref, first ordinal, number of jobs n, and n times the job as JSON
+-- Returns for each message how many of its jobs are new; or, if a job exists with other content, {-1, ordinal}
+--         (those before it are written); or {-2}: the batch is being removed.
+function commands.submit()
+  local batch, key = ARGV[3], prefix .. 'batch:' .. ARGV[3]
+  if redis.call('HSETNX', key, 'created', wall) == 1 then
+    redis.call('ZADD', prefix .. 'batches', wall, batch)
+  elseif redis.call('HEXISTS', key, 'pruning') == 1 then
+    return {-2}
+  end
+  if ARGV[4] ~= '' then redis.call('HSET', key, 'deadline', ARGV[4]) end
+  local fresh, at = {}, 5
+  while at <= #ARGV do
+    local letter, pool, ref, first, jobs = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+    local new, other = 0, nil
+    for number = 0, jobs - 1 do
+      local job, asked = job_key(batch .. '.' .. first + number), ARGV[at + 5 + number]
+      if redis.call('HSETNX', job, 'j', asked) == 1 then
+        redis.call('HSET', job, 's', 'q', 'p', letter, 'q', wall)
+        new = new + 1
+      elseif redis.call('HGET', job, 'j') ~= asked then
+        other = first + number
+        break
+      end
+    end
+    if new > 0 then
+      redis.call('HINCRBY', key, letter .. 'q', new)
+      redis.call('ZADD', prefix .. 'hand:' .. pool, now, ref) -- in the producer's hand until it is sent
+    end
+    if other then return {-1, other} end
+    fresh[#fresh + 1] = new
+    at = at + 5 + jobs
+  end
+  return fresh
+end
+
+-- Put messages on a queue and note them, at once: either both can be seen or neither.
+-- A message that nothing waits for any more (claimed, cancelled, sent by another process meanwhile) stays unsent.
+--
+-- In front they are next, before all that waits: jobs that were running once must not wait behind a backlog.
+-- Their scores are negative and fall, so `sent` keeps the queue's order: what is taken next stands first.
+--
+-- ARGV  pool, queue's key, 1 for in front or 0, then pairs of ref and message
+-- Returns how many were sent.
+function commands.send()
+  local pool, queue, front = ARGV[3], ARGV[4], ARGV[5] == '1'
+  local sent, hand, number = prefix .. 'sent:' .. pool, prefix .. 'hand:' .. pool, 0
+  for at = 6, #ARGV, 2 do
+    if redis.call('ZREM', hand, ARGV[at]) == 1 then
+      local score = now + at / 2000 -- fractions of a millisecond apart: the queue's order
+      redis.call(front and 'RPUSH' or 'LPUSH', queue, ARGV[at + 1])
+      redis.call('ZADD', sent, front and -score or score, ARGV[at])
+      number = number + 1
+    end
+  end
+  return number
+end
+
+-- A submission is complete: its batch has this many jobs, and the ledger knows each of them.
+--
+-- ARGV  batch, number of jobs
+-- Returns how many jobs the ledger knows, -1 if it does not know the batch; only if it is that number was it sealed.
+function commands.seal()
+  local key, known = prefix .. 'batch:' .. ARGV[3], 0
+  local fields = redis.call('HGETALL', key)
+  for at = 1, #fields, 2 do
+    if string.match(fields[at], '^[ptg][qwrdfc]$') then known = known + fields[at + 1] end
+  end
+  if redis.call('HEXISTS', key, 'created') == 0 then return -1 end
+  if known == tonumber(ARGV[4]) then redis.call('HSET', key, 'sealed', ARGV[4]) end
+  return known
+end
+
+-- Take one job. Returns its record as HGETALL gives it, with what changed at the end; nil: it is not to be taken.
+-- `call` says what all jobs of this call share, and notes what is written once for all of them.
+local function claim_job(id, call)
+  local key = job_key(id)
+  local record, have = redis.call('HGETALL', key), {}
+  for at = 1, #record, 2 do have[record[at]] = record[at + 1] end
+  if have.s == 'r' and have.k == call.token then return record end -- this very call, repeated
+  if have.s ~= 'q' or (call.suspects and redis.call('ZSCORE', call.suspects, id)) then return nil end
+  -- The sweep ends a job whose time is used up. One that was lost before never runs in a group.
+  if now >= tonumber(have.e or math.huge) or (call.grouped and (have.l or have.y)) then
+    needs_message(id, have.p)
+    return nil
+  end
+  local batch = string.match(id, '^(.*)%.')
+  if not call.limits[batch] then
+    call.limits[batch] = tonumber(redis.call('HGET', prefix .. 'batch:' .. batch, 'deadline') or call.limit)
+  end
+  local change = {'s', 'r', 'h', call.incarnation, 't', wall, 'k', call.token, 'n', (have.n or 0) + 1}
+  if not have.e then
+    local ends = now + call.limits[batch]
+    change[11], change[12] = 'e', ends
+    call.deadlines[#call.deadlines + 1], call.deadlines[#call.deadlines + 2] = ends, id
+  end
+  redis.call('HSET', key, unpack(change))
+  for _, each in ipairs(change) do record[#record + 1] = each end
+  local begun = call.begun[batch] or {}
+  call.begun[batch] = begun
+  begun[#begun + 1] = id
+  begun[have.p] = (begun[have.p] or 0) + 1
+  return record
+end
+
+-- Messages arrived: take those of their jobs that are queued. A duplicate message takes nothing.
+-- The token makes it safe to repeat: a call whose answer got lost is answered with the same jobs again.
+--
+-- While the pool is paused, or the worker drained, it takes nothing; the messages are sent again later.
+--
+-- ARGV  incarnation, pool, token of this call, milliseconds that a job may take from its first claim on unless its
+--       batch says otherwise, then for each message: ref, batch, first ordinal, last ordinal
+-- Returns {} when there is nothing to do, {-1} when the incarnation is not alive,
+--         else {Redis' time ms, ledger clock ms, id, record, id, record, ...}
+function commands.claim()
+  local incarnation, pool = ARGV[3], ARGV[4]
+  local identity = redis.call('HGET', prefix .. 'incarnations', incarnation)
+  if not identity then return {-1} end
+  local refs = {}
+  for at = 7, #ARGV, 4 do refs[#refs + 1] = ARGV[at] end
+  many('ZREM', prefix .. 'sent:' .. pool, refs)
+  many('ZREM', prefix .. 'hand:' .. pool, refs)
+  if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1
+    or (redis.call('EXISTS', prefix .. 'drained') == 1
+      and redis.call('SISMEMBER', prefix .. 'drained', cjson.decode(identity).worker) == 1) then
+    for _, ref in ipairs(refs) do needs_message(ref, string.sub(pool, 1, 1)) end
+    return {}
+  end
+  local suspects = prefix .. 'suspects:' .. pool
+  local call = {
+    incarnation = incarnation, token = ARGV[5], limit = ARGV[6], limits = {}, begun = {}, deadlines = {},
+    suspects = redis.call('EXISTS', suspects) == 1 and suspects,
+    grouped = #refs > 1 or ARGV[9] ~= ARGV[10],
+  }
+  local taken = {wall, now}
+  for at = 7, #ARGV, 4 do
+    local first, last = ordinals(ARGV[at + 2], ARGV[at + 3])
+    for ordinal = first, last do
+      local id = ARGV[at + 1] .. '.' .. string.format('%d', ordinal)
+      local record = guarded(id, claim_job, call)
+      if record then taken[#taken + 1], taken[#taken + 2] = id, record end
+    end
+  end
+  many('ZADD', prefix .. 'deadlines', call.deadlines)
+  for batch, begun in pairs(call.begun) do
+    many('SADD', prefix .. 'held:' .. incarnation, begun)
+    many('SADD', prefix .. 'batch:' .. batch .. ':running', begun)
+    for letter in pairs(POOLS) do
+      if begun[letter] then
+        redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'q', -begun[letter])
+        redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'r', begun[letter])
+      end
+    end
+  end
+  return #taken > 2 and taken or {}
+end
+
+-- Whether a claim still stands.
+local function held(id, incarnation, claim)
+  local have = redis.call('HMGET', job_key(id), 's', 'h', 'n')
+  return have[1] == 'r' and have[2] == incarnation and have[3] == claim
+end
+
+-- Which of these claims still stand.
+--
+-- ARGV  for each: id, incarnation, claim number
+-- Returns for each 1 or 0.
+function commands.holds()
+  local stands = {}
+  for at = 3, #ARGV, 3 do stands[#stands + 1] = held(ARGV[at], ARGV[at + 1], ARGV[at + 2]) and 1 or 0 end
+  return stands
+end
+
+-- Note how far a running job is.
+--
+-- ARGV  id, incarnation, claim number, bytes, announced length or ''
+-- Returns 1, or 0 when the caller does not hold the job.
+function commands.progress()
+  if not held(ARGV[3], ARGV[4], ARGV[5]) then return 0 end
+  redis.call('HSET', job_key(ARGV[3]), 'b', ARGV[6])
+  if ARGV[7] ~= '' then redis.call('HSET', job_key(ARGV[3]), 'z', ARGV[7]) end
+  return 1
+end
+
+-- Note a closed attempt of a job that its holder goes on to try again.
+--
+-- ARGV  id, incarnation, claim number, the attempt as a JSON row
+-- Returns 1, or 0 when the caller does not hold the job.
+function commands.attempt()
+  if not held(ARGV[3], ARGV[4], ARGV[5]) then return 0 end
+  local had = redis.call('HGET', job_key(ARGV[3]), 'a')
+  redis.call('HSET', job_key(ARGV[3]), 'a', had and (had .. ',' .. ARGV[6]) or ARGV[6])
+  return 1
+end
+
+-- A worker process cannot read the record of a job that it has claimed.
+--
+-- ARGV  id, incarnation, why
+-- Returns 1, or 0 when the caller does not hold the job.
+function commands.unreadable()
+  local have = redis.call('HMGET', job_key(ARGV[3]), 's', 'h')
+  if have[1] ~= 'r' or have[2] ~= ARGV[4] then return 0 end
+  quarantine(ARGV[3], ARGV[5])
+  return 1
+end
+
+-- Lists of what is written once for all jobs of a `close`.
+local function put(lists, key, value)
+  if not lists[key] then lists[key] = {} end
+  table.insert(lists[key], value)
+end
+
+local function add(call, batch, counter, amount)
+  if not call.counts[batch] then call.counts[batch] = {} end
+  call.counts[batch][counter] = (call.counts[batch][counter] or 0) + amount
+end
+
+local function close_job(call, at, last)
+  local id, incarnation, claim, state, attempt = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local key, have = job_key(id), read(id, 's', 'h', 'n', 'a', 'p', 'x', 'm', 'b')
+  if not have.s then -- removed with its batch
+    put(call.gone, prefix .. 'held:' .. incarnation, id)
+    put(call.gone, prefix .. 'cancel:' .. incarnation, id .. ' ' .. claim)
+  end
+  if have.h ~= incarnation or have.n ~= claim then return 0 end
+  if have.s ~= 'r' then return 2 end
+  -- A cancel that came after the last look wins over going round again.
+  if have.x and (state == 'w' or state == 'q') then state = 'c' end
+  -- What goes, goes first: what comes takes its room, and the record does not keep more than it needs.
+  if state == 'd' then
+    redis.call('HDEL', key, 't', 'x', 'k', 'm', 'e', 'z') -- the announced length is the length
+  elseif state == 'w' or state == 'q' then
+    redis.call('HDEL', key, 't', 'x', 'k', 'm')
+  else
+    redis.call('HDEL', key, 't', 'x', 'k', 'm', 'e')
+  end
+  redis.call('HSET', key, 's', state, 'a', have.a and (have.a .. ',' .. attempt) or attempt, unpack(ARGV, at + 6, last))
+  local batch = batch_key(id)
+  put(call.gone, prefix .. 'held:' .. incarnation, id)
+  put(call.gone, prefix .. 'cancel:' .. incarnation, id .. ' ' .. claim)
+  put(call.gone, batch .. ':running', id)
+  add(call, batch, have.p .. 'r', -1)
+  add(call, batch, have.p .. state, 1)
+  if state == 'd' then add(call, batch, have.p .. 'b', ARGV[at + 6] == 'b' and ARGV[at + 7] or have.b or 0) end
+  if state == 'w' then
+    redis.call('ZADD', prefix .. 'due', now + tonumber(ARGV[at + 5]), id)
+  elseif state == 'q' then
+    needs_message(id, have.p)
+  else
+    call.over[#call.over + 1] = id
+    call.counts[batch].ended = wall
+  end
+  if have.m then
+    local host = prefix .. 'host:' .. have.m
+    redis.call('ZREM', host .. ':slots', id)
+    if redis.call('ZCARD', host .. ':queue') > 0 then return 3 end
+  end
+  return 1
+end
+
+-- The holder lets go of jobs: done, failed, cancelled, waiting for a retry, or back on their queues.
+-- Each is judged on its own; what they share (counters, sets) is written once.
+-- The claim number makes it safe to repeat: the second call of the same holder changes nothing and is told so.
+--
+-- ARGV  for each job: how many arguments follow, id, incarnation, claim number, new state's letter,
+--       the attempt as a JSON row, milliseconds until due (state w) or 0, then pairs of record fields to set
+-- Returns for each 1 recorded, 2 recorded before by this very claim, 0 the caller does not hold the job,
+--         3 recorded, and another job waits for the slot of its host that this frees.
+function commands.close()
+  local call = {gone = {}, counts = {}, over = {}}
+  local closed, at = {}, 3
+  while at <= #ARGV do
+    local last = at + tonumber(ARGV[at])
+    closed[#closed + 1] = close_job(call, at + 1, last)
+    at = last + 1
+  end
+  many('ZREM', prefix .. 'deadlines', call.over)
+  for key, members in pairs(call.gone) do many('SREM', key, members) end
+  for batch, counters in pairs(call.counts) do
+    if counters.ended then redis.call('HSET', batch, 'ended', counters.ended) end
+    counters.ended = nil
+    for counter, amount in pairs(counters) do redis.call('HINCRBY', batch, counter, amount) end
+  end
+  return closed
+end
+
+-- Cancel a run of jobs: queued and waiting ones at once, running ones by telling their holder, which claim is meant.
+--
+-- ARGV  batch, first ordinal, last ordinal
+-- Returns {cancelled now, asked to stop, final before, unknown}
+function commands.cancel()
+  local done = {0, 0, 0, 0}
+  local first, last = ordinals(ARGV[4], ARGV[5])
+  for ordinal = first, last do
+    local id = ARGV[3] .. '.' .. ordinal
+    local what = guarded(id, function()
+      local have = read(id, 's', 'p', 'h', 'n')
+      if have.s == 'q' or have.s == 'w' then
+        redis.call('HSET', job_key(id), 's', 'c')
+        unlist(id, have.p)
+        end_job(id, have.p, have.s, 'c')
+        return 1
+      elseif have.s == 'r' then
+        redis.call('HSET', job_key(id), 'x', 1)
+        redis.call('SADD', prefix .. 'cancel:' .. have.h, id .. ' ' .. have.n)
+        return 2
+      end
+      return have.s and 3 or 4
+    end)
+    done[what or 3] = done[what or 3] + 1
+  end
+  return done
+end
+
+-- Put a job that has ended back on its queue. Returns its pool; nil: it is not to be taken.
+local function retry_job(id, states, kinds)
+  local have = read(id, 's', 'p', 'a', 'b')
+  if not have.s or not string.find('dfc', have.s, 1, true) or not string.find(states, have.s, 1, true) then return nil end
+  local rows = cjson.decode('[' .. (have.a or '') .. ']')
+  if have.s == 'f' and next(kinds) and not kinds[(rows[#rows] or {})[7]] then return nil end
+  local counters = batch_key(id)
+  redis.call('HSET', job_key(id), 's', 'q', 'v', #rows)
+  redis.call('HDEL', job_key(id), 'l', 'y', 'm', 'x', 'e', 'o', 'd', 'u', 'b', 'z')
+  count(id, have.p, have.s, 'q')
+  if have.s == 'd' then redis.call('HINCRBY', counters, have.p .. 'b', -(have.b or 0)) end
+  redis.call('ZADD', prefix .. 'hand:' .. POOLS[have.p], now, id)
+  redis.call('HDEL', counters, 'ended')
+  return POOLS[have.p]
+end
+
+-- Put jobs of a batch that have ended back on their queues, with their attempts as history and a new count of losses.
+-- Safe to repeat: the second call finds them queued.
+--
+-- ARGV  batch, first ordinal, last ordinal, letters of the states to take,
+--       then the kinds of failure to take; none: all of them
+-- Returns id, pool, id, pool, ...: messages in the caller's hand; or {-1}: there is no such batch, or it is being removed
+function commands.retry()
+  local known = redis.call('HMGET', prefix .. 'batch:' .. ARGV[3], 'created', 'pruning')
+  if not known[1] or known[2] then return {-1} end
+  local kinds, back = {}, {}
+  for at = 7, #ARGV do kinds[ARGV[at]] = true end
+  local first, last = ordinals(ARGV[4], ARGV[5])
+  for ordinal = first, last do
+    local id = ARGV[3] .. '.' .. ordinal
+    local pool = guarded(id, retry_job, ARGV[6], kinds)
+    if pool then back[#back + 1], back[#back + 2] = id, pool end
+  end
+  return back
+end
+
+-- Give a running job's file a name that no other job of its batch has; a name that it once got, it keeps.
+-- A folder and a file cannot have one name: folders belong to no job and are shared ("-").
+--
+-- ARGV  id, incarnation, claim number, then candidates, the best first
+-- Returns the name, '' when all candidates are taken, or 0 when the caller does not hold the job.
+function commands.reserve()
+  local id = ARGV[3]
+  if not held(id, ARGV[4], ARGV[5]) then return 0 end
+  local known = redis.call('HGET', job_key(id), 'f')
+  if known then return known end
+  local ordinal, names = string.match(id, '%.(%d+)$'), batch_key(id) .. ':names'
+  for at = 6, #ARGV do
+    local name = ARGV[at]
+    local owner = redis.call('HGET', names, name)
+    local free = not owner or owner == ordinal
+    for slash in string.gmatch(name, '()/') do
+      owner = redis.call('HGET', names, string.sub(name, 1, slash - 1))
+      free = free and (not owner or owner == '-')
+    end
+    if free then
+      for slash in string.gmatch(name, '()/') do redis.call('HSET', names, string.sub(name, 1, slash - 1), '-') end
+      redis.call('HSET', names, name, ordinal)
+      redis.call('HSET', job_key(id), 'f', name)
+      return name
+    end
+  end
+  return ''
+end
+
+-- Remove a batch, some jobs at a time. From the first call on it takes no more jobs; the last call removes its name.
+-- Safe to repeat from any place, also after a process that pruned it died.
+--
+-- ARGV  batch, first ordinal, jobs to handle in this call, 1 to remove unfinished jobs too,
+--       milliseconds that must have passed since its last job ended, or 0
+-- Returns jobs left to remove; -1 there is no such batch, -2 it has not finished, -3 it ended too lately.
+function commands.prune()
+  local batch, first, key = ARGV[3], tonumber(ARGV[4]), prefix .. 'batch:' .. ARGV[3]
+  local fields, have = redis.call('HGETALL', key), {}
+  if #fields == 0 then return -1 end
+  for at = 1, #fields, 2 do have[fields[at]] = fields[at + 1] end
+  local known, final = 0, 0
+  for name, value in pairs(have) do
+    if string.match(name, '^[ptg][qwrdfc]$') then known = known + value end
+    if string.match(name, '^[ptg][dfc]$') then final = final + value end
+  end
+  if not have.pruning then
+    if ARGV[6] ~= '1' and (not have.sealed or final < tonumber(have.sealed)) then return -2 end
+    if wall - tonumber(have.ended or have.created) < tonumber(ARGV[7]) then return -3 end
+    redis.call('HSET', key, 'pruning', wall)
+  end
+  local last = math.min(first + math.min(tonumber(ARGV[5]), SPAN), known) - 1
+  for ordinal = first, last do
+    local id = batch .. '.' .. ordinal
+    if final < known then -- then some of them are in other lists
+      guarded(id, function()
+        local record = read(id, 'p', 'h')
+        if record.p then unlist(id, record.p) end
+        redis.call('ZREM', prefix .. 'deadlines', id)
+        if record.h then redis.call('SREM', prefix .. 'held:' .. record.h, id) end
+      end)
+    end
+    redis.call('UNLINK', job_key(id))
+  end
+  if last + 1 < known then return known - last - 1 end
+  redis.call('UNLINK', key, key .. ':running', key .. ':names')
+  redis.call('ZREM', prefix .. 'batches', batch)
+  return 0
+end
+
+return commands[ARGV[2]]()

@@ -1,0 +1,304 @@
+-- Leases, messages in hand, and what the sweep repairs. Every command may be repeated, and run by two sweeps at once.
+--include common
+
+-- Begin or renew the lease of a worker process. It lies in a hash and has no time to live of Redis' own: a Redis that
+-- evicts keys evicts those that have one, and their end does not wait while Redis is away.
+--
+-- ARGV  incarnation, lease in ms, its identity as JSON to begin it, or '' to renew it
+-- Returns {1, how many jobs the ledger says it runs, "id number" of its claims that should stop ...},
+--         or {0}: it was declared dead and must not go on under this name.
+function commands.renew()
+  local incarnation = ARGV[3]
+  if ARGV[5] ~= '' then
+    redis.call('HSET', prefix .. 'incarnations', incarnation, ARGV[5])
+  else
+    local ends = redis.call('HGET', prefix .. 'leases', incarnation)
+    if redis.call('HEXISTS', prefix .. 'incarnations', incarnation) == 0 or (ends and not tonumber(ends)) then return {0} end
+  end
+  redis.call('HSET', prefix .. 'leases', incarnation, now + ARGV[4])
+  local answer = redis.call('SMEMBERS', prefix .. 'cancel:' .. incarnation)
+  table.insert(answer, 1, redis.call('SCARD', prefix .. 'held:' .. incarnation))
+  table.insert(answer, 1, 1)
+  return answer
+end
+
+-- A worker process ends. What it still holds is taken over in the next round of a sweep.
+--
+-- ARGV  incarnation, "ended" (by its own will) or "died" (its parent has waited for it)
+-- Returns 1, or 0 if it is not known.
+function commands.leave()
+  if redis.call('HEXISTS', prefix .. 'incarnations', ARGV[3]) == 0 then return 0 end
+  redis.call('HSET', prefix .. 'leases', ARGV[3], ARGV[4])
+  return 1
+end
+
+-- How much of its lease each worker process has left.
+--
+-- Returns incarnation, its identity, milliseconds left or "ended" or "died", how many jobs it holds, incarnation, ...
+function commands.leases()
+  local answer = {}
+  local known = redis.call('HGETALL', prefix .. 'incarnations')
+  for at = 1, #known, 2 do
+    local incarnation = known[at]
+    local ends = redis.call('HGET', prefix .. 'leases', incarnation)
+    if not ends then -- begun by an earlier version, which renews a key with a time to live
+      ends = redis.call('EXISTS', prefix .. 'lease:' .. incarnation) == 1 and now + 1 or 'ended'
+    end
+    answer[#answer + 1] = incarnation
+    answer[#answer + 1] = known[at + 1]
+    answer[#answer + 1] = tonumber(ends) and tostring(math.floor(ends - now)) or ends
+    answer[#answer + 1] = redis.call('SCARD', prefix .. 'held:' .. incarnation)
+  end
+  return answer
+end
+
+-- A worker has these messages in hand: they exist, and are not on the queue.
+--
+-- ARGV  pool, worker, refs ...
+-- Returns 1 if it may take more, 0 while the pool is paused or the worker drained.
+function commands.touch()
+  local pool = ARGV[3]
+  local sent, hand = prefix .. 'sent:' .. pool, prefix .. 'hand:' .. pool
+  for at = 5, #ARGV do
+    if redis.call('ZREM', sent, ARGV[at]) == 1 or redis.call('ZSCORE', hand, ARGV[at]) then
+      redis.call('ZADD', hand, now, ARGV[at])
+    end
+  end
+  if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1 then return 0 end
+  return 1 - redis.call('SISMEMBER', prefix .. 'drained', ARGV[4])
+end
+
+-- A queued job that was lost goes to its queue, or, from its second loss on, to the suspects.
+-- Those with counted losses come first.
+local function lost_before(id, letter)
+  local have = read(id, 'l', 'y')
+  local counted = tonumber(have.l or 0)
+  if counted + tonumber(have.y or 0) >= 2 then
+    redis.call('ZADD', prefix .. 'suspects:' .. POOLS[letter], now - counted * 1e12, id)
+  else
+    needs_message(id, letter)
+  end
+end
+
+-- Take one job over from a worker process that is dead. Returns the letter of the state that it has then.
+local function orphan(id, incarnation, evidence, most_losses)
+  local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q', 'e')
+  if have.s ~= 'r' or have.h ~= incarnation then return nil end
+  local losses, trial = 0, prefix .. 'trial:' .. POOLS[have.p]
+  local on_trial = redis.call('HGET', trial, 'id') == id
+  if on_trial then redis.call('DEL', trial) end
+  if evidence == 'alone' or (evidence == 'company' and on_trial) then
+    losses = redis.call('HINCRBY', job_key(id), 'l', 1)
+  elseif evidence == 'company' then
+    redis.call('HINCRBY', job_key(id), 'y', 1)
+  end
+  local state, kind, reason = 'q', 'lost', 'its holder ' .. incarnation .. ' was not heard of any more'
+  if have.x then
+    state = 'c'
+  elseif have.e and tonumber(have.e) <= now then
+    state, kind, reason = 'f', 'deadline', 'the time for the job was used up when its holder died'
+  elseif losses >= most_losses then
+    state, kind, reason = 'f', 'poison', 'its holder died ' .. losses .. ' times'
+  end
+  take_back(id, have, state, kind, reason)
+  if state == 'q' then lost_before(id, have.p) end
+  if kind == 'poison' then -- the deaths are explained
+    local suspects = prefix .. 'suspects:' .. POOLS[have.p]
+    for _, other in ipairs(redis.call('ZRANGE', suspects, 0, -1)) do
+      redis.call('HDEL', job_key(other), 'y')
+      needs_message(other, have.p)
+    end
+    redis.call('DEL', suspects)
+  end
+  return state
+end
+
+-- Declare a worker process dead whose lease has passed, and put its jobs back on their queues.
+-- A job changes hands only while the dead one still holds it.
+--
+-- ARGV  incarnation, what its end says about its jobs ("alone", "company", "nothing"), counted losses that make a job
+--       poison, jobs to handle in this call
+-- Returns {-1} while it is alive, else {jobs left, {ids put back}, {ids that ended}}
+function commands.orphans()
+  local incarnation = ARGV[3]
+  local ends = tonumber(redis.call('HGET', prefix .. 'leases', incarnation) or 0)
+  if ends and ends > now then return {-1} end
+  if not ends or ends == 0 then -- it said so, or its parent did; or an earlier version keeps its lease
+    if redis.call('EXISTS', prefix .. 'lease:' .. incarnation) == 1 then return {-1} end
+  end
+  redis.call('SADD', prefix .. 'dead', incarnation)
+  redis.call('HDEL', prefix .. 'incarnations', incarnation)
+  redis.call('HDEL', prefix .. 'leases', incarnation)
+  local back, ended = {}, {}
+  local held = prefix .. 'held:' .. incarnation
+  for _, id in ipairs(redis.call('SPOP', held, ARGV[6])) do
+    local state = guarded(id, orphan, incarnation, ARGV[4], tonumber(ARGV[5]))
+    if state == 'q' then back[#back + 1] = id elseif state then ended[#ended + 1] = id end
+  end
+  local left = redis.call('SCARD', held)
+  if left == 0 then
+    redis.call('SREM', prefix .. 'dead', incarnation)
+    redis.call('DEL', prefix .. 'cancel:' .. incarnation)
+  end
+  return {left, back, ended}
+end
+
+-- A worker process does not run these jobs, although the ledger says that it does: they go back on their queues.
+--
+-- ARGV  incarnation, ids ...
+-- Returns how many went back.
+function commands.give_back()
+  local incarnation, number = ARGV[3], 0
+  for at = 4, #ARGV do
+    local state = guarded(ARGV[at], function(id)
+      local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q')
+      if have.s ~= 'r' or have.h ~= incarnation then
+        redis.call('SREM', prefix .. 'held:' .. incarnation, id)
+        return nil
+      end
+      local state = have.x and 'c' or 'q'
+      take_back(id, have, state, 'lost', 'its holder ' .. incarnation .. ' does not run it')
+      if state == 'q' then needs_message(id, have.p) end
+      return state
+    end)
+    if state then number = number + 1 end
+  end
+  return number
+end
+
+-- Let the next suspect of a pool run: one at a time, and the next when it has ended or outlived its trial.
+--
+-- ARGV  pool, shortest trial in ms
+-- Returns how many were released.
+function commands.suspects()
+  local suspects, trial = prefix .. 'suspects:' .. ARGV[3], prefix .. 'trial:' .. ARGV[3]
+  local on = redis.call('HGET', trial, 'id')
+  if on then
+    local over = guarded(on, function(id)
+      local have = read(id, 's', 'l', 'y')
+      if have.s == 'q' then return false end -- its message is on its way
+      if have.s ~= 'r' then return true end
+      redis.call('HSETNX', trial, 'since', now)
+      local losses = tonumber(have.l or 0) + tonumber(have.y or 0)
+      return now - redis.call('HGET', trial, 'since') >= ARGV[4] * 2 ^ (losses - 2)
+    end)
+    if over == false then return 0 end
+    redis.call('DEL', trial)
+  end
+  while true do
+    local id = redis.call('ZRANGE', suspects, 0, 0)[1]
+    if not id then return 0 end
+    redis.call('ZREM', suspects, id)
+    local released = guarded(id, function()
+      local have = read(id, 's', 'p')
+      if have.s == 'q' then needs_message(id, have.p) end
+      return have.s == 'q'
+    end)
+    if released then
+      redis.call('HSET', trial, 'id', id)
+      return 1
+    end
+  end
+end
+
+-- Put waiting jobs whose time has come back on their queues.
+--
+-- ARGV  jobs to handle in this call
+-- Returns how many were handled.
+function commands.due()
+  local ids = redis.call('ZRANGEBYSCORE', prefix .. 'due', '-inf', now, 'LIMIT', 0, ARGV[3])
+  for _, id in ipairs(ids) do
+    redis.call('ZREM', prefix .. 'due', id)
+    guarded(id, function()
+      local have = read(id, 's', 'p')
+      if have.s ~= 'w' then return end
+      redis.call('HSET', job_key(id), 's', 'q')
+      count(id, have.p, 'w', 'q')
+      needs_message(id, have.p)
+    end)
+  end
+  return #ids
+end
+
+-- End jobs whose time is used up. The holder of a running one ends it itself, or orphans does; only one whose time has
+-- been over for long, whatever its process does, is ended here.
+--
+-- ARGV  jobs to handle in this call, milliseconds that a holder gets
+-- Returns {jobs handled, how many were ended}
+function commands.overdue()
+  local ended = 0
+  local ids = redis.call('ZRANGEBYSCORE', prefix .. 'deadlines', '-inf', now, 'LIMIT', 0, ARGV[3])
+  for _, id in ipairs(ids) do
+    redis.call('ZREM', prefix .. 'deadlines', id)
+    guarded(id, function()
+      local have = read(id, 's', 'p', 'a', 'q', 'e', 'h', 't', 'm', 'x')
+      local over = tonumber(have.e or 0) + ARGV[4]
+      if have.s == 'r' and now < over then
+        redis.call('ZADD', prefix .. 'deadlines', over, id)
+      elseif have.s == 'r' then
+        ended = ended + 1
+        if have.x then return take_back(id, have, 'c', 'lost', 'its holder did not stop it') end
+        take_back(id, have, 'f', 'deadline', 'the time for the job was used up and its holder did not end it')
+      elseif have.s == 'q' or have.s == 'w' then
+        local doing = have.s == 'q' and 'queued' or 'waiting'
+        local closed = row(wall - have.q, 0, 'deadline', 'the time for the job was used up while it was ' .. doing)
+        redis.call('HSET', job_key(id), 's', 'f', 'a', have.a and (have.a .. ',' .. closed) or closed)
+        unlist(id, have.p)
+        end_job(id, have.p, have.s, 'f')
+        ended = ended + 1
+      end
+    end)
+  end
+  return {#ids, ended}
+end
+
+-- Which refs of a pool need a message now: those put back, and those whose message vanished.
+--
+-- The queue is first in, first out. When more messages were sent than it holds, the oldest of them were taken off: by a
+-- worker that has them in hand and touches them every second, or by one that died before it noted them. So they count as
+-- in hand from now, and one that is not touched for the grace time has vanished. The same goes for messages that a
+-- producer had in hand when it died. A wrong guess sends a duplicate, and a duplicate is a no-op.
+--
+-- While the pool is paused nothing needs a message.
+--
+-- ARGV  pool, queue's key, grace in ms, most refs to handle
+-- Returns the refs; they count as in the caller's hand.
+function commands.unsent()
+  local pool, most = ARGV[3], tonumber(ARGV[6])
+  if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1 then return {} end
+  local sent, hand = prefix .. 'sent:' .. pool, prefix .. 'hand:' .. pool
+  local taken = math.min(redis.call('ZCARD', sent) - redis.call('LLEN', ARGV[4]), most)
+  if taken > 0 then
+    for _, ref in ipairs(redis.call('ZRANGE', sent, 0, taken - 1)) do
+      redis.call('ZREM', sent, ref)
+      redis.call('ZADD', hand, now, ref)
+    end
+  end
+  local refs = {}
+  while #refs < most do
+    local id = redis.call('LPOP', prefix .. 'resend:' .. pool)
+    if not id then break end
+    if redis.call('ZSCORE', hand, id) then refs[#refs + 1] = id end
+  end
+  for _, ref in ipairs(redis.call('ZRANGEBYSCORE', hand, '-inf', now - ARGV[5], 'LIMIT', 0, most - #refs)) do
+    refs[#refs + 1] = ref
+  end
+  for _, ref in ipairs(refs) do redis.call('ZADD', hand, now, ref) end
+  return refs
+end
+
+-- How long nothing may be asked of the ledger until its clock stands still: longer than a sweep's pause.
+--
+-- ARGV  milliseconds
+function commands.gap()
+  redis.call('HSET', prefix .. 'clock', 'gap', ARGV[3])
+end
+
+-- A record of which another program wrote something: it is set aside.
+--
+-- ARGV  id, why
+function commands.set_aside()
+  quarantine(ARGV[3], ARGV[4])
+end
+
+return commands[ARGV[2]]()

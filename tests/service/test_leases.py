@@ -1,0 +1,297 @@
+"""Which job killed its process, what a living process does not run, and what no script may choke on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from ledger.jobs import FailureKind, JobState, Pool, Ref
+from ledger.leases import Identity
+from ledger.settings import Settings
+from ledger.sweep import Sweep, Swept
+from tests.service.test_sweep import World, attempt, why
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    return World(settings)
+
+
+def child(world: World, family: str, pid: int = 7) -> str:
+    return world.leases.register(Identity("prefork@here", Pool.PREFORK, pid, family))
+
+
+def losses(world: World, number: int) -> tuple[int, int]:
+    """Those that count and those in company."""
+    counted, company = world.redis.hmget(f"{world.settings.key_prefix}job:b.{number}", ["l", "y"])
+    return int(counted or 0), int(company or 0)
+
+
+def die(world: World, *incarnations: str) -> None:
+    for incarnation in incarnations:
+        world.expire(incarnation)
+    world.sweep.round()
+
+
+def test_a_loss_counts_for_a_job_that_was_alone_and_not_for_jobs_that_died_together(world: World) -> None:
+    world.submit(3)
+    alone, together = world.register(), world.register()
+    world.claim(alone, 0)
+    world.claim(together, 1)
+    world.claim(together, 2)
+    die(world, alone, together)
+    assert [losses(world, number) for number in range(3)] == [(1, 0), (0, 1), (0, 1)]
+
+
+def test_processes_of_one_worker_that_die_together_prove_nothing_against_their_jobs(world: World) -> None:
+    world.submit(2)
+    children = child(world, "mine", 7), child(world, "mine", 8)
+    for number, each in enumerate(children):
+        world.claim(each, number)
+    die(world, *children)
+    assert [losses(world, number) for number in range(2)] == [(0, 1), (0, 1)]
+
+
+def test_a_child_that_died_while_its_parent_lives_counts_against_its_job(world: World) -> None:
+    world.submit(2)
+    children = child(world, "mine", 7), child(world, "mine", 8)
+    for number, each in enumerate(children):
+        world.claim(each, number)
+    assert world.leases.end_children("mine", {7}) == [children[0]]
+    world.sweep.round()
+    assert [losses(world, number) for number in range(2)] == [(1, 0), (0, 0)]
+
+
+def test_a_process_that_ends_by_its_own_will_counts_against_no_job(world: World) -> None:
+    world.submit(1)
+    holder = world.register()
+    world.claim(holder)
+    world.leases.end(holder)
+    assert world.sweep.round().orphans == 1
+    assert losses(world, 0) == (0, 0)
+
+
+def test_a_job_that_kills_its_process_ends_as_poison_and_its_neighbours_are_done(world: World) -> None:
+    """The worker takes what it is offered; it dies whenever job 0 is among its jobs."""
+    world.submit(20)
+    unfinished = set(range(20))
+    rounds = deaths = 0
+    while unfinished:
+        rounds += 1
+        assert rounds < 200, "it goes on for ever"
+        holder = world.register()
+        claims = {}
+        for number in sorted(unfinished):
+            for claim in world.ledger.claim(Ref("b", number, number), Pool.THREADS, holder):
+                claims[number] = claim
+        if 0 in claims:
+            deaths += 1
+            die(world, holder)
+        else:
+            for claim in claims.values():
+                assert world.ledger.close(claim, JobState.DONE, attempt())
+        world.sweep.round()
+        unfinished = {n for n in unfinished if not world.record(n).state.final}
+    assert (world.record(0).state, why(world.record(0))) == (JobState.FAILED, FailureKind.POISON)
+    assert [world.record(number).state for number in range(1, 20)] == [JobState.DONE] * 19
+    assert deaths <= world.settings.max_losses + 2
+
+
+def test_suspects_are_released_one_at_a_time_and_the_next_when_the_trial_is_over(world: World) -> None:
+    world.submit(3)
+    for _ in range(2):
+        holder = world.register()
+        for number in range(3):
+            world.claim(holder, number)
+        die(world, holder)
+    # Given three suspects, of which the first was released with the last round
+    holder = world.register()
+    claims = [world.ledger.claim(Ref("b", number, number), Pool.THREADS, holder) for number in range(3)]
+    assert [len(taken) for taken in claims] == [1, 0, 0]
+    assert world.sweep.round().trials == 0
+    # When it is done, or outlives its trial, the next one is released
+    assert world.ledger.close(claims[0][0], JobState.DONE, attempt())
+    assert world.sweep.round().trials == 1
+    world.claim(holder, 1)
+
+    def released() -> bool:
+        world.leases.renew(holder)
+        return bool(world.ledger.claim(Ref("b", 2, 2), Pool.THREADS, holder))
+
+    world.sweep_until(released, "the next suspect, while the one before still runs")
+
+
+def test_a_cancelled_suspect_ends_and_does_not_hold_up_the_others(world: World) -> None:
+    world.submit(3)
+    for _ in range(2):
+        holder = world.register()
+        for number in range(3):
+            world.claim(holder, number)
+        die(world, holder)
+    assert world.ledger.cancel(Ref("b", 0, 1)) == (2, 0)
+    holder = world.register()
+    world.sweep_until(lambda: world.ledger.claim(Ref("b", 2, 2), Pool.THREADS, holder), "the last suspect")
+
+
+def test_a_job_that_was_lost_before_is_never_claimed_in_a_group(world: World) -> None:
+    world.submit(3)
+    holder = world.register()
+    world.claim(holder, 1)
+    die(world, holder)
+    holder = world.register()
+    claims = world.ledger.claim(Ref("b", 0, 2), Pool.THREADS, holder)
+    assert [claim.record.id for claim in claims] == ["b.0", "b.2"]
+    world.sweep_until(lambda: "b.1" in world.queue(), "a message of its own")
+    assert world.claim(holder, 1)
+
+
+def test_a_job_that_its_living_process_does_not_run_is_given_back(world: World) -> None:
+    world.submit(2)
+    holder = world.register()
+    lost, held = world.claim(holder, 0), world.claim(holder, 1)
+    assert world.leases.held(holder) == {"b.0", "b.1"}
+    assert world.leases.give_back(holder, ["b.0", "b.7"]) == 1
+    assert not world.ledger.holds(lost)
+    assert world.ledger.holds(held)
+    assert (world.record(0).state, why(world.record(0))) == (JobState.QUEUED, FailureKind.LOST)
+    assert losses(world, 0) == (0, 0)
+    assert world.leases.give_back(holder, ["b.0"]) == 0
+
+
+def test_a_cancel_that_came_late_does_not_hit_the_next_claim_of_the_job(world: World) -> None:
+    world.submit(1)
+    holder = world.register()
+    first = world.claim(holder)
+    assert world.ledger.cancel(Ref("b", 0, 0)) == (0, 1)
+    assert world.ledger.close(first, JobState.CANCELLED, attempt())
+    world.ledger.call("retry", "b", 0, 0, "dfc")
+    # Given that the process reads its stop requests only now, with the job running again in it
+    second = world.claim(holder)
+    renewed = world.leases.renew(holder)
+    assert renewed is not None
+    assert f"b.0 {second.number}" not in renewed.stopping
+    world.ledger.cancel(Ref("b", 0, 0))
+    renewed = world.leases.renew(holder)
+    assert renewed is not None
+    assert renewed.stopping == {f"b.0 {second.number}"}
+
+
+def test_a_running_job_whose_time_has_been_over_for_long_is_ended_whatever_its_process_does(world: World) -> None:
+    world.submit(1)
+    holder = world.register()
+    (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, holder, deadline=0.001)
+    world.pop()
+    late = f"{world.settings.key_prefix}job:b.0"
+
+    def begin_earlier() -> None:
+        """As if it had been claimed a minute ago."""
+        world.redis.hincrby(late, "e", -60_000)
+        world.redis.zincrby(f"{world.settings.key_prefix}deadlines", -60_000, "b.0")
+
+    begin_earlier()
+    assert world.sweep.round().overdue == 1
+    assert (world.record().state, why(world.record())) == (JobState.FAILED, FailureKind.DEADLINE)
+    assert not world.ledger.close(held, JobState.DONE, attempt())
+    assert world.leases.held(holder) == set()
+
+
+BROKEN = {
+    "no JSON": {"j": "garbage"},
+    "another JSON": {"j": '{"a": 1}'},
+    "attempts that are none": {"a": "{{{"},
+    "queued at no time": {"q": "yesterday"},
+    "no pool": {"p": "x"},
+    "claim number": {"n": "many"},
+    "started at no time": {"t": "now"},
+    "losses": {"l": "some", "y": "some"},
+    "no such state": {"s": "?"},
+}
+
+
+@pytest.mark.parametrize("fields", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("state", ["queued", "waiting", "running", "vanished"])
+def test_a_record_that_cannot_be_read_stops_no_other_job(world: World, fields: Mapping[Any, Any], state: str) -> None:
+    world.submit(4, send=state != "vanished")
+    holder = world.register()
+    if state in ("waiting", "running"):
+        for number in range(2):
+            claim = world.claim(holder, number)
+            if state == "waiting":
+                world.ledger.close(claim, JobState.WAITING, attempt(FailureKind.SERVER), due_in=0.1)
+    world.redis.hset(f"{world.settings.key_prefix}job:b.0", mapping=fields)
+    if state == "running":
+        die(world, holder)
+
+    def the_others_are_done() -> bool:
+        mine = world.register()
+        for number in range(1, 4):
+            for claim in world.ledger.claim(Ref("b", number, number), Pool.THREADS, mine):
+                assert world.ledger.close(claim, JobState.DONE, attempt())
+        world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, mine)
+        list(world.ledger.read([f"b.{number}" for number in range(4)]))
+        return all(world.record(number).state is JobState.DONE for number in range(1, 4))
+
+    world.sweep_until(the_others_are_done, "the other jobs")
+    assert world.record(0).id == "b.0"
+    Sweep(world.settings).round()
+
+
+@pytest.mark.parametrize("wreck", ["set", "string"])
+def test_a_record_of_another_type_stops_no_other_job(world: World, wreck: str) -> None:
+    world.submit(2)
+    holder = world.register()
+    for number in range(2):
+        world.claim(holder, number)
+    key = f"{world.settings.key_prefix}job:b.0"
+    world.redis.delete(key)
+    if wreck == "set":
+        world.redis.sadd(key, "x")
+    else:
+        world.redis.set(key, "x")
+    world.pop()
+    world.pop()
+    world.expire(holder)
+    assert world.sweep.round() == Swept(orphans=1, sent=1)
+    assert world.queue() == ["b.1"]
+    assert [record.id for record in world.ledger.read(["b.0", "b.1"])] == ["b.0", "b.1"]
+
+
+def test_a_ref_that_is_none_stops_no_other_message(world: World) -> None:
+    world.submit(1, send=False)
+    world.redis.zadd(f"{world.settings.key_prefix}hand:threads", {"../../etc/passwd": 1.0, "\x1b[2J": 2.0})
+    world.sweep_until(world.queue, "the message")
+    assert world.queue() == ["b.0"]
+    assert world.redis.zcard(f"{world.settings.key_prefix}hand:threads") == 0
+
+
+RANGES: dict[str, Callable[[World], Any]] = {
+    "claim": lambda w: w.ledger.call("claim", w.register(), "threads", "token", 1000, "b.0-9", "b", 0, 999_999_999),
+    "cancel": lambda w: w.ledger.call("cancel", "b", 0, 999_999_999),
+    "retry": lambda w: w.ledger.call("retry", "b", 0, 999_999_999, "dfc"),
+    "cancel without end": lambda w: w.ledger.call("cancel", "b", 0, "inf"),
+}
+
+
+@pytest.mark.parametrize("ask", RANGES.values(), ids=RANGES.keys())
+def test_a_call_that_names_a_billion_jobs_is_refused_at_once(world: World, ask: Callable[[World], Any]) -> None:
+    world.submit(1)
+    with pytest.raises(ResponseError, match="at most"):
+        ask(world)
+    assert world.record().state is JobState.QUEUED
+
+
+def test_a_step_of_the_sweep_that_fails_does_not_stop_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.submit(1, send=False)
+
+    def broken(_swept: Swept) -> None:
+        raise RuntimeError("a bug")
+
+    broken.__name__ = "broken"
+    monkeypatch.setattr(world.sweep, "_put_back_due", broken)
+    world.sweep_until(world.queue, "the message")
+    assert caplog.text.count("RuntimeError: a bug") == 1, "said once, not in each round"
