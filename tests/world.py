@@ -92,6 +92,13 @@ class World:
             self.publisher.send(Envelope(f"{batch}.{n}", pool, label(job)) for n, job in part)
         self.ledger.seal(batch, first + len(jobs))
 
+    def submit_grouped(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b") -> None:
+        """All jobs in one message."""
+        ref = Ref(batch, 0, len(jobs) - 1)
+        self.ledger.submit([Message(ref, pool, tuple(jobs))])
+        self.publisher.send([Envelope(str(ref), pool, label(jobs[0]))])
+        self.ledger.seal(batch, len(jobs))
+
     def file(self, name: str, size: int = 4096, path: str = "files") -> Job:
         """A job for a file of the origin, with the digest it must have."""
         return Job(f"{self.origin.url}/{path}/{name}?size={size}", name, Entity(name, size).sha256().hex(), size)

@@ -8,45 +8,43 @@ Kept true by ``tests/fault/test_killed_workers.py``.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
-from redis.exceptions import RedisError
-
-from download.native import native_sleep, start_native_thread
+from ledger.connection import PerProcess
 from ledger.leases import End
 from ledger.settings import Settings
 from worker import drain
+from worker.background import keep
 from worker.incarnation import leases_of
 
 log = logging.getLogger("downpour.worker")
 
 
 def keep_watching_children(settings: Settings, family: str, pids: Callable[[], Iterable[int]]) -> None:
-    """From a native thread, for as long as the process lives.
+    """For as long as the process lives.
 
     Args:
         family: of the children's incarnations.
         pids: of the children that have not been waited for.
     """
 
-    def loop() -> None:
-        leases = leases_of(settings)
-        known: set[int] = set()
-        gone: set[int] = set()
-        while True:
-            alive = set(pids())
-            gone = (gone | known) - alive
-            known = alive
-            if gone:
-                with contextlib.suppress(RedisError, OSError):
-                    ended = leases.end_children(family, gone, End.ENDED if drain.draining() else End.DIED)
-                    gone = set()
-                    if ended and drain.draining():
-                        log.info("children ended: incarnations=%s", ",".join(ended))
-                    elif ended:
-                        log.warning("children died, their jobs go back: incarnations=%s", ",".join(ended))
-            native_sleep(settings.renew_every)
+    leases = PerProcess(lambda: leases_of(settings))
+    known: set[int] = set()
+    gone: set[int] = set()
 
-    start_native_thread("children", loop)
+    def look() -> None:
+        nonlocal known, gone
+        alive = set(pids())
+        gone = (gone | known) - alive
+        known = alive
+        if not gone:
+            return
+        ended = leases().end_children(family, gone, End.ENDED if drain.draining() else End.DIED)
+        gone = set()
+        if ended and drain.draining():
+            log.info("children ended: incarnations=%s", ",".join(ended))
+        elif ended:
+            log.warning("children died, their jobs go back: incarnations=%s", ",".join(ended))
+
+    keep("children", settings.renew_every, look)

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
-from download.native import native_sleep, start_native_thread
-from ledger.connection import connect
+from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.leases import Identity, Leases
 from ledger.settings import Settings
+from worker.background import keep
 
 log = logging.getLogger("downpour.worker")
 
@@ -40,22 +40,23 @@ class Incarnation:
         self._working: dict[object, Sequence[str]] = {}  # ids of the jobs of each message that is being worked on
         self._looks = 0
         self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
-        start_native_thread(f"lease {self.id}", self._renew_until_lost)
+        self._leases = PerProcess(lambda: leases_of(settings))  # of the thread that renews
+        keep(f"lease {self.id}", settings.renew_every, self._renew)
 
-    def _renew_until_lost(self) -> None:
-        leases = leases_of(self._settings)
-        while not self.lost:
-            try:
-                renewed = leases.renew(self.id)
-                if renewed is None:  # never taken back: a job may have said so meanwhile
-                    self.lost = True
-                    return
-                self.away, self.stopping = False, renewed.stopping
-                self._compare(leases, renewed.held)
-            except (RedisError, OSError):  # the lease may lapse; renewing tells
-                self.away = True
-            native_sleep(self._settings.renew_every)
-        self.end()  # a job could not be closed: others may have it at once
+    def _renew(self) -> bool:
+        if self.lost:  # a job could not be closed: it is not to wait until the lease passes
+            self._leases().end(self.id)
+            return False
+        try:
+            renewed = self._leases().renew(self.id)
+            if renewed is None:
+                self.lost = True  # never taken back: a job may have said so meanwhile
+                return False
+            self.away, self.stopping = False, renewed.stopping
+            self._compare(self._leases(), renewed.held)
+        except (RedisError, OSError):  # the lease may pass meanwhile; the next renewal tells
+            self.away = True
+        return True
 
     @contextlib.contextmanager
     def working(self, ids: Sequence[str]) -> Iterator[None]:
@@ -121,17 +122,11 @@ def leases_of(settings: Settings) -> Leases:
 def keep_touching(
     settings: Settings, who: Identity, refs: Callable[[], Sequence[str]], allow: Callable[[bool], None]
 ) -> None:
-    """From a native thread, tell the ledger every second which messages this worker has in hand.
+    """Tell the ledger every second which messages this worker has in hand.
 
     Args:
         allow: is told each time whether the worker may take more.
     """
 
-    def loop() -> None:
-        leases = leases_of(settings)
-        while True:
-            with contextlib.suppress(RedisError, OSError):
-                allow(leases.touch(who.pool, refs(), who.worker))
-            native_sleep(settings.renew_every)
-
-    start_native_thread("messages in hand", loop)
+    leases = PerProcess(lambda: leases_of(settings))
+    keep("messages in hand", settings.renew_every, lambda: allow(leases().touch(who.pool, refs(), who.worker)))

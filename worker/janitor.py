@@ -11,13 +11,11 @@ import re
 import time
 from pathlib import Path
 
-from redis.exceptions import RedisError
-
-from download.native import native_sleep, start_native_thread
 from download.partials import FOLDER
-from ledger.connection import connect
+from ledger.connection import PerProcess, connect
 from ledger.ledger import Ledger
 from ledger.settings import Settings
+from worker.background import keep
 
 EVERY = 30.0  # seconds
 _STRANGE = 24 * 3600.0  # seconds after which a file goes whose job this ledger does not know: another stack may
@@ -43,13 +41,6 @@ def tidy(downloads: Path, ledger: Ledger) -> int:
 
 
 def keep_tidy(settings: Settings) -> None:
-    """From a native thread, for as long as the process lives."""
-
-    def loop() -> None:
-        ledger = Ledger(connect(settings, connections=1), settings.key_prefix)
-        while True:
-            with contextlib.suppress(RedisError, OSError):
-                tidy(settings.downloads, ledger)
-            native_sleep(EVERY)
-
-    start_native_thread("janitor", loop)
+    """For as long as the process lives."""
+    ledger = PerProcess(lambda: Ledger(connect(settings, connections=1), settings.key_prefix))
+    keep("janitor", EVERY, lambda: tidy(settings.downloads, ledger()) >= 0)

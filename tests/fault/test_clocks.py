@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,34 @@ def test_a_clock_of_redis_that_jumps_half_an_hour_ahead_costs_time_and_no_job(
         world.check_files(records)
         for pool in Pool:
             assert world.service(f"worker-{pool}").process.poll() is None
+
+
+@pytest.mark.parametrize("jump", [7200, -600])
+def test_a_clock_of_redis_that_jumps_ends_no_job_by_its_deadline_and_delays_none(
+    tmp_path: Path, offset: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(libfaketime()))
+        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
+        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        patch.setenv("FAKETIME_CACHE_DURATION", "1")
+        valkey = ValkeyProcess(appendonly=True)
+    # A job may take a minute; one that must be tried again waits in the ledger.
+    with valkey, World(tmp_path, valkey=valkey, deadline=60.0, wait_in_job=0.0, retry_base=4.0, retry_cap=8.0) as world:
+        world.start(*Pool)
+        for pool in Pool:
+            running = [world.paced(f"{pool}{n}", 5) for n in range(3)]
+            waiting = [world.file(f"{pool}w{n}", path="faults/retry-after/3") for n in range(3)]
+            keyed = [replace(job, url=f"{job.url}&key={job.filename}&name={job.filename}") for job in waiting]
+            world.submit(pool, [*running, *keyed], batch=str(pool))
+        for pool in Pool:
+            world.running(3, batch=str(pool), with_bytes=True)
+            wait_for(lambda pool=pool: world.batch(str(pool)).count(JobState.WAITING), what="jobs that wait")  # type: ignore[misc]
+        before = time.time()
+        offset.write_text(f"{jump:+d}s\n")
+        with valkey.client() as redis:
+            wait_for(lambda: abs(redis.time()[0] - time.time()) > abs(jump) - 60, what="the clock to jump")
+        for pool in Pool:
+            records = world.finished(str(pool), seconds=60)
+            assert [record.state for record in records] == [JobState.DONE] * 6, records
+        assert time.time() - before < 60
