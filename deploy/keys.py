@@ -32,7 +32,7 @@ LEDGER = (
     " +hset +hsetnx +hget +hmget +hgetall +hdel +hexists +hincrby +hincrbyfloat"
     " +sadd +srem +smembers +scard +spop +srandmember"
     " +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore"
-    " +llen +lpush +rpush +lpop +sismember"
+    " +llen +lpush +rpush +lpop +sismember +info"
 )
 OURS = f"~{PREFIX}* &{PREFIX}*"
 # A subscription to a pattern is compared with these letter by letter; "/0." is the database's number.
@@ -41,7 +41,7 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
-    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info",
+    "sweep": f"{OURS} -@all {CONNECT} {LEDGER}",
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe",  # listens when it compares
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }

@@ -108,6 +108,29 @@ def flushed(redis: Redis, seconds: float) -> bool:
         return False
 
 
+def eviction_policy(redis: Redis) -> str | None:
+    """By which rule Redis removes keys when it is full; None if it removes none, or does not tell."""
+    try:
+        policy = redis.info("memory").get("maxmemory_policy")
+    except ResponseError:  # it does not let us ask
+        return None
+    return None if policy in (None, "noeviction") else str(policy)
+
+
+def removes_jobs(policy: str) -> bool:
+    """Whether it may remove any key, not only those with a time to live, of which no job is one."""
+    return policy.startswith("allkeys")
+
+
+def eviction_warning(policy: str) -> str:
+    loses = "jobs and whole batches" if removes_jobs(policy) else "rate limits of hosts"
+    return (
+        f"Redis removes keys when it is full: expected maxmemory-policy noeviction, got {policy}, "
+        f"which can lose {loses} without a word. Set it with "
+        "`redis-cli CONFIG SET maxmemory-policy noeviction`, or at your provider"
+    )
+
+
 class Library:
     """The commands of ``lua/NAME.lua``: one script, sent as its hash, loaded again when Redis has forgotten it.
 

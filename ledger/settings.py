@@ -35,6 +35,9 @@ class Settings(BaseSettings):
 
     # Redis: a call that cannot be answered ends with an error, never hangs.
     redis_timeout: Seconds = Field(5.0, description="connect and answer")
+    allow_eviction: bool = Field(
+        False, description="submit to a Redis that may remove jobs when it is full (maxmemory-policy allkeys-*)"
+    )
     redis_patience: Seconds = Field(60.0, description="how long a worker retries a ledger call while Redis is away")
 
     # Leases (FACTS: longer than the longest stall of whatever renews them).

@@ -14,6 +14,7 @@ One step that fails, for whatever reason, does not stop the others. All time is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -24,7 +25,7 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.connection import Library, connect
+from ledger.connection import Library, connect, eviction_policy, eviction_warning
 from ledger.jobs import Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.leases import End, Lease, Leases
@@ -70,6 +71,11 @@ class Sweep:
         self._company: dict[str, int] = {}  # by process group: jobs that it held when the first of it was found dead
         self._gap_is_set = False
         self._failing: dict[str, int] = {}  # by step: in how many rounds it failed, one after the other
+
+    def check_redis(self) -> None:
+        with contextlib.suppress(RedisError, OSError):  # away: the first round says so
+            if policy := eviction_policy(self._redis):
+                log.warning(eviction_warning(policy))
 
     def round(self) -> Swept:
         """One round.
@@ -204,6 +210,7 @@ class Sweep:
 def run(settings: Settings, stop: threading.Event) -> None:
     """Sweep until told to stop; outlives every absence of Redis."""
     sweep = Sweep(settings)
+    sweep.check_redis()
     away = False
     while not stop.is_set():
         try:

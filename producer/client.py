@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import cycle, islice
 
-from ledger.connection import connect
+from ledger.connection import connect, eviction_policy, eviction_warning, removes_jobs
 from ledger.control import Control
 from ledger.jobs import Job, Pool, Ref
 from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
@@ -92,6 +92,21 @@ class Client:
     def paused(self) -> list[Pool]:
         with redis_errors(self.settings):
             return Control(self.ledger).paused()
+
+    def check_eviction(self) -> str | None:
+        """What is to be said of a Redis that removes keys when it is full.
+
+        Raises:
+            RedisUnusableError: it may remove jobs, and the settings do not allow that.
+        """
+        with redis_errors(self.settings):
+            policy = eviction_policy(self.ledger.redis)
+        if policy is None:
+            return None
+        warning = eviction_warning(policy)
+        if removes_jobs(policy) and not self.settings.allow_eviction:
+            raise RedisUnusableError(f"{warning}. Nothing was submitted; with DOWNPOUR_ALLOW_EVICTION=1 it is")
+        return warning
 
     def submit(
         self,

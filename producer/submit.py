@@ -113,6 +113,8 @@ def submit(
         intake.check()
     name = name or new_batch_name()
     client = Client(get_settings())
+    if warning := client.check_eviction():
+        say(f"warning: {warning}")
     before = client.find(name)
     pools = list(Pool) if pool == ALL else [Pool(pool)]
     accepted = said = 0

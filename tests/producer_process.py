@@ -37,6 +37,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "DOWNPOUR_KEY_PREFIX": settings.key_prefix,
         "DOWNPOUR_REDIS_TIMEOUT": str(settings.redis_timeout),
         "DOWNPOUR_REDIS_PATIENCE": str(settings.redis_patience),
+        "DOWNPOUR_ALLOW_EVICTION": str(settings.allow_eviction),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -17,7 +17,7 @@ from celery import Celery, signals
 from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
-from ledger.connection import connect
+from ledger.connection import connect, eviction_policy, eviction_warning
 from ledger.control import Control
 from ledger.jobs import Pool, Ref
 from ledger.leases import Identity
@@ -82,6 +82,8 @@ def _check_command_line(instance: Any, **_: Any) -> None:
     this_worker.name, this_worker.pool = instance.hostname, pool
     with contextlib.suppress(RedisError, OSError):  # away: then it is heard of once the worker is in service
         with connect(settings, connections=1) as redis:
+            if policy := eviction_policy(redis):
+                log.warning(eviction_warning(policy))
             may_take = Control(Ledger(redis, settings.key_prefix)).may_take(pool, this_worker.name)
         if not may_take:
             log.warning("begins without its queue: %s is paused, or this worker drained", pool)

@@ -132,3 +132,20 @@ def test_a_watch_gives_up_when_redis_stays_away(own_valkey: ValkeyProcess, own: 
             process.kill()
     assert said.code == 3
     assert "cannot be used" in said.err
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lru", "allkeys-random"])
+def test_a_redis_that_removes_keys_is_warned_of_and_gets_no_jobs_that_it_may_remove(
+    own_valkey: ValkeyProcess, own: Settings, policy: str
+) -> None:
+    with own_valkey.client() as redis:
+        redis.config_set("maxmemory-policy", policy)
+    said = run(own, "submit", "http://a/x")
+    assert f"expected maxmemory-policy noeviction, got {policy}" in said.err
+    assert said.code == (0 if policy == "volatile-lru" else 3)
+    if said.code:
+        assert "DOWNPOUR_ALLOW_EVICTION=1" in said.err
+        allowed = own.model_copy(update={"allow_eviction": True})
+        again = run(allowed, "submit", "--name", "b", "http://a/x")
+        assert (again.code, again.out.strip()) == (0, "b")
+        assert "warning: Redis removes keys" in again.err
