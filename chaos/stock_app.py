@@ -18,7 +18,7 @@ from kombu import Exchange, Queue
 
 from download.addresses import Policy
 from download.fetch import Fetcher, Limits, Wanted
-from download.native import disk_runner
+from download.threads import disk_runner
 from ledger.connection import PerProcess
 from ledger.jobs import Pool
 from ledger.settings import get_settings

@@ -20,8 +20,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from download.errors import ProtocolError, TruncatedError
-from download.native import native
-from download.watch import Watch
+from download.threads import native
+from download.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -32,13 +32,13 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 
 
 class _Slices(io.RawIOBase):
-    """A socket as a raw file; no read waits longer than a slice without asking the watch."""
+    """A socket as a raw file; no read waits longer than a slice without asking ``Timeouts``."""
 
-    def __init__(self, sock: socket.socket, watch: Watch) -> None:
+    def __init__(self, sock: socket.socket, timeouts: Timeouts) -> None:
         self._sock = sock
         # http.client closes the socket early when the answer ends the connection; this holds it open.
         self._hold = sock.makefile("rb", buffering=0)
-        self._watch = watch
+        self._timeouts = timeouts
         self.ended = False
         self.ragged = False
         self._glances = False
@@ -49,9 +49,9 @@ class _Slices(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int | None:
         if self._glances:
             return self._glance(buffer)
-        self._watch.before_read()
+        self._timeouts.before_read()
         while True:
-            patience = self._watch.slice()
+            patience = self._timeouts.slice()
             if self._sock.gettimeout() != patience:  # a system call, and mostly it would change nothing
                 self._sock.settimeout(patience)
             try:
@@ -63,8 +63,8 @@ class _Slices(io.RawIOBase):
             break
         if not count:
             self.ended = True
-        elif self._watch.first_byte is None:
-            self._watch.first_byte = time.monotonic()
+        elif self._timeouts.first_byte is None:
+            self._timeouts.first_byte = time.monotonic()
         return count
 
     @contextmanager
@@ -99,8 +99,8 @@ class StrictResponse(http.client.HTTPResponse):
     announced: int | None = None  # Content-Length, once it has been read
     surplus: bytes = b""  # what came after the end of the body, as far as it was here already
 
-    def __init__(self, sock: socket.socket, watch: Watch, method: str | None) -> None:
-        self._slices = slices = _Slices(sock, watch)
+    def __init__(self, sock: socket.socket, timeouts: Timeouts, method: str | None) -> None:
+        self._slices = slices = _Slices(sock, timeouts)
         self._beside = 0  # bytes of the body that came together with the headers
         source = SimpleNamespace(makefile=lambda _mode: io.BufferedReader(slices, _HEAD))
         super().__init__(cast(socket.socket, source), method=method)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from download import integrity
+from download import validators
 from download.addresses import Target
 from download.errors import (
     ChangedError,
@@ -26,9 +26,9 @@ from download.errors import (
     TruncatedError,
 )
 from download.redirects import fit_for
-from download.retries import retry_after
+from download.retry import retry_after
 from download.sink import Sink
-from download.watch import Watch
+from download.timeouts import Timeouts
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
@@ -56,7 +56,7 @@ class Fetched:
     first_byte: float | None  # time.monotonic() of the answer's first byte
     etag: str | None
     last_modified: str | None
-    disposition: str | None  # Content-Disposition; download.names reads it
+    disposition: str | None  # Content-Disposition; download.filenames reads it
     final_url: str
     notes: tuple[str, ...]
 
@@ -81,12 +81,12 @@ class Heading(Protocol):
 
 
 class Attempt:
-    def __init__(self, wanted: Wanted, sink: Sink, watch: Watch, *, user_agent: str, progress: Progress) -> None:
+    def __init__(self, wanted: Wanted, sink: Sink, timeouts: Timeouts, *, user_agent: str, progress: Progress) -> None:
         self.user_agent = user_agent
         self.wanted = wanted
         self.sink = sink
         self.partial = sink.partial
-        self.watch = watch
+        self.timeouts = timeouts
         self.progress = progress
         self.total: int | None = None
         self.resumed_from = 0
@@ -103,11 +103,11 @@ class Attempt:
 
     def go_on_with(self, answer: Heading) -> None:
         kept, offset = self.partial.validators, self.partial.size
-        part = integrity.content_range(answer.headers.get("Content-Range"))
+        part = validators.content_range(answer.headers.get("Content-Range"))
         if kept is None or not offset or part is None or answer.length not in (None, part.length):
             self.partial.discard()  # or the next attempt would meet the same answer
             raise ProtocolError(f"expected a file, or the part of it from byte {offset}, got {_describe(answer)}")
-        if reason := integrity.mismatch(kept, answer.headers, part, offset):
+        if reason := validators.mismatch(kept, answer.headers, part, offset):
             raise ChangedError(f"{reason}; what was kept is dropped")
         self.resumed_from, self.total = offset, part.total
         self.check_total()
@@ -115,13 +115,13 @@ class Attempt:
     def begin_with(self, answer: Heading) -> None:
         self.total = answer.length
         self.check_total()
-        self.sink.begin(integrity.Validators.of(answer.target.url, answer.headers, self.total))
+        self.sink.begin(validators.Validators.of(answer.target.url, answer.headers, self.total))
         if self.total is not None and self.total > self.sink.room:
             raise DiskFullError(f"expected room for {self.total} bytes, got {self.sink.room}")
 
     def check_total(self) -> None:
         """What can be known before the first body byte."""
-        total, most = self.total, self.watch.limits.max_bytes
+        total, most = self.total, self.timeouts.limits.max_bytes
         if total is not None and self.wanted.size not in (None, total):
             raise SizeError(f"expected {self.wanted.size} bytes, the server announces {total}")
         if total is not None and total > most:
@@ -132,7 +132,7 @@ class Attempt:
         return TruncatedError(f"expected {expected}, got the end after {self.sink.size} bytes")
 
     def tell(self) -> None:
-        self.watch.call(lambda: self.progress(self.partial.size, self.total))
+        self.timeouts.call(lambda: self.progress(self.partial.size, self.total))
 
     def verify(self, answer: Heading) -> list[str]:
         """The notes on a file that is right.
@@ -142,12 +142,12 @@ class Attempt:
         """
         notes = []
         if not answer.framed:
-            integrity.verify_unframed(self.sink.size, ragged=answer.ragged)
+            validators.verify_unframed(self.sink.size, ragged=answer.ragged)
             notes.append("length: unverified")
-        integrity.verify_size(self.sink.size, announced=self.total, wanted=self.wanted.size)
-        offered = integrity.repr_sha256(answer.headers.get("Repr-Digest"))
+        validators.verify_size(self.sink.size, announced=self.total, wanted=self.wanted.size)
+        offered = validators.repr_sha256(answer.headers.get("Repr-Digest"))
         for who, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
-            integrity.verify_sha256(self.sink.sha256, expected, who, resumed=self.resumed_from > 0)
+            validators.verify_sha256(self.sink.sha256, expected, who, resumed=self.resumed_from > 0)
         if answer.surplus and not (offered or self.wanted.sha256):
             raise ProtocolError(f"expected {self.total} bytes and no more, got {answer.surplus[:20]!r} after them")
         if offered:
@@ -163,11 +163,11 @@ class Attempt:
         return Fetched(
             size=self.sink.size,
             sha256=self.sink.sha256,
-            received=self.watch.received,
+            received=self.timeouts.received,
             resumed_from=self.resumed_from,
             status=answer.status,
             total=self.total,
-            first_byte=self.watch.first_byte,
+            first_byte=self.timeouts.first_byte,
             etag=answer.headers.get("ETag"),
             last_modified=answer.headers.get("Last-Modified"),
             disposition=answer.headers.get("Content-Disposition"),
@@ -178,7 +178,7 @@ class Attempt:
     def give_up(self, end: BaseException) -> None:
         """Keep what a later attempt can continue, remove the rest, and note how far it came."""
         if isinstance(end, Ended):
-            end.status, end.received, end.first_byte = self.status, self.watch.received, self.watch.first_byte
+            end.status, end.received, end.first_byte = self.status, self.timeouts.received, self.timeouts.first_byte
         with suppress(OSError):
             keeps = getattr(end, "keeps_partial", True) and self.partial.validators is not None
             if keeps:

@@ -21,7 +21,7 @@ later attempt may adopt.
 Rooms: addresses (who may be asked) → connect, proxy, wire, answers (how) → redirects (whom in the end) →
 stream (the course of an attempt) → attempt (what to make of the answer) → sink, partial (where it goes) →
 integrity (whether it is right) → publish (its name);
-watch is asked by all of them; many/ does the same for hundreds of small files at once, through libcurl.
+timeouts is asked by all of them; many/ does the same for hundreds of small files at once, through libcurl.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from pathlib import Path
 
 from download.addresses import Policy
 from download.attempt import Fetched, Progress, Wanted
-from download.native import Run, in_place
 from download.partial import Partial, companions
 from download.proxy import Proxy
 from download.publish import publish
 from download.sink import Buffer
 from download.stream import Stream
-from download.watch import Limits, Watch, translated
+from download.threads import Run, in_place
+from download.timeouts import Limits, Timeouts, translated
 from download.wire import Wire
 
 __all__ = ["Fetched", "Fetcher", "Limits", "Wanted", "companions", "publish"]
@@ -60,7 +60,7 @@ class Fetcher:
         Args:
             ca_file: certificate authorities instead of the system's.
             proxy: whom to ask instead of the servers; see ``download.proxy`` for what the policy means then.
-            run: where much is received, written and hashed; see ``download.native.disk_runner``.
+            run: where much is received, written and hashed; see ``download.threads.disk_runner``.
         """
         context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
         context.set_alpn_protocols(["http/1.1"])
@@ -91,11 +91,11 @@ class Fetcher:
         Raises:
             DownloadError: there is no file. What can be continued stays at temp.
         """
-        watch = Watch(limits, check)
+        timeouts = Timeouts(limits, check)
         sink = Buffer(Partial(temp), self.run, limits.max_bytes, wanted.size)
-        attempt = Stream(wanted, sink, watch, wire=self.wire, user_agent=self.user_agent, progress=progress)
+        attempt = Stream(wanted, sink, timeouts, wire=self.wire, user_agent=self.user_agent, progress=progress)
         try:
-            with translated(watch):
+            with translated(timeouts):
                 return attempt.run(resume or temp)
         except BaseException as end:
             attempt.give_up(end)

@@ -24,8 +24,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from download.integrity import Validators
-from download.native import Run, hand_over
+from download.threads import Run, hand_over
+from download.validators import Validators
 
 FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 

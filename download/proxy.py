@@ -24,7 +24,7 @@ from urllib3.util import wait_for_read
 from download.addresses import Network, Policy, Target
 from download.connect import connect
 from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError
-from download.watch import Watch
+from download.timeouts import Timeouts
 
 NOTE = "via proxy"
 
@@ -91,7 +91,7 @@ class Proxy:
         elif _NUMBER.fullmatch(name.rpartition(".")[2]):
             raise RefusedError(f"host {name} ends in a number and is no address")
 
-    def connect(self, policy: Policy, watch: Watch, tunnel_to: str | None) -> socket.socket:
+    def connect(self, policy: Policy, timeouts: Timeouts, tunnel_to: str | None) -> socket.socket:
         """A connection to the proxy; with ``tunnel_to`` (host:port) one through it.
 
         Raises:
@@ -100,26 +100,26 @@ class Proxy:
             ProtocolError: it does not answer as a proxy.
         """
         try:
-            sock = connect(self.host, self.port, policy, watch)
+            sock = connect(self.host, self.port, policy, timeouts)
         except RefusedError as error:
             raise RefusedError(f"the proxy is not allowed by DOWNPOUR_ALLOW_HOSTS or _NETWORKS: {error}") from error
         if tunnel_to is None:
             return sock
         try:
-            self._tunnel(sock, watch, tunnel_to)
+            self._tunnel(sock, timeouts, tunnel_to)
         except BaseException:
             sock.close()
             raise
         return sock
 
-    def _tunnel(self, sock: socket.socket, watch: Watch, place: str) -> None:
+    def _tunnel(self, sock: socket.socket, timeouts: Timeouts, place: str) -> None:
         lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
         if self.authorization:
             lines.append(f"Proxy-Authorization: {self.authorization}")
         sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
         heard = b""
         while b"\r\n\r\n" not in heard:
-            while not wait_for_read(sock, watch.slice()):
+            while not wait_for_read(sock, timeouts.slice()):
                 pass
             piece = sock.recv(4096)
             heard += piece

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from download.addresses import Target
 from download.errors import RedirectError
-from download.watch import Watch
+from download.timeouts import Timeouts
 from download.wire import Answer, Wire
 
 MAX_HOPS = 10
@@ -24,7 +24,7 @@ _SETTLE_TIME = 1.0  # seconds
 Headers = Callable[[Target], dict[str, str]]
 
 
-def follow(wire: Wire, first: Target, headers: Headers, watch: Watch, saw: Callable[[Answer], None]) -> Answer:
+def follow(wire: Wire, first: Target, headers: Headers, timeouts: Timeouts, saw: Callable[[Answer], None]) -> Answer:
     """The first answer that is no redirect.
 
     Args:
@@ -37,12 +37,12 @@ def follow(wire: Wire, first: Target, headers: Headers, watch: Watch, saw: Calla
     """
     trail = Trail(first)
     while True:
-        answer = wire.get(trail.target, headers(trail.target), watch)
+        answer = wire.get(trail.target, headers(trail.target), timeouts)
         saw(answer)
         location = answer.headers.get("Location")
         if not leads_on(answer.status, location):
             return answer
-        let_go(wire, answer, watch)
+        let_go(wire, answer, timeouts)
         trail.go_on(location or "")
 
 
@@ -85,17 +85,17 @@ def fit_for(target: Target, first: Target, headers: Mapping[str, str]) -> dict[s
     return {name: text for name, text in own.items() if name.lower() in _ANY_ORIGIN}
 
 
-def let_go(wire: Wire, answer: Answer, watch: Watch) -> None:
+def let_go(wire: Wire, answer: Answer, timeouts: Timeouts) -> None:
     """Be done with an answer nobody wants; its connection is kept if that costs little."""
     if answer.length is not None and answer.length <= _SETTLE:
-        watch.draining(_SETTLE_TIME)
+        timeouts.draining(_SETTLE_TIME)
         with suppress(Exception):
             room = memoryview(bytearray(answer.length or 1))
             while answer.read(room):
                 pass
-        if watch.interrupt is not None:
+        if timeouts.interrupt is not None:
             answer.close()
-            raise watch.interrupt
+            raise timeouts.interrupt
     wire.keep(answer)
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from download.errors import SizeError, TooLargeError
-from download.integrity import Validators
-from download.native import Run, in_place
 from download.partial import Partial
+from download.threads import Run, in_place
+from download.validators import Validators
 
 PIECE = 1024 * 1024  # bytes written and hashed at a time, at the most; 256 KiB cost a tenth more, 4 MiB leave the cache
 # Under gevent, handing a piece to a thread and waiting for it costs 100 µs; writing and hashing costs 60 µs for 64 KiB,

@@ -12,7 +12,7 @@ from download.errors import TruncatedError
 from download.proxy import NOTE
 from download.redirects import follow, let_go
 from download.sink import Buffer
-from download.watch import Watch
+from download.timeouts import Timeouts
 from download.wire import Answer, Wire
 
 
@@ -20,16 +20,16 @@ class Stream(Attempt):
     sink: Buffer
 
     def __init__(
-        self, wanted: Wanted, sink: Buffer, watch: Watch, *, wire: Wire, user_agent: str, progress: Progress
+        self, wanted: Wanted, sink: Buffer, timeouts: Timeouts, *, wire: Wire, user_agent: str, progress: Progress
     ) -> None:
-        super().__init__(wanted, sink, watch, user_agent=user_agent, progress=progress)
+        super().__init__(wanted, sink, timeouts, user_agent=user_agent, progress=progress)
         self.wire = wire
         self.answer: Answer | None = None  # the last one
 
     def run(self, leftover: Path) -> Fetched:
         first = Target.parse(self.wanted.url)
         self.partial.adopt(leftover)
-        self.sink.hash_kept(self.watch.ask)  # before the request, so that no server has to wait for it
+        self.sink.hash_kept(self.timeouts.ask)  # before the request, so that no server has to wait for it
         answer = self.open(first)
         self.read(answer)
         notes = self.verify(answer)
@@ -43,7 +43,7 @@ class Stream(Attempt):
         """An answer whose body is the file, or the part of it that is missing."""
         answer = self.ask(first)
         if answer.status == 416 and self.partial.size:
-            let_go(self.wire, answer, self.watch)
+            let_go(self.wire, answer, self.timeouts)
             self.sink.start_again()
             answer = self.ask(first)
         if answer.status == 206:
@@ -51,20 +51,20 @@ class Stream(Attempt):
         elif answer.status in (200, 203):
             self.begin_with(answer)
         else:
-            let_go(self.wire, answer, self.watch)
+            let_go(self.wire, answer, self.timeouts)
             self.answer = None
             raise refusal(answer)
         return answer
 
     def ask(self, first: Target) -> Answer:
-        return follow(self.wire, first, lambda target: self.headers(first, target), self.watch, self.saw)
+        return follow(self.wire, first, lambda target: self.headers(first, target), self.timeouts, self.saw)
 
     def saw(self, answer: Answer) -> None:
         self.answer, self.status = answer, answer.status
 
     def read(self, answer: Answer) -> None:
         buffer = self.sink
-        self.watch.reading_body()
+        self.timeouts.reading_body()
         self.tell()
 
         def receive(read: Callable[[memoryview], int | None]) -> bool | None:
@@ -76,7 +76,7 @@ class Stream(Attempt):
             if not count:
                 return None
             flush = buffer.took(count)
-            self.watch.arrived(count)
+            self.timeouts.arrived(count)
             return flush
 
         def refill(until: float) -> bool:

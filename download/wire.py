@@ -4,7 +4,7 @@ Four things differ from the originals, and nothing else does:
 
 1. A name is resolved once, every address must pass the policy, and the socket goes to a judged one.
    SNI, Host and the certificate stay with the name.
-2. Each wait on a socket (resolve, connect, TLS, headers, body) is cut into slices by ``Watch``.
+2. Each wait on a socket (resolve, connect, TLS, headers, body) is cut into slices by ``Timeouts``.
 3. An answer that ends inside its headers, or whose framing cannot be trusted, is an error.
 4. TLS that ends without a goodbye is told apart from an end: it may be a cut.
 
@@ -26,7 +26,7 @@ from download.answers import StrictResponse
 from download.connect import SEND_TIMEOUT, connect
 from download.errors import ResetError
 from download.proxy import Proxy
-from download.watch import Watch, translated
+from download.timeouts import Timeouts, translated
 
 _IDLE = 64  # kept connections of a process
 
@@ -35,14 +35,14 @@ class Plain(urllib3.connection.HTTPConnection):
     """A connection whose waits belong to the request that uses it now."""
 
     policy: Policy
-    watch: Watch  # of the request that uses it now
+    timeouts: Timeouts  # of the request that uses it now
     origin: tuple[str, str, int]
     via: Proxy | None = None
 
     def _new_conn(self) -> socket.socket:
         if self.via is not None:
-            return self.via.connect(self.policy, self.watch, self._tunnel_to())
-        return connect(self._dns_host, self.port, self.policy, self.watch)
+            return self.via.connect(self.policy, self.timeouts, self._tunnel_to())
+        return connect(self._dns_host, self.port, self.policy, self.timeouts)
 
     def _tunnel_to(self) -> str | None:
         return None  # a proxy is told the whole URL
@@ -51,7 +51,7 @@ class Plain(urllib3.connection.HTTPConnection):
         self, sock: socket.socket, method: str | None = None
     ) -> StrictResponse:
         """What http.client calls to read an answer."""
-        return StrictResponse(sock, self.watch, method)
+        return StrictResponse(sock, self.timeouts, method)
 
 
 class Tls(Plain, urllib3.connection.HTTPSConnection):
@@ -75,9 +75,9 @@ class Tls(Plain, urllib3.connection.HTTPSConnection):
                 tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                wait_for_read(tls, self.watch.slice())
+                wait_for_read(tls, self.timeouts.slice())
             except ssl.SSLWantWriteError:
-                wait_for_write(tls, self.watch.slice())
+                wait_for_write(tls, self.timeouts.slice())
         tls.settimeout(SEND_TIMEOUT)
         self.is_verified = True
 
@@ -127,7 +127,7 @@ class Answer:
 
         Raises:
             TruncatedError: the body ended before its end.
-            Exception: the body broke; see ``watch.translated``, which is too dear for each piece.
+            Exception: the body broke; see ``timeouts.translated``, which is too dear for each piece.
         """
         return self._strict.receive(room)
 
@@ -152,7 +152,7 @@ class Wire:
         self._idle: list[Plain] = []  # oldest first
         self._lock = threading.Lock()
 
-    def get(self, target: Target, headers: dict[str, str], watch: Watch) -> Answer:
+    def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Answer:
         """Send one request; redirects are the caller's.
 
         Raises:
@@ -164,12 +164,12 @@ class Wire:
         connection = self._take(target)
         if connection is not None:
             try:
-                return self._ask(connection, target, headers, watch)
+                return self._ask(connection, target, headers, timeouts)
             except ResetError:
                 # The server may close an idle connection just when it is used again: not a failure.
-                if watch.first_byte is not None:
+                if timeouts.first_byte is not None:
                     raise
-        return self._ask(self._new(target), target, headers, watch)
+        return self._ask(self._new(target), target, headers, timeouts)
 
     def keep(self, answer: Answer) -> None:
         """The caller is done with an answer: its connection is kept if nothing is left in it."""
@@ -214,14 +214,14 @@ class Wire:
         return connection
 
     @staticmethod
-    def _ask(connection: Plain, target: Target, headers: dict[str, str], watch: Watch) -> Answer:
-        connection.watch = watch
-        watch.first_byte = None
+    def _ask(connection: Plain, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Answer:
+        connection.timeouts = timeouts
+        timeouts.first_byte = None
         try:
-            with translated(watch, f"{target.host}: "):
+            with translated(timeouts, f"{target.host}: "):
                 if connection.is_closed:
                     connection.connect()
-                watch.awaiting_headers()
+                timeouts.awaiting_headers()
                 place, headers = _as_asked(connection, target, headers)
                 connection.request("GET", place, headers=headers, preload_content=False, decode_content=False)
                 return Answer(target, connection, connection.getresponse())

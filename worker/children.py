@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
-from download.native import native_sleep, start_native_thread
+from download.threads import native_sleep, start_native_thread
 from ledger.leases import End
 from ledger.settings import Settings
 from worker import drain

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 from download.attempt import Fetched, Wanted
 from download.errors import HandedBackError
+from download.filenames import final_path
 from download.many.transfer import Again, Transfer
-from download.names import final_path
-from download.native import native_runner
 from download.partials import Partials
-from download.watch import Limits
+from download.threads import native_runner
+from download.timeouts import Limits
 from ledger.connection import PerProcess
 from ledger.groups import Groups
 from ledger.jobs import JobState

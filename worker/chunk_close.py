@@ -16,7 +16,7 @@ from download.attempt import Fetched
 from download.errors import DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
 from download.many.draft import Draft
 from download.partials import Partials
-from download.retries import Backoff
+from download.retry import Backoff
 from ledger.groups import Closing, Groups
 from ledger.jobs import JobState
 from ledger.ledger import Claim, Result

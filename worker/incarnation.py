@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
-from download.native import native_sleep, start_native_thread
+from download.threads import native_sleep, start_native_thread
 from ledger.connection import connect
 from ledger.jobs import Pool
 from ledger.leases import Identity, Leases

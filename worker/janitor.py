@@ -13,8 +13,8 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from download.native import native_sleep, start_native_thread
 from download.partials import FOLDER
+from download.threads import native_sleep, start_native_thread
 from ledger.connection import connect
 from ledger.ledger import Ledger
 from ledger.settings import Settings

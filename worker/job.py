@@ -31,8 +31,8 @@ from download.errors import (
 )
 from download.fetch import Fetched
 from download.partials import Partials
-from download.retries import Backoff
-from download.watch import Limits
+from download.retry import Backoff
+from download.timeouts import Limits
 from ledger.jobs import FailureKind, JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings, get_settings

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from download.addresses import Policy
 from download.fetch import Fetcher
-from download.native import disk_runner
 from download.proxy import Proxy
+from download.threads import disk_runner
 from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.ledger import Ledger

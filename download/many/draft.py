@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 
 from download.errors import DiskFullError, LeaseLostError
-from download.integrity import WORTH_KEEPING, Validators
-from download.native import in_place
 from download.partial import Partial
 from download.publish import publish
 from download.sink import PIECE, Sink
+from download.threads import in_place
+from download.validators import WORTH_KEEPING, Validators
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # the latter always fails

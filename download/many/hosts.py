@@ -14,7 +14,7 @@ from typing import Any
 
 from download.addresses import Policy, Target
 from download.errors import DnsError, DownloadError
-from download.native import native, start_native_thread
+from download.threads import native, start_native_thread
 
 _FRESH = 30.0  # seconds for which a look-up counts
 _MOST = 1000  # names kept

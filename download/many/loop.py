@@ -23,7 +23,7 @@ from download.many.head import Head
 from download.many.hosts import Hosts
 from download.many.slot import Slot, authorities
 from download.many.transfer import Again, Transfer
-from download.native import native
+from download.threads import native
 
 _LOOK_EVERY = 0.1  # seconds
 _KEPT = 64  # connections
@@ -91,7 +91,7 @@ class Loop:
 
     def _begin(self, transfer: Transfer, done: list[Transfer]) -> None:
         try:
-            transfer.watch.resolving(transfer.target.host)
+            transfer.timeouts.resolving(transfer.target.host)
             self._connect(transfer)
         except BaseException as error:
             self._stop(transfer, error, done)
@@ -107,7 +107,7 @@ class Loop:
         slot = self._free.pop() if self._free else Slot(self._policy, self._ca_file, self._kept)
         try:
             slot.listen(transfer.target.origin in self._closing)
-            slot.prepare(transfer, addresses, transfer.watch.limits.connect_timeout)
+            slot.prepare(transfer, addresses, transfer.timeouts.limits.connect_timeout)
         except BaseException:
             self._free.append(slot)
             raise
@@ -169,7 +169,7 @@ class Loop:
         for _ in range(len(self._resolving)):
             transfer = self._resolving.popleft()
             try:
-                transfer.watch.slice()
+                transfer.timeouts.slice()
                 self._connect(transfer)
             except BaseException as error:
                 self._stop(transfer, error, done)

@@ -15,7 +15,7 @@ from download.addresses import Policy
 from download.errors import DownloadError, RefusedError
 from download.many.head import Head
 from download.many.transfer import Transfer
-from download.native import native
+from download.threads import native
 
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
 _BUFFER = 256 * 1024  # bytes that libcurl receives at a time

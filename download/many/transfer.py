@@ -27,7 +27,7 @@ from download.many.draft import Draft
 from download.many.head import Head, is_complete
 from download.partial import Partial
 from download.redirects import Trail, leads_on
-from download.watch import Limits, Watch
+from download.timeouts import Limits, Timeouts
 
 _SETTLE = 64 * 1024  # bytes of an unwanted answer that are read to keep its connection
 _SETTLE_TIME = 1.0  # seconds
@@ -70,7 +70,7 @@ class Transfer(Attempt):
             BadUrlError: the URL is none that we accept.
         """
         draft = Draft(Partial(temp), limits.max_bytes, wanted.size)
-        super().__init__(wanted, draft, Watch(limits, check), user_agent=user_agent, progress=progress)
+        super().__init__(wanted, draft, Timeouts(limits, check), user_agent=user_agent, progress=progress)
         self.end: Fetched | Ended | Again | None = None
         self.trail = Trail(Target.parse(wanted.url))
         self.first = self.trail.target
@@ -88,8 +88,8 @@ class Transfer(Attempt):
         """Begin with the present target; the headers to send."""
         self.lines.clear()
         self.head, self.waiting, self._unwanted = None, True, 0
-        self.watch.first_byte = None
-        self.watch.connecting(self.target.host)
+        self.timeouts.first_byte = None
+        self.timeouts.connecting(self.target.host)
         return self.headers(self.first, self.target)
 
     # -- what libcurl calls
@@ -102,9 +102,9 @@ class Transfer(Attempt):
             if self.unwanted:
                 self._unwanted += len(piece)
                 return -1 if self._unwanted > _SETTLE else None
-            self.watch.before_read()
+            self.timeouts.before_read()
             flush = self.sink.take(piece)
-            self.watch.arrived(len(piece))
+            self.timeouts.arrived(len(piece))
             if flush:
                 self.sink.flush()
         except BaseException as error:
@@ -122,10 +122,10 @@ class Transfer(Attempt):
         """
         if self.waiting and connected():
             self.waiting = False
-            self.watch.awaiting_headers()
+            self.timeouts.awaiting_headers()
         if self.head is None and is_complete(self.lines):
             self.read_head()
-        self.watch.slice()
+        self.timeouts.slice()
 
     def stop(self, error: BaseException) -> bool:
         """It ends here, unless that was only an answer not worth waiting for; whether there is another hop to make."""
@@ -178,20 +178,20 @@ class Transfer(Attempt):
 
     def read_head(self) -> None:
         self.waiting = False
-        if self.watch.first_byte is None:
-            self.watch.first_byte = time.monotonic()
+        if self.timeouts.first_byte is None:
+            self.timeouts.first_byte = time.monotonic()
         # A failure below has a status, too.
         with suppress(IndexError, ValueError):
             self.status = int(self.lines[0].split(maxsplit=2)[1])
         self.head = head = Head(self.target, self.lines)
         self.status = head.status
         if self.unwanted:
-            self.watch.draining(_SETTLE_TIME)
+            self.timeouts.draining(_SETTLE_TIME)
         elif head.status == 206:
             self.go_on_with(head)  # which nobody asked for
         else:
             self.begin_with(head)
-            self.watch.reading_body()
+            self.timeouts.reading_body()
 
     def _whole(self, head: Head, complete: Callable[[Head], bool]) -> Fetched | Again:
         self.sink.end()
@@ -206,7 +206,7 @@ class Transfer(Attempt):
         if code == CANNOT_CONNECT:
             return ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
         if code == TIMED_OUT:
-            limit = self.watch.limits.connect_timeout
+            limit = self.timeouts.limits.connect_timeout
             return ConnectError(f"expected a connection to {host} within {limit:g} s, got none")
         if code == PARTIAL_FILE:
             return self.cut_short()

@@ -18,7 +18,7 @@ from download.errors import DownloadError
 from download.fetch import Fetched, Fetcher, Limits, Wanted, publish
 from download.many.loop import Loop
 from download.many.transfer import Again, Transfer
-from download.native import Run, native_runner
+from download.threads import Run, native_runner
 
 LOOPBACK = Policy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
 QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}

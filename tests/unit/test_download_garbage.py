@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from download.addresses import Policy, Target
 from download.errors import BadUrlError, DownloadError, RefusedError
-from download.names import from_disposition
+from download.filenames import from_disposition
 from download.proxy import Proxy
 from ledger.jobs import FailureKind
 from tests.unit.download_kit import ChunkDesk, Desk, ok, reciting

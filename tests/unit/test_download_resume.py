@@ -31,7 +31,7 @@ CHANGED = Entity("n", SIZE, 2).read(0, SIZE)  # the second GET of changed-* brin
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr("download.integrity.WORTH_KEEPING", 1)
+    monkeypatch.setattr("download.validators.WORTH_KEEPING", 1)
     return Desk(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_what_must_not_be_continued_is_not(origin: OriginProcess, desk: Desk, sp
 
 
 def test_a_small_file_is_not_worth_keeping(origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("download.integrity.WORTH_KEEPING", SIZE + 1)
+    monkeypatch.setattr("download.validators.WORTH_KEEPING", SIZE + 1)
     assert desk.fails(url(origin, "resume")).kind is FailureKind.TRUNCATED
     assert desk.leftovers() == []
 

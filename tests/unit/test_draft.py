@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from download.errors import DiskFullError, LeaseLostError, translate
-from download.integrity import Validators
 from download.many.draft import Draft, _mode
 from download.partial import Partial
+from download.validators import Validators
 from tests.origin_process import ROOT
 
 

@@ -15,7 +15,7 @@ from download.attempt import Fetched, Wanted
 from download.errors import CancelledError, DnsError, DownloadError, RefusedError
 from download.many.hosts import Hosts
 from download.many.transfer import Transfer
-from download.watch import Limits
+from download.timeouts import Limits
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from download.integrity import Validators
-from download.native import Run
 from download.partial import Partial
 from download.sink import _BURST, PIECE, Buffer
+from download.threads import Run
+from download.validators import Validators
 from tests.waiting import wait_for
 
 UNKNOWN = Validators("http://h/", None, None, None)

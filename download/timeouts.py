@@ -43,7 +43,7 @@ class Limits:
         )
 
 
-class Watch:
+class Timeouts:
     def __init__(self, limits: Limits, check: Callable[[], None]) -> None:
         self.limits = limits
         self.interrupt: BaseException | None = None  # what check() raised; must leave the attempt unchanged
@@ -148,13 +148,13 @@ class Watch:
 
 
 @contextmanager
-def translated(watch: Watch, prefix: str = "") -> Iterator[None]:
+def translated(timeouts: Timeouts, prefix: str = "") -> Iterator[None]:
     """Foreign exceptions leave as DownloadErrors, and what check() raised leaves as it was, however it was wrapped."""
     try:
         yield
     except Exception as error:
-        if watch.interrupt is not None and error is not watch.interrupt:
-            raise watch.interrupt from None
-        if watch.interrupt is not None or isinstance(error, DownloadError):
+        if timeouts.interrupt is not None and error is not timeouts.interrupt:
+            raise timeouts.interrupt from None
+        if timeouts.interrupt is not None or isinstance(error, DownloadError):
             raise
         raise translate(error, prefix) from error
