@@ -17,8 +17,9 @@ from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from download.addresses import Policy
-from download.fetch import Fetcher, Limits, Wanted
+from download.fetch import Fetcher, Wanted
 from download.threads import disk_runner
+from download.timeouts import Limits
 from ledger.connection import PerProcess
 from ledger.jobs import Pool
 from ledger.settings import get_settings

@@ -47,6 +47,7 @@ class Timeouts:
     def __init__(self, limits: Limits, check: Callable[[], None]) -> None:
         self.limits = limits
         self.interrupt: BaseException | None = None  # what check() raised; must leave the attempt unchanged
+        self.status: int | None = None  # of the last answer
         self.received = 0  # body bytes, in this attempt
         self.first_byte: float | None = None  # time.monotonic() of the last answer's first byte
         self._check = check

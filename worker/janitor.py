@@ -13,7 +13,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from download.partials import FOLDER
+from download.tempfile import FOLDER
 from download.threads import native_sleep, start_native_thread
 from ledger.connection import connect
 from ledger.ledger import Ledger

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from download.fetch import Fetched
-from download.sink import PIECE
+from download.tempfile import PIECE
 from download.threads import Run
 
 _ATTRIBUTE = "user.downpour"

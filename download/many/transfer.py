@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from download.addresses import Target
-from download.attempt import Attempt, Fetched, Progress, Wanted, refusal
 from download.errors import (
     ConnectError,
     Ended,
@@ -23,14 +22,10 @@ from download.errors import (
     TruncatedError,
     translate,
 )
-from download.many.draft import Draft
+from download.fetch import SETTLE, SETTLE_TIME, Attempt, Fetched, Progress, Trail, Wanted
 from download.many.head import Head, is_complete
-from download.partial import Partial
-from download.redirects import Trail, leads_on
+from download.tempfile import TempFile
 from download.timeouts import Limits, Timeouts
-
-_SETTLE = 64 * 1024  # bytes of an unwanted answer that are read to keep its connection
-_SETTLE_TIME = 1.0  # seconds
 
 
 class Again(Exception):  # noqa: N818 - nothing failed
@@ -53,8 +48,6 @@ TIMED_OUT = 28
 class Transfer(Attempt):
     """``end`` says what came of it, once it is over."""
 
-    sink: Draft
-
     def __init__(
         self,
         wanted: Wanted,
@@ -69,11 +62,10 @@ class Transfer(Attempt):
         Raises:
             BadUrlError: the URL is none that we accept.
         """
-        draft = Draft(Partial(temp), limits.max_bytes, wanted.size)
-        super().__init__(wanted, draft, Timeouts(limits, check), user_agent=user_agent, progress=progress)
+        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, late=True)
+        super().__init__(wanted, file, Timeouts(limits, check), user_agent, progress)
         self.end: Fetched | Ended | Again | None = None
-        self.trail = Trail(Target.parse(wanted.url))
-        self.first = self.trail.target
+        self.trail = Trail((self.first,))
         self.lines: list[bytes] = []  # of the headers; libcurl appends to it
         self.head: Head | None = None
         self.waiting = True  # for a connection
@@ -90,7 +82,7 @@ class Transfer(Attempt):
         self.head, self.waiting, self._unwanted = None, True, 0
         self.timeouts.first_byte = None
         self.timeouts.connecting(self.target.host)
-        return self.headers(self.first, self.target)
+        return self.headers(self.target)
 
     # -- what libcurl calls
 
@@ -101,12 +93,10 @@ class Transfer(Attempt):
                 self.read_head()
             if self.unwanted:
                 self._unwanted += len(piece)
-                return -1 if self._unwanted > _SETTLE else None
+                return -1 if self._unwanted > SETTLE else None
             self.timeouts.before_read()
-            flush = self.sink.take(piece)
+            self.temp.take(piece)
             self.timeouts.arrived(len(piece))
-            if flush:
-                self.sink.flush()
         except BaseException as error:
             self._error = error
             return -1
@@ -157,18 +147,15 @@ class Transfer(Attempt):
             if self.head is None:
                 self.read_head()
             assert self.head is not None  # noqa: S101 - read_head sets it
-            location = self.head.headers.get("Location")
-            if leads_on(self.head.status, location):
-                self.trail.go_on(location or "")
-                return True
             if self.unwanted:
-                raise refusal(self.head)
+                self.trail = self.after(self.head, self.trail)
+                return True
             self.end = self._whole(self.head, complete)
         except BaseException as error:
             self.end = self._ended(error)
         if isinstance(self.end, Again):
-            self.partial.discard()
-        self.partial.close()
+            self.temp.discard()
+        self.temp.close()
         return False
 
     @property
@@ -182,19 +169,16 @@ class Transfer(Attempt):
             self.timeouts.first_byte = time.monotonic()
         # A failure below has a status, too.
         with suppress(IndexError, ValueError):
-            self.status = int(self.lines[0].split(maxsplit=2)[1])
+            self.timeouts.status = int(self.lines[0].split(maxsplit=2)[1])
         self.head = head = Head(self.target, self.lines)
-        self.status = head.status
-        if self.unwanted:
-            self.timeouts.draining(_SETTLE_TIME)
-        elif head.status == 206:
-            self.go_on_with(head)  # which nobody asked for
-        else:
-            self.begin_with(head)
+        self.timeouts.status = head.status
+        if self.takes(head):
             self.timeouts.reading_body()
+        else:
+            self.timeouts.draining(SETTLE_TIME)
 
     def _whole(self, head: Head, complete: Callable[[Head], bool]) -> Fetched | Again:
-        self.sink.end()
+        self.temp.end()
         notes = self.verify(head)
         vouched = self.wanted.sha256 or any(note.startswith("repr-digest") for note in notes)
         if head.length is not None and not vouched and not complete(head):
@@ -220,7 +204,5 @@ class Transfer(Attempt):
         if not isinstance(error, Exception):
             raise error
         end = error if isinstance(error, Ended | Again) else translate(error)
-        if getattr(end, "keeps_partial", False):
-            self.sink.keep()
         self.give_up(end)
         return end

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import urllib3
 
-from download.partials import FOLDER
+from download.tempfile import FOLDER
 from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
 from ledger.ledger import Message
 from ledger.messages import Envelope

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from download.fetch import Fetcher
-from download.sink import WORTH_HANDING_OVER
+from download.tempfile import WORTH_HANDING_OVER
 from download.threads import disk_runner
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting

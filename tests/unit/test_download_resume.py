@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from download.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
-from download.fetch import companions, publish
-from download.partial import Partial
+from download.tempfile import TempFile, companions, publish
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
@@ -258,16 +257,16 @@ class Killed:
         self.writes = 0
         self.may_write, self.writing = threading.Event(), threading.Event()
         self.thread = threading.Thread()
-        append = Partial.append
+        append = TempFile.append
 
-        def held(partial: Partial, piece: bytes | memoryview) -> None:
+        def held(temp: TempFile, piece: memoryview) -> None:
             if threading.current_thread() is self.thread:
                 self.writes += 1
                 self.writing.set()
                 assert self.may_write.wait(20)
-            append(partial, piece)
+            append(temp, piece)
 
-        monkeypatch.setattr(Partial, "append", held)
+        monkeypatch.setattr(TempFile, "append", held)
 
     def run(self, work: Callable[[], None]) -> None:
         self.thread = threading.Thread(target=work, daemon=True)
