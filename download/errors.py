@@ -23,12 +23,9 @@ Each leaf stands for one kind. Foreign exceptions become leaves in ``translate``
 from __future__ import annotations
 
 import errno
-import http.client
 import socket
 import ssl
 from typing import ClassVar
-
-import urllib3.exceptions
 
 from ledger.jobs import FailureKind
 
@@ -218,24 +215,19 @@ _LEAF_OF: list[tuple[tuple[type[Exception], ...], type[DownloadError]]] = [
     ((ssl.SSLCertVerificationError,), TlsError),
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), ResetError),
     ((ssl.SSLError,), ProtocolError),
-    ((http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), ResetError),
-    ((http.client.IncompleteRead,), TruncatedError),  # urllib3's too
+    ((ConnectionResetError, ConnectionAbortedError, BrokenPipeError), ResetError),
     ((TimeoutError,), SilenceError),
-    ((http.client.HTTPException, urllib3.exceptions.HTTPError), ProtocolError),
 ]
 
 
 def translate(error: Exception, prefix: str = "") -> DownloadError:
-    """The leaf for an exception of urllib3, http.client, ssl, socket or the file system.
+    """The leaf for an exception of ssl, socket or the file system.
 
     A refused *connection* with a disk's error number (a firewall answers EACCES) is the connecting
     code's to tell apart: here EACCES is a folder.
     """
     if isinstance(error, DownloadError):
         return error
-    inner = error.__cause__
-    if isinstance(error, urllib3.exceptions.HTTPError) and isinstance(inner, Exception):
-        return translate(inner, prefix)  # urllib3 says what it was doing, its cause says what happened
     text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever the server sent
     return _leaf(error)(prefix + text)
 

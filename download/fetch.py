@@ -31,18 +31,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from download import validators
 from download.addresses import Policy, Target
+from download.connect import Client
 from download.errors import ChangedError, Ended, ProtocolError, RedirectError, ServerError, StatusError, TruncatedError
+from download.http1 import Head, Response
 from download.proxy import NOTE, Proxy
 from download.retry import retry_after
 from download.tempfile import TempFile
 from download.threads import Run, in_place
 from download.timeouts import Limits, Timeouts, translated
 from download.validators import Validators
-from download.wire import Answer, Wire
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
@@ -104,7 +104,7 @@ class Fetcher:
         self.policy = policy
         self.ca_file = ca_file
         self.proxy = proxy
-        self.wire = Wire(policy, context, proxy)
+        self._client = Client(policy, context, proxy)
         self.user_agent = user_agent
         self.run = run
 
@@ -134,7 +134,7 @@ class Fetcher:
         attempt = _Alone(wanted, file, timeouts, self.user_agent, progress)
         try:
             with translated(timeouts):
-                return attempt.run(self.wire, resume or temp)
+                return attempt.run(self._client, resume or temp)
         except BaseException as end:
             attempt.give_up(end)
             raise
@@ -143,26 +143,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Close the idle connections."""
-        self.wire.close()
-
-
-class Head(Protocol):
-    """What an answer says before and after its body."""
-
-    status: int
-
-    @property
-    def target(self) -> Target: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def length(self) -> int | None: ...
-    @property
-    def framed(self) -> bool: ...
-    @property
-    def ragged(self) -> bool: ...
-    @property
-    def surplus(self) -> bytes: ...
+        self._client.close()
 
 
 class Attempt:
@@ -294,49 +275,49 @@ class Attempt:
 class _Alone(Attempt):
     """The course of an attempt that has a thread or a greenlet to itself."""
 
-    def run(self, wire: Wire, leftover: Path) -> Fetched:
+    def run(self, client: Client, leftover: Path) -> Fetched:
         self.temp.adopt(leftover, self.timeouts.ask)  # before the request, so that no server has to wait for it
-        answer = self._open(wire)
+        response = self._open(client)
         try:
-            self._receive(answer)
-            notes = self.verify(answer)
+            self._receive(response)
+            notes = self.verify(response)
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        if answer.proxied:
+        if client.proxy_for(response.target):
             notes.append(NOTE)
-        wire.keep(answer)
-        return self.fetched(answer, notes)
+        client.keep(response)
+        return self.fetched(response, notes)
 
-    def _open(self, wire: Wire) -> Answer:
+    def _open(self, client: Client) -> Response:
         """The first answer that has the file, or the part of it that is missing; redirects are followed."""
         trail = Trail((self.first,))
         while True:
-            answer = wire.get(trail.target, self.headers(trail.target), self.timeouts)
-            self.timeouts.status = answer.status
+            response = client.get(trail.target, self.headers(trail.target), self.timeouts)
+            self.timeouts.status = response.status
             try:
-                if self.takes(answer):
-                    return answer
-                self._settle(answer)
+                if self.takes(response):
+                    return response
+                self._settle(response)
             except BaseException:
-                answer.close()
+                response.close()
                 raise
-            wire.keep(answer)
-            trail = self.after(answer, trail)
+            client.keep(response)
+            trail = self.after(response, trail)
 
-    def _settle(self, answer: Answer) -> None:
+    def _settle(self, response: Response) -> None:
         """Read an answer without a file to its end if that costs little: then its connection can be kept."""
-        if answer.length is None or answer.length > SETTLE:
+        if response.length is None or response.length > SETTLE:
             return
         self.timeouts.draining(SETTLE_TIME)
         with suppress(Exception):
-            room = memoryview(bytearray(answer.length or 1))
-            while answer.read(room):
+            room = memoryview(bytearray(response.length or 1))
+            while response.read(room):
                 pass
         if self.timeouts.interrupt is not None:
             raise self.timeouts.interrupt
 
-    def _receive(self, answer: Answer) -> None:
+    def _receive(self, response: Response) -> None:
         temp, timeouts = self.temp, self.timeouts
         timeouts.reading_body()
         self.tell()
@@ -351,12 +332,12 @@ class _Alone(Attempt):
             return flush
 
         def refill(until: float) -> bool:
-            while time.monotonic() < until and take(answer.glance) is False:
+            while time.monotonic() < until and take(response.glance) is False:
                 pass
             return temp.full
 
         try:
-            while (flush := take(answer.read)) is not None:
+            while (flush := take(response.read)) is not None:
                 if flush:
                     temp.flush(refill)
                     self.tell()

@@ -19,7 +19,7 @@ from typing import Any
 import pycurl
 
 from download.addresses import Policy
-from download.many.head import Head
+from download.http1 import Head
 from download.many.hosts import Hosts
 from download.many.slot import Slot, authorities
 from download.many.transfer import Again, Transfer

@@ -13,7 +13,7 @@ import pycurl
 
 from download.addresses import Policy
 from download.errors import DownloadError, RefusedError
-from download.many.head import Head
+from download.http1 import Head
 from download.many.transfer import Transfer
 from download.threads import native
 

@@ -23,7 +23,7 @@ from download.errors import (
     translate,
 )
 from download.fetch import SETTLE, SETTLE_TIME, Attempt, Fetched, Progress, Trail, Wanted
-from download.many.head import Head, is_complete
+from download.http1 import Head, is_complete
 from download.tempfile import TempFile
 from download.timeouts import Limits, Timeouts
 

@@ -111,7 +111,7 @@ def test_wrong_credentials_are_said_without_being_repeated(
     tunnelled = desk.fails("https://files.example/files/n")
     assert tunnelled.kind is FailureKind.REFUSED
     assert "407; it wants a user and a password" in str(tunnelled)
-    for said in (str(plain), str(tunnelled), repr(desk.fetcher.wire.proxy)):
+    for said in (str(plain), str(tunnelled), repr(desk.fetcher.proxy)):
         assert "wr0ng" not in said
         assert "Basic" not in said
 

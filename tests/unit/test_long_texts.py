@@ -10,7 +10,7 @@ import pytest
 
 from download.addresses import Target
 from download.filenames import from_disposition
-from download.many.head import Head
+from download.http1 import Head
 from download.retry import retry_after
 from download.validators import content_range, repr_sha256, strong_date, strong_etag
 from ledger.names import check_filename, clean
