@@ -4,7 +4,7 @@ Guarantees:
 
 - One parse. ``Target.parse`` reads a URL once; what it found is judged and is what is connected to.
 - Addresses are judged, not texts: every spelling of 127.0.0.1 resolves to 127.0.0.1.
-- Every address of a name must pass, and the connection goes to a judged one (``download.wire``), so a
+- Every address of a name must pass, and the connection goes to a judged one (``download.connect``), so a
   name that resolves differently a moment later gains nothing.
 
 Not guaranteed: a public address may still lead to an internal system, behind a tunnel or a reverse proxy.

@@ -1,4 +1,4 @@
 """Many small downloads at once in one thread, through libcurl's multi interface.
 
-The same attempt as ``download.attempt``, told of its bytes instead of asking for them.
+The same attempt as ``download.fetch``, told of its bytes instead of asking for them.
 """

@@ -1,4 +1,4 @@
-"""One URL on one of libcurl's handles: the same attempt as ``download.attempt``, told of its bytes instead of asking.
+"""One URL on one of libcurl's handles: the same attempt as ``download.fetch``, told of its bytes instead of asking.
 
 What libcurl says clearly becomes the same result or error as in the single path. What it does not say clearly
 (``Again``) is left to the single path, which asks the server once more and judges for itself.
