@@ -16,7 +16,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from download.addresses import Policy
+from download.addresses import AddressPolicy
 from download.fetch import Fetcher, Wanted
 from download.threads import disk_runner
 from download.timeouts import Limits
@@ -66,7 +66,7 @@ def _marks() -> int:
 
 
 def _fetcher() -> Fetcher:
-    return Fetcher(Policy.from_settings(settings), user_agent=settings.user_agent, run=disk_runner())
+    return Fetcher(AddressPolicy.from_settings(settings), user_agent=settings.user_agent, run=disk_runner())
 
 
 marks, fetcher = PerProcess(_marks), PerProcess(_fetcher)

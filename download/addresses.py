@@ -174,7 +174,7 @@ def _plain_host(host: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AddressPolicy:
     """What the operator allows beyond the public Internet."""
 
     hosts: frozenset[str] = frozenset()  # names whose private addresses are allowed
@@ -182,7 +182,7 @@ class Policy:
     ports: frozenset[int] = field(default_factory=lambda: frozenset({80, 443, 8000, 8080, 8443}))  # empty: every port
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Policy:
+    def from_settings(cls, settings: Settings) -> AddressPolicy:
         """
         Raises:
             ValueError: a network is none.

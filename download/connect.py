@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from download.addresses import Policy, Target
+from download.addresses import AddressPolicy, Target
 from download.errors import ConnectError, DnsError, RefusedError, ResetError
 from download.http1 import Connection, Response
 from download.proxy import Proxy
@@ -30,7 +30,7 @@ _IDLE = 64  # kept connections of a process
 class Client:
     """Sends GETs. One per process, made after the fork."""
 
-    def __init__(self, policy: Policy, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+    def __init__(self, policy: AddressPolicy, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
         self._policy = policy
         self._context = context
         self._proxy = proxy
@@ -195,7 +195,7 @@ class LookUp:
     def over(self) -> bool:
         return bool(self._outcome)
 
-    def judged(self, policy: Policy) -> list[str]:
+    def judged(self, policy: AddressPolicy) -> list[str]:
         """Its addresses, all of them allowed.
 
         Raises:
@@ -219,7 +219,7 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-def connect(host: str, port: int, policy: Policy, timeouts: Timeouts) -> socket.socket:
+def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> socket.socket:
     """A connection to a judged address; each address gets its share of the time.
 
     Raises:

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from download import validators
-from download.addresses import Policy, Target
+from download.addresses import AddressPolicy, Target
 from download.connect import Client
 from download.errors import ChangedError, Ended, ProtocolError, RedirectError, ServerError, StatusError, TruncatedError
 from download.http1 import Head, Response
@@ -86,7 +86,7 @@ class Fetcher:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: AddressPolicy,
         *,
         user_agent: str = "Downpour",
         ca_file: Path | None = None,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
-from download.addresses import Network, Policy, Target
+from download.addresses import AddressPolicy, Network, Target
 from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError, ResetError, TruncatedError
 from download.http1 import Connection, Head
 
@@ -73,8 +73,8 @@ class Proxy:
             return not any(ip_address(address) in network for network in self.direct_networks)
         return not any(name == each or name.endswith(f".{each}") for each in self.direct)
 
-    def admit(self, target: Target, policy: Policy) -> None:
-        """What can be judged although somebody else resolves the name; ``Policy.admit`` comes on top.
+    def admit(self, target: Target, policy: AddressPolicy) -> None:
+        """What can be judged although somebody else resolves the name; ``AddressPolicy.admit`` comes on top.
 
         Raises:
             RefusedError: the host is a literal address that the policy denies, or this machine's own name.

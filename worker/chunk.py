@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from download.errors import HandedBackError
 from download.fetch import Fetched, Wanted
 from download.filenames import final_path
-from download.many.transfer import Again, Transfer
 from download.tempfile import TempFiles
 from download.threads import native_runner
 from download.timeouts import Limits
@@ -38,7 +37,7 @@ from worker.pools import executor
 from worker.process import this_worker
 
 try:
-    from download.many.loop import Loop
+    from download.many import Again, Loop, Transfer
 except ImportError:  # a platform without libcurl for Python
     AVAILABLE = False
 else:

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 
-from download.addresses import Policy
+from download.addresses import AddressPolicy
 from download.errors import DownloadError
 from download.fetch import Fetched, Fetcher, Wanted
-from download.many.loop import Loop
-from download.many.transfer import Again, Transfer
+from download.many import Again, Loop, Transfer
 from download.tempfile import publish
 from download.threads import Run, native_runner
 from download.timeouts import Limits
 
-LOOPBACK = Policy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
+LOOPBACK = AddressPolicy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
 QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}
 
 

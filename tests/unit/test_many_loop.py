@@ -13,8 +13,7 @@ import pytest
 from download.addresses import Target
 from download.errors import CancelledError, DnsError, DownloadError, RefusedError
 from download.fetch import Fetched, Wanted
-from download.many.hosts import Hosts
-from download.many.transfer import Transfer
+from download.many import Hosts, Transfer
 from download.timeouts import Limits
 from ledger.jobs import FailureKind
 from origin.content import Entity
