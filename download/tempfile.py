@@ -181,7 +181,8 @@ class TempFile:
             SizeError, TooLargeError, DiskFullError: this file is not wanted, or has no room.
         """
         self._announced(validators.total)
-        self.discard()
+        if self.size:
+            self.discard()
         self.resumed_from = 0
         if self._late:
             self._in_memory = validators
