@@ -35,7 +35,16 @@ from pathlib import Path
 from download import validators
 from download.addresses import AddressPolicy, Target
 from download.connect import Client
-from download.errors import ChangedError, Ended, ProtocolError, RedirectError, ServerError, StatusError, TruncatedError
+from download.errors import (
+    ChangedError,
+    Ended,
+    ProtocolError,
+    RedirectError,
+    ServerError,
+    StatusError,
+    TransientError,
+    TruncatedError,
+)
 from download.http1 import Head, Response
 from download.proxy import NOTE, Proxy
 from download.retry import retry_after
@@ -215,7 +224,7 @@ class Attempt:
             raise ServerError(message, after)
         raise StatusError(message)
 
-    def cut_short(self) -> TruncatedError:
+    def cut_short(self) -> TransientError:
         expected = "a last chunk" if self.temp.total is None else f"{self.temp.total} bytes"
         return TruncatedError(f"expected {expected}, got the end after {self.temp.size} bytes")
 

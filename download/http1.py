@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fcntl import ioctl
 from functools import lru_cache
 from termios import FIONREAD
@@ -33,7 +33,7 @@ _AHEAD = 4096  # bytes received at a time while lines are read; the body mostly 
 _MOMENT = 5  # milliseconds; a server on the same machine needs less to fill the socket again
 _STATUS = re.compile(rb"HTTP/1\.\d[ \t]+([1-9]\d\d)(?!\S)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
-_ENDS = (b"\r\n", b"\n")
+ENDS = (b"\r\n", b"\n")
 _NOTHING = bytes(4)
 _NO_BODY = frozenset({101, 204, 304})
 
@@ -138,12 +138,12 @@ class Connection:
             lines = [self.line(most)]
             if not lines[0]:
                 raise ResetError(f"{self.host}: Remote end closed connection without response")
-            status = _status(lines[0], self.host)
-            while lines[-1].endswith(b"\n") and lines[-1] not in _ENDS:
+            status = status_of(lines[0], self.host)
+            while lines[-1].endswith(b"\n") and lines[-1] not in ENDS:
                 lines.append(self.line(most))
                 if len(lines) > _MOST_LINES + 1:
                     raise ProtocolError(f"{self.host}: got more than {_MOST_LINES} headers")
-            if not _is_informational(status) or lines[-1] not in _ENDS:
+            if not is_informational(status) or lines[-1] not in ENDS:
                 return lines
 
     def rest(self) -> bytes:
@@ -171,25 +171,11 @@ def waits(fd: int) -> bool:
         return False
 
 
-class Headers(Mapping[str, str]):
-    """Names in any case; bytes are read as Latin-1, several of one name are joined by commas, as everywhere here."""
+class Headers(dict[str, str]):
+    """Names in lower case, asked for in any; bytes are read as Latin-1, several of one name are joined by commas."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._found: dict[str, str] = {}
-        for name, text in pairs:
-            self._found[name] = f"{self._found[name]}, {text}" if name in self._found else text
-
-    def __getitem__(self, name: str) -> str:
-        return self._found[name.lower()]
-
-    def get(self, name: str, default: Any = None) -> Any:  # Mapping's own raises and catches
-        return self._found.get(name.lower(), default)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
 
 
 class Head:
@@ -201,16 +187,18 @@ class Head:
     def __init__(self, target: Target, lines: Sequence[bytes]) -> None:
         """
         Args:
-            lines: with their ends; informational answers before the last one are skipped.
+            lines: of one answer, with their ends.
 
         Raises:
             TruncatedError: the headers have no end.
             ProtocolError: the framing cannot be trusted.
         """
         self.target = target
-        self.status, self._http10, block = _last_block(lines, target.host)
-        pairs, readable = _pairs(block)
-        self.headers: Mapping[str, str] = Headers(pairs)
+        self.status = status_of(lines[0], target.host)
+        if lines[-1] not in ENDS or is_informational(self.status):
+            raise TruncatedError(f"expected all headers, got the end of the connection inside them ({self.status})")
+        self._http10 = lines[0].startswith(b"HTTP/1.0")
+        self.headers, readable = _headers(lines[1:-1])
         self.chunked, self.length = _framing(self.headers, readable)
         if self.status in _NO_BODY:
             self.chunked, self.length = False, 0
@@ -278,7 +266,7 @@ class Response(Head):
 
     def _next_chunk(self) -> None:
         line = self.connection.line() if self._in_chunk else b"\n"
-        if line in _ENDS:
+        if line in ENDS:
             line = self.connection.line()
         elif line:
             raise ProtocolError(f"expected the end of a chunk, got {line[:40]!r}")
@@ -288,7 +276,7 @@ class Response(Head):
             raise ProtocolError(f"expected the size of a chunk, got {line[:40]!r}")
         self._left, self._in_chunk = int(match[1], 16), True
         if not self._left:
-            while self.connection.line() not in (*_ENDS, b""):
+            while self.connection.line() not in (*ENDS, b""):
                 pass  # trailers
 
     def _finish(self) -> int:
@@ -301,55 +289,37 @@ class Response(Head):
         return 0
 
 
-def is_complete(lines: Sequence[bytes]) -> bool:
-    """Whether all headers of an answer that counts are here."""
-    if not lines or lines[-1] not in _ENDS:
-        return False
-    status = next((line for line in reversed(lines) if line.startswith(b"HTTP/")), b"HTTP/1.1 100")
-    return not status.split(maxsplit=2)[1].startswith(b"1")
-
-
-def _last_block(lines: Sequence[bytes], host: str) -> tuple[int, bool, Sequence[bytes]]:
-    """Status, whether it is of HTTP/1.0, and header lines of the answer; informational answers are skipped."""
-    begins = 0
-    while begins < len(lines):
-        status = _status(lines[begins], host)
-        ends = next((at for at in range(begins, len(lines)) if lines[at] in _ENDS), None)
-        if ends is None:
-            raise TruncatedError(f"expected all headers, got the end of the connection inside them ({status})")
-        if not _is_informational(status):
-            return status, lines[begins].startswith(b"HTTP/1.0"), lines[begins + 1 : ends]
-        begins = ends + 1
-    raise TruncatedError("expected all headers, got the end of the connection before them")
-
-
-def _status(line: bytes, host: str) -> int:
+def status_of(line: bytes, host: str) -> int:
+    """
+    Raises:
+        ProtocolError: it is no status line.
+    """
     if match := _STATUS.match(line):
         return int(match[1])
     raise ProtocolError(f"{host}: {' '.join(line.decode('latin-1').split()) or 'BadStatusLine'}")
 
 
-def _is_informational(status: int) -> bool:
+def is_informational(status: int) -> bool:
+    """Whether another answer follows."""
     return status < 200 and status != 101
 
 
-def _pairs(block: Sequence[bytes]) -> tuple[list[tuple[str, str]], bool]:
-    """Names in lower case and their texts; whether all lines could be read (what follows one that cannot is hidden)."""
-    pairs: list[tuple[str, str]] = []
-    readable = True
-    for line in block:
+def _headers(lines: Sequence[bytes]) -> tuple[Headers, bool]:
+    """The headers, and whether all lines could be read (what follows one that cannot is hidden)."""
+    headers, readable, name = Headers(), True, ""
+    for line in lines:
         if line[0] in b" \t":
-            if pairs:
-                name, before = pairs[-1]
-                pairs[-1] = name, f"{before} {line.decode('latin-1').strip()}"
+            if name:
+                headers[name] += f" {line.decode('latin-1').strip()}"
             continue
         pair = _pair(line)
         if pair is None:
-            return pairs, False
+            return headers, False
+        name, text = pair
         # A byte that fell over on the way may have made another name of one that matters.
-        readable = readable and pair[0].isascii() and pair[0].isprintable()
-        pairs.append(pair)
-    return pairs, readable
+        readable = readable and name.isascii() and name.isprintable()
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers, readable
 
 
 @lru_cache(256)  # of one server's answers most lines are the same

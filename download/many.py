@@ -39,7 +39,7 @@ from download.errors import (
     translate,
 )
 from download.fetch import SETTLE, SETTLE_TIME, Attempt, Fetched, Progress, Trail, Wanted
-from download.http1 import Head, is_complete, waits
+from download.http1 import ENDS, Head, is_informational, status_of, waits
 from download.tempfile import TempFile
 from download.threads import native, start_native_thread
 from download.timeouts import Limits, Timeouts
@@ -59,7 +59,7 @@ _POLL = {
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
 # libcurl's codes, as far as they say one thing.
-_CLEAR: dict[int, type[ProtocolError | TlsError]] = {
+_CLEAR: dict[int, type[DownloadError]] = {
     1: ProtocolError,  # a scheme of its own in the status line: HTTP/0.9
     8: ProtocolError,  # a reply that makes no sense
     60: TlsError,
@@ -142,7 +142,7 @@ class Transfer(Attempt):
         if self._connecting and connected():
             self._connecting = False
             self.timeouts.awaiting_headers()
-        if self.head is None and is_complete(self.lines):
+        if self.head is None and self._has_head():
             self._read_head()
         self.timeouts.slice()
 
@@ -163,7 +163,7 @@ class Transfer(Attempt):
             if self._error is not None:
                 raise self._error
             cut = bool(self.lines) and isinstance(failure, TruncatedError)
-            if self.head is None and (failure is None or cut or is_complete(self.lines)):
+            if self.head is None and (failure is None or cut or self._has_head()):
                 self._read_head()
             if failure is not None and not self.unwanted:
                 raise failure
@@ -180,14 +180,28 @@ class Transfer(Attempt):
         self.temp.close()
         return False
 
+    def _last_answer(self) -> list[bytes]:
+        """The lines of the answer that counts: libcurl hands over informational ones, too."""
+        begins = [at for at, line in enumerate(self.lines) if line.startswith(b"HTTP/")]
+        if not begins:
+            raise TruncatedError("expected all headers, got the end of the connection before them")
+        answer = self.lines[begins[-1] :]
+        ends = next((at for at, line in enumerate(answer) if line in ENDS), len(answer))
+        return answer[: ends + 1]  # trailers come later
+
+    def _has_head(self) -> bool:
+        """Whether all headers of an answer that counts are here."""
+        if not self.lines or self.lines[-1] not in ENDS:
+            return False
+        return not is_informational(status_of(self._last_answer()[0], self.target.host))
+
     def _read_head(self) -> None:
         self._connecting = False
         if self.timeouts.first_byte is None:
             self.timeouts.first_byte = time.monotonic()
-        with suppress(IndexError, ValueError):  # a failure below has a status, too
-            self.timeouts.status = int(self.lines[0].split(maxsplit=2)[1])
-        self.head = Head(self.target, self.lines)
-        self.timeouts.status = self.head.status
+        lines = self._last_answer()
+        self.timeouts.status = status_of(lines[0], self.target.host)  # a failure below has one, too
+        self.head = Head(self.target, lines)
         if self.takes(self.head):
             self.timeouts.reading_body()
         else:
