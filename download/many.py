@@ -182,10 +182,8 @@ class Transfer(Attempt):
 
     def _last_answer(self) -> list[bytes]:
         """The lines of the answer that counts: libcurl hands over informational ones, too."""
-        begins = [at for at, line in enumerate(self.lines) if line.startswith(b"HTTP/")]
-        if not begins:
-            raise TruncatedError("expected all headers, got the end of the connection before them")
-        answer = self.lines[begins[-1] :]
+        begins = max((at for at, line in enumerate(self.lines) if line.startswith(b"HTTP/")), default=0)
+        answer = self.lines[begins:]
         ends = next((at for at, line in enumerate(answer) if line in ENDS), len(answer))
         return answer[: ends + 1]  # trailers come later
 
@@ -199,6 +197,8 @@ class Transfer(Attempt):
         self._connecting = False
         if self.timeouts.first_byte is None:
             self.timeouts.first_byte = time.monotonic()
+        if not self.lines:
+            raise TruncatedError("expected all headers, got the end of the connection before them")
         lines = self._last_answer()
         self.timeouts.status = status_of(lines[0], self.target.host)  # a failure below has one, too
         self.head = Head(self.target, lines)
