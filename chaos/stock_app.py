@@ -16,9 +16,10 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from download.addresses import Policy
-from download.fetch import Fetcher, Limits, Wanted
-from download.native import disk_runner
+from download.addresses import AddressPolicy
+from download.fetch import Fetcher, Wanted
+from download.threads import disk_runner
+from download.timeouts import Limits
 from ledger.connection import PerProcess
 from ledger.jobs import Pool
 from ledger.settings import get_settings
@@ -65,7 +66,7 @@ def _marks() -> int:
 
 
 def _fetcher() -> Fetcher:
-    return Fetcher(Policy.from_settings(settings), user_agent=settings.user_agent, run=disk_runner())
+    return Fetcher(AddressPolicy.from_settings(settings), user_agent=settings.user_agent, run=disk_runner())
 
 
 marks, fetcher = PerProcess(_marks), PerProcess(_fetcher)

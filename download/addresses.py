@@ -4,7 +4,7 @@ Guarantees:
 
 - One parse. ``Target.parse`` reads a URL once; what it found is judged and is what is connected to.
 - Addresses are judged, not texts: every spelling of 127.0.0.1 resolves to 127.0.0.1.
-- Every address of a name must pass, and the connection goes to a judged one (``download.wire``), so a
+- Every address of a name must pass, and the connection goes to a judged one (``download.connect``), so a
   name that resolves differently a moment later gains nothing.
 
 Not guaranteed: a public address may still lead to an internal system, behind a tunnel or a reverse proxy.
@@ -174,7 +174,7 @@ def _plain_host(host: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AddressPolicy:
     """What the operator allows beyond the public Internet."""
 
     hosts: frozenset[str] = frozenset()  # names whose private addresses are allowed
@@ -182,7 +182,7 @@ class Policy:
     ports: frozenset[int] = field(default_factory=lambda: frozenset({80, 443, 8000, 8080, 8443}))  # empty: every port
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Policy:
+    def from_settings(cls, settings: Settings) -> AddressPolicy:
         """
         Raises:
             ValueError: a network is none.

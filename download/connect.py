@@ -1,93 +1,288 @@
-"""From a host name to a connected socket: judged before it is used, and never waiting longer than a slice."""
+"""From a URL to an answer's headers: a judged address, TLS, perhaps a proxy, one request; connections are kept.
+
+A name is resolved once, every address of it must pass the policy, and the socket goes to one of them. SNI, Host and
+certificate stay with the name. Each wait is cut into slices by ``Timeouts``. The same code serves processes, threads
+and gevent's patched sockets.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
 
-from urllib3.util import wait_for_write
+from download.addresses import AddressPolicy, Target
+from download.errors import ConnectError, DnsError, RefusedError, ResetError
+from download.http1 import Connection, Response
+from download.proxy import Proxy
+from download.timeouts import Timeouts, translated
 
-from download.addresses import Policy
-from download.errors import ConnectError, DnsError, RefusedError
-from download.watch import Watch
-
-Found = tuple[socket.AddressFamily, Any]  # family and socket address, as getaddrinfo gives them
-
-SEND_TIMEOUT = 5.0  # seconds; a request is smaller than any socket's buffer
+_IDLE = 64  # kept connections of a process
 
 
-def resolve(host: str, port: int, watch: Watch) -> list[Found]:
-    """Every address of a host. The look-up itself cannot be interrupted, so it gets a thread to be left behind in.
+class Client:
+    """Sends GETs. One per process, made after the fork."""
 
-    Raises:
-        DnsError: there is none, or no answer in time.
-    """
-    outcome: list[list[Found] | OSError | UnicodeError] = []
-    done = threading.Event()
+    def __init__(self, policy: AddressPolicy, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+        self._policy = policy
+        self._context = context
+        self._proxy = proxy
+        self._idle: list[tuple[tuple[str, str, int], Connection]] = []  # origin and connection, oldest first
+        self._lock = threading.Lock()
 
-    def look_up() -> None:
+    def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
+        """Send one request; redirects are the caller's.
+
+        Raises:
+            DownloadError: there is no answer, or none that can be trusted.
+        """
+        self._policy.admit(target)
+        via = self.proxy_for(target)
+        if via:
+            via.admit(target, self._policy)
+        request = _request(target, headers, via)
+        timeouts.first_byte = None
+        if kept := self._take(target):
+            try:
+                return self._ask(kept, target, request, timeouts)
+            except ResetError:
+                # The server may close an idle connection just when it is used again: not a failure.
+                if timeouts.first_byte is not None:
+                    raise
+        with translated(timeouts, f"{target.host}: "):
+            connection = self._open(target, via, timeouts)
+        return self._ask(connection, target, request, timeouts)
+
+    def proxy_for(self, target: Target) -> Proxy | None:
+        return self._proxy if self._proxy and self._proxy.serves(target) else None
+
+    def keep(self, response: Response) -> None:
+        """The caller is done with an answer: its connection is kept if nothing is left in it."""
+        connection = response.connection
+        if not response.finished or response.surplus or response.closes or not response.framed:
+            connection.close()
+            return
+        with self._lock:
+            self._idle.append((response.target.origin, connection))
+            surplus = self._idle.pop(0)[1] if len(self._idle) > _IDLE else None
+        if surplus is not None:
+            surplus.close()
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _take(self, target: Target) -> Connection | None:
+        with self._lock:
+            at = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == target.origin), None)
+            connection = None if at is None else self._idle.pop(at)[1]
+        if connection is not None and not connection.quiet:
+            connection.close()
+            return None
+        return connection
+
+    @staticmethod
+    def _ask(connection: Connection, target: Target, request: list[str], timeouts: Timeouts) -> Response:
+        connection.timeouts = timeouts
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            outcome.append(list(dict.fromkeys((family, address) for family, _, _, _, address in found)))
-        except (OSError, UnicodeError) as error:
-            outcome.append(error)
-        finally:
-            done.set()
+            with translated(timeouts, f"{target.host}: "):
+                timeouts.awaiting_headers()
+                connection.send(request)
+                return Response(target, connection)
+        except BaseException:
+            connection.close()
+            raise
 
-    watch.resolving(host)
+    def _open(self, target: Target, via: Proxy | None, timeouts: Timeouts) -> Connection:
+        if via is None:
+            connection = Connection(connect(target.host, target.port, self._policy, timeouts), target.host, timeouts)
+        else:
+            connection = self._open_through(via, target, timeouts)
+        try:
+            if target.scheme == "https":
+                connection.sock = _tls(connection.sock, self._context, target.host.rstrip("."), timeouts)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_through(self, proxy: Proxy, target: Target, timeouts: Timeouts) -> Connection:
+        try:
+            sock = connect(proxy.host, proxy.port, self._policy, timeouts)
+        except RefusedError as error:
+            raise RefusedError(f"the proxy is not allowed by DOWNPOUR_ALLOW_HOSTS or _NETWORKS: {error}") from error
+        connection = Connection(sock, target.host, timeouts)
+        try:
+            if target.scheme == "https":
+                proxy.tunnel(connection, target)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _request(target: Target, headers: dict[str, str], via: Proxy | None) -> list[str]:
+    """The lines; a proxy that sees the request is told the whole URL, and gets a header of its own."""
+    whole = via is not None and target.scheme == "http"
+    lines = [f"GET {target.url if whole else target.path} HTTP/1.1", f"Host: {target.authority}"]
+    lines += [f"{name}: {text}" for name, text in headers.items()]
+    if whole and via and via.authorization:
+        lines.append(f"Proxy-Authorization: {via.authorization}")
+    return lines
+
+
+def _start_thread(name: str, run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    return addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+def addresses(found: Sequence[Any]) -> list[str]:
+    """Those in an answer of getaddrinfo."""
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+class LookUp:
+    """A name that is being resolved. That cannot be interrupted, so it has a thread to be left behind in."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        done: Callable[[], object],
+        *,
+        look_up: Callable[[str, int], list[str]] = _look_up,
+        start: Callable[[str, Callable[[], None]], None] = _start_thread,
+    ) -> None:
+        """
+        Args:
+            done: called when it is over, in the thread.
+            start: starts a thread, by its name and function.
+        """
+        self._host = host
+        self._outcome: list[list[str] | Exception] = []  # one, when it is over
+
+        def run() -> None:
+            try:
+                self._outcome.append(look_up(host, port))
+            except Exception as error:  # an unusual one, too, must not leave the others waiting
+                self._outcome.append(error)
+            finally:
+                done()
+
+        if _is_literal(host):
+            self._outcome.append([host])
+            done()
+            return
+        try:
+            start(f"resolve {host}", run)
+        except RuntimeError as error:  # no thread left; that passes
+            self._outcome.append(error)
+            done()
+
+    @property
+    def over(self) -> bool:
+        return bool(self._outcome)
+
+    def judged(self, policy: AddressPolicy) -> list[str]:
+        """Its addresses, all of them allowed.
+
+        Raises:
+            RefusedError: the policy denies one of them.
+            DnsError: there is none.
+        """
+        found = self._outcome[0]
+        if isinstance(found, Exception) or not found:
+            cause = found if isinstance(found, Exception) else None
+            raise DnsError(f"expected an address of {self._host}, got: {found or 'none'}") from cause
+        for address in found:
+            policy.judge(self._host, address)
+        return found
+
+
+def _is_literal(host: str) -> bool:
     try:
-        threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
-    except RuntimeError as error:  # no thread left; that passes
-        raise DnsError(f"expected a thread to resolve {host}, got: {error}") from error
-    while not done.wait(watch.slice()):
-        pass
-    if isinstance(outcome[0], list):
-        return outcome[0]
-    raise DnsError(f"expected an address of {host}, got: {outcome[0]}") from outcome[0]
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
-def connect(host: str, port: int, policy: Policy, watch: Watch) -> socket.socket:
+def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> socket.socket:
     """A connection to a judged address; each address gets its share of the time.
 
     Raises:
+        DnsError: the host has no address, or none is found in time.
         RefusedError: the policy denies one of the addresses.
         ConnectError: none of them answered.
     """
-    found = resolve(host, port, watch)
-    for _, address in found:
-        policy.judge(host, str(address[0]))
-    watch.connecting(host)
+    done = threading.Event()
+    timeouts.resolving(host)
+    look_up = LookUp(host, port, done.set)
+    while not done.wait(timeouts.slice()):
+        pass
+    found = look_up.judged(policy)
+    timeouts.connecting(host)
     reasons: list[str] = []
-    for left, (family, address) in zip(range(len(found), 0, -1), found, strict=True):
+    for left, address in zip(range(len(found), 0, -1), found, strict=True):
         try:
-            return _connect_one(family, address, watch, time.monotonic() + watch.remaining / left)
+            return _connect_one(address, port, timeouts, time.monotonic() + timeouts.remaining / left)
         except OSError as error:
-            reasons.append(f"{address[0]}: {error.strerror or error}")
+            reasons.append(f"{address}: {error.strerror or error}")
     raise ConnectError(f"expected a connection to {host}:{port}, got {'; '.join(reasons)}")
 
 
-def _connect_one(family: socket.AddressFamily, address: Any, watch: Watch, give_up: float) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _connect_one(address: str, port: int, timeouts: Timeouts, give_up: float) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
-        code = sock.connect_ex(address)
+        code = sock.connect_ex((address, port))
         if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            while not wait_for_write(sock, min(watch.slice(), max(0.0, give_up - time.monotonic()))):
+            while not _ready(sock, select.POLLOUT, min(timeouts.slice(), max(0.0, give_up - time.monotonic()))):
                 if time.monotonic() >= give_up:
                     raise TimeoutError(errno.ETIMEDOUT, "no answer in its share of the time")
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
         peer = sock.getpeername()[0]
-        if peer != address[0]:
-            raise RefusedError(f"expected a connection to {address[0]}, got one to {peer}")
-        sock.settimeout(SEND_TIMEOUT)
+        if peer != address:
+            raise RefusedError(f"expected a connection to {address}, got one to {peer}")
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _tls(sock: socket.socket, context: ssl.SSLContext, host: str, timeouts: Timeouts) -> ssl.SSLSocket:
+    sock.setblocking(False)
+    tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+                return tls
+            except ssl.SSLWantReadError:
+                _ready(tls, select.POLLIN, timeouts.slice())
+            except ssl.SSLWantWriteError:
+                _ready(tls, select.POLLOUT, timeouts.slice())
+    except BaseException:
+        tls.close()
+        raise
+
+
+def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
+    waiting = select.poll()
+    waiting.register(sock, event)
+    return bool(waiting.poll(seconds * 1000))

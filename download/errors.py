@@ -3,34 +3,27 @@
 ::
 
     Ended
-    ├── Interrupted            no failure: nobody wants the file from this attempt any more
+    ├── Interrupted            no failure: the file is not wanted from this attempt any more
     │   ├── CancelledError     by request
-    │   ├── HandedBackError    the worker drains; somebody else goes on
+    │   ├── HandedBackError    the worker drains; another one goes on
     │   └── LeaseLostError     the job belongs to another holder now
-    └── DownloadError          has a FailureKind
+    └── DownloadError          has a FailureKind, one class per kind
         ├── TransientError     worth another attempt
-        │   ├── DnsError ConnectError SilenceError SlowError ResetError TruncatedError
-        │   ├── ProtocolError ServerError ChangedError DiskFullError
-        │   └── LostError
         └── PermanentError     another attempt would fail in the same way
-            ├── BadUrlError RefusedError TlsError StatusError RedirectError
-            ├── EmptyError SizeError DigestError TooLargeError DeadlineError
-            └── FileNameError DiskError StepError PoisonError InternalError
 
-Each leaf stands for one kind. Foreign exceptions become leaves in ``translate`` and nowhere else.
+Foreign exceptions become these in ``translate`` and nowhere else.
 """
 
 from __future__ import annotations
 
 import errno
-import http.client
 import socket
 import ssl
-from typing import ClassVar
-
-import urllib3.exceptions
+from typing import ClassVar, TypeVar
 
 from ledger.jobs import FailureKind
+
+Leaf = TypeVar("Leaf", bound="DownloadError")
 
 _LONGEST = 500  # characters of a message: parts of it a server may have written, and it goes into the record
 
@@ -75,34 +68,6 @@ class PermanentError(DownloadError):
     keeps_partial = False
 
 
-class DnsError(TransientError):
-    kind = FailureKind.DNS
-
-
-class ConnectError(TransientError):
-    kind = FailureKind.CONNECT
-
-
-class SilenceError(TransientError):
-    kind = FailureKind.TIMEOUT
-
-
-class SlowError(TransientError):
-    kind = FailureKind.SLOW
-
-
-class ResetError(TransientError):
-    kind = FailureKind.RESET
-
-
-class TruncatedError(TransientError):
-    kind = FailureKind.TRUNCATED
-
-
-class ProtocolError(TransientError):
-    kind = FailureKind.PROTOCOL
-
-
 class ServerError(TransientError):
     kind = FailureKind.SERVER
 
@@ -111,86 +76,42 @@ class ServerError(TransientError):
         self.retry_after = retry_after  # seconds from now, as the server asked; not capped
 
 
-class ChangedError(TransientError):
-    kind = FailureKind.CHANGED
-    keeps_partial = False
+LEAVES: dict[FailureKind, type[DownloadError]] = {FailureKind.SERVER: ServerError}
 
 
-class DiskFullError(TransientError):
-    kind = FailureKind.DISK_FULL
-    keeps_partial = False  # what it holds is the room that others need
+def _one(base: type[Leaf], name: str, kind: FailureKind, **more: bool) -> type[Leaf]:
+    leaf: type[Leaf] = type(name, (base,), {"kind": kind, "__module__": __name__, **more})
+    LEAVES[kind] = leaf
+    return leaf
 
 
-class LostError(TransientError):
-    kind = FailureKind.LOST
+DnsError = _one(TransientError, "DnsError", FailureKind.DNS)
+ConnectError = _one(TransientError, "ConnectError", FailureKind.CONNECT)
+SilenceError = _one(TransientError, "SilenceError", FailureKind.TIMEOUT)
+SlowError = _one(TransientError, "SlowError", FailureKind.SLOW)
+ResetError = _one(TransientError, "ResetError", FailureKind.RESET)
+TruncatedError = _one(TransientError, "TruncatedError", FailureKind.TRUNCATED)
+ProtocolError = _one(TransientError, "ProtocolError", FailureKind.PROTOCOL)
+ChangedError = _one(TransientError, "ChangedError", FailureKind.CHANGED, keeps_partial=False)
+# What it holds is the room that others need.
+DiskFullError = _one(TransientError, "DiskFullError", FailureKind.DISK_FULL, keeps_partial=False)
+LostError = _one(TransientError, "LostError", FailureKind.LOST)
 
-
-class BadUrlError(PermanentError):
-    kind = FailureKind.BAD_URL
-
-
-class RefusedError(PermanentError):
-    kind = FailureKind.REFUSED
-
-
-class TlsError(PermanentError):
-    kind = FailureKind.TLS
-
-
-class StatusError(PermanentError):
-    kind = FailureKind.STATUS
-
-
-class RedirectError(PermanentError):
-    kind = FailureKind.REDIRECT
-
-
-class EmptyError(PermanentError):
-    kind = FailureKind.EMPTY
-
-
-class SizeError(PermanentError):
-    kind = FailureKind.SIZE
-
-
-class DigestError(PermanentError):
-    kind = FailureKind.DIGEST
-
-
-class TooLargeError(PermanentError):
-    kind = FailureKind.TOO_LARGE
-
-
-class DeadlineError(PermanentError):
-    kind = FailureKind.DEADLINE
-
-
-class FileNameError(PermanentError):
-    kind = FailureKind.NAME
-
-
-class DiskError(PermanentError):
-    kind = FailureKind.DISK
-
-
-class StepError(PermanentError):
-    kind = FailureKind.STEP
-
-
-class PoisonError(PermanentError):
-    kind = FailureKind.POISON
-
-
-class InternalError(PermanentError):
-    kind = FailureKind.INTERNAL
-
-
-def _leaves(cls: type[DownloadError]) -> list[type[DownloadError]]:
-    children = cls.__subclasses__()
-    return [leaf for child in children for leaf in _leaves(child)] if children else [cls]
-
-
-LEAVES: dict[FailureKind, type[DownloadError]] = {leaf.kind: leaf for leaf in _leaves(DownloadError)}
+BadUrlError = _one(PermanentError, "BadUrlError", FailureKind.BAD_URL)
+RefusedError = _one(PermanentError, "RefusedError", FailureKind.REFUSED)
+TlsError = _one(PermanentError, "TlsError", FailureKind.TLS)
+StatusError = _one(PermanentError, "StatusError", FailureKind.STATUS)
+RedirectError = _one(PermanentError, "RedirectError", FailureKind.REDIRECT)
+EmptyError = _one(PermanentError, "EmptyError", FailureKind.EMPTY)
+SizeError = _one(PermanentError, "SizeError", FailureKind.SIZE)
+DigestError = _one(PermanentError, "DigestError", FailureKind.DIGEST)
+TooLargeError = _one(PermanentError, "TooLargeError", FailureKind.TOO_LARGE)
+DeadlineError = _one(PermanentError, "DeadlineError", FailureKind.DEADLINE)
+FileNameError = _one(PermanentError, "FileNameError", FailureKind.NAME)
+DiskError = _one(PermanentError, "DiskError", FailureKind.DISK)
+StepError = _one(PermanentError, "StepError", FailureKind.STEP)
+PoisonError = _one(PermanentError, "PoisonError", FailureKind.POISON)
+InternalError = _one(PermanentError, "InternalError", FailureKind.INTERNAL)
 
 
 def transient(kind: FailureKind) -> bool:
@@ -218,24 +139,19 @@ _LEAF_OF: list[tuple[tuple[type[Exception], ...], type[DownloadError]]] = [
     ((ssl.SSLCertVerificationError,), TlsError),
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), ResetError),
     ((ssl.SSLError,), ProtocolError),
-    ((http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), ResetError),
-    ((http.client.IncompleteRead,), TruncatedError),  # urllib3's too
+    ((ConnectionResetError, ConnectionAbortedError, BrokenPipeError), ResetError),
     ((TimeoutError,), SilenceError),
-    ((http.client.HTTPException, urllib3.exceptions.HTTPError), ProtocolError),
 ]
 
 
 def translate(error: Exception, prefix: str = "") -> DownloadError:
-    """The leaf for an exception of urllib3, http.client, ssl, socket or the file system.
+    """The leaf for an exception of ssl, socket or the file system.
 
     A refused *connection* with a disk's error number (a firewall answers EACCES) is the connecting
     code's to tell apart: here EACCES is a folder.
     """
     if isinstance(error, DownloadError):
         return error
-    inner = error.__cause__
-    if isinstance(error, urllib3.exceptions.HTTPError) and isinstance(inner, Exception):
-        return translate(inner, prefix)  # urllib3 says what it was doing, its cause says what happened
     text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever the server sent
     return _leaf(error)(prefix + text)
 

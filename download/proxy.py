@@ -19,17 +19,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
-from urllib3.util import wait_for_read
-
-from download.addresses import Network, Policy, Target
-from download.connect import connect
-from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError
-from download.watch import Watch
+from download.addresses import AddressPolicy, Network, Target
+from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError, ResetError, TruncatedError
+from download.http1 import Connection, Head
 
 NOTE = "via proxy"
 
-_MOST = 16 * 1024  # bytes of an answer to CONNECT
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+_LONGEST_LINE = 16 * 1024  # bytes, of an answer to CONNECT
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LATER = frozenset({408, 425, 429})  # and all 5xx: the proxy did not get there, this time
 
@@ -77,8 +73,8 @@ class Proxy:
             return not any(ip_address(address) in network for network in self.direct_networks)
         return not any(name == each or name.endswith(f".{each}") for each in self.direct)
 
-    def admit(self, target: Target, policy: Policy) -> None:
-        """What can be judged although somebody else resolves the name; ``Policy.admit`` comes on top.
+    def admit(self, target: Target, policy: AddressPolicy) -> None:
+        """What can be judged although somebody else resolves the name; ``AddressPolicy.admit`` comes on top.
 
         Raises:
             RefusedError: the host is a literal address that the policy denies, or this machine's own name.
@@ -91,47 +87,23 @@ class Proxy:
         elif _NUMBER.fullmatch(name.rpartition(".")[2]):
             raise RefusedError(f"host {name} ends in a number and is no address")
 
-    def connect(self, policy: Policy, watch: Watch, tunnel_to: str | None) -> socket.socket:
-        """A connection to the proxy; with ``tunnel_to`` (host:port) one through it.
+    def tunnel(self, connection: Connection, target: Target) -> None:
+        """Make of a connection to the proxy one to the target.
 
         Raises:
-            RefusedError: the policy denies the proxy's address, or the proxy denies the target.
-            ConnectError: the proxy, or the target behind it, cannot be reached.
+            RefusedError: the proxy denies the target.
+            ConnectError: the target behind it cannot be reached, or the proxy is gone.
             ProtocolError: it does not answer as a proxy.
         """
+        place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+        own = [f"Proxy-Authorization: {self.authorization}"] if self.authorization else []
+        connection.send([f"CONNECT {place} HTTP/1.1", f"Host: {place}", *own])
         try:
-            sock = connect(self.host, self.port, policy, watch)
-        except RefusedError as error:
-            raise RefusedError(f"the proxy is not allowed by DOWNPOUR_ALLOW_HOSTS or _NETWORKS: {error}") from error
-        if tunnel_to is None:
-            return sock
-        try:
-            self._tunnel(sock, watch, tunnel_to)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _tunnel(self, sock: socket.socket, watch: Watch, place: str) -> None:
-        lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
-        if self.authorization:
-            lines.append(f"Proxy-Authorization: {self.authorization}")
-        sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-        heard = b""
-        while b"\r\n\r\n" not in heard:
-            while not wait_for_read(sock, watch.slice()):
-                pass
-            piece = sock.recv(4096)
-            heard += piece
-            if not piece:
-                raise ConnectError(f"expected the proxy to connect to {place}, it closed the connection")
-            if len(heard) > _MOST:
-                raise ProtocolError(f"expected an answer to CONNECT of at most {_MOST} bytes, got more")
-        match = _STATUS.match(heard)
-        if match is None:
-            raise ProtocolError(f"expected an answer of an HTTP proxy, got {heard[:40]!r}")
-        self._judge(int(match[1]), place)
-        if not heard.endswith(b"\r\n\r\n") or heard.count(b"\r\n\r\n") > 1:
+            status = Head(target, connection.head(_LONGEST_LINE)).status
+        except (ResetError, TruncatedError) as error:
+            raise ConnectError(f"expected the proxy to connect to {place}, it closed the connection") from error
+        self._judge(status, place)
+        if connection.ahead:
             raise ProtocolError("expected nothing after the proxy's answer to CONNECT, got more")
 
     @staticmethod

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ledger.connection import connect
-from ledger.jobs import Job, JobRecord, Pool, Ref
+from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
 from ledger.ledger import Batch, Ledger, Message
 from ledger.messages import Envelope, Publisher, label
 from ledger.settings import Settings
@@ -122,7 +122,9 @@ class World:
         """Wait until that many jobs are running (and have received something)."""
 
         def enough() -> list[JobRecord]:
-            records = [record for record in self.ledger.running(batch) if record.bytes or not with_bytes]
+            # A job may have ended while it was read.
+            found = [record for record in self.ledger.running(batch) if record.state is JobState.RUNNING]
+            records = [record for record in found if record.bytes or not with_bytes]
             return records if len(records) >= count else []
 
         return wait_for(enough, seconds=30, what=f"{count} jobs to run")

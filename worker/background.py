@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from download.native import native_sleep, start_native_thread
+from download.threads import native_sleep, start_native_thread
 
 log = logging.getLogger("downpour.worker")
 

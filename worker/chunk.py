@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from download.attempt import Fetched, Wanted
 from download.errors import HandedBackError
-from download.many.transfer import Again, Transfer
-from download.names import final_path
-from download.native import native_runner
-from download.partials import Partials
-from download.watch import Limits
+from download.fetch import Fetched, Wanted
+from download.filenames import final_path
+from download.tempfile import TempFiles
+from download.threads import native_runner
+from download.timeouts import Limits
 from ledger.connection import PerProcess
 from ledger.groups import Groups
 from ledger.jobs import JobState
@@ -38,7 +37,7 @@ from worker.pools import executor
 from worker.process import this_worker
 
 try:
-    from download.many.loop import Loop
+    from download.many import Again, Loop, Transfer
 except ImportError:  # a platform without libcurl for Python
     AVAILABLE = False
 else:
@@ -66,7 +65,7 @@ _tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runn
 def suits(claims: Sequence[Claim]) -> bool:
     """Whether these jobs gain by running together. With limits per host each must ask for its turn; the single path
     alone knows proxies."""
-    return AVAILABLE and len(claims) > 1 and not this_worker.manners().on and not this_worker.fetcher().wire.proxy
+    return AVAILABLE and len(claims) > 1 and not this_worker.manners().on and not this_worker.fetcher().proxy
 
 
 def run_chunk(claims: Sequence[Claim], incarnation: Incarnation, tell: Callable[[str], None]) -> list[Outcome]:
@@ -178,7 +177,7 @@ class _Chunk:
     def work(self, claim: Claim) -> Work:
         settings, record = self.settings, claim.record
         hold = Hold(claim, self.ledger, self.incarnation, self.who, settings.progress_every)
-        return Work(hold, Partials(settings.downloads, record.id, claim.number), time.monotonic())
+        return Work(hold, TempFiles(settings.downloads, record.id, claim.number), time.monotonic())
 
     def settle(self, done: list[Transfer]) -> None:
         over, self.stillborn = self.stillborn, []
@@ -189,7 +188,7 @@ class _Chunk:
                 self.left.append(work.claim)
                 continue
             if isinstance(transfer.end, Fetched):
-                work.fetched, work.draft = transfer.end, transfer.sink
+                work.fetched, work.temp = transfer.end, transfer.temp
             else:
                 work.error = transfer.end
             over.append(work)
@@ -209,7 +208,7 @@ class _Chunk:
             return
         self.told = now
         for transfer in loop.active:
-            self.works[transfer].hold.progress(transfer.partial.size, transfer.total)
+            self.works[transfer].hold.progress(transfer.temp.written, transfer.temp.total)
         self.tell(f"{len(self.outcomes)} of {len(self.claims)} over")
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from download.attempt import Fetched
 from download.errors import DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
-from download.many.draft import Draft
-from download.partials import Partials
-from download.retries import Backoff
+from download.fetch import Fetched
+from download.retry import Backoff
+from download.tempfile import TempFile, TempFiles
 from ledger.groups import Closing, Groups
 from ledger.jobs import JobState
 from ledger.ledger import Claim, Result
@@ -30,15 +29,15 @@ log = logging.getLogger("downpour.worker")
 
 @dataclass(slots=True)
 class Work:
-    """A job of a chunk; over with ``fetched`` and ``draft``, or with ``error``."""
+    """A job of a chunk; over with ``fetched`` and ``temp``, or with ``error``."""
 
     hold: Hold
-    partials: Partials
+    partials: TempFiles
     begun: float  # time.monotonic()
     deadline: float = 0.0
     final: str = ""  # path
     fetched: Fetched | None = None
-    draft: Draft | None = None
+    temp: TempFile | None = None
     error: BaseException | None = None
 
     @property
@@ -101,14 +100,14 @@ class Closer:
                 work.error = error
 
     def _link(self, work: Work, *, replace: bool = False) -> None:
-        assert work.draft is not None  # noqa: S101 - it is whole
+        assert work.temp is not None  # noqa: S101 - it is whole
         folder = work.final.rpartition("/")[0]
         if folder not in self._folders:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._folders.add(folder)
         fetched, url = work.fetched, work.claim.record.job.url
         assert fetched is not None  # noqa: S101 - it is whole
-        work.draft.publish(
+        work.temp.publish(
             work.final,
             fsync=self._settings.fsync,
             replace=replace,

@@ -11,7 +11,7 @@ import re
 import time
 from pathlib import Path
 
-from download.partials import FOLDER
+from download.tempfile import FOLDER
 from ledger.connection import PerProcess, connect
 from ledger.ledger import Ledger
 from ledger.settings import Settings

@@ -30,9 +30,9 @@ from download.errors import (
     translate,
 )
 from download.fetch import Fetched
-from download.partials import Partials
-from download.retries import Backoff
-from download.watch import Limits
+from download.retry import Backoff
+from download.tempfile import TempFiles
+from download.timeouts import Limits
 from ledger.jobs import FailureKind, JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings, get_settings
@@ -89,7 +89,7 @@ class _Run:
         self.settings = settings
         self.tell = tell
         self.courtesy = Courtesy(hold, settings.retry_cap)
-        self.partials = Partials(settings.downloads, self.record.id, hold.claim.number)
+        self.partials = TempFiles(settings.downloads, self.record.id, hold.claim.number)
         self.begun = time.monotonic()  # of the attempt
         self.deadline = hold.claim.ends
         counted = [each.kind for each in self.record.attempts[self.record.before :]]

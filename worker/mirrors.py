@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from download.addresses import Target
 from download.errors import BadUrlError, transient
-from download.redirects import fit_for
+from download.fetch import fit_for
 from ledger.jobs import FailureKind, Job
 
 # Ours, or the job's: no other server would do better.

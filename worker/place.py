@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from download.errors import FileNameError, LeaseLostError
 from download.fetch import Fetched, Wanted
-from download.names import final_path, from_disposition
-from download.publish import publish
+from download.filenames import final_path, from_disposition
+from download.tempfile import publish
 from ledger.jobs import Naming
 from ledger.ledger import Result
 from ledger.settings import Settings

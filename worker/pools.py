@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from download.native import in_gevent
+from download.threads import in_gevent
 from ledger.jobs import Executor, Pool
 
 _MODULES = {

@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from download.fetch import Fetched
-from download.native import Run
-from download.sink import PIECE
+from download.tempfile import PIECE
+from download.threads import Run
 
 _ATTRIBUTE = "user.downpour"
 _MOST = 2048  # bytes; file systems keep small attributes with the file's other properties

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass, field
 
-from download.addresses import Policy
+from download.addresses import AddressPolicy
 from download.fetch import Fetcher
-from download.native import disk_runner
 from download.proxy import Proxy
+from download.threads import disk_runner
 from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
@@ -37,9 +37,9 @@ def _fetcher() -> Fetcher:
     return Fetcher(policy, user_agent=get_settings().user_agent, proxy=proxy, run=disk_runner())
 
 
-def _whom_to_ask() -> tuple[Policy, Proxy | None]:
+def _whom_to_ask() -> tuple[AddressPolicy, Proxy | None]:
     settings = get_settings()
-    return Policy.from_settings(settings), Proxy.parse(settings.proxy.get_secret_value(), settings.no_proxy)
+    return AddressPolicy.from_settings(settings), Proxy.parse(settings.proxy.get_secret_value(), settings.no_proxy)
 
 
 _GARBAGE = 10_000  # objects until the collector looks; a job leaves hundreds behind, none of them in a cycle

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from download.partials import FOLDER
+from download.tempfile import FOLDER
 from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from ledger.ledger import Message
 from ledger.messages import Envelope

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from download.addresses import Policy
+from download.addresses import AddressPolicy
 from download.errors import DownloadError
-from download.fetch import Fetched, Fetcher, Limits, Wanted, publish
-from download.many.loop import Loop
-from download.many.transfer import Again, Transfer
-from download.native import Run, native_runner
+from download.fetch import Fetched, Fetcher, Wanted
+from download.many import Again, Loop, Transfer
+from download.tempfile import publish
+from download.threads import Run, native_runner
+from download.timeouts import Limits
 
-LOOPBACK = Policy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
+LOOPBACK = AddressPolicy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
 QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}
 
 
@@ -89,7 +90,7 @@ class ChunkDesk(Desk):
             self.again.append(str(transfer.end))
             return super().fetch(url, check=check, **given)
         if isinstance(transfer.end, Fetched):
-            transfer.sink.save()
+            transfer.temp.save()
             return transfer.end
         assert transfer.end is not None
         raise transfer.end

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from download.addresses import Policy, Target
+from download.addresses import AddressPolicy, Target
 from download.errors import BadUrlError, RefusedError
 from ledger.settings import Settings
 
-OPEN = Policy(ports=frozenset())
+OPEN = AddressPolicy(ports=frozenset())
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_addresses_of_this_machine_are_denied() -> None:
 
 
 def test_a_host_allowed_by_name_may_be_private_but_never_metadata() -> None:
-    policy = Policy(hosts=frozenset({"origin"}))
+    policy = AddressPolicy(hosts=frozenset({"origin"}))
     assert str(policy.judge("origin", "10.0.0.1")) == "10.0.0.1"
     assert str(policy.judge("origin.", "::1")) == "::1"
     for host, address in (("other", "10.0.0.1"), ("origin", "169.254.169.254"), ("origin", "fd00:ec2::254")):
@@ -152,7 +152,7 @@ def test_a_host_allowed_by_name_may_be_private_but_never_metadata() -> None:
 
 
 def test_an_allowed_network_is_allowed_for_everybody() -> None:
-    policy = Policy(networks=(ip_network("10.1.0.0/16"), ip_network("64:ff9b::/96")))
+    policy = AddressPolicy(networks=(ip_network("10.1.0.0/16"), ip_network("64:ff9b::/96")))
     assert policy.judge("any", "10.1.2.3")
     assert policy.judge("any", "64:ff9b::808:808")
     with pytest.raises(RefusedError, match="private"):
@@ -160,7 +160,7 @@ def test_an_allowed_network_is_allowed_for_everybody() -> None:
 
 
 def test_ports_and_metadata_hosts_are_refused_before_resolving() -> None:
-    policy = Policy(ports=frozenset({80}))
+    policy = AddressPolicy(ports=frozenset({80}))
     policy.admit(Target.parse("http://example.org/"))
     for url in ("https://example.org/", "http://metadata.google.internal/", "http://instance-data./"):
         with pytest.raises(RefusedError):
@@ -169,6 +169,6 @@ def test_ports_and_metadata_hosts_are_refused_before_resolving() -> None:
 
 def test_the_settings_are_the_policy() -> None:
     settings = Settings(allow_hosts="Origin, other.", allow_networks="127.0.0.1/8", allow_ports="80,8080")
-    assert Policy.from_settings(settings) == Policy(
+    assert AddressPolicy.from_settings(settings) == AddressPolicy(
         frozenset({"origin", "other"}), (ip_network("127.0.0.0/8"),), frozenset({80, 8080})
     )

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from download.addresses import _RULES, Address, Network, Policy
+from download.addresses import _RULES, Address, AddressPolicy, Network
 from download.errors import RefusedError
 
 ssrfguard = pytest.importorskip("ssrfguard")
@@ -27,7 +27,7 @@ EMBEDDING = ("64:ff9b::", "64:ff9b:1::", "2002:{:x}:{:x}::", "::ffff:0:0", "::",
 
 def ours(address: Address) -> bool:
     try:
-        Policy().judge("host.example", str(address))
+        AddressPolicy().judge("host.example", str(address))
     except RefusedError:
         return True
     return False

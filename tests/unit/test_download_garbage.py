@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from download.addresses import Policy, Target
+from download.addresses import AddressPolicy, Target
 from download.errors import BadUrlError, DownloadError, RefusedError
-from download.names import from_disposition
+from download.filenames import from_disposition
 from download.proxy import Proxy
 from ledger.jobs import FailureKind
 from tests.unit.download_kit import ChunkDesk, Desk, ok, reciting
@@ -132,8 +132,8 @@ def test_any_text_is_a_target_that_reads_itself_back_or_a_bad_url(text: str) -> 
         assert target.url.isascii()
         assert not set(target.url) & set("\\ \r\n\t\x00")
         with suppress(RefusedError):  # and nothing else
-            Policy().admit(target)
-            Proxy("p", 1).admit(target, Policy())
+            AddressPolicy().admit(target)
+            Proxy("p", 1).admit(target, AddressPolicy())
 
 
 @given(st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from download.fetch import Fetcher
-from download.native import disk_runner
-from download.sink import WORTH_HANDING_OVER
+from download.tempfile import WORTH_HANDING_OVER
+from download.threads import disk_runner
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 
@@ -81,7 +81,7 @@ from gevent import monkey; monkey.patch_all()
 import hashlib, os, sys
 from pathlib import Path
 from download.fetch import Fetcher
-from download.native import disk_runner
+from download.threads import disk_runner
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 body = os.urandom(30_000_000)
 desk = Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=disk_runner()))
@@ -105,7 +105,7 @@ import sys, threading
 from pathlib import Path
 from download.errors import CancelledError
 from download.fetch import Fetcher
-from download.native import disk_runner
+from download.threads import disk_runner
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, Desk
 hub, asked = threading.get_ident(), []

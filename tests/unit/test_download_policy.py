@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from download.addresses import Policy
+from download.addresses import AddressPolicy
 from download.fetch import Fetcher
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
@@ -83,7 +83,7 @@ def test_a_redirect_to_no_acceptable_url_is_refused_and_no_secret_repeated(
 def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(
     tmp_path: Path, desk: Desk, lookups: list[str]
 ) -> None:
-    desk = type(desk)(tmp_path, Fetcher(Policy()))
+    desk = type(desk)(tmp_path, Fetcher(AddressPolicy()))
     error = desk.fails("http://good.example:22/")
     assert error.kind is FailureKind.REFUSED
     assert "port 22" in str(error)
@@ -91,7 +91,7 @@ def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(
 
 
 def test_without_an_exception_loopback_is_refused(origin: OriginProcess, desk: Desk, tmp_path: Path) -> None:
-    desk = type(desk)(tmp_path, Fetcher(Policy(ports=frozenset())))
+    desk = type(desk)(tmp_path, Fetcher(AddressPolicy(ports=frozenset())))
     error = desk.fails(f"{origin.url}/files/n")
     assert error.kind is FailureKind.REFUSED
     assert "loopback" in str(error)
@@ -109,7 +109,7 @@ def test_a_name_is_resolved_once_and_the_judged_address_is_used(desk: Desk, look
 def test_an_allowed_host_opens_private_addresses_for_itself_only(
     tmp_path: Path, desk: Desk, lookups: list[str]
 ) -> None:
-    desk = type(desk)(tmp_path, Fetcher(Policy(hosts=frozenset({"good.example"}), ports=frozenset())))
+    desk = type(desk)(tmp_path, Fetcher(AddressPolicy(hosts=frozenset({"good.example"}), ports=frozenset())))
     with reciting(ok(b"hello")) as server:
         assert desk.fails(server.url(host="localhost")).kind is FailureKind.REFUSED
         assert desk.bring(server.url(host="good.example")) == b"hello"

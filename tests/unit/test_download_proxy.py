@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from download.addresses import Policy, Target
+from download.addresses import AddressPolicy, Target
 from download.fetch import Fetcher
 from download.proxy import Proxy, literal
 from ledger.jobs import FailureKind
@@ -23,7 +23,7 @@ from tests.unit.download_kit import LOOPBACK, Desk, Reciter, Script, ok, recitin
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
-ONLY_THE_PROXY = Policy(hosts=frozenset({"127.0.0.1"}))  # by that very name
+ONLY_THE_PROXY = AddressPolicy(hosts=frozenset({"127.0.0.1"}))  # by that very name
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def proxy(origin: OriginProcess) -> Iterator[ProxyProcess]:
 
 
 def through(
-    url: str, folder: Path, policy: Policy = LOOPBACK, *, direct: str = "", ca_file: Path | None = None
+    url: str, folder: Path, policy: AddressPolicy = LOOPBACK, *, direct: str = "", ca_file: Path | None = None
 ) -> Desk:
     return Desk(folder, Fetcher(policy, proxy=Proxy.parse(url, frozenset(direct.split())), ca_file=ca_file))
 
@@ -111,7 +111,7 @@ def test_wrong_credentials_are_said_without_being_repeated(
     tunnelled = desk.fails("https://files.example/files/n")
     assert tunnelled.kind is FailureKind.REFUSED
     assert "407; it wants a user and a password" in str(tunnelled)
-    for said in (str(plain), str(tunnelled), repr(desk.fetcher.wire.proxy)):
+    for said in (str(plain), str(tunnelled), repr(desk.fetcher.proxy)):
         assert "wr0ng" not in said
         assert "Basic" not in said
 
@@ -130,7 +130,7 @@ def test_what_the_proxy_denies_or_cannot_reach_has_its_kind(desk: Desk, url: str
 
 
 def test_a_proxy_that_is_not_allowed_or_not_there_is_said(proxy: ProxyProcess, tmp_path: Path) -> None:
-    error = through(proxy.url, tmp_path, Policy()).fails("http://files.example/")
+    error = through(proxy.url, tmp_path, AddressPolicy()).fails("http://files.example/")
     assert error.kind is FailureKind.REFUSED
     assert "the proxy is not allowed by DOWNPOUR_ALLOW_HOSTS or _NETWORKS: 127.0.0.1 is" in str(error)
     with socket.create_server(("127.0.0.1", 0)) as listener:

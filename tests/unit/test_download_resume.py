@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from download.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
-from download.fetch import companions, publish
-from download.partial import Partial
+from download.tempfile import TempFile, companions, publish
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
@@ -31,7 +30,7 @@ CHANGED = Entity("n", SIZE, 2).read(0, SIZE)  # the second GET of changed-* brin
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr("download.integrity.WORTH_KEEPING", 1)
+    monkeypatch.setattr("download.validators.WORTH_KEEPING", 1)
     return Desk(tmp_path)
 
 
@@ -165,7 +164,7 @@ def test_what_must_not_be_continued_is_not(origin: OriginProcess, desk: Desk, sp
 
 
 def test_a_small_file_is_not_worth_keeping(origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("download.integrity.WORTH_KEEPING", SIZE + 1)
+    monkeypatch.setattr("download.validators.WORTH_KEEPING", SIZE + 1)
     assert desk.fails(url(origin, "resume")).kind is FailureKind.TRUNCATED
     assert desk.leftovers() == []
 
@@ -258,16 +257,16 @@ class Killed:
         self.writes = 0
         self.may_write, self.writing = threading.Event(), threading.Event()
         self.thread = threading.Thread()
-        append = Partial.append
+        append = TempFile.append
 
-        def held(partial: Partial, piece: bytes | memoryview) -> None:
+        def held(temp: TempFile, piece: memoryview) -> None:
             if threading.current_thread() is self.thread:
                 self.writes += 1
                 self.writing.set()
                 assert self.may_write.wait(20)
-            append(partial, piece)
+            append(temp, piece)
 
-        monkeypatch.setattr(Partial, "append", held)
+        monkeypatch.setattr(TempFile, "append", held)
 
     def run(self, work: Callable[[], None]) -> None:
         self.thread = threading.Thread(target=work, daemon=True)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from download.errors import ResetError, ServerError, StatusError
-from download.retries import Backoff, retry_after
+from download.retry import Backoff, retry_after
 
 BACKOFF = Backoff(attempts=4, base=0.5, cap=30.0)
 

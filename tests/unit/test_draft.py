@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from download.errors import DiskFullError, LeaseLostError, translate
-from download.integrity import Validators
-from download.many.draft import Draft, _mode
-from download.partial import Partial
+from download.tempfile import TempFile, _mode
+from download.validators import Validators
 from tests.origin_process import ROOT
 
 
 def without_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that has none."""
-    monkeypatch.setattr("download.many.draft._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    monkeypatch.setattr("download.tempfile._UNNAMED", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -28,12 +27,12 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def draft(tmp_path: Path) -> Draft:
+def draft(tmp_path: Path) -> TempFile:
     return whole(tmp_path)
 
 
-def whole(folder: Path) -> Draft:
-    made = Draft(Partial(folder / ".partial" / "b.0.1.part"), 1000, None)
+def whole(folder: Path) -> TempFile:
+    made = TempFile(folder / ".partial" / "b.0.1.part", max_bytes=1000, late=True)
     made.begin(Validators("http://h/", None, None, 5))
     made.take(b"hel")
     made.take(b"lo")
@@ -45,14 +44,14 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_it_is_whole_and_alone(tmp_path: Path, draft: Draft, way: str) -> None:
+def test_it_is_whole_and_alone(tmp_path: Path, draft: TempFile, way: str) -> None:
     draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda place: os.utime(place, (7, 7)))
     final = tmp_path / "final"
     assert (final.read_bytes(), final.stat().st_mtime, final.stat().st_nlink) == (b"hello", 7, 1)
     assert files(tmp_path) == ["final"]
 
 
-def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft: Draft, way: str) -> None:
+def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft: TempFile, way: str) -> None:
     before = os.umask(0o027)
     _mode.cache_clear()  # processes have the same one all their life
     try:
@@ -64,7 +63,7 @@ def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft
     assert (tmp_path / "final").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, draft: Draft, way: str) -> None:
+def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, draft: TempFile, way: str) -> None:
     (tmp_path / "final").write_text("somebody else's")
     with pytest.raises(FileExistsError):
         draft.publish(str(tmp_path / "final"), fsync=False)
@@ -76,7 +75,7 @@ def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, draft: Draft, way:
 
 
 def test_a_temp_file_that_a_later_claim_removed_is_not_published(
-    tmp_path: Path, draft: Draft, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, draft: TempFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_unnamed(monkeypatch)
     temp = tmp_path / ".partial" / "b.0.1.part"
@@ -85,11 +84,12 @@ def test_a_temp_file_that_a_later_claim_removed_is_not_published(
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("refuse", ["link", "write"])
+@pytest.mark.parametrize("refuse", [("link",), ("write", "pwrite")], ids=["link", "write"])
 def test_what_a_file_system_refuses_is_said_and_leaves_nothing(
-    tmp_path: Path, draft: Draft, way: str, refuse: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, draft: TempFile, way: str, refuse: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, refuse, _full)
+    for call in refuse:
+        monkeypatch.setattr(os, call, _full)
     with pytest.raises(OSError, match="No space left") as caught:
         draft.publish(str(tmp_path / "final"), fsync=False)
     assert isinstance(translate(caught.value), DiskFullError)
@@ -115,7 +115,7 @@ def test_a_kill_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path, draft: Draft, way: str) -> None:
+def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path, draft: TempFile, way: str) -> None:
     seen: list[list[str]] = []
 
     def look(_: Path | int) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from download.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
-from download.integrity import (
+from download.validators import (
     ContentRange,
     Validators,
     content_range,

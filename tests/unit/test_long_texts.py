@@ -9,10 +9,10 @@ from itertools import product
 import pytest
 
 from download.addresses import Target
-from download.integrity import content_range, repr_sha256, strong_date, strong_etag
-from download.many.head import Head
-from download.names import from_disposition
-from download.retries import retry_after
+from download.filenames import from_disposition
+from download.http1 import Head
+from download.retry import retry_after
+from download.validators import content_range, repr_sha256, strong_date, strong_etag
 from ledger.names import check_filename, clean
 from ledger.validators import encode_validators
 from producer.urls import check_url, redact, shown

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from download.addresses import Target
-from download.attempt import Fetched, Wanted
 from download.errors import CancelledError, DnsError, DownloadError, RefusedError
-from download.many.hosts import Hosts
-from download.many.transfer import Transfer
-from download.watch import Limits
+from download.fetch import Fetched, Wanted
+from download.many import Hosts, Transfer
+from download.timeouts import Limits
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
@@ -40,7 +39,7 @@ def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, des
     desk.run(transfers)
     for n, (each, size) in enumerate(zip(transfers, sizes, strict=True)):
         assert isinstance(each.end, Fetched), each.end
-        each.sink.save()
+        each.temp.save()
         assert (desk.folder / f"{n}.part").read_bytes() == Entity(f"n{n}", size).read(0, size)
 
 

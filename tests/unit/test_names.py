@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from download.errors import FileNameError
-from download.names import final_path, from_disposition
+from download.filenames import final_path, from_disposition
 from ledger.names import (
     LONGEST,
     LONGEST_PATH,

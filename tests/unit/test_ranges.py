@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from download.errors import DownloadError
-from download.integrity import ContentRange, Validators, content_range, mismatch
+from download.validators import ContentRange, Validators, content_range, mismatch
 from tests.unit.download_kit import Desk, ok, reciting
 
 SIZE = 66_000  # worth keeping

@@ -43,10 +43,11 @@ class Limits:
         )
 
 
-class Watch:
+class Timeouts:
     def __init__(self, limits: Limits, check: Callable[[], None]) -> None:
         self.limits = limits
         self.interrupt: BaseException | None = None  # what check() raised; must leave the attempt unchanged
+        self.status: int | None = None  # of the last answer
         self.received = 0  # body bytes, in this attempt
         self.first_byte: float | None = None  # time.monotonic() of the last answer's first byte
         self._check = check
@@ -148,13 +149,13 @@ class Watch:
 
 
 @contextmanager
-def translated(watch: Watch, prefix: str = "") -> Iterator[None]:
+def translated(timeouts: Timeouts, prefix: str = "") -> Iterator[None]:
     """Foreign exceptions leave as DownloadErrors, and what check() raised leaves as it was, however it was wrapped."""
     try:
         yield
     except Exception as error:
-        if watch.interrupt is not None and error is not watch.interrupt:
-            raise watch.interrupt from None
-        if watch.interrupt is not None or isinstance(error, DownloadError):
+        if timeouts.interrupt is not None and error is not timeouts.interrupt:
+            raise timeouts.interrupt from None
+        if timeouts.interrupt is not None or isinstance(error, DownloadError):
             raise
         raise translate(error, prefix) from error

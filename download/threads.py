@@ -21,43 +21,6 @@ def in_place(work: Callable[[], None]) -> None:
     work()
 
 
-def hand_over(run: Run, work: Callable[[Callable[[], bool]], None], free: Callable[[], None]) -> None:
-    """Have ``run`` do what uses something that somebody may want to take away, a file for instance.
-
-    A greenlet can be killed while a thread works for it. If the thread has not begun, it never does. Else it goes on
-    alone, and whatever it uses must stay until it is through: the file could be closed under its hands, and the file's
-    number given to another one.
-
-    Args:
-        work: is given what tells whether somebody still waits for it. What it raises is raised here: left in the
-            thread, the hub would print it as an accident.
-        free: called when nobody uses it any more; perhaps in the thread, perhaps twice.
-    """
-    begun = alone = False
-    met: list[Exception] = []
-
-    def errand() -> None:
-        nonlocal begun
-        begun = True
-        try:
-            if not alone:
-                work(lambda: not alone)
-        except Exception as error:
-            met.append(error)
-        finally:
-            free()
-
-    try:
-        run(errand)
-    except BaseException:
-        alone = True
-        if not begun:
-            free()
-        raise
-    if met:
-        raise met[0]
-
-
 def in_gevent() -> bool:
     """Whether this process runs on patched sockets."""
     if "gevent.monkey" not in sys.modules:

@@ -1,0 +1,578 @@
+"""Groups of small downloads at once in one thread, through libcurl's multi interface.
+
+It moves bytes and has no policy of its own: what to ask for, what an answer means and whether a file is right, say
+``fetch.Attempt``, ``http1.Head``, ``Timeouts``, ``TempFile`` and ``AddressPolicy``. What libcurl says clearly becomes
+the same result or error as alone. What it does not say clearly (``Again``) is left to ``Fetcher``, which asks again.
+
+Guarantees: a socket goes to no address that the policy denies (libcurl asks ``_Handle.open_socket`` for each); proxies,
+redirects, decoding, cookies and HTTP/2 are off; each transfer is looked at ten times a second, so ``check()`` and the
+limits hold as alone. A loop belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pycurl
+
+from download.addresses import AddressPolicy, Target
+from download.connect import LookUp, addresses
+from download.errors import (
+    ConnectError,
+    DownloadError,
+    Ended,
+    ProtocolError,
+    ResetError,
+    SilenceError,
+    TlsError,
+    TruncatedError,
+    translate,
+)
+from download.fetch import SETTLE, SETTLE_TIME, Attempt, Fetched, Progress, Trail, Wanted
+from download.http1 import ENDS, Head, is_informational, status_of, waits
+from download.tempfile import TempFile
+from download.threads import native, start_native_thread
+from download.timeouts import Limits, Timeouts
+
+_LOOK_EVERY = 0.1  # seconds
+_KEPT = 64  # connections
+_BUFFER = 256 * 1024  # bytes that libcurl receives at a time
+_FRESH = 30.0  # seconds for which a look-up counts
+_MOST_HOSTS = 1000  # kept
+_MOST_SOCKETS = 1000  # remembered, far more than libcurl keeps
+_HANG = select.POLLHUP | select.POLLERR | select.POLLNVAL
+_POLL = {
+    pycurl.POLL_IN: select.POLLIN,
+    pycurl.POLL_OUT: select.POLLOUT,
+    pycurl.POLL_INOUT: select.POLLIN | select.POLLOUT,
+}
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+_TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
+# libcurl's codes, as far as they say one thing.
+_CLEAR: dict[int, type[DownloadError]] = {
+    1: ProtocolError,  # a scheme of its own in the status line: HTTP/0.9
+    8: ProtocolError,  # a reply that makes no sense
+    60: TlsError,
+    61: ProtocolError,  # a transfer coding that was not asked for
+    100: ProtocolError,  # headers too large
+}
+_CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT = 7, 18, 28
+
+
+class Again(Exception):  # noqa: N818 - nothing failed
+    """``Fetcher`` must look at this one."""
+
+
+class Transfer(Attempt):
+    """One URL in a group; ``end`` says what came of it, once it is over."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        temp: Path | str,
+        limits: Limits,
+        check: Callable[[], None],
+        progress: Progress = lambda _size, _total: None,
+        *,
+        user_agent: str,
+    ) -> None:
+        """
+        Raises:
+            BadUrlError: the URL is none that we accept.
+        """
+        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, late=True)
+        super().__init__(wanted, file, Timeouts(limits, check), user_agent, progress)
+        self.end: Fetched | Ended | Again | None = None
+        self.trail = Trail((self.first,))
+        self.lines: list[bytes] = []  # of the headers; libcurl appends to it
+        self.head: Head | None = None
+        self._connecting = True
+        self._unwanted = 0  # bytes of a body that is no file
+        self._error: BaseException | None = None  # that ended it, whatever libcurl says
+
+    @property
+    def target(self) -> Target:
+        return self.trail.target
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether the answer's body is something else than the file."""
+        return self.head is not None and self.head.status not in (200, 203, 206)
+
+    def begin(self) -> dict[str, str]:
+        """Begin with the present target; the headers to send."""
+        self.lines.clear()
+        self.head, self._connecting, self._unwanted = None, True, 0
+        self.timeouts.first_byte = None
+        self.timeouts.connecting(self.target.host)
+        return self.headers(self.target)
+
+    def write(self, piece: bytes) -> int | None:
+        """What libcurl calls with a piece of the body. -1 ends the transfer; an exception must not pass through it."""
+        try:
+            if self.head is None:
+                self._read_head()
+            if self.unwanted:
+                self._unwanted += len(piece)
+                return -1 if self._unwanted > SETTLE else None
+            self.timeouts.before_read()
+            self.temp.take(piece)
+            self.timeouts.arrived(len(piece))
+        except BaseException as error:
+            self._error = error
+            return -1
+        return None
+
+    def look(self, connected: Callable[[], bool]) -> None:
+        """Whether it may go on.
+
+        Raises:
+            Ended: not any longer.
+        """
+        if self._connecting and connected():
+            self._connecting = False
+            self.timeouts.awaiting_headers()
+        if self.head is None and self._has_head():
+            self._read_head()
+        self.timeouts.slice()
+
+    def stop(self, error: BaseException) -> bool:
+        """As ``over``, for one that must not go on; an answer without a file may just not be worth waiting for."""
+        if not isinstance(error, SilenceError):
+            self._error = error
+        return self.over(error)
+
+    def over(self, failure: BaseException | None, complete: Callable[[Head], bool] = lambda _: True) -> bool:
+        """It ends; whether there is another hop to make.
+
+        Args:
+            failure: what libcurl said.
+            complete: whether nothing came after the body.
+        """
+        try:
+            if self._error is not None:
+                raise self._error
+            cut = bool(self.lines) and isinstance(failure, TruncatedError)
+            if self.head is None and (failure is None or cut or self._has_head()):
+                self._read_head()
+            if failure is not None and not self.unwanted:
+                raise failure
+            assert self.head is not None  # noqa: S101 - it was read, or there was a failure
+            if self.unwanted:
+                self.trail = self.after(self.head, self.trail)
+                return True
+            self.end = self._whole(self.head, complete)
+        except Exception as error:
+            self.end = error if isinstance(error, Ended | Again) else translate(error)
+            self.give_up(self.end)
+        if isinstance(self.end, Again):
+            self.temp.discard()
+        self.temp.close()
+        return False
+
+    def _last_answer(self) -> list[bytes]:
+        """The lines of the answer that counts: libcurl hands over informational ones, too."""
+        begins = max((at for at, line in enumerate(self.lines) if line.startswith(b"HTTP/")), default=0)
+        answer = self.lines[begins:]
+        ends = next((at for at, line in enumerate(answer) if line in ENDS), len(answer))
+        return answer[: ends + 1]  # trailers come later
+
+    def _has_head(self) -> bool:
+        """Whether all headers of an answer that counts are here."""
+        if not self.lines or self.lines[-1] not in ENDS:
+            return False
+        return not is_informational(status_of(self._last_answer()[0], self.target.host))
+
+    def _read_head(self) -> None:
+        self._connecting = False
+        if self.timeouts.first_byte is None:
+            self.timeouts.first_byte = time.monotonic()
+        if not self.lines:
+            raise TruncatedError("expected all headers, got the end of the connection before them")
+        lines = self._last_answer()
+        self.timeouts.status = status_of(lines[0], self.target.host)  # a failure below has one, too
+        self.head = Head(self.target, lines)
+        if self.takes(self.head):
+            self.timeouts.reading_body()
+        else:
+            self.timeouts.draining(SETTLE_TIME)
+
+    def _whole(self, head: Head, complete: Callable[[Head], bool]) -> Fetched | Again:
+        self.temp.end()
+        notes = self.verify(head)
+        vouched = self.wanted.sha256 or any(note.startswith("repr-digest") for note in notes)
+        if head.length is not None and not vouched and not complete(head):
+            return Again("there may have been more than was announced")
+        return self.fetched(head, notes)
+
+    def failure(self, code: int, text: str, *, broken: bool) -> Exception:
+        """
+        Args:
+            code: libcurl's.
+            broken: the operating system said so.
+        """
+        host = self.target.host
+        if code == _CANNOT_CONNECT:
+            return ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
+        if code == _TIMED_OUT:
+            limit = self.timeouts.limits.connect_timeout
+            return ConnectError(f"expected a connection to {host} within {limit:g} s, got none")
+        if code == _PARTIAL_FILE:
+            return self.cut_short()
+        if code in _CLEAR:
+            return _CLEAR[code](f"{host}: {text}")
+        return ResetError(f"{host}: {text}") if broken else Again(f"{host}: libcurl says {code}: {text}")
+
+
+class Loop:
+    def __init__(self, policy: AddressPolicy, *, ca_file: Path | None = None) -> None:
+        self.policy = policy
+        self.ca_file = str(ca_file) if ca_file else _authorities()
+        self.sockets: dict[int, int] = {}  # of connections that served a transfer, by their local port
+        self._closing: set[tuple[str, str, int]] = set()  # origins that answer once per connection
+        self._hosts = Hosts(policy)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._interest)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT)
+        self._poll = native("select", "poll")()
+        self._due: float | None = None  # when libcurl wants to be called
+        self._free: list[_Handle] = []
+        self._busy: dict[pycurl.Curl, tuple[_Handle, Transfer]] = {}
+        self._resolving: deque[Transfer] = deque()
+        self._looked = 0.0
+        self._done: list[Transfer] = []
+
+    @property
+    def active(self) -> list[Transfer]:
+        """Those that have begun and are not over."""
+        return [*self._resolving, *(transfer for _, transfer in self._busy.values())]
+
+    def turn(self, feed: Iterator[Transfer], parallel: int, seconds: float, enough: int) -> list[Transfer]:
+        """Let transfers go on, that many at once; those that are over.
+
+        Args:
+            feed: the next ones to begin.
+            seconds: when to come back at the latest,
+            enough: ... or when so many are over.
+        """
+        until = time.monotonic() + seconds
+        while len(self._done) < enough:
+            room = parallel - len(self._busy) - len(self._resolving)
+            for transfer in islice(feed, max(0, room)):
+                self._begin(transfer)
+            now = time.monotonic()
+            if not (self._busy or self._resolving) or now >= until:
+                break
+            self._wait(min(until, now + (0.01 if self._resolving else _LOOK_EVERY)) - now)
+            if time.monotonic() - self._looked >= _LOOK_EVERY or self._resolving:
+                self._look()
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        """Drop whatever goes on."""
+        for easy in self._busy:
+            self._multi.remove_handle(easy)
+        self._busy.clear()
+        self._multi.close()
+
+    # -- transfers
+
+    def _begin(self, transfer: Transfer) -> None:
+        try:
+            transfer.timeouts.resolving(transfer.target.host)
+            self._connect(transfer)
+        except BaseException as error:
+            self._next(transfer, transfer.stop(error))
+
+    def _connect(self, transfer: Transfer) -> None:
+        """Give it a handle, or leave it among those whose host is not known yet."""
+        allowed = self._hosts.ask(transfer.target)
+        if allowed is None:
+            self._resolving.append(transfer)
+            return
+        if transfer.target.scheme == "https" and not self.ca_file:
+            raise Again("found no file of certificate authorities for libcurl")
+        handle = self._free.pop() if self._free else _Handle(self)
+        try:
+            handle.prepare(transfer, allowed, listen=transfer.target.origin in self._closing)
+        except BaseException:
+            self._free.append(handle)
+            raise
+        self._busy[handle.easy] = handle, transfer
+        self._multi.add_handle(handle.easy)
+
+    def _release(self, handle: _Handle) -> None:
+        self._multi.remove_handle(handle.easy)
+        del self._busy[handle.easy]
+        handle.opened.clear()
+        self._free.append(handle)
+
+    def _next(self, transfer: Transfer, more: bool) -> None:
+        if more:
+            self._begin(transfer)
+        else:
+            self._done.append(transfer)
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        for _ in range(len(self._resolving)):
+            transfer = self._resolving.popleft()
+            try:
+                transfer.timeouts.slice()
+                self._connect(transfer)
+            except BaseException as error:
+                self._next(transfer, transfer.stop(error))
+        for handle, transfer in list(self._busy.values()):
+            try:
+                transfer.look(handle.connected)
+            except BaseException as error:
+                self._release(handle)
+                self._next(transfer, transfer.stop(error))
+
+    def _collect(self) -> None:
+        left = 1
+        while left:
+            left, good, bad = self._multi.info_read()
+            for easy in good:
+                self._over(easy, 0, "")
+            for easy, code, text in bad:
+                self._over(easy, code, text)
+
+    def _over(self, easy: pycurl.Curl, code: int, text: str) -> None:
+        handle, transfer = self._busy[easy]
+        if code and handle.refused is not None:
+            self._release(handle)
+            self._next(transfer, transfer.stop(handle.refused))
+        elif code == pycurl.E_ABORTED_BY_CALLBACK and handle.dirty:
+            self._release(handle)
+            self._begin(transfer)  # on another connection
+        else:
+            if not code:
+                handle.remember()
+            failure = transfer.failure(code, text, broken=easy.getinfo(pycurl.OS_ERRNO) != 0) if code else None
+            more = transfer.over(failure, lambda head: self._complete(handle, head))
+            self._release(handle)
+            self._next(transfer, more)
+
+    def _complete(self, handle: _Handle, head: Head) -> bool:
+        complete = handle.complete()
+        # If the server ends a new connection after its answer, then all of its answers may.
+        if not complete and head.closes and handle.easy.getinfo(pycurl.NUM_CONNECTS):
+            self._closing.add(head.target.origin)
+        return complete
+
+    # -- sockets
+
+    def _interest(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
+        if what == pycurl.POLL_REMOVE:
+            with suppress(KeyError):
+                self._poll.unregister(fd)
+        else:
+            self._poll.register(fd, _POLL[what])
+
+    def _timer(self, milliseconds: int) -> None:
+        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+    def _wait(self, seconds: float) -> None:
+        """Until a socket is ready or libcurl's timer is due; then libcurl works.
+
+        New transfers start before anything else, and what a call brought is looked at before the next call. Else a
+        connection might serve another transfer already when it is asked whether anything is left in it.
+        """
+        if self._due is not None and self._due <= time.monotonic():
+            self._due = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            self._collect()
+        if self._due is not None:
+            seconds = min(seconds, self._due - time.monotonic())
+        for fd, what in self._poll.poll(max(0.0, seconds * 1000)):
+            flags = (pycurl.CSELECT_IN if what & (select.POLLIN | _HANG) else 0) | (
+                pycurl.CSELECT_OUT if what & select.POLLOUT else 0
+            )
+            self._multi.socket_action(fd, flags | (pycurl.CSELECT_ERR if what & _HANG else 0))
+            self._collect()
+
+
+class _Handle:
+    """One of libcurl's: what it may do, where it connects to, and what it does not tell by itself."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.easy = easy = pycurl.Curl()
+        self.refused: DownloadError | None = None
+        self.dirty = False  # the connection that was to serve again has something left in it
+        self.opened: list[socket.socket] = []  # at most one, of a connection that ends with its answer
+        self._loop = loop
+        self._host = ""
+        self._place: tuple[str, int] | None = None  # as set
+        self._headers: dict[str, str] = {}  # as set
+        self._listens = False  # to all that libcurl tells
+        self._surplus = False
+        self._socket = native("socket", "socket")
+        for option, value in (
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1),
+            (pycurl.HTTP09_ALLOWED, 0),
+            (pycurl.FOLLOWLOCATION, 0),
+            (pycurl.HTTP_CONTENT_DECODING, 0),
+            (pycurl.PATH_AS_IS, 1),
+            (pycurl.PROXY, ""),
+            (pycurl.NOPROXY, "*"),
+            (pycurl.BUFFERSIZE, _BUFFER),
+            (pycurl.OPENSOCKETFUNCTION, self.open_socket),
+            (pycurl.PREREQFUNCTION, self._before_request),
+            (pycurl.DEBUGFUNCTION, self._hear),
+        ):
+            easy.setopt(option, value)
+        if loop.ca_file:
+            easy.setopt(pycurl.CAINFO, loop.ca_file)
+
+    def prepare(self, transfer: Transfer, allowed: list[str], *, listen: bool) -> None:
+        """
+        Args:
+            listen: to all that libcurl tells: two dozen calls per answer.
+        """
+        target, easy, headers = transfer.target, self.easy, transfer.begin()
+        self.refused, self._surplus, self._host = None, False, target.host
+        self.opened.clear()
+        if listen != self._listens:
+            self._listens = listen
+            easy.setopt(pycurl.VERBOSE, int(listen))
+        if headers != self._headers:
+            easy.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
+            self._headers = headers
+        if self._place != (target.host, target.port):
+            places = ",".join(f"[{each}]" if ":" in each else each for each in allowed)
+            easy.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
+            easy.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
+            self._place = target.host, target.port
+        easy.setopt(pycurl.URL, target.url)
+        easy.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
+        easy.setopt(pycurl.WRITEFUNCTION, transfer.write)
+
+    def open_socket(self, _purpose: int, address: Any) -> Any:
+        """What libcurl calls before it connects, with the very address."""
+        family, kind, protocol, place = address
+        try:
+            self._loop.policy.judge(self._host, place[0])
+        except Exception as error:
+            self.refused = translate(error)
+            return pycurl.SOCKET_BAD
+        opened: socket.socket = self._socket(family, kind, protocol)
+        if self._listens:
+            self.opened = [opened]  # libcurl closes its own copy
+        return opened
+
+    def connected(self) -> bool:
+        return bool(self.easy.getinfo(pycurl.PRETRANSFER_TIME) > 0)
+
+    def _before_request(self, _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
+        """What libcurl calls when it has a connection, before it asks: an old one must have nothing left in it.
+
+        libcurl itself looks only if the connection was idle for a second. Sooner it would take what a server had sent
+        too much for the answer to the next request.
+        """
+        fd = self._loop.sockets.get(local_port)
+        self.dirty = fd is not None and waits(fd)
+        return int(pycurl.PREREQFUNC_ABORT if self.dirty else pycurl.PREREQFUNC_OK)
+
+    def remember(self) -> None:
+        """An answer was read to its end; its connection may serve another request."""
+        fd, sockets = self.easy.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
+        if fd != -1:
+            port = self.easy.getinfo(pycurl.LOCAL_PORT)
+            sockets.pop(port, None)
+            sockets[port] = fd  # the youngest is the last
+            if len(sockets) > _MOST_SOCKETS:
+                del sockets[next(iter(sockets))]
+
+    def _hear(self, kind: int, text: bytes) -> None:
+        if kind == pycurl.INFOTYPE_TEXT and text.startswith(b"Excess found"):
+            self._surplus = True
+
+    def complete(self) -> bool:
+        """Whether nothing came after the body, as far as it is here already.
+
+        What libcurl did not read, it leaves in the socket. What it did read it drops, with the connection, and tells
+        only a handle that listens.
+        """
+        fd = self.easy.getinfo(pycurl.ACTIVESOCKET)
+        if fd != -1:
+            return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
+        if self._listens and self.opened and not self._surplus:
+            return not _peek(self.opened.pop(), close=True).strip(b"\r\n")
+        return False
+
+
+def _peek(peeked: socket.socket, *, close: bool) -> bytes:
+    """A few bytes that wait to be read; they stay."""
+    try:
+        return peeked.recv(4, _PEEK)
+    except OSError:
+        return b""
+    finally:
+        (peeked.close if close else peeked.detach)()
+
+
+def _authorities() -> str | None:
+    """A file of certificate authorities for libcurl, which brings none; None: there is none."""
+    known = (
+        ssl.get_default_verify_paths().cafile,
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+    )
+    return next((path for path in known if path and Path(path).is_file()), None)
+
+
+class Hosts:
+    """Names to allowed addresses, without holding up the transfers that go on."""
+
+    def __init__(self, policy: AddressPolicy, look_up: Callable[[str, int], list[str]] | None = None) -> None:
+        self._policy = policy
+        self._look_up = look_up or _native_look_up
+        self._known: dict[tuple[str, int], _Known] = {}
+
+    def ask(self, target: Target) -> list[str] | None:
+        """The addresses of a target's host, all of them allowed; None: not known yet, ask again.
+
+        Raises:
+            RefusedError: the policy denies the target or one of its addresses.
+            DnsError: there is none.
+        """
+        self._policy.admit(target)
+        place, now = (target.host, target.port), time.monotonic()
+        known = self._known.get(place)
+        if known is None or 0 < known.until < now:
+            while len(self._known) >= _MOST_HOSTS:
+                self._known.pop(next(iter(self._known)))
+            look_up = LookUp(*place, lambda: None, look_up=self._look_up, start=start_native_thread)
+            known = self._known[place] = _Known(look_up)
+        if known.allowed is None and known.look_up.over:
+            known.until = known.until or now + 1  # a failure counts for those that wait now, and for no later retry
+            known.allowed = known.look_up.judged(self._policy)
+            known.until = now + _FRESH
+        return known.allowed
+
+
+@dataclass(slots=True)
+class _Known:
+    look_up: LookUp
+    until: float = 0.0  # time.monotonic(); set when it is over
+    allowed: list[str] | None = None
+
+
+def _native_look_up(host: str, port: int) -> list[str]:
+    return addresses(native("socket", "getaddrinfo")(host, port, type=socket.SOCK_STREAM))

@@ -1,0 +1,572 @@
+"""The temp file of one attempt: bytes are counted, written and hashed into it; then it is published, or continued.
+
+Guarantees:
+
+- The validators are on disk before the first byte that they vouch for, so whatever is found after a SIGKILL at any
+  moment can be continued: the kept prefix is as long as the file is.
+- One writer. An attempt writes to a path of its own, which the caller gives to no other attempt, under a lock that the
+  kernel releases when its process dies. What a frozen process still holds is never adopted, and a published file
+  never is.
+- A final name is a link to a whole, verified file. It replaces nothing, unless the caller proves that it may.
+
+Not guaranteed: that the bytes survive a crash of the operating system, unless ``fsync`` is asked for. Therefore a
+prefix written before the last boot is not continued.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from download.errors import DiskFullError, LeaseLostError, SizeError, TooLargeError
+from download.threads import Run, in_place
+from download.validators import WORTH_KEEPING, Validators
+
+FOLDER = (
+    ".partial"  # below the downloads: on their file system, so publishing is a link, and outside the batches' folders
+)
+
+PIECE = 1024 * 1024  # bytes written and hashed at a time, at the most; 256 KiB cost a tenth more, 4 MiB leave the cache
+# Under gevent, handing a piece to a thread and waiting for it costs 100 µs; writing and hashing costs 60 µs for 64 KiB,
+# 110 µs for 128 KiB. With every piece handed over, a gevent worker brings about 40 % fewer files of 1 KiB.
+WORTH_HANDING_OVER = 128 * 1024  # bytes
+FLUSH_EVERY = 1.0  # seconds until less than a piece is written, too
+
+# A download has a buffer for what comes within a tenth of a second, so a thousand slow ones need little. The buffer is
+# kept while the download lasts: pages that come fresh from the system for each piece cost as much as receiving.
+_FIRST_BUFFER = 8 * 1024  # bytes; four times as many when it was filled quickly
+_QUICKLY = 0.1  # seconds
+_IN_A_ROW = 4  # times; a server that sends slowly still sends what it sends at once
+_BURST = 0.05  # seconds for which a thread goes on with what was handed over to it
+
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # the latter always fails
+# File systems that know no unnamed files, and systems that do not.
+_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT})
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class TempFiles:
+    """Paths of a job's temp files: each belongs to one claim, ``downloads/.partial/JOB.CLAIM.part``."""
+
+    def __init__(self, downloads: Path, job: str, claim: int) -> None:
+        self._stem = f"{downloads}/{FOLDER}/{job}"
+        self._claim = claim
+        self.place = f"{self._stem}.{claim}.part"  # of this claim's temp file
+
+    @property
+    def mine(self) -> Path:
+        return Path(self.place)
+
+    @property
+    def newest(self) -> Path:
+        """What to resume: my own, or the newest that an earlier claim left."""
+        earlier = range(self._claim - 1, 0, -1) if not self.mine.exists() else ()
+        return next((path for number in earlier if (path := self._of(number)).exists()), self.mine)
+
+    def clear(self) -> None:
+        """Remove what this claim and earlier ones left. The folder stays: another job may be about to use it."""
+        with suppress(OSError):
+            for number in range(self._claim, 0, -1):
+                _remove(self._of(number))
+
+    def _of(self, claim: int) -> Path:
+        return Path(f"{self._stem}.{claim}.part")
+
+
+class TempFile:
+    def __init__(
+        self,
+        place: Path | str,
+        run: Run = in_place,
+        *,
+        max_bytes: int = sys.maxsize,
+        expected: int | None = None,
+        late: bool = False,
+    ) -> None:
+        """
+        Args:
+            run: where much is received, written and hashed at once; see ``download.threads.disk_runner``.
+            max_bytes: length of the largest file.
+            expected: length of this one, in bytes.
+            late: a small file stays in memory until it is whole and verified. If it fails, it leaves nothing behind;
+                else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an ordinary temp file.
+        """
+        self.place = place  # as a Path only when it is needed: most files of a chunk never have a temp file
+        self.written = 0  # bytes on disk
+        self.total: int | None = None  # announced length
+        self.resumed_from = 0  # bytes that an earlier attempt had left
+        self.validators: Validators | None = None  # on disk, too
+        self.lent = False  # used by another thread
+        self._run = run
+        self._max_bytes = max_bytes
+        self._expected = expected
+        self._late = late
+        self._in_memory: Validators | None = None  # of a file that is not on disk yet
+        self._digest = hashlib.sha256()
+        self._buffer = memoryview(bytearray(_FIRST_BUFFER))
+        self._waiting = 0  # bytes in the buffer
+        self._flushed = time.monotonic()
+        self._quick = 0  # times in a row that the buffer was filled quickly
+        self._fds: list[int] = []  # at most one; popping it is atomic
+        self._closing = False
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
+
+    @property
+    def size(self) -> int:
+        return self.written + self._waiting
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    # -- begin, or continue
+
+    def adopt(self, leftover: Path, ask: Callable[[], None]) -> None:
+        """Continue what an earlier attempt left, if it left something that can be continued; and hash it.
+
+        Args:
+            ask: asked between the pieces; what it raises goes through.
+        """
+        try:
+            fd = os.open(leftover, _OPEN)
+        except OSError:  # none there, or not for us
+            return
+        validators = _read_validators(leftover)
+        if validators is None or not _is_abandoned(fd, leftover):
+            os.close(fd)
+            return
+        if leftover != self.path:
+            _remove(self.path)
+            _write_validators(self.path, validators)
+            leftover.rename(self.path)
+            _validators_path(leftover).unlink(missing_ok=True)
+        self._open(fd)
+        self.validators, self.written = validators, os.fstat(fd).st_size
+        if validators.total is not None:
+            # Ask for at least one byte: only an answer proves that the rest is unchanged.
+            self.written = min(self.written, max(0, validators.total - 1))
+            os.ftruncate(fd, self.written)
+        for offset in range(0, self.written, PIECE):
+            ask()
+            self._lend(lambda _wanted, at=offset: self._digest.update(os.pread(self._fd, PIECE, at)))  # type: ignore[misc]
+
+    def go_on(self, total: int) -> None:
+        """The server proved that what was adopted is the beginning of its file, and announced its length.
+
+        Raises:
+            SizeError, TooLargeError: not the length that is wanted.
+        """
+        self.resumed_from = self.written
+        self._announced(total)
+
+    def begin(self, validators: Validators) -> None:
+        """Start with an empty file.
+
+        Raises:
+            SizeError, TooLargeError, DiskFullError: this file is not wanted, or has no room.
+        """
+        self._announced(validators.total)
+        if self.size:
+            self.discard()
+        self.resumed_from = 0
+        if self._late:
+            self._in_memory = validators
+        else:
+            self._create(validators)
+
+    def _announced(self, total: int | None) -> None:
+        self.total = total
+        if total is not None and self._expected not in (None, total):
+            raise SizeError(f"expected {self._expected} bytes, the server announces {total}")
+        if total is not None and total > self._max_bytes:
+            raise TooLargeError(f"expected at most {self._max_bytes} bytes, the server announces {total}")
+
+    def _create(self, validators: Validators) -> None:
+        """Make a file of our own; never touch the bytes of one that may have been linked."""
+        _remove(self.path)
+        flags = _OPEN | os.O_CREAT | os.O_EXCL
+        try:
+            fd = os.open(self.place, flags, 0o666)
+        except FileNotFoundError:  # the first file of all
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.place, flags, 0o666)
+        self._open(fd)
+        _lock(fd)
+        if validators.worth_keeping:
+            _write_validators(self.path, validators)
+            self.validators = validators
+        disk = os.fstatvfs(fd)
+        room = disk.f_bavail * disk.f_frsize
+        if self.total is not None and self.total > room:
+            raise DiskFullError(f"expected room for {self.total} bytes, got {room}")
+
+    # -- receive
+
+    def space(self) -> memoryview:
+        """Where the next bytes go; never empty after a flush."""
+        return self._buffer[self._waiting :]
+
+    def took(self, count: int) -> bool:
+        """So many bytes were put there; whether to flush.
+
+        Raises:
+            TooLargeError, SizeError: too many by now.
+        """
+        self._waiting += count
+        if self.size > self._max_bytes:
+            raise TooLargeError(f"expected at most {self._max_bytes} bytes, got more")
+        if self._expected is not None and self.size > self._expected:
+            raise SizeError(f"expected {self._expected} bytes, got more")
+        if self._in_memory and self.size < WORTH_KEEPING:
+            if self.full:
+                self._grow()
+            return False
+        return self.full or time.monotonic() - self._flushed >= FLUSH_EVERY
+
+    def take(self, piece: bytes) -> None:
+        """Take what arrived elsewhere; as ``space``, ``took`` and ``flush``."""
+        view = memoryview(piece)
+        while view:
+            space = self.space()
+            count = min(len(space), len(view))
+            space[:count] = view[:count]
+            view = view[count:]
+            if self.took(count):
+                self.flush()
+
+    @property
+    def full(self) -> bool:
+        return self._waiting == len(self._buffer)
+
+    def flush(self, refill: Callable[[float], bool] | None = None) -> None:
+        """Write and hash what waits, in another thread if that is worth it.
+
+        Args:
+            refill: fills the buffer once more with what is here at once, until a time.monotonic(); whether it did. A
+                thread that something was handed over to goes on with it for a moment, since each handing over costs
+                as much as a piece.
+        """
+        if not self._waiting or self.lent:  # lent: a greenlet was killed, and its thread has not noticed yet
+            return
+        if validators := self._in_memory:
+            self._in_memory = None
+            self._create(validators)
+        begun = time.monotonic()
+        self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
+
+        def write(wanted: Callable[[], bool]) -> None:
+            self._write()
+            while refill and time.monotonic() < begun + _BURST and refill(begun + _BURST):
+                if not wanted():  # the connection may be closed, and its number another download's
+                    return
+                self._write()
+
+        if self._waiting >= WORTH_HANDING_OVER and self._run is not in_place:
+            self._lend(write)
+        else:
+            self._write()
+        if self._quick >= _IN_A_ROW and len(self._buffer) < PIECE:
+            self._grow()
+        self._flushed = time.monotonic()
+
+    def _write(self) -> None:
+        """Write all that waits, then hash it: what is hashed is on disk."""
+        piece = self._buffer[: self._waiting]
+        self._waiting = 0  # whatever part of it is written now counts there
+        self.append(piece)
+        self._digest.update(piece)
+
+    def append(self, view: memoryview) -> None:
+        while view:  # a disk that fills up takes a part first
+            written = os.pwrite(self._fd, view, self.written)
+            self.written += written
+            view = view[written:]
+
+    def _grow(self) -> None:
+        buffer = memoryview(bytearray(min(PIECE, 4 * len(self._buffer))))
+        buffer[: self._waiting] = self._buffer[: self._waiting]
+        self._buffer, self._quick = buffer, 0
+
+    def _lend(self, work: Callable[[Callable[[], bool]], None]) -> None:
+        """Have ``run`` do what uses the open file, which stays open until that is over.
+
+        A greenlet can be killed while a thread works for it. If the thread has not begun, it never does. Else it goes
+        on alone: the file could be closed meanwhile, and the file's number given to another one.
+
+        Args:
+            work: is given what tells whether the attempt still waits for it. What it raises is raised here: left in
+                the thread, the hub would print it as an accident.
+        """
+        begun = alone = False
+        met: list[Exception] = []
+
+        def errand() -> None:
+            nonlocal begun
+            begun = True
+            try:
+                if not alone:
+                    work(lambda: not alone)
+            except Exception as error:
+                met.append(error)
+            finally:
+                self._came_back()
+
+        self.lent = True
+        try:
+            self._run(errand)
+        except BaseException:
+            alone = True
+            if not begun:
+                self._came_back()
+            raise
+        if met:
+            raise met[0]
+
+    def _came_back(self) -> None:
+        self.lent = False
+        if self._closing:
+            self.close()
+
+    # -- end
+
+    def end(self) -> None:
+        """Every byte is here: the digest is that of the whole file."""
+        if self._in_memory:
+            self._digest.update(self._buffer[: self._waiting])
+        else:
+            self.flush()
+
+    def save(self) -> None:
+        """Put on disk a file that ended in memory."""
+        if validators := self._in_memory:
+            try:
+                self._create(validators)
+                self.append(self._buffer[: self._waiting])
+            except BaseException:
+                self.discard()
+                raise
+            self._in_memory, self._waiting = None, 0
+            self.close()
+
+    def publish(
+        self, final: str, *, fsync: bool, replace: bool = False, stamp: Callable[[Path | int], None] = lambda _: None
+    ) -> None:
+        """As ``download.tempfile.publish``, for a file that may be in memory.
+
+        Args:
+            stamp: gives the file, which has no name yet, what else it should have; takes its path or descriptor.
+        """
+        body = self._buffer[: self._waiting]
+        if self._in_memory and not (fsync or replace) and _publish_unnamed(body, final, stamp):
+            return
+        self.save()
+        stamp(self.path)
+        publish(self.path, Path(final), fsync=fsync, replace=replace)
+
+    def give_up(self, *, keep: bool) -> None:
+        """The attempt failed: what a later one can continue stays if it may, the rest is removed."""
+        validators = self._in_memory or self.validators
+        keep = keep and validators is not None and validators.worth_keeping
+        if keep and (self.size >= WORTH_KEEPING or not self._in_memory):
+            with suppress(OSError, DiskFullError):
+                self.flush()
+        if not keep or not self.written:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what is ours."""
+        if self._fds:
+            _remove(self.path)
+            self.close()
+        self.written, self._waiting = 0, 0
+        self.validators = self._in_memory = None
+        self._digest = hashlib.sha256()
+
+    def close(self) -> None:
+        self._closing = True
+        if not self.lent:
+            with suppress(IndexError):
+                os.close(self._fds.pop())
+
+    def _open(self, fd: int) -> None:
+        self._fds, self._closing = [fd], False
+
+    @property
+    def _fd(self) -> int:
+        return self._fds[0]
+
+
+def publish(temp: Path, final: Path, *, fsync: bool = False, replace: bool = False) -> None:
+    """Give a whole, verified file its name. The link is the commit; a kill before it leaves no final name.
+
+    Args:
+        replace: whatever has the name gives way. Only for a caller who proved that it is its own.
+
+    Raises:
+        FileExistsError: something has that name already; temp stays.
+        LeaseLostError: temp is gone or being written to: another attempt adopted it.
+    """
+    try:
+        fd = os.open(temp, _OPEN)
+    except FileNotFoundError as error:
+        raise LeaseLostError(f"expected {temp.name}, but another attempt has taken it over") from error
+    try:
+        if not _lock(fd):
+            raise LeaseLostError(f"expected {temp.name} to be ours, but another attempt writes to it")
+        if fsync:
+            os.fsync(fd)
+        if replace:
+            temp.replace(final)  # does nothing if both are one file already, hence the unlink
+        else:
+            _link(temp, final)
+        _remove(temp)
+    finally:
+        os.close(fd)
+    if fsync:
+        _sync_folder(final.parent)
+
+
+def _link(temp: Path, final: Path) -> None:
+    try:
+        final.hardlink_to(temp)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without links cannot do both in one step. An empty file that holds the name for
+        # a moment would be a half-written one if we died; a rare overwritten one is the smaller evil.
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+        temp.rename(final)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None]) -> bool:
+    """Write a file that has no name until it gets its final one, so a kill leaves nothing; False: impossible here.
+
+    On ext4 that takes a third less than a temp file's name, which is made and removed again.
+    It cannot be taken away, either: a process that was frozen just before the link, and whose job was cancelled
+    meanwhile, publishes a whole file of a cancelled job, where a temp file would be gone.
+    """
+    try:
+        fd = os.open(os.path.dirname(final), _UNNAMED, _mode())  # noqa: PTH120 - a Path takes as long as the call
+    except OSError as error:
+        if error.errno in _NO_UNNAMED:
+            return False
+        raise
+    try:
+        while body:  # a disk that fills up takes a part first
+            body = body[os.write(fd, body) :]
+        stamp(fd)
+        return _linked(fd, final)
+    finally:
+        os.close(fd)
+
+
+def _linked(fd: int, final: str) -> bool:
+    """Give an open file its name; False: no /proc, or no links."""
+    try:
+        # Naming a folder makes it linkat(), which alone follows the link that stands for the open file.
+        os.link(f"/proc/self/fd/{fd}", final, src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _mode() -> int:
+    """What the umask leaves of 0666. Kernels before 6.0 forget it for unnamed files on file systems without ACLs.
+
+    Asked of /proc: umask() itself would set another one for a moment, in all threads.
+    """
+    with suppress(OSError, IndexError, ValueError):
+        return 0o666 & ~int(Path("/proc/self/status").read_text().partition("\nUmask:")[2].split()[0], 8)
+    return 0o666
+
+
+# -- the lock, and the validators beside the file
+
+
+def _lock(fd: int) -> bool:
+    """Whether we hold the file now. A file system without locks is taken at the caller's word."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno in _NO_LOCKS
+    return True
+
+
+def _is_abandoned(fd: int, path: Path) -> bool:
+    """Whether an opened file has no writer, and still is what its path names, and has no other name."""
+    if not _lock(fd):
+        return False
+    opened = os.fstat(fd)
+    with suppress(FileNotFoundError):
+        named = path.stat(follow_symlinks=False)
+        return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) and opened.st_nlink == 1
+    return False
+
+
+def companions(temp: Path) -> tuple[Path, Path]:
+    """A temp file and its validators: what to move or remove together, in this order."""
+    return temp, _validators_path(temp)
+
+
+def _remove(temp: Path) -> None:
+    """Free a path, validators last: alone they vouch for nothing, beside other bytes they would lie."""
+    for path in companions(temp):
+        if os.path.lexists(path):  # mostly there is none
+            path.unlink(missing_ok=True)
+
+
+def _validators_path(temp: Path) -> Path:
+    return temp.with_name(temp.name + ".json")
+
+
+def _write_validators(temp: Path, validators: Validators) -> None:
+    target = _validators_path(temp)
+    fresh = target.with_name(target.name + ".new")
+    fresh.write_text(json.dumps({**asdict(validators), "boot": _boot()}))
+    fresh.replace(target)
+
+
+def _read_validators(temp: Path) -> Validators | None:
+    """None: there are none, or they cannot be read, or the machine was booted since."""
+    try:
+        fields = json.loads(_validators_path(temp).read_text())
+        return Validators(**fields) if fields.pop("boot") == _boot() else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
