@@ -14,7 +14,7 @@ Guarantees, and the test in tests/unit that keeps each:
 Not guaranteed: that a server without lengths sent everything (``notes`` say "length: unverified");
 that bytes survive a crash of the operating system (publish with fsync for that).
 
-Who may die when: this process at any instruction. Before the link in ``tempfile.publish`` the final name does
+What may die when: this process, at any instruction. Before the link in ``tempfile.publish`` the final name does
 not exist; after it the file is whole. What stays behind is a temp file and its validators, which a
 later attempt may adopt.
 

@@ -18,8 +18,8 @@ _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTA
 def final_path(downloads: Path, path: str) -> Path:
     """A record's path below the downloads folder.
 
-    The producer has checked it already. This is the second lock: for a record that somebody else wrote, and for a
-    folder that became a link. Whoever can swap folders between this check and the publishing owns the folder anyway.
+    The producer has checked it already. This is the second lock: for a record that something else wrote, and for a
+    folder that became a link. A process that can swap folders after this check owns the downloads anyway.
 
     Raises:
         FileNameError: it may lead elsewhere.
@@ -39,7 +39,7 @@ def from_disposition(header: str | None) -> str | None:
     """The name that a Content-Disposition proposes (RFC 6266: filename* before filename); None: none to use.
 
     Args:
-        header: as http.client gives it, bytes read as Latin-1.
+        header: bytes read as Latin-1.
     """
     found: dict[str, str] = {}
     for name, text in _PARAMETER.findall(header or ""):

@@ -7,7 +7,7 @@ of a literal address. Not judged: which address a name has when the proxy asks. 
 The proxy's own address is judged like any other: a private one must be allowed, best by the very name that stands in
 DOWNPOUR_PROXY, since a network would also let jobs ask for what else is in it. https goes through CONNECT, with SNI
 and certificate by the name of the target; http is asked for by its whole URL. Name and password reach the proxy and
-nobody else, and stand in no message.
+nothing else, and stand in no message.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Proxy:
         return not any(name == each or name.endswith(f".{each}") for each in self.direct)
 
     def admit(self, target: Target, policy: AddressPolicy) -> None:
-        """What can be judged although somebody else resolves the name; ``AddressPolicy.admit`` comes on top.
+        """What can be judged although the proxy resolves the name; ``AddressPolicy.admit`` comes on top.
 
         Raises:
             RefusedError: the host is a literal address that the policy denies, or this machine's own name.
@@ -123,7 +123,7 @@ def literal(name: str) -> str | None:
         return str(ip_address(name))
     except ValueError:
         pass
-    if "%" in name:  # an address with a zone: nobody's business but the policy's, which refuses it
+    if "%" in name:  # an address with a zone: the policy refuses it
         return name
     if not _NUMBER.fullmatch(name.rpartition(".")[2]):
         return None

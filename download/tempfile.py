@@ -415,7 +415,7 @@ def publish(temp: Path, final: Path, *, fsync: bool = False, replace: bool = Fal
     """Give a whole, verified file its name. The link is the commit; a kill before it leaves no final name.
 
     Args:
-        replace: whatever has the name gives way. Only for a caller who proved that it is its own.
+        replace: whatever has the name gives way. Only for a caller that proved that it is its own.
 
     Raises:
         FileExistsError: something has that name already; temp stays.

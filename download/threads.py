@@ -1,6 +1,6 @@
 """Threads of the operating system, also where gevent has replaced them: for what blocks, and for what must not starve.
 
-The only room of a download that knows of gevent; everybody else calls what is here and behaves the same in all pools.
+The only file of a download that knows gevent; the others call these functions and behave the same in all pools.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Run = Callable[[Callable[[], None]], None]  # calls what it is given, here or in
 
 
 def in_place(work: Callable[[], None]) -> None:
-    """The ``Run`` of those who have a process or a thread to themselves."""
+    """The ``Run`` where the caller has a process or a thread to itself."""
     work()
 
 

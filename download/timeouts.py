@@ -76,7 +76,7 @@ class Timeouts:
         self._samples.clear()
 
     def draining(self, seconds: float) -> None:
-        """For bytes that nobody needs."""
+        """For bytes that are not needed."""
         self._begin(seconds, lambda: SilenceError("the rest was not worth waiting for"))
 
     def _begin(self, limit: float, late: Callable[[], DownloadError]) -> None:

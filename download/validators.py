@@ -38,7 +38,7 @@ class Validators:
     @classmethod
     def of(cls, url: str, headers: Mapping[str, str], total: int | None) -> Validators:
         if total is not None and total < WORTH_KEEPING:
-            return cls(url, None, None, total)  # nobody will ask, and dates are slow to read
+            return cls(url, None, None, total)  # not worth keeping, and dates are slow to read
         return cls(
             url.partition("?")[0],
             strong_etag(headers.get("ETag")),
@@ -133,7 +133,7 @@ def verify_unframed(size: int, *, ragged: bool) -> None:
         raise EmptyError("expected a file, got no byte and no length that says so")
 
 
-def verify_sha256(got: str, expected: str | None, who: str, *, resumed: bool) -> None:
+def verify_sha256(got: str, expected: str | None, source: str, *, resumed: bool) -> None:
     """
     Raises:
         DigestError: another content than expected.
@@ -141,5 +141,5 @@ def verify_sha256(got: str, expected: str | None, who: str, *, resumed: bool) ->
     """
     if expected is None or expected.lower() == got:
         return
-    message = f"expected sha256 {expected} by {who}, got {got}"
+    message = f"expected sha256 {expected} by {source}, got {got}"
     raise ChangedError(f"{message} after a resume; what was kept is dropped") if resumed else DigestError(message)
