@@ -86,7 +86,6 @@ class Fetched:
     etag: str | None
     last_modified: str | None
     disposition: str | None  # Content-Disposition; download.filenames reads it
-    final_url: str
     notes: tuple[str, ...]
 
 
@@ -268,7 +267,6 @@ class Attempt:
             etag=head.headers.get("ETag"),
             last_modified=head.headers.get("Last-Modified"),
             disposition=head.headers.get("Content-Disposition"),
-            final_url=head.target.url,
             notes=tuple(notes),
         )
 

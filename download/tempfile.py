@@ -181,7 +181,7 @@ class TempFile:
             SizeError, TooLargeError, DiskFullError: this file is not wanted, or has no room.
         """
         self._announced(validators.total)
-        if self.size:
+        if self._fds:
             self.discard()
         self.resumed_from = 0
         if self._late:

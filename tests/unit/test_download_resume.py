@@ -244,6 +244,15 @@ def test_validators_of_other_bytes_do_not_survive_a_new_start(origin: OriginProc
     assert desk.leftovers() == []
 
 
+def test_a_leftover_without_a_byte_is_replaced_and_its_descriptor_closed(origin: OriginProcess, desk: Desk) -> None:
+    desk.fails(url(origin, "resume"))
+    os.truncate(desk.temp, 0)
+    desk.fetch(f"{origin.url}/files/n?size={SIZE}", resume=desk.temp)
+    open_files = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
+    assert [name for name in open_files if str(desk.folder) in name] == []
+    assert desk.bring(f"{origin.url}/files/n?size={SIZE}") == WHOLE
+
+
 def _hand_back(size: int, _total: int | None) -> None:
     if size:
         raise HandedBackError("drain")
