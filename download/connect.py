@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -133,7 +134,8 @@ class Client:
 def _request(target: Target, headers: dict[str, str], via: Proxy | None) -> list[str]:
     """The lines; a proxy that sees the request is told the whole URL, and gets a header of its own."""
     whole = via is not None and target.scheme == "http"
-    lines = [f"GET {target.url if whole else target.path} HTTP/1.1", f"Host: {target.authority}"]
+    host = replace(target, host=target.host.rstrip(".")) if target.host.endswith(".") else target
+    lines = [f"GET {target.url if whole else target.path} HTTP/1.1", f"Host: {host.authority}"]
     lines += [f"{name}: {text}" for name, text in headers.items()]
     if whole and via and via.authorization:
         lines.append(f"Proxy-Authorization: {via.authorization}")

@@ -148,8 +148,10 @@ class Connection:
 
     def rest(self) -> bytes:
         """Some of what is here at once, and stays here."""
-        if not self.ahead and (count := waits(self.sock.fileno()) and self.glance(self._room, patient=False)):
-            self.ahead += self._room[:count]
+        decrypted = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
+        if not self.ahead and (decrypted or waits(self.sock.fileno())):
+            count = self.glance(self._room, patient=False)
+            self.ahead += self._room[: count or 0]
         return bytes(self.ahead)
 
     @property

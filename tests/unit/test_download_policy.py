@@ -14,7 +14,12 @@ from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, ok, reciting
 
-NAMES = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"], "inner.example": ["10.0.0.1"]}
+NAMES = {
+    "good.example": ["127.0.0.1"],
+    "good.example.": ["127.0.0.1"],
+    "mixed.example": ["127.0.0.1", "10.0.0.1"],
+    "inner.example": ["10.0.0.1"],
+}
 
 
 @pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])
@@ -103,6 +108,13 @@ def test_a_name_is_resolved_once_and_the_judged_address_is_used(desk: Desk, look
     with reciting(ok(b"hello")) as server:
         assert desk.bring(server.url(host="good.example")) == b"hello"
         assert lookups == ["good.example"]
+        assert f"host: good.example:{server.port}" in server.requests[0].lower()
+
+
+def test_a_name_that_ends_in_a_dot_is_the_same_host(tmp_path: Path, lookups: list[str]) -> None:
+    desk = Desk(tmp_path)
+    with reciting(ok(b"hello")) as server:
+        assert desk.bring(server.url(host="good.example.")) == b"hello"
         assert f"host: good.example:{server.port}" in server.requests[0].lower()
 
 

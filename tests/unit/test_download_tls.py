@@ -75,6 +75,15 @@ def test_a_body_that_ends_with_a_cut_of_tls_is_truncated(desk: Desk, server_side
         assert desk.fails(server.url(scheme="https")).kind is FailureKind.TRUNCATED
 
 
+def test_bytes_after_the_end_are_noticed_in_the_record_that_ends_the_body(
+    tmp_path: Path, authority: Path, server_side: ssl.SSLContext
+) -> None:
+    """Decrypted already, they wait in no socket. libcurl does not tell."""
+    desk = Desk(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
+    with reciting(ok(BODY, length=len(BODY) - 1), tls=server_side) as server:
+        assert desk.fails(server.url(scheme="https")).kind is FailureKind.PROTOCOL
+
+
 def test_a_whole_body_needs_no_goodbye(desk: Desk, server_side: ssl.SSLContext) -> None:
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
     with reciting(cut(head), cut(head), tls=server_side) as server:
