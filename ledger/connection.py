@@ -39,7 +39,7 @@ class FullError(RefusedError):
     """Redis takes nothing that needs more memory. Everything else works, leases included."""
 
 
-# redis-py knows half of these, as errors of a command. The broker's clients are made by kombu and need to know them, too.
+# redis-py takes most of these for errors of a command. Set for all clients, since kombu makes the broker's.
 BaseParser.EXCEPTION_CLASSES.update(
     dict.fromkeys(("READONLY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "LOADING"), RefusedError),
     OOM=FullError,
