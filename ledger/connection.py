@@ -13,8 +13,9 @@ from importlib import resources
 from typing import Any, Generic, TypeVar
 
 from redis import BlockingConnectionPool, Redis
+from redis._parsers import BaseParser
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from redis.retry import Retry
 
 from ledger.settings import Settings
@@ -23,7 +24,26 @@ T = TypeVar("T")
 
 _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
-AWAY = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError)  # Redis may come back
+AWAY = (ConnectionError, TimeoutError)  # Redis may come back
+
+
+class RefusedError(ConnectionError):
+    """Redis answers, and for now takes no writes or nothing at all: a failover, a full disk, a long script.
+
+    ``status_code`` is the first word of its answer. The connection is given up: after a failover its other end stays
+    a replica, while the same address leads to the new primary.
+    """
+
+
+class FullError(RefusedError):
+    """Redis takes nothing that needs more memory. Everything else works, leases included."""
+
+
+# redis-py takes most of these for errors of a command. Set for all clients, since kombu makes the broker's.
+BaseParser.EXCEPTION_CLASSES.update(
+    dict.fromkeys(("READONLY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "LOADING"), RefusedError),
+    OOM=FullError,
+)
 
 
 def connect(

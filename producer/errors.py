@@ -20,8 +20,9 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from kombu.exceptions import KombuError
-from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from ledger.connection import FullError, RefusedError
 from ledger.settings import Settings
 
 T = TypeVar("T")
@@ -76,8 +77,10 @@ def address(settings: Settings) -> str:
 
 def _what(error: BaseException) -> str:
     text = str(error).strip()
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, FullError):
         return "is full (maxmemory) and takes no more"
+    if isinstance(error, RefusedError):
+        return f"refuses the command for now ({error.status_code}: {text}); run it again when Redis is well"
     if isinstance(error, (AuthenticationError, NoPermissionError)):
         return f"refuses us: {text}; DOWNPOUR_REDIS_URL and DOWNPOUR_REDIS_PASSWORD_FILE say who we are"
     return f"cannot be used: {text or type(error).__name__}; is it running? DOWNPOUR_REDIS_URL says where it is"

@@ -67,7 +67,7 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--set", "settings", multiple=True, metavar="DOWNPOUR_X=Y", help="A setting; see ledger/settings.py.")
 @_ports_and_pools
 def up(downloads: Path, settings: tuple[str, ...], **options: Any) -> None:
-    """Start everything and keep it running until Ctrl-C."""
+    """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
     asked = {name: port for name in PORTS if (port := options[f"{name}_port"]) is not None}
     pools = {pool: int(options[pool]) for pool in Pool}
     with _told_to_stop():
@@ -133,7 +133,7 @@ def _show_logs(stack: Stack) -> None:
     while True:
         for line in follower.lines():
             click.echo(line)
-        stack.check()
+        stack.revive()
         time.sleep(PAUSE)
 
 

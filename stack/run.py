@@ -28,6 +28,8 @@ from stack.supervisor import POLL, Command, Process, describe_exit, stop
 
 PATIENCE = 60.0  # seconds for a service to become ready
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until a service that ended is started again; doubles from time to time
+STEADY = 60.0  # seconds; a service that has run for so long begins again with the short pause
 
 
 class Stack:
@@ -59,6 +61,8 @@ class Stack:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.processes: dict[str, Process] = {}
+        self._pauses: dict[str, float] = {}  # before each service's last start, in seconds
+        self._due: dict[str, float] = {}  # when those that ended are started again, by time.monotonic()
         self._pools = CONCURRENCY if pools is None else pools
         self._together = [
             *(["origin"] if origin else []),
@@ -188,6 +192,24 @@ class Stack:
         for name, process in self.processes.items():
             if not process.running:
                 self._fail(name, "gone", "that it runs until it is stopped")
+
+    def revive(self) -> None:
+        """Start again what has ended by itself, each after a pause; to be called often.
+
+        Valkey finds its data, and all find their ports: those go when the stack is stopped.
+        """
+        for name, process in self.processes.items():
+            if name in self._due:
+                if time.monotonic() >= self._due[name]:
+                    del self._due[name]
+                    self.processes[name] = Process(process.command)
+            elif not process.running:
+                how = describe_exit(process.returncode)
+                process.kill()  # what it left behind: children, which hold ports and jobs
+                before = self._pauses.get(name, 0.0) if time.time() - process.started < STEADY else 0.0
+                pause = self._pauses[name] = min(LONGEST_PAUSE, 2 * before or PAUSE)
+                self._due[name] = time.monotonic() + pause
+                self._say(f"{name} ended by itself, {how}; it is started again in {pause:.0f} s")
 
     def close(self, grace: float = GRACE) -> None:
         """Stop everything, Valkey last, and remove the private folder. Again: nothing."""

@@ -93,11 +93,11 @@ class ValkeyProcess:
         self._signal(signal.SIGKILL)
         self._running().wait(10)
 
-    def restart(self) -> None:
+    def restart(self, options: dict[str, str] | None = None) -> None:
         """Start again on the same port, after ``kill()`` or on a running server after killing it."""
         if self._running().poll() is None:
             self.kill()
-        self._start()
+        self._start(options or {})
         self._await_answer()
 
     def freeze(self) -> None:
@@ -144,7 +144,7 @@ class ValkeyProcess:
             else:
                 return
 
-    def _start(self) -> None:
+    def _start(self, more: dict[str, str] | None = None) -> None:
         options = {
             "bind": HOST,
             "port": str(self.port),
@@ -157,6 +157,7 @@ class ValkeyProcess:
             "maxmemory-policy": "noeviction",
             **_AS_DEPLOYED,
             **self._options,
+            **(more or {}),
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen(

@@ -43,6 +43,7 @@ logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is
 app = Celery("downpour", include=["worker.tasks"], events=broker.PromptEvents)
 app.conf.update(
     broker_options(settings),
+    worker_consumer="worker.broker:PatientConsumer",
     task_ignore_result=True,  # the ledger has the results; a result back end would block for 19 s when Redis is away
     # Acknowledged before it runs: what is unfinished is known by the ledger. Late acknowledgement repeats jobs that
     # outlast the visibility timeout, and starves gevent.

@@ -19,15 +19,22 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
+from contextlib import suppress
 from typing import Any
 
 from celery.app.events import Events
 from celery.concurrency import asynpool, prefork
 from celery.events.dispatcher import EventDispatcher
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import pidbox
-from kombu.transport import virtual
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox, Node
+from kombu.transport import redis, virtual
 
-from ledger.connection import AWAY
+from ledger.connection import AWAY, FullError
 
 log = logging.getLogger("downpour.worker")
 
@@ -48,6 +55,60 @@ class BooksInMemory(virtual.QoS):  # type: ignore[misc]
             except AWAY as error:
                 log.warning("messages are not put back while Redis is away, the ledger knows of them: %s", error)
         self._delivered.clear()
+
+
+class PatientConsumer(Consumer):  # type: ignore[misc]
+    """For ``worker_consumer``: says once that it waits for Redis, and asks at least every two seconds."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # one per lost connection, of a setting
+
+    def ensure_connected(self, conn: Any) -> Any:
+        said = ""
+
+        def say(error: Exception, _interval: float) -> None:
+            nonlocal said
+            if str(error) != said:
+                log.warning("waits for Redis: %s", error)
+            said = str(error)
+
+        conn.ensure_connection(say, None, 0.5, 0.5, 2.0, callback=maybe_shutdown)
+        self.first_connection_attempt = False
+        return conn
+
+
+class WritingChannel(redis.Channel):  # type: ignore[misc]
+    """Is connected only when Redis takes writes, so that all who wait for a connection wait for that, too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        try:
+            self.client.hdel("nothing", "nothing")  # a write that needs no memory
+        except Exception:
+            self.close()
+            raise
+
+    def _queue_bind(self, *args: Any) -> None:
+        with suppress(FullError):  # it is bound already, and only consuming makes room
+            super()._queue_bind(*args)
+
+    def _delete(self, *args: Any, **options: Any) -> None:
+        with suppress(*AWAY):  # by a channel that is closed, which must not stop half-way; the name is used again
+            super()._delete(*args, **options)
+
+
+class AnswerOnce(Node):  # type: ignore[misc]
+    """Remote control: an answer that cannot be given is not tried again, for ever, by the loop that consumes."""
+
+    def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
+        mailbox, once = self.mailbox, {"max_retries": 0}
+        try:
+            mailbox._publish_reply(
+                data, exchange, routing_key, ticket, self.channel, serializer=mailbox.serializer, retry_policy=once
+            )
+        except (*AWAY, KombuError, OSError) as error:
+            log.warning("remote control: no answer while Redis is away: %s", error)
 
 
 class PromptDispatcher(EventDispatcher):  # type: ignore[misc]
@@ -107,4 +168,6 @@ def keep_books_in_memory() -> None:
 def survive_a_closed_connection() -> None:
     """Before any connection to the broker is made."""
     pidbox.gPidbox = CalmPidbox
+    Mailbox.node_cls = AnswerOnce
+    redis.Transport.Channel = WritingChannel
     prefork.TaskPool.Pool = SturdyPool

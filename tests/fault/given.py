@@ -24,9 +24,9 @@ def busy(world: World, pool: Pool, *, jobs: int, seconds: float, size: int = 100
     return world.service(f"worker-{pool}")
 
 
-def all_done(world: World, count: int, batch: str = "b") -> list[JobRecord]:
+def all_done(world: World, count: int, batch: str = "b", *, seconds: float = 90) -> list[JobRecord]:
     """Each job is done, by its last attempt and no other."""
-    records = world.finished(batch, seconds=90)
+    records = world.finished(batch, seconds=seconds)
     assert [record.state for record in records] == [JobState.DONE] * count
     for record in records:
         brought = [attempt.kind is None and attempt.reason is None for attempt in record.attempts]

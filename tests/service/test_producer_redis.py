@@ -12,8 +12,9 @@ from ledger.connection import connect
 from ledger.ledger import Ledger
 from ledger.settings import Settings
 from tests.producer_process import finish, run, start
+from tests.refusals import REFUSALS
 from tests.valkey_process import ValkeyProcess
-from tests.waiting import wait_for
+from tests.waiting import stays, wait_for
 
 COMMANDS = [("submit", "http://a/x"), ("status",), ("watch", "b"), ("results", "b"), ("cancel", "b")]
 
@@ -93,6 +94,40 @@ def test_a_full_redis_says_what_was_accepted_and_takes_the_rest_later(
     again = run(own, "submit", "-i", file, "--name", "b", "--json")
     assert again.code == 0
     assert 0 < again.json["new"] < 8000
+
+
+@pytest.mark.parametrize(
+    "words", [("submit", "http://a/x"), ("cancel", "b"), ("pause", "threads")], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize("name", [name for name in REFUSALS if name != "OOM"])
+def test_a_redis_that_takes_no_writes_is_said_in_one_line(
+    own_valkey: ValkeyProcess, own: Settings, name: str, words: tuple[str, ...]
+) -> None:
+    run(own, "submit", "--name", "b", "http://a/x")
+    with REFUSALS[name](own_valkey):
+        said = run(own, *words)
+    assert said.code == 3, said
+    assert f"Redis at 127.0.0.1:{own_valkey.port} refuses the command for now ({name}: " in said.err
+    assert "Traceback" not in said.err
+    assert len(said.err.splitlines()) == (2 if words[0] == "submit" and "accepted" in said.err else 1), said.err
+    assert run(own, "status", "b").code == 0
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_watch_outlives_a_redis_that_refuses(own_valkey: ValkeyProcess, own: Settings, name: str) -> None:
+    run(own, "submit", "--name", "b", "http://a/x")
+    with start(own.model_copy(update={"redis_patience": 20.0}), "watch", "b", "--every", "0.1") as process:
+        try:
+            assert process.stdout is not None
+            assert "0/1 done, 1 queued" in process.stdout.readline()
+            with REFUSALS[name](own_valkey):
+                stays(lambda: process.poll() is None, seconds=1, what="the watch to go on")
+            run(own, "cancel", "b")
+            said = finish(process)
+        finally:
+            process.kill()
+    assert "0/1 done, 1 cancelled" in said.out
+    assert (said.code, said.err) == (1, "")
 
 
 def test_a_redis_that_refuses_us_is_said_without_the_password(own_valkey: ValkeyProcess, own: Settings) -> None:

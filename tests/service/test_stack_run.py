@@ -1,11 +1,16 @@
 """A stack with a real Valkey and a real origin: it starts, it stops, and afterwards it was never there."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import redis
@@ -17,10 +22,12 @@ from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack import plan as plan_module
 from stack import probes
+from stack import run as run_module
 from stack.errors import StackError
 from stack.guardian import members
 from stack.run import Stack
-from tests.waiting import wait_for
+from stack.supervisor import Process
+from tests.waiting import stays, wait_for
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -132,6 +139,107 @@ def test_a_service_that_crashes_ends_the_launcher_with_its_last_words() -> None:
     assert "origin is gone" in said
     assert "killed by SIGKILL" in said
     assert_gone(private)
+
+
+def producer(env: Mapping[str, str], *words: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "producer", *words],
+        env=env,
+        cwd=plan_module.ROOT,
+        timeout=60,
+        check=False,
+        stderr=subprocess.DEVNULL,
+    ).returncode
+
+
+@pytest.mark.timeout(180)
+def test_each_part_that_is_killed_is_started_again_and_the_jobs_end() -> None:
+    lines: list[str] = []
+    with Stack(dict.fromkeys(Pool, 2), flower=True, say=lines.append) as stack:
+        env, parts, lines[:] = stack.env("producer"), dict(stack.processes), []
+        for pool in Pool:
+            urls = [f"{stack.origin_url}/paced/2/{pool}{n}?size=1000" for n in range(10)]
+            assert producer(env, "submit", "--pool", pool, "--name", pool, *urls) == 0
+
+        def up(name: str) -> bool:
+            stack.revive()
+            now = stack.processes[name]
+            return now is not parts[name] and now.running and stack.plan.probe(name).look(now)
+
+        for name, process in parts.items():
+            os.kill(process.pid, signal.SIGKILL)
+            wait_for(partial(up, name), seconds=60, what=f"{name} to be up again")
+        assert lines == [f"{name} ended by itself, killed by SIGKILL; it is started again in 1 s" for name in parts]
+        assert [producer(env, "watch", pool) for pool in Pool] == [0] * len(Pool)
+        private = stack.plan.private
+    assert_gone(private)
+
+
+def test_a_part_that_keeps_ending_is_started_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "PAUSE", 0.1)
+    monkeypatch.setattr(run_module, "LONGEST_PAUSE", 0.4)
+    lines: list[str] = []
+    with Stack({}, sweep=False, say=lines.append) as stack:
+        lines.clear()
+        broken = replace(stack.plan.command("origin"), argv=["/bin/sh", "-c", "exit 7"])
+        stack.processes["origin"].kill()
+        stack.processes["origin"] = Process(broken)
+
+        def ends() -> bool:
+            stack.revive()
+            return len(lines) == 5
+
+        wait_for(ends, what="five ends")
+        assert stack.processes["valkey"].running
+    assert {line.rpartition(";")[0] for line in lines} == {"origin ended by itself, exit code 7"}
+    assert stack._pauses["origin"] == 0.4
+
+
+UP = """
+import json, signal, sys
+from pathlib import Path
+from ledger.jobs import Pool
+from stack.__main__ import _show_logs, _told_to_stop
+from stack.run import Stack
+with _told_to_stop(), Stack(dict.fromkeys(Pool, 2), downloads=Path(sys.argv[1])) as stack:
+    print(json.dumps([stack.origin_url, stack.env("producer")]), flush=True)
+    _show_logs(stack)
+"""
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root to be mounted")
+def test_a_full_disk_under_valkey_costs_no_job(tmp_path: Path) -> None:
+    disk = tmp_path / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True, timeout=10)
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", UP, str(tmp_path / "downloads")],
+            env={**os.environ, "TMPDIR": str(disk)},
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=plan_module.ROOT,
+        ) as launcher:
+            assert launcher.stdout is not None
+            origin, env = json.loads(launcher.stdout.readline())
+            Thread(target=launcher.stdout.read).start()
+            urls = [f"{origin}/paced/2/{n}?size=1000" for n in range(30)]
+            assert producer(env, "submit", "--pool", "all", "--name", "b", *urls) == 0
+            hog = disk / "hog"
+            with contextlib.suppress(OSError), hog.open("wb", buffering=0) as file:
+                while file.write(b"x" * 4096):
+                    pass
+            wait_for(lambda: producer(env, "resume", "threads") == 3, seconds=30, what="Redis to refuse")
+            stays(lambda: launcher.poll() is None, seconds=8, what="the stack to stay up")
+            hog.unlink()
+            assert producer(env, "watch", "b") == 0
+            launcher.send_signal(signal.SIGTERM)
+            assert launcher.wait(30) == 128 + signal.SIGTERM
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
 
 
 def test_workers_start_download_stop_and_start_again() -> None:
