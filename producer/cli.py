@@ -122,7 +122,7 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
     client = Client(get_settings())
     found = client.batch(batch)
     try:
-        refs = [Ref.parse(f"{batch}.{text}") for text in jobs or [f"0-{found.known - 1}"]]
+        refs = [Ref.parse(f"{batch}.{text}", most=None) for text in jobs or [f"0-{found.known - 1}"]]
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="ORDINAL") from error
     if late := [str(ref) for ref in refs if ref.last >= found.known]:
