@@ -21,6 +21,7 @@ from itertools import cycle, islice
 
 from ledger.connection import connect
 from ledger.control import Control
+from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, Pool, Ref
 from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
@@ -92,6 +93,10 @@ class Client:
     def paused(self) -> list[Pool]:
         with redis_errors(self.settings):
             return Control(self.ledger).paused()
+
+    def dead_letters(self) -> dict[Pool, int]:
+        with redis_errors(self.settings):
+            return DeadLetters(self.ledger.redis, self.settings.key_prefix).counts()
 
     def submit(
         self,
