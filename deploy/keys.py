@@ -35,14 +35,16 @@ LEDGER = (
     " +llen +lpush +rpush +lpop +sismember +info"
 )
 OURS = f"~{PREFIX}* &{PREFIX}*"
+DEAD_LETTERS = f"~{PREFIX}dead-letters:*"
 # A subscription to a pattern is compared with these letter by letter; "/0." is the database's number.
 EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PREFIX}/0.celery.pidbox"
 
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
-    "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
+    "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER} (+ltrim {DEAD_LETTERS})",
     "sweep": f"{OURS} -@all {CONNECT} {LEDGER}",
-    "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe",  # listens when it compares
+    # The producer listens when it compares.
+    "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe (+lrange {DEAD_LETTERS})",
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }
 # "default" is who a client is before it says a name, and "off" keeps everybody out. It still needs all rights: Redis

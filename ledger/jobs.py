@@ -14,9 +14,10 @@ from enum import IntEnum, StrEnum
 
 TASK_NAME = "downpour.download"
 QUEUE_PREFIX = "downloads."
+JOBS_PER_MESSAGE = 500  # at most
 
 _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_REF = re.compile(r"(?P<batch>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?")
+_REF = re.compile(r"(?P<batch>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(?P<first>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?")
 
 
 class Pool(StrEnum):
@@ -190,11 +191,14 @@ class Ref:
         return f"{self.batch}.{self.first}{tail}"
 
     @classmethod
-    def parse(cls, text: str) -> Ref:
+    def parse(cls, text: str, *, most: int | None = JOBS_PER_MESSAGE) -> Ref:
         """Read ``BATCH.N`` or ``BATCH.FIRST-LAST``.
 
+        Args:
+            most: jobs that it may name; None: any number, for a ref that no message carries.
+
         Raises:
-            ValueError: the text is neither.
+            ValueError: the text is neither, or names more jobs.
         """
         match = _REF.fullmatch(text)
         if match is None:
@@ -203,6 +207,8 @@ class Ref:
         last = int(match["last"] or first)
         if last < first:
             raise ValueError(f"expected FIRST <= LAST, got {text!r}")
+        if most is not None and last - first >= most:
+            raise ValueError(f"expected at most {most} jobs from FIRST to LAST, got {text!r}")
         return cls(match["batch"], first, last)
 
     @property

@@ -29,6 +29,7 @@ hosts                        set     hosts that jobs wait for
 clock                        hash    the ledger clock: ``shift`` against Redis' own, ``last`` moment, ``gap``, all in ms
 dead                         set     incarnations whose jobs are being taken over
 downloads.POOL               list    Celery's queue
+dead-letters:POOL            list    what lay on the queue and is no message of ours, newest first; ``dead_letters``
 ===========================  ======  ==============================================================================
 """
 
@@ -70,6 +71,9 @@ class Keys:
 
     def queue(self, pool: Pool) -> str:
         return f"{self.prefix}{pool.queue}"
+
+    def dead_letters(self, pool: Pool) -> str:
+        return f"{self.prefix}dead-letters:{pool}"
 
     @property
     def due(self) -> str:

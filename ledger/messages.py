@@ -4,27 +4,34 @@ Of the envelope's headers those are left out that say nothing: Celery reads them
 a body in plain text make 400 bytes of 1,000, and writing it ourselves takes a tenth of the time that kombu takes.
 ``tests/service/test_messages.py`` compares what a worker sees of such a message with what it sees of Celery's own.
 
+What comes off a queue is read here too, before kombu sees it: any client of Redis can put anything there.
+``tests/fault/test_malformed_messages.py`` shows what is refused.
+
 The settings of the broker connection live here because the worker, the producer and the sweep must agree on them.
 """
 
 from __future__ import annotations
 
+import binascii
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from json import dumps
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from kombu import Exchange, Queue
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ledger.connection import connect
-from ledger.jobs import TASK_NAME, Job, Pool
+from ledger.jobs import TASK_NAME, Job, Pool, Ref
 from ledger.ledger import Ledger
 from ledger.settings import Settings
 
 _AT_ONCE = 500  # messages per call: a few milliseconds of Redis' time
+_MOST_BYTES = 65_536  # of a message
+_LABEL = 2000  # characters; a message with the longest label has less than half of those bytes
 
 
 def broker_options(settings: Settings) -> dict[str, Any]:
@@ -64,7 +71,8 @@ def label(job: Job, more: int = 0) -> str:
     """``Demo_Video.mp4 from origin:8080``: the host without credentials, never the query with its tokens."""
     parts = urlsplit(job.url)
     host = parts.netloc.rpartition("@")[2]
-    return f"{job.filename} from {host}" + (f" and {more} more" if more else "")
+    shown = f"{job.filename} from {host}"[:_LABEL].encode(errors="replace").decode()  # a record may have any text
+    return shown + (f" and {more} more" if more else "")
 
 
 class Texts:
@@ -91,6 +99,97 @@ _HEAD = f'"lang":"py","task":"{TASK_NAME}","argsrepr":""'
 def _tail(pool: Pool) -> str:
     route = f'{{"exchange":"","routing_key":"{pool.queue}"}}'
     return f'"shadow":"download ({pool})"}},"properties":{{"priority":0,"delivery_info":{route}'
+
+
+class MalformedError(ValueError):
+    """An element of a queue that is no message of Downpour, or not a whole one. Says what was expected."""
+
+
+class _Part(BaseModel):
+    """Part of a message. Keys that are not named are left out: nothing reads them."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Headers(_Part):
+    task: str
+    id: str
+    kwargsrepr: str = ""
+    # What would make Celery wait, drop the message, decode its body in another way or call other tasks.
+    eta: None = None
+    expires: None = None
+    retries: Literal[0] = 0
+    timelimit: tuple[None, None] | None = None
+    group: None = None
+    stamped_headers: None = None
+    stamps: Annotated[dict[str, Any], Field(max_length=0)] = {}
+    compression: None = None
+
+
+class _DeliveryInfo(_Part):
+    exchange: str
+    routing_key: str
+
+
+class _Properties(_Part):
+    delivery_tag: str
+    delivery_info: _DeliveryInfo
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    body_encoding: Literal["base64", "utf-8"] | None = None
+
+
+class _Message(_Part):
+    body: str
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
+    headers: _Headers
+    properties: _Properties
+
+
+class _Embed(_Part):
+    callbacks: None = None
+    errbacks: None = None
+    chain: None = None
+    chord: None = None
+
+
+_BODY = TypeAdapter(tuple[tuple[str], Annotated[dict[str, Any], Field(max_length=0)], _Embed])
+
+
+def read(element: bytes, pool: Pool) -> Envelope:
+    """What an element of the pool's queue says, if it is a whole message of this Downpour or an older one.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if len(element) > _MOST_BYTES:
+        raise MalformedError(f"expected at most {_MOST_BYTES:,} bytes, got {len(element):,}")
+    place = ""
+    try:
+        message = _Message.model_validate_json(element)
+        _expect("headers.task", TASK_NAME, message.headers.task)
+        _expect("properties.delivery_info.routing_key", pool.queue, message.properties.delivery_info.routing_key)
+        place = "body: "
+        plain = message.properties.body_encoding != "base64"
+        content = message.body if plain else binascii.a2b_base64(message.body, strict_mode=True)
+        (text,), _, _ = _BODY.validate_json(content, strict=True)
+        ref = Ref.parse(text)
+    except ValueError as error:
+        raise MalformedError(place + _first(error)) from error
+    _expect("headers.id", text, message.headers.id)
+    return Envelope(str(ref), pool, message.headers.kwargsrepr)
+
+
+def _expect(place: str, expected: str, got: str) -> None:
+    if got != expected:
+        raise MalformedError(f"{place}: expected {expected}, got {got!r}")
+
+
+def _first(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
 
 
 class Publisher:

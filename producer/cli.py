@@ -25,7 +25,7 @@ from producer import results, stopping
 from producer.arguments import batch_argument, checked_name, json_option, say
 from producer.client import Client
 from producer.compare import compare
-from producer.control import drain, pause, prune, resume, say_workers, undrain
+from producer.control import dead_letters, drain, pause, prune, resume, say_workers, undrain
 from producer.errors import ProducerError, redis_errors
 from producer.live import show
 from producer.recommend import recommend_
@@ -68,9 +68,13 @@ def status(batch: str | None, most: int, workers: bool, as_json: bool) -> int:
         return say_workers(client, as_json=as_json)
     for pool in client.paused():
         say(f"{pool} is paused; `producer resume {pool}` lets it go on")
+    dead = client.dead_letters()
+    for pool, count in dead.items():
+        if count:
+            say(f"{pool}: {count:,} dead letters, no messages of Downpour; see `producer dead-letters {pool}`")
     batches = [client.batch(batch)] if batch else client.newest(most)
     if as_json:
-        reports = [counters(found) for found in batches]
+        reports = [counters(found, dead) for found in batches]
         click.echo(json.dumps(reports[0] if batch else reports, indent=2))
         return 0
     for found in batches:
@@ -122,7 +126,7 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
     client = Client(get_settings())
     found = client.batch(batch)
     try:
-        refs = [Ref.parse(f"{batch}.{text}") for text in jobs or [f"0-{found.known - 1}"]]
+        refs = [Ref.parse(f"{batch}.{text}", most=None) for text in jobs or [f"0-{found.known - 1}"]]
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="ORDINAL") from error
     if late := [str(ref) for ref in refs if ref.last >= found.known]:
@@ -138,7 +142,7 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
 cli.add_command(submit)
 cli.add_command(compare)
 cli.add_command(recommend_)
-for command in (pause, resume, drain, undrain, prune):
+for command in (pause, resume, drain, undrain, prune, dead_letters):
     cli.add_command(command)
 cli.add_command(retry)
 cli.add_command(report_)

@@ -21,6 +21,7 @@ from itertools import cycle, islice
 
 from ledger.connection import connect, eviction_policy, eviction_warning, removes_jobs
 from ledger.control import Control
+from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, Pool, Ref
 from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
@@ -107,6 +108,10 @@ class Client:
         if removes_jobs(policy) and not self.settings.allow_eviction:
             raise RedisUnusableError(f"{warning}. Nothing was submitted; with DOWNPOUR_ALLOW_EVICTION=1 it is")
         return warning
+
+    def dead_letters(self) -> dict[Pool, int]:
+        with redis_errors(self.settings):
+            return DeadLetters(self.ledger.redis, self.settings.key_prefix).counts()
 
     def submit(
         self,

@@ -1,4 +1,4 @@
-"""What a person decides about pools, workers and old batches: ``pause resume drain undrain prune``."""
+"""What a person decides about pools, workers, old batches and dead letters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from dataclasses import asdict
 import click
 
 from ledger.control import Control, LiveWorker
+from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Pool, Ref
 from ledger.ledger import Batch
 from ledger.prune import KeptError, Prune
 from ledger.settings import get_settings
+from producer.arguments import json_option, say
 from producer.client import Client
 from producer.errors import ProducerError, redis_errors
+from producer.results import iso, printable
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
 _NEWEST = 1_000_000  # batches that prune looks at
+_SHOWN = 100  # characters of a dead letter in a line; --json has more
 _STOPPING = 10.0  # seconds that running jobs of a cancelled batch get to stop before its records go
 
 pool_argument = click.argument("pool", type=click.Choice([each.value for each in Pool]))
@@ -159,6 +163,42 @@ def _stop(client: Client, batch: Batch) -> None:
     until = time.monotonic() + _STOPPING
     while client.ledger.running(batch.name) and time.monotonic() < until:
         time.sleep(0.2)
+
+
+@click.command("dead-letters")
+@click.argument("pool", required=False, type=click.Choice([each.value for each in Pool]))
+@click.option("--drop", is_flag=True, help="Remove them.")
+@json_option
+def dead_letters(pool: str | None, drop: bool, as_json: bool) -> int:
+    """List what lay on the pools' queues and is no message of Downpour, or remove it.
+
+    The newest 1,000 of each pool are kept, oldest first here, each with when and why it was refused. No job is lost
+    with one: a job whose message vanished gets another.
+    """
+    client = Client(get_settings())
+    letters = DeadLetters(client.ledger.redis, client.settings.key_prefix)
+    pools = [Pool(pool)] if pool else list(Pool)
+    with redis_errors(client.settings):
+        if drop:
+            dropped = {each: letters.drop(each) for each in pools}
+            click.echo(json.dumps(dropped) if as_json else f"{sum(dropped.values()):,} dead letters removed")
+            return 0
+        found = {each: letters.read(each)[::-1] for each in pools}
+    if as_json:
+        click.echo(json.dumps({each: [asdict(letter) for letter in kept] for each, kept in found.items()}, indent=2))
+        return 0
+    for each, kept in found.items():
+        for letter in kept:
+            click.echo(_letter_line(each, letter))
+    if not any(found.values()):
+        say("no dead letters")
+    return 0
+
+
+def _letter_line(pool: Pool, letter: DeadLetter) -> str:
+    """``2026-11-29T20:00:00Z  threads  12 bytes  Invalid JSON: ...  'hello, queue'``, printable whatever it was."""
+    begin = ascii(letter.element[:_SHOWN])
+    return f"{iso(letter.time)}  {pool}  {letter.bytes:,} bytes  {printable(letter.reason)}  {begin}"
 
 
 def say_workers(client: Client, *, as_json: bool) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,8 +34,12 @@ def status_line(batch: Batch) -> str:
     return f"{batch.name}  {created}  {counts(batch)}, {decimal(sum(batch.bytes_done.values()))}"
 
 
-def counters(batch: Batch) -> dict[str, Any]:
-    """For ``status --json``."""
+def counters(batch: Batch, dead: Mapping[Pool, int]) -> dict[str, Any]:
+    """For ``status --json``.
+
+    Args:
+        dead: how many dead letters each pool has, whichever batch is meant.
+    """
     return {
         "batch": batch.name,
         "created": iso(batch.created),
@@ -45,7 +49,11 @@ def counters(batch: Batch) -> dict[str, Any]:
         **{str(state): batch.count(state) for state in JobState},
         "bytes": sum(batch.bytes_done.values()),
         "pools": {
-            str(pool): {**{str(state): states.get(state, 0) for state in JobState}, "bytes": batch.bytes_done[pool]}
+            str(pool): {
+                **{str(state): states.get(state, 0) for state in JobState},
+                "bytes": batch.bytes_done[pool],
+                "dead_letters": dead[pool],
+            }
             for pool, states in batch.counts.items()
         },
     }

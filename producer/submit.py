@@ -10,7 +10,7 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
-from ledger.jobs import Pool
+from ledger.jobs import JOBS_PER_MESSAGE, Pool
 from ledger.settings import get_settings
 from producer import manifest
 from producer.arguments import checked_name, json_option, say
@@ -26,8 +26,8 @@ def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: s
     """0 for auto, as ``Client.submit`` takes it."""
     if text == "auto":
         return 0
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 500):
-        raise click.BadParameter(f"expected a number from 1 to 500, or auto; got {text!r}")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= JOBS_PER_MESSAGE):
+        raise click.BadParameter(f"expected a number from 1 to {JOBS_PER_MESSAGE}, or auto; got {text!r}")
     return int(text)
 
 
@@ -54,7 +54,7 @@ def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: s
     default="1",
     show_default=True,
     metavar="N|auto",
-    help="Jobs per message, up to 500; auto: one at first, up to 250 in a long manifest.",
+    help=f"Jobs per message, up to {JOBS_PER_MESSAGE}; auto: one at first, up to 250 in a long manifest.",
 )
 @click.option("--deadline", type=click.FloatRange(0.1), help="Seconds that a job may take from its first start on.")
 @click.option(

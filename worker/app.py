@@ -24,7 +24,7 @@ from ledger.leases import Identity
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.settings import get_settings
-from worker import broker, drain
+from worker import broker, drain, transport
 from worker.batches import Batches
 from worker.children import keep_watching_children
 from worker.consuming import Consuming
@@ -36,6 +36,7 @@ from worker.process import settle_memory, this_worker
 
 broker.keep_books_in_memory()
 broker.survive_a_closed_connection()
+transport.check_what_arrives()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says

@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from kombu.transport import redis
+
+from worker import transport
 from worker.app import app
+
+transport.Transport.Channel = redis.Channel  # otherwise a message for this task is a dead letter
 
 
 @app.task(name="burn")

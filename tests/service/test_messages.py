@@ -9,12 +9,14 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 from celery.worker.request import Request
+from hypothesis import given
+from hypothesis import strategies as st
 from kombu import Connection
 
 from ledger.connection import connect
 from ledger.jobs import TASK_NAME, Job, Pool, Ref
 from ledger.ledger import Ledger, Message
-from ledger.messages import Envelope, Publisher, broker_options
+from ledger.messages import Envelope, Publisher, Texts, broker_options, label, read
 from ledger.settings import Settings
 
 LABELS = ["f.bin from a.example", 'a "b" \\ ü\u2028 from x', "", "x" * 2000]
@@ -97,6 +99,28 @@ def test_a_worker_sees_in_our_message_what_it_sees_in_celerys(
     # And nothing of ours says anything else than Celery's own.
     assert ours.headers.items() <= celerys.headers.items()
     assert ours.delivery_tag != celerys.delivery_tag
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+@pytest.mark.parametrize("label", LABELS)
+def test_what_we_send_and_what_celery_sends_is_read_back_as_it_was_meant(
+    app: Celery, settings: Settings, pool: Pool, label: str
+) -> None:
+    """An older Downpour sent its messages through Celery."""
+    envelope = Envelope("b.7-56", pool, label)
+    by_celery(app, envelope)
+    by_us(settings, envelope)
+    with connect(settings) as redis:
+        elements = redis.lrange(f"{settings.key_prefix}{pool.queue}", 0, -1)
+    assert [read(element.encode(), pool) for element in elements] == [envelope, envelope]
+
+
+@given(st.text(st.characters(), max_size=50), st.sampled_from(["a.example", "\ud800", "😀", "ü"]), st.integers(1, 8000))
+def test_a_message_about_any_job_is_one_that_can_be_read(name: str, host: str, times: int) -> None:
+    """Otherwise it would be a dead letter and be sent again, for ever."""
+    job = Job(f"http://{host * times}", name * times)
+    envelope = Envelope("b.0-499", Pool.THREADS, label(job, 499))
+    assert read(Texts().of(envelope).encode(), Pool.THREADS) == envelope
 
 
 def test_a_message_that_nobody_waits_for_any_more_is_not_sent(settings: Settings) -> None:

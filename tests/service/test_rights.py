@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from ledger.connection import connect
 from ledger.control import Control
+from ledger.dead_letters import DeadLetters
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger, Result
@@ -86,6 +87,16 @@ def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str,
     wait_for(lambda: cleaner.round().removed, what="the batch to be removed")
     list(client.submit("again", [Job("http://a/", "a")], [Pool.THREADS]))
     assert _remove(client, [client.batch("again")], 0.0, force=True) == (["again"], {}, 1)
+
+
+def test_a_worker_keeps_dead_letters_and_the_producer_reads_and_drops_them(roles: dict[str, Settings]) -> None:
+    DeadLetters(connect(roles["worker"]), "dp:").keep(Pool.THREADS, b"hello", "no JSON")
+    letters = DeadLetters(connect(roles["producer"]), "dp:")
+    assert [letter.element for letter in letters.read(Pool.THREADS)] == ["hello"]
+    assert (letters.counts()[Pool.THREADS], letters.drop(Pool.THREADS)) == (1, 1)
+    for role, command in (("worker", "ltrim"), ("producer", "lrange")):
+        with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
+            redis.execute_command(command, "dp:downloads.threads", 0, -1)
 
 
 @pytest.mark.parametrize("role", ["producer", "sweep", "flower"])

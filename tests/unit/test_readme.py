@@ -20,7 +20,7 @@ def test_each_make_target_exists(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"(?:run --rm (?:-T )?producer|`producer) ([a-z]+)", README)))
+    "command", sorted(set(re.findall(r"(?:run --rm (?:-T )?producer|`producer) ([a-z-]+)", README)))
 )
 def test_each_producer_command_exists(command: str) -> None:
     assert command in cli.commands

@@ -60,10 +60,17 @@ def test_a_ref_is_read_back_as_it_was_written(text: str) -> None:
     assert str(Ref.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "b", "b.", ".1", "b.1-", "b.2-1", "b.-1", "a.b.1", "b.1\n", "b.1;DROP"])
+@pytest.mark.parametrize("text", ["", "b", "b.", ".1", "b.1-", "b.2-1", "b.-1", "a.b.1", "b.1\n", "b.1;DROP", "b.٣"])
 def test_what_is_not_a_ref_is_refused_with_what_was_expected(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         Ref.parse(text)
+
+
+def test_a_ref_names_at_most_as_many_jobs_as_a_message_carries() -> None:
+    assert len(Ref.parse("b.1-500").ordinals) == 500
+    with pytest.raises(ValueError, match=r"expected at most 500 jobs from FIRST to LAST, got 'b.0-500'"):
+        Ref.parse("b.0-500")
+    assert Ref.parse("b.0-999999999", most=None).last == 999_999_999
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a.b", "a b", "ü", "x" * 65, "a/b"])
