@@ -41,7 +41,8 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER}",
-    "sweep": f"{OURS} -@all {CONNECT} {LEDGER} +info",
+    # It tells Flower of worker processes that died, in events of Celery's, and may publish nothing else.
+    "sweep": f"~{PREFIX}* &{PREFIX}/0.celeryev/task.multi -@all {CONNECT} {LEDGER} +info +publish",
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe",  # listens when it compares
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }
