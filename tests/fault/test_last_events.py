@@ -65,7 +65,10 @@ class Shown:
         return {name.partition("@")[0] for name, worker in list(self._state.workers.items()) if worker.alive}
 
     def become(self, rows: dict[str, str]) -> None:
-        wait_for(lambda: self.rows() == rows, seconds=30, what=f"{rows}, last seen {self.rows()}")
+        try:
+            wait_for(lambda: self.rows() == rows, seconds=30)
+        except AssertionError:
+            raise AssertionError(f"expected {rows}, got {self.rows()}") from None
 
     def lose(self, worker: str) -> None:
         wait_for(lambda: worker not in self.online(), what=f"{worker} to be gone")
@@ -144,18 +147,18 @@ def test_the_job_of_a_killed_prefork_child_waits_and_its_worker_is_there(world: 
 
 
 @pools
-def test_a_job_that_the_sweep_ends_has_ended(tmp_path: Path, pool: Pool) -> None:
-    """Given a worker that is killed before it sees a cancel, and jobs that may lose their process only once."""
+@pytest.mark.parametrize("cancelled", [False, True], ids=["poison", "cancelled"])
+def test_a_job_that_the_sweep_ends_has_ended(tmp_path: Path, pool: Pool, cancelled: bool) -> None:
+    """Given a job that may lose its process only once, or whose worker is killed before it sees the cancel."""
     with World(tmp_path, max_losses=1) as world, Shown(world.settings) as shown:
-        worker = busy(world, pool, jobs=SLOTS, seconds=30)
-        everyone = [worker.pid, *worker.children()]
-        for pid in everyone:
+        worker = busy(world, pool, jobs=1, seconds=30)
+        for pid in (worker.pid, *worker.children()):
             os.kill(pid, signal.SIGSTOP)
-        world.ledger.cancel(Ref("b", 0, 0))
+        if cancelled:
+            world.ledger.cancel(Ref("b", 0, 0))
         worker.kill()
-        shown.become(rows("FAILURE") | {"b.0": "REVOKED"})
-        assert "cancelled" in shown.said("b.0")
-        assert shown.said("b.1").startswith("failed: poison: ")
+        shown.become(rows("REVOKED" if cancelled else "FAILURE", 1))
+        assert shown.said("b.0").startswith("cancelled" if cancelled else "failed: poison: ")
         shown.lose(str(pool))
 
 
@@ -166,3 +169,16 @@ def test_jobs_that_end_while_the_worker_reconnects_have_ended(world: World, show
     world.valkey.restart()
     all_done(world, SLOTS)
     shown.become(rows("SUCCESS"))
+
+
+def test_a_job_whose_time_is_used_up_while_it_waits_has_ended(tmp_path: Path) -> None:
+    with (
+        World(tmp_path, wait_in_job=0, retry_base=60, retry_cap=60, deadline=4) as world,
+        Shown(world.settings) as shown,
+    ):
+        world.start(Pool.THREADS)
+        world.submit(Pool.THREADS, [world.file("f", path="faults/status/503")])
+        shown.become(rows("RETRY", 1))
+        shown.become(rows("FAILURE", 1))
+        assert "deadline: " in shown.said("b.0")
+        assert shown.online() == {"threads"}
