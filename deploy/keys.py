@@ -42,7 +42,8 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
     "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER} (+ltrim {DEAD_LETTERS})",
-    "sweep": f"{OURS} -@all {CONNECT} {LEDGER}",
+    # It tells Flower of worker processes that died, in events of Celery's, and may publish nothing else.
+    "sweep": f"~{PREFIX}* &{PREFIX}/0.celeryev/task.multi -@all {CONNECT} {LEDGER} +publish",
     # The producer listens when it compares.
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe (+lrange {DEAD_LETTERS})",
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",

@@ -75,6 +75,10 @@ class Keys:
     def dead_letters(self, pool: Pool) -> str:
         return f"{self.prefix}dead-letters:{pool}"
 
+    def events(self, routing_key: str, database: int) -> str:
+        """The channel of Celery's events; kombu writes the database's number into its name."""
+        return f"{self.prefix}/{database}.celeryev/{routing_key}"
+
     @property
     def due(self) -> str:
         return f"{self.prefix}due"

@@ -47,7 +47,7 @@ STATE_LETTERS = {state: state.value[0] for state in JobState}  # q w r d f c
 POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g
 _POOL_NAMES = frozenset(pool.value for pool in Pool)
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)  # made once: that halves the time of a submission
-_STATES = {letter: state for state, letter in STATE_LETTERS.items()}
+STATES = {letter: state for state, letter in STATE_LETTERS.items()}
 _POOLS = {letter: pool for pool, letter in POOL_LETTERS.items()}
 
 
@@ -216,7 +216,7 @@ def decode_unreadable(id_: str, fields: Any, error: Exception) -> JobRecord:
         id=id_,
         job=Job("", id_),
         pool=_POOLS.get(str(have.get("p")), Pool.THREADS),
-        state=_STATES.get(str(have.get("s")), JobState.FAILED),
+        state=STATES.get(str(have.get("s")), JobState.FAILED),
         queued=0.0,
         attempts=(attempt,),
         notes=(reason,),
@@ -229,7 +229,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
     Raises:
         KeyError, ValueError: this is not a record; ``ledger.Ledger`` never wrote it.
     """
-    job, state, queued, size = decode_job(fields["j"]), _STATES[fields["s"]], int(fields["q"]) / 1000, fields.get("b")
+    job, state, queued, size = decode_job(fields["j"]), STATES[fields["s"]], int(fields["q"]) / 1000, fields.get("b")
     sha256, total = fields.get("d"), fields.get("z")
     if state is JobState.DONE:  # then the announced length is the length
         sha256, total = decode_digest(sha256) if sha256 else job.sha256, size

@@ -18,7 +18,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
 
@@ -26,13 +26,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from ledger.connection import Library, connect, eviction_policy, eviction_warning
-from ledger.jobs import Pool, Ref, job_id
+from ledger.events import TakenOver, tell_flower
+from ledger.jobs import JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.leases import End, Lease, Leases
 from ledger.ledger import Ledger
 from ledger.manners import Manners
 from ledger.messages import Envelope, Publisher, label
 from ledger.prune import Expiry
+from ledger.records import STATES
 from ledger.settings import Settings, get_settings
 
 _AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time
@@ -69,6 +71,7 @@ class Sweep:
         self._call = Library(self._redis, settings.key_prefix, "sweep")
         self._expiry = Expiry(self._ledger, settings.keep_batches)
         self._company: dict[str, int] = {}  # by process group: jobs that it held when the first of it was found dead
+        self._living: set[str] = set()  # names of workers that have a process with a lease
         self._gap_is_set = False
         self._failing: dict[str, int] = {}  # by step: in how many rounds it failed, one after the other
 
@@ -119,11 +122,15 @@ class Sweep:
         known = self._leases.known()
         groups = {lease.identity.family for lease in known}
         self._company = {family: jobs for family, jobs in self._company.items() if family in groups}
+        self._living = {lease.identity.worker for lease in known if lease.alive}
+        taken: dict[str, list[TakenOver]] = {}
         for lease in known:
             if not lease.alive:
-                self._take_over(lease.incarnation, lease.identity, self._evidence(lease, known), swept)
+                worker, evidence = lease.identity.worker, self._evidence(lease, known)
+                taken.setdefault(worker, []).extend(self._take_over(lease.incarnation, worker, evidence, swept))
         for incarnation in self._redis.smembers(self._keys.dead):  # a sweep died in the middle
-            self._take_over(str(incarnation), None, "nothing", swept)
+            taken.setdefault("unknown", []).extend(self._take_over(str(incarnation), "unknown", "nothing", swept))
+        self._tell(taken)
 
     def _evidence(self, dead: Lease, known: Sequence[Lease]) -> str:
         """What the death of a process says about its jobs: a loss counts only against a job that was alone.
@@ -143,18 +150,31 @@ class Sweep:
             self._company[family] = together
         return "alone" if together == 1 else "company"
 
-    def _take_over(self, incarnation: str, who: object, evidence: str, swept: Swept) -> None:
+    def _take_over(self, incarnation: str, worker: str, evidence: str, swept: Swept) -> list[TakenOver]:
+        taken: list[TakenOver] = []
         left = 1
         while left > 0:
-            answer = self._call("orphans", incarnation, evidence, self._settings.max_losses, _AT_ONCE)
-            left = int(answer[0])
-            if left < 0:
-                return
-            _, back, ended = answer
+            left, *answer = self._call("orphans", incarnation, evidence, self._settings.max_losses, _AT_ONCE)
+            if left < 0:  # alive after all
+                self._living.add(worker)
+                break
+            states = {id_: STATES[letter] for id_, letter in zip(answer[::3], answer[1::3], strict=True)}
+            back = [id_ for id_, state in states.items() if state is JobState.QUEUED]
+            ended = [id_ for id_ in states if id_ not in back]
             swept.orphans += len(back)
             swept.ended += len(ended)
-            if back or ended:
-                log.warning("took over incarnation=%s of=%s back=%s ended=%s", incarnation, who, back[:5], ended[:5])
+            if states:
+                log.warning("took over incarnation=%s of=%s back=%s ended=%s", incarnation, worker, back[:5], ended[:5])
+            reasons = {record.id: _reason(record) for record in self._ledger.read(ended)}
+            rows = zip(answer[2::3], states.items(), strict=True)
+            taken += [TakenOver(row, state, reasons.get(id_, "")) for row, (id_, state) in rows]
+        return taken
+
+    def _tell(self, taken: Mapping[str, Sequence[TakenOver]]) -> None:
+        try:
+            tell_flower(self._redis, self._keys, taken, self._living)
+        except RedisError as error:
+            log.warning("Flower is not told what was taken over from workers=%s: %s", ",".join(taken), error)
 
     def _put_back_due(self, swept: Swept) -> None:
         while count := self._call("due", _AT_ONCE):
@@ -166,8 +186,14 @@ class Sweep:
     def _end_overdue(self, swept: Swept) -> None:
         late, handled = round(1000 * max(_LATE, 2 * self._settings.lease)), 1
         while handled:
-            handled, ended = self._call("overdue", _AT_ONCE, late)
-            swept.overdue += ended
+            handled, *ended = self._call("overdue", _AT_ONCE, late)
+            swept.overdue += len(ended)
+            rows: dict[str, list[TakenOver]] = {}
+            for record in self._ledger.read(ended):
+                workers = [attempt.executor.worker for attempt in record.attempts if attempt.executor]
+                if workers:  # else it has no row of a task that began
+                    rows.setdefault(workers[-1], []).append(TakenOver(record.id, record.state, _reason(record)))
+            self._tell(rows)
 
     def _try_suspects(self, swept: Swept) -> None:
         for pool in Pool:
@@ -205,6 +231,10 @@ class Sweep:
             for ref in parsed
             if (record := records.get(job_id(ref.batch, ref.first)))
         ]
+
+
+def _reason(record: JobRecord) -> str:
+    return f"{record.last.kind}: {record.last.reason}" if record.last else ""
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

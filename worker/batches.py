@@ -30,6 +30,13 @@ class Batches(bootsteps.StartStopStep):  # type: ignore[misc]
         if consumer.event_dispatcher is not None:
             consumer.event_dispatcher.flush()
 
+    def shutdown(self, consumer: Any) -> None:
+        """After the pool has ended: the timer is gone. An event of a task makes Flower take its worker for alive, so
+        what Celery has said before is said again, at the very end."""
+        self.stop(consumer)
+        if consumer.event_dispatcher is not None:
+            consumer.event_dispatcher.send("worker-offline")
+
 
 class _Later:
     def __init__(self, timer: Any, dispatcher: Any) -> None:

@@ -28,6 +28,7 @@ from celery.concurrency import asynpool, prefork
 from celery.events.dispatcher import EventDispatcher
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import pidbox
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import KombuError
@@ -130,6 +131,11 @@ class PromptDispatcher(EventDispatcher):  # type: ignore[misc]
             now = time.monotonic()
             self._quiet_until = now + min(_LONGEST_QUIET, _QUIET * (now - begun))
 
+    def extend_buffer(self, other: EventDispatcher) -> None:
+        """What the dispatcher before holds back, and what threads still give to it, leaves by this connection."""
+        super().extend_buffer(other)
+        self._group_buffer = other._group_buffer
+
     def send(self, type: str, *args: Any, retry: bool = False, **fields: Any) -> Any:  # noqa: ARG002 - Celery's
         return super().send(type, *args, retry=False, **fields)
 
@@ -148,8 +154,9 @@ class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
             super().loop(c)
         except c.connection_errors as error:
             log.warning("no remote control until Redis is back: %s", error)
-        except SystemExit:  # told to stop while it connected; whoever runs the jobs was told too, and lets them end
-            log.debug("no remote control any more")
+        except SystemExit as end:  # a remote shutdown; or told to stop while it connected
+            if worker_state.should_stop is None:  # the worker's own loop stops in order, and lets the jobs end
+                worker_state.should_stop = end.code
 
 
 class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]

@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ledger.jobs import QUEUE_PREFIX, TASK_NAME, Pool, Ref, job_id
+from celery.exceptions import Ignore
+from redis.exceptions import RedisError
+
+from ledger.connection import once
+from ledger.jobs import QUEUE_PREFIX, TASK_NAME, JobState, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
 from ledger.settings import get_settings
 from worker import chunk, drain, events
@@ -17,7 +21,7 @@ from worker.process import this_worker
 log = logging.getLogger("downpour.worker")
 
 
-@app.task(name=TASK_NAME, bind=True, throws=(events.JobFailedError,))
+@app.task(name=TASK_NAME, bind=True, throws=(events.JobFailedError,), Request=events.Request)
 def download(task: Any, text: str) -> str:
     """Run the jobs that a message names, by its ref as text.
 
@@ -30,12 +34,10 @@ def download(task: Any, text: str) -> str:
     ref = Ref.parse(text)
     pool = Pool(task.request.delivery_info["routing_key"].removeprefix(QUEUE_PREFIX))
     if drain.draining():
-        raise events.handed_back(task, "not begun: the worker stops; the job stays queued")
+        raise events.handed_back("not begun: the worker stops; the job stays queued")
     incarnation, claims = _claim(ref, pool)
     if not claims:
-        states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
-        log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
-        return events.nothing_claimed(task, states)
+        return events.ended_elsewhere(_states(ref))
 
     def tell(line: str) -> None:
         events.progress(task, line)
@@ -45,11 +47,23 @@ def download(task: Any, text: str) -> str:
             outcomes = chunk.run_chunk(claims, incarnation, tell)
         else:
             outcomes = [run_job(claim, incarnation, tell) for claim in claims]
-    return events.ended(task, outcomes)
+    if all(outcome.state is None for outcome in outcomes):
+        return events.ended_elsewhere(_states(ref))
+    return events.ended(outcomes)
 
 
 # Celery keeps a result back end per thread: in gevent's pool it would make one for each job. Ours keeps nothing.
 download.backend = app.backend
+
+
+def _states(ref: Ref) -> set[JobState]:
+    try:
+        with once():
+            states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
+    except RedisError:
+        raise Ignore("the ledger cannot be asked") from None
+    log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
+    return states
 
 
 def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:

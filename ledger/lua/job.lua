@@ -139,13 +139,15 @@ function commands.claim()
   end
   local suspects = prefix .. 'suspects:' .. pool
   local call = {
-    incarnation = incarnation, token = ARGV[5], limit = ARGV[6], limits = {}, begun = {}, deadlines = {},
+    incarnation = incarnation, limit = ARGV[6], limits = {}, begun = {}, deadlines = {},
     suspects = redis.call('EXISTS', suspects) == 1 and suspects,
     grouped = #refs > 1 or ARGV[9] ~= ARGV[10],
   }
   local taken = {wall, now}
   for at = 7, #ARGV, 4 do
     local first, last = ordinals(ARGV[at + 2], ARGV[at + 3])
+    -- Should the process die, the sweep reads there which message had brought the job.
+    call.token = ARGV[5] .. (first == last and '' or ':' .. ARGV[at + 2] .. '-' .. ARGV[at + 3])
     for ordinal = first, last do
       local id = ARGV[at + 1] .. '.' .. string.format('%d', ordinal)
       local record = guarded(id, claim_job, call)

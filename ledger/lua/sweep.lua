@@ -80,9 +80,10 @@ local function lost_before(id, letter)
   end
 end
 
--- Take one job over from a worker process that is dead. Returns the letter of the state that it has then.
+-- Take one job over from a worker process that is dead. Returns the letter of the state that it has then, and the ref
+-- of the message by which the process had claimed it.
 local function orphan(id, incarnation, evidence, most_losses)
-  local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q', 'e')
+  local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q', 'e', 'k')
   if have.s ~= 'r' or have.h ~= incarnation then return nil end
   local losses, trial = 0, prefix .. 'trial:' .. POOLS[have.p]
   local on_trial = redis.call('HGET', trial, 'id') == id
@@ -110,7 +111,8 @@ local function orphan(id, incarnation, evidence, most_losses)
     end
     redis.call('DEL', suspects)
   end
-  return state
+  local chunk = string.match(have.k or '', ':(.+)$')
+  return {state, chunk and string.match(id, '^(.*%.)') .. chunk or id}
 end
 
 -- Declare a worker process dead whose lease has passed, and put its jobs back on their queues.
@@ -118,7 +120,7 @@ end
 --
 -- ARGV  incarnation, what its end says about its jobs ("alone", "company", "nothing"), counted losses that make a job
 --       poison, jobs to handle in this call
--- Returns {-1} while it is alive, else {jobs left, {ids put back}, {ids that ended}}
+-- Returns {-1} while it is alive, else {jobs left, id, new state's letter, ref, id, ...}
 function commands.orphans()
   local incarnation = ARGV[3]
   local ends = tonumber(redis.call('HGET', prefix .. 'leases', incarnation) or 0)
@@ -129,18 +131,18 @@ function commands.orphans()
   redis.call('SADD', prefix .. 'dead', incarnation)
   redis.call('HDEL', prefix .. 'incarnations', incarnation)
   redis.call('HDEL', prefix .. 'leases', incarnation)
-  local back, ended = {}, {}
+  local answer = {0}
   local held = prefix .. 'held:' .. incarnation
   for _, id in ipairs(redis.call('SPOP', held, ARGV[6])) do
-    local state = guarded(id, orphan, incarnation, ARGV[4], tonumber(ARGV[5]))
-    if state == 'q' then back[#back + 1] = id elseif state then ended[#ended + 1] = id end
+    local taken = guarded(id, orphan, incarnation, ARGV[4], tonumber(ARGV[5]))
+    if taken then answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = id, taken[1], taken[2] end
   end
-  local left = redis.call('SCARD', held)
-  if left == 0 then
+  answer[1] = redis.call('SCARD', held)
+  if answer[1] == 0 then
     redis.call('SREM', prefix .. 'dead', incarnation)
     redis.call('DEL', prefix .. 'cancel:' .. incarnation)
   end
-  return {left, back, ended}
+  return answer
 end
 
 -- A worker process does not run these jobs, although the ledger says that it does: they go back on their queues.
@@ -224,9 +226,9 @@ end
 -- been over for long, whatever its process does, is ended here.
 --
 -- ARGV  jobs to handle in this call, milliseconds that a holder gets
--- Returns {jobs handled, how many were ended}
+-- Returns {jobs handled, ids that ended ...}
 function commands.overdue()
-  local ended = 0
+  local answer = {0}
   local ids = redis.call('ZRANGEBYSCORE', prefix .. 'deadlines', '-inf', now, 'LIMIT', 0, ARGV[3])
   for _, id in ipairs(ids) do
     redis.call('ZREM', prefix .. 'deadlines', id)
@@ -236,7 +238,7 @@ function commands.overdue()
       if have.s == 'r' and now < over then
         redis.call('ZADD', prefix .. 'deadlines', over, id)
       elseif have.s == 'r' then
-        ended = ended + 1
+        answer[#answer + 1] = id
         if have.x then return take_back(id, have, 'c', 'lost', 'its holder did not stop it') end
         take_back(id, have, 'f', 'deadline', 'the time for the job was used up and its holder did not end it')
       elseif have.s == 'q' or have.s == 'w' then
@@ -245,11 +247,12 @@ function commands.overdue()
         redis.call('HSET', job_key(id), 's', 'f', 'a', have.a and (have.a .. ',' .. closed) or closed)
         unlist(id, have.p)
         end_job(id, have.p, have.s, 'f')
-        ended = ended + 1
+        answer[#answer + 1] = id
       end
     end)
   end
-  return {#ids, ended}
+  answer[1] = #ids
+  return answer
 end
 
 -- Which refs of a pool need a message now: those put back, and those whose message vanished.

@@ -24,7 +24,8 @@ from redis import Redis
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
-_EXCHANGE = "celeryev"
+from ledger.keys import Keys
+
 _EVENTS = ("task.multi", "task.received")  # Celery sends task events in groups
 _PATIENCE = 0.2  # seconds between two looks whether it is over
 ON_THE_WAY = 0.05  # seconds that the quickest event may have taken: clocks that differ by less are taken to be one
@@ -34,7 +35,7 @@ class Arrivals:
     """Args: redis is used by this thread alone; prefix is the broker's."""
 
     def __init__(self, redis: Redis, prefix: str, database: int = 0) -> None:
-        self._channels = [f"{prefix}/{database}.{_EXCHANGE}/{event}" for event in _EVENTS]
+        self._channels = [Keys(prefix).events(event, database) for event in _EVENTS]
         self._redis = redis
         self._over = threading.Event()
         self._ready = threading.Event()

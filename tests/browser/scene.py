@@ -15,9 +15,7 @@ from stack.plan import ROOT
 from stack.run import Stack
 from stack.supervisor import Command, Process
 
-PURGE = 8  # seconds after which Flower forgets a worker that is gone
 SETTINGS = {
-    "FLOWER_PURGE_OFFLINE_WORKERS": str(PURGE),
     "DOWNPOUR_WAIT_IN_JOB": "0",  # a second attempt is another worker's or another task's, never the same one's
     "DOWNPOUR_RETRY_BASE": "0.1",
     "DOWNPOUR_MAX_ATTEMPTS": "2",
@@ -80,10 +78,16 @@ class Scene:
     def cancel(self, batch: str, *which: int) -> None:
         self._producer("cancel", batch, *map(str, which))
 
-    def one_more_worker(self, name: str) -> Process:
-        """A threads worker as another container would have it."""
-        command = f"-m celery -A worker.app worker -P threads -Q downloads.threads -n {name} -c 1 -l INFO -E"
-        env = self.stack.env("worker")
+    def drain(self, worker: str) -> None:
+        self._producer("drain", worker)
+
+    def undrain(self, worker: str) -> None:
+        self._producer("undrain", worker)
+
+    def one_more_worker(self, pool: Pool, name: str) -> Process:
+        """A worker as another container would have it; it lets short jobs end when it is told to stop."""
+        command = f"-m celery -A worker.app worker -P {pool} -Q {pool.queue} -n {name} -c 2 -l INFO -E"
+        env = self.stack.env("worker") | {"DOWNPOUR_GRACE": "6"}
         log = self.stack.plan.log(name)
         return Process(Command(name, [sys.executable, *command.split()], env, ROOT, log))
 

@@ -24,7 +24,6 @@ from tests.browser.scene import (
     LONG,
     LONGER,
     MISSING,
-    PURGE,
     SECOND,
     TO_CANCEL,
     Scene,
@@ -47,13 +46,17 @@ def jobs(scene: Scene) -> Scene:
 
 
 def row_of(page: Page, scene: Scene, pool: Pool, job: str, state: str) -> dict[str, str]:
-    """Wait until the tasks page, filtered by the pool's worker, shows the job in that state."""
+    return job_of(page, scene, scene.worker(pool), job, state)
+
+
+def job_of(page: Page, scene: Scene, worker: str, job: str, state: str) -> dict[str, str]:
+    """Wait until the tasks page, filtered by the worker, shows the job in that state."""
 
     def look() -> dict[str, str] | None:
         row = tasks(page).get(job)
         return row if row and row["State"] == state else None
 
-    found = until(page, f"{scene.url}/tasks?worker={scene.worker(pool)}", look, what=f"{job} {state}")
+    found = until(page, f"{scene.url}/tasks?worker={worker}", look, what=f"{job} {state}")
     assert found is not None
     return found
 
@@ -167,19 +170,29 @@ def test_jobs_cancelled_before_they_began_are_revoked(jobs: Scene, page: Page) -
     until(page, f"{jobs.url}/tasks?state=REVOKED&worker={jobs.worker(Pool.PREFORK)}", all_revoked, what="8 revoked")
 
 
-def test_a_worker_that_was_replaced_leaves_no_ghost(scene: Scene, page: Page) -> None:
-    name = "threads@replaced"
-    worker = scene.one_more_worker(name)
-    page.goto(scene.url)  # the dashboard refreshes itself
-    row = page.locator("#workers-table tbody tr", has_text=name)
+@every_pool
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_ended_leaves_no_ghost(scene: Scene, page: Page, pool: Pool, signal_: signal.Signals) -> None:
+    """Neither itself, nor a job that looks as if it still ran it."""
+    name, batch = f"{pool}@{signal_.name.lower()}", f"{pool}-{signal_.name.lower()}"
+    worker = scene.one_more_worker(pool, name)
+    scene.drain(scene.worker(pool))
     try:
+        page.goto(scene.url)  # the dashboard refreshes itself
+        row = page.locator("#workers-table tbody tr", has_text=name)
         expect(row).to_contain_text("Online", timeout=30_000)
-        worker.signal(signal.SIGKILL)
-        expect(row).to_contain_text("Offline", timeout=15_000)
-        expect(row).to_have_count(0, timeout=(PURGE + 10) * 1000)
+        scene.submit(pool, "/paced/3/First.bin", f"{FOR_LONG}/Second.bin", batch=batch)
+        job_of(page, scene, name, f"{batch}.1", "STARTED")
+        job_of(page, scene, name, f"{batch}.0", "STARTED")
+        page.goto(scene.url)
+        worker.signal(signal_)
+        expect(row).to_have_count(0, timeout=30_000)
+        job_of(page, scene, name, f"{batch}.0", "SUCCESS" if signal_ is signal.SIGTERM else "RETRY")
+        job_of(page, scene, name, f"{batch}.1", "RETRY")
     finally:
         worker.kill()
-    expect(page.locator("#workers-online")).to_have_text("3")
+        scene.cancel(batch)
+        scene.undrain(scene.worker(pool))
 
 
 def test_every_page_says_what_it_is(jobs: Scene, page: Page, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from redis.exceptions import NoPermissionError
 from ledger.connection import connect
 from ledger.control import Control
 from ledger.dead_letters import DeadLetters
+from ledger.events import TakenOver, tell_flower
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.keys import Keys
 from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger, Result
 from ledger.settings import Settings
@@ -119,3 +121,16 @@ def test_a_producer_that_compares_hears_what_a_worker_says_and_cannot_say_it_its
     assert set(arrivals.moments()) == {"b.1"}
     with pytest.raises(NoPermissionError):
         connect(roles["producer"]).publish(channel, text)
+
+
+def test_the_sweep_says_what_it_took_over_where_events_of_tasks_are_heard_and_nothing_elsewhere(
+    roles: dict[str, Settings],
+) -> None:
+    redis = connect(roles["sweep"])
+    with Arrivals(connect(roles["producer"]), "dp:") as heard:
+        tell_flower(redis, Keys("dp:"), {"threads@here": [TakenOver("b.1", JobState.QUEUED)]}, set())
+        wait_for(heard.ahead, what="the event")
+
+    for channel in ("dp:/0.celeryev/worker.offline", "dp:/0.celery.pidbox", "dp:anything"):
+        with pytest.raises(NoPermissionError):
+            redis.publish(channel, "")

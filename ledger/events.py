@@ -1,0 +1,85 @@
+"""Celery's events about worker processes that died: a killed worker says nothing, so the sweep tells Flower.
+
+Without them Flower shows a dead worker's jobs as STARTED until they run again, and the worker with its last figures.
+All events of a round are one PUBLISH on the channel of Celery's task events. The sweep's role may publish there alone,
+and the order holds: an event of a task makes Flower take its worker for alive, so that the worker is gone comes last.
+
+The row of a chunk's message is not the row of any of its jobs. They come back by themselves, in messages of their own,
+so the chunk's row ends here.
+Kept true by ``tests/fault/test_last_events.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from json import dumps
+from typing import Any
+
+from redis import Redis
+
+from ledger.jobs import JobState
+from ledger.keys import Keys
+
+_AT_ONCE = 500  # events per PUBLISH
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A job whose worker process died."""
+
+    row: str  # the ref of the message by which the process had claimed it: Flower's id of the row
+    state: JobState  # QUEUED, FAILED or CANCELLED
+    reason: str = ""  # if it failed
+
+
+def tell_flower(redis: Redis, keys: Keys, jobs: Mapping[str, Sequence[TakenOver]], alive: Collection[str]) -> None:
+    """Publish what became of the jobs of dead worker processes, and which workers are gone.
+
+    To be called before the messages of the jobs are sent: a RETRY that comes late would hide that a job runs again.
+
+    Args:
+        jobs: by the name of the worker whose process died; a process that held no job counts, too.
+        alive: names of workers that have a living process.
+
+    Raises:
+        redis.RedisError: Redis is away, or its users are of a version before this one.
+    """
+    now = time.time()
+    events = [
+        {**event, "hostname": worker, "timestamp": now}
+        for worker, taken in jobs.items()
+        for event in [*_rows(taken), *([] if worker in alive else [{"type": "worker-offline"}])]
+    ]
+    channel = keys.events("task.multi", redis.get_connection_kwargs().get("db", 0))
+    for at in range(0, len(events), _AT_ONCE):
+        redis.publish(channel, _envelope(events[at : at + _AT_ONCE]))
+
+
+def _rows(taken: Iterable[TakenOver]) -> Iterable[dict[str, Any]]:
+    rows: dict[str, list[TakenOver]] = {}
+    for job in taken:
+        rows.setdefault(job.row, []).append(job)
+    return (_event(row, jobs) for row, jobs in rows.items())
+
+
+def _event(row: str, jobs: Sequence[TakenOver]) -> dict[str, Any]:
+    if back := sum(job.state is JobState.QUEUED for job in jobs):
+        return {"type": "task-retried", "uuid": row, "result": f"its worker process died; jobs queued again: {back}"}
+    if failed := next((job for job in jobs if job.state is JobState.FAILED), None):
+        return {"type": "task-failed", "uuid": row, "exception": f"failed: {failed.reason}"}
+    return {"type": "task-revoked", "uuid": row, "result": "cancelled by request"}
+
+
+def _envelope(events: Sequence[dict[str, Any]]) -> str:
+    """As kombu writes it."""
+    return dumps(
+        {
+            "body": dumps(events),
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {},
+            "properties": {"delivery_info": {"exchange": "celeryev", "routing_key": "task.multi"}, "delivery_tag": ""},
+        }
+    )
