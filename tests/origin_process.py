@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +19,20 @@ READY = "origin listening on "
 
 
 class OriginProcess:
-    """Starts `python -m origin` on a free port; each wait has a deadline, so it cannot hang."""
+    """Starts the hostile origin, or `python -m origin` itself, on a free port; each wait has a deadline."""
 
-    def __init__(self, access_log: Path | None = None, start_timeout_s: float = 20) -> None:
+    def __init__(
+        self,
+        access_log: Path | None = None,
+        start_timeout_s: float = 20,
+        *,
+        module: str = "tests.hostile_origin",
+        options: Sequence[str] = (),
+    ) -> None:
         """Start the process and wait until it says that it listens."""
         self._folder = tempfile.TemporaryDirectory(prefix="origin-")
         self.access_log = access_log or Path(self._folder.name) / "access.jsonl"
-        command = [sys.executable, "-m", "origin", "--port", "0", "--access-log", str(self.access_log)]
+        command = [sys.executable, "-m", module, "--port", "0", "--access-log", str(self.access_log), *options]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         self.pid = self.process.pid
         self.stderr: deque[str] = deque(maxlen=1000)
