@@ -323,7 +323,7 @@ def test_a_signal_ends_it_at_once_with_open_answers_logged(tmp_path: Path, numbe
         assert slow.recv(15) == b"HTTP/1.1 200 OK"
         hashing.sendall(b"HEAD /files/terabyte?size=1000000000000 HTTP/1.1\r\n\r\n")
         assert busy.raw("/healthz").endswith(b"ok\n")
-        busy.process.send_signal(number)
+        busy.process.signal(number)
         assert busy.process.wait(2) == 0
         assert list(busy.stderr) == [f"origin listening on {busy.url}"]
     records = [json.loads(line) for line in log.read_text().splitlines()]
