@@ -16,10 +16,10 @@ _OURS = tuple(f"Downpour {pool}" for pool in Pool)
 
 _PAGE = """# Downloaders and a hostile server
 
-Each row is one way in which our origin misbehaves (`origin/faults.py`). Everybody downloads it as somebody careful
-would: with limits on time and size, redirects followed, what is there continued, and tried until it says that it is
-done, three times at the most; a job has three attempts, too. A cell says what it said in the end (an exit code; 0 is
-done), and what lay under the final name then:
+Each row is one way in which the tests' origin misbehaves (`tests/hostile_origin`). Each tool is run with limits on time
+and size, follows redirects and continues what is there. It is run until it says that it is done, three times at most;
+a job has three attempts, too. A cell says what it said in the end (an exit code; 0 is done), and what lay under the
+final name then:
 
 - **right**: the whole file, as some edition of it was. **nothing**: no file of that name. **empty**: no byte.
 - **partial**: the beginning of the file under its final name. **wrong**: other bytes, for example two editions spliced.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from stack.supervisor import Command, Process
 from tests.origin_process import OriginProcess
 from tests.waiting import wait_for
 
@@ -83,16 +82,15 @@ class Nginx:
         conf = self._folder / "nginx.conf"
         conf.write_text(_CONF.format(folder=self._folder, port=self.port))
         command = [shutil.which("nginx") or "/usr/sbin/nginx", "-p", str(self._folder), "-c", str(conf)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._process = Process(Command("nginx", command, os.environ, self._folder, tied=True))
         wait_for(self._answers, seconds=20, what="nginx to listen")
         return self
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
-            return self._process.poll() is None and probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return self._process.running and probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(20)
+        self._process.stop(grace=20)

@@ -6,7 +6,6 @@ It signals nobody but processes that it started and has not reaped: a look and a
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -64,21 +63,17 @@ class Member:
 
     def pids(self) -> list[int]:
         """The main process and its children; none when it has ended."""
-        with self._lock, contextlib.suppress(psutil.Error):
-            if self._process is not None and self._process.running:
-                children = psutil.Process(self._process.pid).children(recursive=True)
-                return [self._process.pid, *(child.pid for child in children)]
-        return []
+        with self._lock:
+            if self._process is None or not self._process.running:
+                return []
+            return [self._process.pid, *self._process.children()]
 
     def signal(self, number: signal.Signals, *, everybody: bool) -> bool:
         """To the main process, or to all of its group at once; whether there was one."""
         with self._lock:
             if self._process is None or not self._process.running:
                 return False
-            if everybody:
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.signal(number)
+            self._process.signal(number, group=everybody)
             return True
 
     def kill_child(self, which: int) -> int | None:

@@ -1,6 +1,5 @@
-"""The origin: a file server whose files are seeded, whose pace is exact and whose faults are chosen by path.
+"""The demo's file server: seeded files, an exact pace, and four failures to look at.
 
-The demo, the tests and the benchmarks download from it. It uses the standard library only, and its
-HTTP/1.1 is written by hand because a fault needs control over each byte.
-`origin/files.py` lists the well-behaved paths, `origin/faults/__init__.py` the others.
+It uses the standard library only. The demo, the tests, the chaos runs and the benchmarks download from it;
+the tests add their faults to it in `tests/hostile_origin`.
 """

@@ -5,9 +5,9 @@ import asyncio
 import resource
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
-from origin.access_log import AccessLog
 from origin.server import Origin
 
 OPEN_FILES = 65_536
@@ -18,25 +18,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m origin", description="Downpour's file server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0 chooses a free one")
+    parser.add_argument("--url", default="", help="in a container: where the others find it, for the front page")
     parser.add_argument("--access-log", type=Path, help="append one JSON line per request")
-    parser.add_argument("--verbose", action="store_true", help="a line per request on stderr")
     options = parser.parse_args()
     allow_many_connections()
-    log = AccessLog(options.access_log, options.verbose)
-    try:
-        asyncio.run(serve(options.host, options.port, log))
-    finally:
-        # Only now: the loop's end cancels the open exchanges, and they still write their lines.
-        log.close()
+    file: Path | None = options.access_log
+    # Closed after the loop: its end cancels the open exchanges, and they still write their lines.
+    with file.open("a", buffering=1, encoding="utf-8") if file else nullcontext() as log:
+        asyncio.run(serve(options.host, options.port, Origin(log, options.url)))
 
 
-async def serve(host: str, port: int, log: AccessLog) -> None:
+async def serve(host: str, port: int, origin: Origin) -> None:
     """Serve until a signal asks to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    origin = Origin(log)
     server = await origin.listen(host, port)
     host, port = server.sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -45,7 +42,6 @@ async def serve(host: str, port: int, log: AccessLog) -> None:
     await stop.wait()
     # Not wait_closed: it would wait for clients that may take hours.
     server.close()
-    origin.stop()
 
 
 def allow_many_connections() -> None:

@@ -1,4 +1,4 @@
-"""Seeded content: the bytes of a file follow from its name, size and edition alone.
+"""Seeded content: the bytes of a file follow from its name, size and edition alone, those of a page from its number.
 
 A file is a row of 64 KiB blocks. Each block is a stamp (a hash of the file's identity and the block
 number) and a slice of one fixed random pool at a place the stamp chooses. So any range can be read
@@ -7,12 +7,11 @@ alike: bytes at the wrong offset or from another edition always change the SHA-2
 """
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from mimetypes import MimeTypes
 
 BLOCK_BYTES = 64 * 1024
@@ -24,6 +23,13 @@ POOL = hashlib.shake_256(b"downpour origin").digest(POOL_BYTES + BLOCK_BYTES)
 FIRST_EDITION_AT = datetime(2025, 2, 1, tzinfo=UTC)
 # Without file names it knows the built-in types only, so the answer is the same on each machine.
 TYPES = MimeTypes(filenames=())
+
+PROSE = (
+    "queue worker process thread coroutine broker message lease ledger attempt orphan digest range "
+    "origin rain cloud river drop storm basin gutter delta spring tide"
+)
+WORDS = PROSE.split()
+PARAGRAPH_WORDS = 60
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,10 @@ class Entity:
             yield self.read(start, end)
             start = end
 
-    def sha256(self, stopped: threading.Event | None = None) -> bytes:
-        """Return the raw digest of the whole entity, at about a second per GB; give up when stopped."""
+    def sha256(self) -> bytes:
+        """Return the raw digest of the whole entity; about a second per GB."""
         digest = hashlib.sha256()
         for piece in self.pieces(0, self.size, BLOCK_BYTES):
-            if stopped is not None and stopped.is_set():
-                raise InterruptedError("the origin stops: nobody waits for this digest")
             digest.update(piece)
         return digest.digest()
 
@@ -90,3 +94,27 @@ class Entity:
         stamp = hashlib.blake2b(identity, digest_size=STAMP_BYTES).digest()
         place = int.from_bytes(stamp, "big") & (POOL_BYTES - 1)
         return stamp + POOL[place : place + BLOCK_BYTES - STAMP_BYTES]
+
+
+@lru_cache(16)  # a page of 10,000 links is 5 MB
+def page(number: int, links: int) -> str:
+    """Return HTML page `number`: a paragraph and a link, `links` times; every fourth link is a page."""
+    parts = [f"<li><p>{_prose(number, i)}</p>{_link(number, i)}</li>" for i in range(links)]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        f"<title>Page {number}</title></head>\n<body>\n<h1>Page {number}</h1>\n<ol>\n"
+        + "\n".join(parts)
+        + "\n</ol>\n</body>\n</html>\n"
+    )
+
+
+def _link(number: int, index: int) -> str:
+    if index % 4 == 3:
+        target = (number * 31 + index) % 1000
+        return f'<a href="/pages/{target}.html?links=50">page {target}</a>'
+    return f'<a href="/files/page-{number}-{index}.bin?size=1024">file {index}</a>'
+
+
+def _prose(number: int, index: int) -> str:
+    seed = hashlib.shake_128(b"%d/%d" % (number, index)).digest(PARAGRAPH_WORDS)
+    return " ".join(WORDS[byte % len(WORDS)] for byte in seed).capitalize() + "."

@@ -99,10 +99,11 @@ def _how_to_use(stack: Stack, variables: dict[str, str]) -> str:
     exports = "\n".join(f"  export {name}={variables[name]}" for name in sorted(variables))
     return f"""
 Flower     {stack.flower_url}
+origin     {stack.origin_url} lists URLs to try
 downloads  {stack.downloads}
 
 In another shell:
-  make producer ARGS="submit --pool threads {stack.origin_url}/files/a.bin"
+  make producer ARGS="submit --wait {stack.origin_url}/paced/8/a.bin"
 or `. {handout.HANDOUT.relative_to(ROOT)}`, which is
 {exports}
 and then `.venv/bin/python -m producer ...`. Ctrl-C here stops everything.

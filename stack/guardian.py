@@ -32,8 +32,8 @@ MARK = "DOWNPOUR_STACK"
 PATIENCE = 10.0  # seconds for killed processes to go away
 
 
-def members(mark: str, session: int | None = None) -> list[psutil.Process]:
-    """The living processes that carry the mark; with a session, those of that session only."""
+def members(mark: str | None, session: int | None = None) -> list[psutil.Process]:
+    """The living processes that carry the mark (None: no mark); with a session, those of that session only."""
     found = []
     for pid in psutil.pids():
         try:

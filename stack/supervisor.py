@@ -8,17 +8,26 @@ session and all, and so is what a main process left behind when it ended.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
 
 from stack.guardian import MARK, PATIENCE, kill, members
 
 POLL = 0.05  # seconds between two looks at a process
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +39,11 @@ class Command:
     env: Mapping[str, str]  # the whole environment, the mark included
     cwd: Path
     log: Path | None = None  # receives stdout and stderr; None: they are the launcher's own
+    tied: bool = False  # the kernel kills its main process when the launcher has ended; see ``_tie``
 
 
 class Process:
-    """A started command."""
+    """A started command. Used in a ``with`` block, it is killed at its end."""
 
     def __init__(self, command: Command) -> None:
         self.command = command
@@ -42,7 +52,7 @@ class Process:
         with contextlib.ExitStack() as stack:
             # Straight into a file: a reader in between could hold the service up, or die under it.
             sink = stack.enter_context(command.log.open("ab")) if command.log else None
-            self._popen = subprocess.Popen(  # noqa: S603 - what it is for
+            self._popen = subprocess.Popen(  # noqa: S603 - what it is for; one libc call, looked up before
                 command.argv,
                 env=dict(command.env),
                 cwd=command.cwd,
@@ -50,7 +60,16 @@ class Process:
                 stdout=sink,
                 stderr=subprocess.STDOUT if sink else None,
                 start_new_session=True,
+                preexec_fn=_tie() if command.tied else None,  # noqa: PLW1509 - one libc call, looked up before
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
 
     @property
     def pid(self) -> int:
@@ -65,9 +84,20 @@ class Process:
     def running(self) -> bool:
         return self.returncode is None
 
-    def signal(self, number: int) -> None:
-        """To the main process alone; nothing happens when it has ended."""
-        self._popen.send_signal(number)
+    def children(self) -> list[int]:
+        """The pids of its children and theirs; none when it has ended."""
+        with contextlib.suppress(psutil.Error):
+            if self.running:
+                return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+        return []
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """To the main process alone, or to its group at once; nothing happens when it has ended."""
+        if not group:
+            self._popen.send_signal(number)
+        elif self.running:  # not reaped yet, so the group's id is still ours
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
     def wait(self, timeout: float | None = None) -> int:
         """Its return code.
@@ -79,12 +109,13 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL to every process of its session, and reap."""
-        if self.running:  # not reaped yet, so the group's id is still ours
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._popen.wait()
+        self.signal(signal.SIGKILL, group=True)
+        self._popen.wait()
         deadline = time.monotonic() + PATIENCE
-        while (left := members(self.command.env.get(MARK, ""), self.pid)) and time.monotonic() < deadline:
+        # The system gives the id to another process only when the last one of the session has gone.
+        while not psutil.pid_exists(self.pid) and (left := members(self.command.env.get(MARK), self.pid)):
+            if time.monotonic() > deadline:
+                break
             kill(left)
             time.sleep(POLL)
 
@@ -99,6 +130,18 @@ class Process:
         with self.command.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 16384))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _tie() -> Callable[[], None] | None:
+    """On Linux the kernel kills a child when the *thread* that started it ends, so only the main thread may ask."""
+    if _LIBC is None or os.getpid() != threading.get_native_id():
+        return None
+    prctl = _LIBC.prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return ask
 
 
 def describe_exit(code: int | None) -> str:

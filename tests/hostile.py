@@ -1,7 +1,7 @@
 """What must become of a download from each row of the origin's table of faults, one job per row.
 
-The table stands in ``origin/faults.py``; a row that has no case here fails ``tests/pools/test_every_fault.py``, and so
-does one that is not in ``docs/downloaders.md``.
+The table stands in ``tests/hostile_origin/__init__.py``; a row that has no case here fails
+``tests/pools/test_every_fault.py``, and so does one that is not in ``docs/downloaders.md``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ledger.jobs import FailureKind
-from origin import faults
 from origin.content import Entity
-from origin.fault_answers import zeros_gzipped
-from origin.routes import table
+from tests import hostile_origin
+from tests.hostile_origin.answers import zeros_gzipped
 
 SIZE = 200_000  # bytes; enough to be worth continuing
 BOMB = 200_000_000
@@ -27,7 +26,7 @@ TIMES = 3  # attempts that a job has
 LIMITS: dict[str, Any] = {"read_timeout": 2.0, "low_speed": 200, "low_speed_window": 3.0, "max_bytes": 1_000_000}
 ALLOWED = frozenset({"127.0.0.1/32"})  # not all of loopback: one row leads elsewhere on this machine
 
-ROWS = table(faults.__doc__)
+ROWS = hostile_origin.table(hostile_origin.__doc__)
 
 _CUT, _CHANGED = FailureKind.TRUNCATED, FailureKind.CHANGED
 

@@ -1,17 +1,17 @@
 """The origin as a real process, for tests and benchmarks: `with OriginProcess() as origin: origin.url`."""
 
 import json
+import os
 import socket
-import subprocess
 import sys
 import tempfile
-import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from stack.supervisor import Command, Process
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,24 +19,38 @@ READY = "origin listening on "
 
 
 class OriginProcess:
-    """Starts `python -m origin` on a free port; each wait has a deadline, so it cannot hang."""
+    """Starts the hostile origin, or `python -m origin` itself, on a free port; each wait has a deadline."""
 
-    def __init__(self, access_log: Path | None = None, start_timeout_s: float = 20) -> None:
+    def __init__(
+        self,
+        access_log: Path | None = None,
+        start_timeout_s: float = 20,
+        *,
+        module: str = "tests.hostile_origin",
+        options: Sequence[str] = (),
+    ) -> None:
         """Start the process and wait until it says that it listens."""
         self._folder = tempfile.TemporaryDirectory(prefix="origin-")
         self.access_log = access_log or Path(self._folder.name) / "access.jsonl"
-        command = [sys.executable, "-m", "origin", "--port", "0", "--access-log", str(self.access_log)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        command = [sys.executable, "-m", module, "--port", "0", "--access-log", str(self.access_log), *options]
+        log = Path(self._folder.name) / "stderr"
+        self.process = Process(Command("origin", command, os.environ, ROOT, log, tied=True))
         self.pid = self.process.pid
-        self.stderr: deque[str] = deque(maxlen=1000)
-        self.url = ""
-        self._ready = threading.Event()
-        # A full pipe would stop the origin, so somebody always reads it.
-        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
-        self._reader.start()
-        if not self._ready.wait(start_timeout_s) or not self.url:
-            self.stop()
-            raise RuntimeError(f"the origin did not start within {start_timeout_s} s; it said: {list(self.stderr)}")
+        with ExitStack() as unless_it_listens:
+            unless_it_listens.callback(self.stop)
+            wait_for(self._listens_or_ended, seconds=start_timeout_s, what="the origin to listen")
+            assert self.process.running, f"the origin ended; it said: {self.stderr}"
+            unless_it_listens.pop_all()
+        self.url = self.stderr[0].removeprefix(READY)
+
+    def _listens_or_ended(self) -> bool:
+        return READY in self.process.tail() or not self.process.running
+
+    @property
+    def stderr(self) -> list[str]:
+        """Return what it said. Read it before `stop`."""
+        log = self.process.command.log
+        return log.read_text().splitlines() if log else []
 
     @property
     def port(self) -> int:
@@ -71,18 +85,9 @@ class OriginProcess:
 
     def stop(self, timeout_s: float = 10) -> int:
         """Ask the process to end, insist after the timeout, and return its exit code."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            code = self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        self._reader.join(timeout_s)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        self.process.stop(timeout_s)
         self._folder.cleanup()
-        return code
+        return self.process.wait(0)
 
     def __enter__(self) -> Self:
         """Return the running origin."""
@@ -91,13 +96,3 @@ class OriginProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Stop it."""
         self.stop()
-
-    def _read_stderr(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.stderr.append(line.rstrip("\n"))
-            if line.startswith(READY):
-                self.url = line.removeprefix(READY).strip()
-                self._ready.set()
-        # The end of stderr is news too: a process that died at the start must not cost the timeout.
-        self._ready.set()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from stack.supervisor import Command, Process
 from tests.waiting import wait_for
 
 
@@ -38,8 +39,8 @@ class ProxyProcess:
         self._log, port = folder / "log", folder / "port"
         command = [sys.executable, "-m", "tests.proxy_process", "--log", str(self._log), "--port-file", str(port)]
         command += ["--names", json.dumps(dict(names or {})), "--credentials", credentials, "--deny", ",".join(deny)]
-        self._process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdin=subprocess.DEVNULL)
-        wait_for(lambda: port.exists() or self._process.poll() is not None, what="the proxy to listen")
+        self._process = Process(Command("proxy", command, os.environ, Path(__file__).parents[1], tied=True))
+        wait_for(lambda: port.exists() or not self._process.running, what="the proxy to listen")
         self.port = int(port.read_text())
         self.url = f"http://{credentials}{'@' if credentials else ''}127.0.0.1:{self.port}"
 
@@ -52,7 +53,6 @@ class ProxyProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.kill()
-        self._process.wait(10)
         self._folder.cleanup()
 
 

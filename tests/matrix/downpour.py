@@ -16,7 +16,7 @@ from tests.matrix.stock import FSYNC
 from tests.matrix.times import PATIENCE
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
-from tests.worker_process import Service
+from tests.worker_process import Service, environment_of
 from tests.world import World
 
 
@@ -48,7 +48,8 @@ class Downpour:
     def launch(self, world: World, *options: str) -> Service:
         """A worker with further options; it need not become ready."""
         words = f"-m celery -A worker.app worker -P {self.pool} -Q {self.pool.queue} -n options@%h -E"
-        service = Service("worker-options", [sys.executable, *words.split(), *options], world.settings, self._folder)
+        command = [sys.executable, *words.split(), *options]
+        service = Service("worker-options", command, environment_of(world.settings), self._folder)
         world.services.append(service)
         return service
 

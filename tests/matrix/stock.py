@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +19,7 @@ from ledger.jobs import Pool
 from tests.matrix.times import PATIENCE
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
-from tests.worker_process import ROOT, Service
+from tests.worker_process import Service
 
 FSYNC = {
     "appendfsync": "everysec"
@@ -41,38 +39,16 @@ class Mark:
 class StockWorker(Service):
     """``celery worker`` with Celery's defaults, but for what the row is about."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str], folder: Path) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        self.health = folder / f"{name}.ready"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**os.environ, **environment, "MATRIX_READY": str(self.health), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    HEALTH = "MATRIX_READY"
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.running
 
     def ready_or_gone(self) -> bool:
         """Whether it became ready; False if it ended instead."""
         wait_for(lambda: self.health.exists() or not self.alive, seconds=PATIENCE, what=f"{self.name} to be ready")
         return self.alive
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        for process in psutil.process_iter():  # children that a crashed parent left: they are of the session we opened
-            with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-                if os.getsid(process.pid) == self.pid:
-                    os.kill(process.pid, signal.SIGKILL)
 
 
 class Stock:
@@ -105,6 +81,8 @@ class Stock:
         words = f"-m celery -A tests.matrix.stock_app worker -P {self.pool} -n {name}@%h -l INFO"
         count = [] if any(option.startswith("--autoscale") for option in options) else ["-c", str(slots)]
         environment = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
             "MATRIX_BROKER": self.valkey.url,
             "MATRIX_CONF": json.dumps(conf),
             "MATRIX_MARKS": str(self._marks),

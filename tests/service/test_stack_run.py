@@ -23,6 +23,7 @@ from ledger.settings import Settings
 from stack import plan as plan_module
 from stack import probes
 from stack import run as run_module
+from stack.__main__ import _how_to_use
 from stack.errors import StackError
 from stack.guardian import members
 from stack.run import Stack
@@ -57,6 +58,16 @@ def test_a_stack_starts_and_leaves_nothing() -> None:
 def test_each_service_answers(stack: Stack) -> None:
     assert len(probes.get(f"{stack.origin_url}/files/a.bin?size=2000") or "") > 0
     assert stack.processes["sweep"].running
+
+
+def test_up_says_where_everything_is_and_the_origin_what_to_try(stack: Stack) -> None:
+    said = _how_to_use(stack, stack.plan.downpour("producer"))
+    assert {f"Flower {stack.flower_url}", f"downloads {stack.downloads}"} <= {
+        " ".join(line.split()[:2]) for line in said.splitlines()
+    }
+    command = f"submit --wait {stack.origin_url}/paced/8/a.bin"
+    assert f'make producer ARGS="{command}"' in said
+    assert command in (probes.get(stack.origin_url) or "").replace("'", "")
 
 
 def test_redis_lets_the_roles_in_and_nobody_else(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack, built and started as a person would; gone with its volumes afterwards."""
-    stack = Stack(tmp_path_factory.mktemp("stack") / "env", {"FLOWER_PORT": str(free_port())})
+    ports = {name: str(free_port()) for name in ("FLOWER_PORT", "ORIGIN_PORT")}
+    stack = Stack(tmp_path_factory.mktemp("stack") / "env", ports)
     stack.compose("down", "--volumes", "--remove-orphans", seconds=120)  # what a killed run left behind
     try:
         stack.up("--build", seconds=BUILD_AND_START)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import urllib.request
 from typing import Any
 
 import pytest
 
 from ledger.settings import Settings
-from tests.stack.compose_project import LASTING, ROOT, WORKERS, Stack
+from tests.stack.compose_project import LASTING, PROJECT, ROOT, WORKERS, Stack, run
 
 
 @pytest.fixture
@@ -66,23 +69,39 @@ def test_memory_processes_and_logs_are_limited_and_an_init_forwards_signals(
         assert host["Init"] is True, name
 
 
-def test_only_flower_is_published_and_only_to_this_machine(everyone: list[tuple[str, dict[str, Any]]]) -> None:
+def test_only_flower_and_the_origin_are_published_and_only_to_this_machine(
+    everyone: list[tuple[str, dict[str, Any]]],
+) -> None:
     published = {
         name: {binding["HostIp"] for bindings in ports.values() for binding in bindings or []}
         for name, container in everyone
         if (ports := container["HostConfig"]["PortBindings"])
     }
-    assert published == {"flower": {"127.0.0.1"}}
+    assert published == {"flower": {"127.0.0.1"}, "origin": {"127.0.0.1"}}
+
+
+def test_the_published_origin_says_what_to_submit(stack: Stack) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.settings['ORIGIN_PORT']}/", timeout=10) as answer:
+        text = answer.read().decode()
+    command = next(line for line in text.splitlines() if "/paced/8/a.bin'" in line)
+    words = shlex.split(command)
+    assert words[:5] == ["docker", "compose", "run", "--rm", "producer"]
+    said = stack.producer(*words[5:])
+    assert said.code == 0, said.err
 
 
 def test_redis_and_the_origin_have_no_way_out_and_the_origin_no_way_to_redis(stack: Stack) -> None:
     networks = {name: set(found[0]["NetworkSettings"]["Networks"]) for name, found in stack.containers().items()}
     short = {name: {network.rpartition("_")[2] for network in has} for name, has in networks.items()}
     assert short["redis"] == {"backend"}
-    assert short["origin"] == {"demo"}
+    assert short["origin"] == {"demo", "shown"}
     assert all(short[worker] == {"backend", "demo", "world"} for worker in WORKERS)
     # No default route: Docker gives none to a container whose networks are all internal.
-    assert "00000000" not in [line.split()[1] for line in stack.inside("origin", "cat", "/proc/net/route").splitlines()]
+    assert "00000000" not in [line.split()[1] for line in stack.inside("redis", "cat", "/proc/net/route").splitlines()]
+    # What is published cannot be internal. Where addresses are not translated, no answer finds the way back.
+    (shown,) = json.loads(run("docker", "network", "inspect", f"{PROJECT}_shown").out)
+    assert shown["Options"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+    assert {each["Name"].split("-")[-2] for each in shown["Containers"].values()} == {"origin"}
 
 
 def test_each_role_sees_its_own_password_and_no_other(stack: Stack) -> None:

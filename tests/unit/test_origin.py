@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import hashlib
+import html
 import json
 import os
 import re
 import resource
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,20 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from origin.answers import honest, parse_range, plan
 from origin.content import BLOCK_BYTES, Entity
+from origin.http import parse_range, plan
+from origin.server import TRY
+from tests.hostile import ROWS
 from tests.origin_process import OriginProcess
 
 SIZES = st.integers(0, 3 * BLOCK_BYTES)
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[OriginProcess]:
+    """The demo's own, without the tests' faults."""
+    with OriginProcess(module="origin") as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +170,7 @@ def test_conditions_and_ranges_decide_the_status(
         name: text.replace("ETAG", entity.etag).replace("DATE", entity.last_modified) for name, text in headers.items()
     }
     response = http.request("GET", f"{origin.url}/files/c?size=100", headers=real)
-    assert response.status == status == plan(honest(entity), "GET", {n.lower(): v for n, v in real.items()}).status
+    assert response.status == status == plan(entity, "GET", {n.lower(): v for n, v in real.items()}).status
     if status == 416:
         assert response.headers["Content-Range"] == "bytes */100"
 
@@ -255,7 +266,7 @@ def test_a_thousand_paced_clients_are_served_side_by_side() -> None:
         async with asyncio.timeout(90):
             return await asyncio.gather(*[download(port, number) for number in range(1000)])
 
-    with OriginProcess() as fleet:
+    with OriginProcess(module="origin") as fleet:
         bodies = asyncio.run(download_all(fleet.port))
         log, memory = fleet.requests(), peak_mib(fleet.pid)
         ticks = sum(int(field) for field in Path(f"/proc/{fleet.pid}/stat").read_text().split()[13:15])
@@ -270,7 +281,7 @@ def test_a_thousand_paced_clients_are_served_side_by_side() -> None:
 
 def test_a_body_that_nobody_reads_stays_out_of_memory_and_ends_with_the_client() -> None:
     """Given a client that asks for 10 GiB and reads nothing, I expect flat memory and a log line when it goes."""
-    with OriginProcess() as lonely:
+    with OriginProcess(module="origin") as lonely:
         with lonely.connect() as client:
             client.sendall(b"GET /files/huge?size=10737418240 HTTP/1.1\r\n\r\n")
             assert client.recv(15) == b"HTTP/1.1 200 OK"
@@ -303,16 +314,74 @@ def test_the_access_log_tells_each_request(origin: OriginProcess) -> None:
 def test_a_signal_ends_it_at_once_with_open_answers_logged(tmp_path: Path, number: signal.Signals) -> None:
     """Given a paced answer and a digest of a terabyte, when a signal comes, I expect exit code 0 within 2 s."""
     log = tmp_path / "access.jsonl"
-    with OriginProcess(access_log=log) as busy, busy.connect() as slow, busy.connect() as hashing:
+    with (
+        OriginProcess(access_log=log, module="origin") as busy,
+        busy.connect() as slow,
+        busy.connect() as hashing,
+    ):
         slow.sendall(b"GET /paced/600/x HTTP/1.1\r\n\r\n")
         assert slow.recv(15) == b"HTTP/1.1 200 OK"
         hashing.sendall(b"HEAD /files/terabyte?size=1000000000000 HTTP/1.1\r\n\r\n")
         assert busy.raw("/healthz").endswith(b"ok\n")
-        busy.process.send_signal(number)
+        busy.process.signal(number)
         assert busy.process.wait(2) == 0
         assert list(busy.stderr) == [f"origin listening on {busy.url}"]
     records = [json.loads(line) for line in log.read_text().splitlines()]
     assert {(r["path"], r["aborted"]) for r in records} >= {
         ("/paced/600/x", True),
         ("/files/terabyte?size=1000000000000", True),
+    }
+
+
+def test_the_front_page_lists_what_is_served_and_the_command_that_downloads_it(
+    origin: OriginProcess, http: urllib3.PoolManager
+) -> None:
+    text = http.request("GET", origin.url + "/").data.decode()
+    tried = dict(re.findall(r"^(/.+)\n    .+\n    make producer ARGS=\"submit --wait '(.+)'\"$", text, re.MULTILINE))
+    assert [path.replace("key=1", "key=NEW") for path in tried] == re.findall("^/.*", TRY, re.MULTILINE)
+    assert tried == {path: origin.url + path for path in tried}
+    kinds = ("files", "paced", "pages", "status", "flaky", "retry-after", "cut-body")
+    heads = {kind: http.request("HEAD", next(url for url in tried.values() if f"/{kind}/" in url)) for kind in kinds}
+    assert {kind: head.status for kind, head in heads.items()} == dict.fromkeys(kinds, 200) | {
+        "status": 404,
+        "flaky": 503,
+        "retry-after": 503,
+    }
+    assert heads["retry-after"].headers["Retry-After"] == "5"
+    flaky = next(url for url in tried.values() if "/flaky/" in url)
+    assert [http.request("GET", flaky).status for _ in range(3)] == [503, 503, 200]
+    with pytest.raises((urllib3.exceptions.IncompleteRead, urllib3.exceptions.ProtocolError)):
+        http.request("GET", next(url for url in tried.values() if "/cut-body/" in url))
+
+
+def test_a_browser_gets_links_and_another_key_on_each_page(origin: OriginProcess, http: urllib3.PoolManager) -> None:
+    pages = [http.request("GET", origin.url + "/", headers={"Accept": "text/html, */*"}) for _ in range(2)]
+    assert {page.headers["Content-Type"] for page in pages} == {"text/html; charset=utf-8"}
+    links = [re.findall(r'^<a href="(.+)">\1</a>$', page.data.decode(), re.MULTILINE) for page in pages]
+    assert [html.unescape(link) for link in links[0] if "key" not in link] == [
+        path for path in re.findall("^/.*", TRY, re.MULTILINE) if "NEW" not in path
+    ]
+    assert len(links[0]) == len(links[1])
+    assert sum(first != second for first, second in zip(*links, strict=True)) == TRY.count("NEW")
+
+
+def test_in_a_container_the_front_page_names_the_url_that_the_workers_know(http: urllib3.PoolManager) -> None:
+    with OriginProcess(module="origin", options=("--url", "http://origin:8080")) as inside:
+        text = http.request("GET", inside.url + "/").data.decode()
+    assert "docker compose run --rm producer submit --wait 'http://origin:8080/paced/8/a.bin'\n" in text
+    assert text.count("'http://origin:8080/") == text.count("submit --wait") == len(re.findall("^/", TRY, re.MULTILINE))
+
+
+def test_a_host_header_cannot_write_into_the_page(origin: OriginProcess) -> None:
+    page = origin.raw("/", "Accept: text/html", "Host: <script>").decode()
+    assert "<script>" not in page
+    assert "http://&lt;script&gt;/paced/8/a.bin" in page
+
+
+def test_the_demo_has_four_faults_and_no_other(origin: OriginProcess) -> None:
+    assert {fault for fault in ROWS if b" 404 " not in origin.raw(fault, method="HEAD").partition(b"\r\n")[0]} == {
+        "/faults/cut-body",
+        "/faults/status/CODE",
+        "/faults/flaky/STATUS",
+        "/faults/retry-after/SECONDS",
     }

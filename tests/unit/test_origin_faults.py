@@ -1,7 +1,6 @@
 """Each fault of the origin does what its table row says, asserted on raw bytes or through urllib3."""
 
 import gzip
-import json
 import socket
 import time
 import zlib
@@ -13,9 +12,11 @@ import pytest
 import urllib3
 from urllib3.exceptions import IncompleteRead, ProtocolError, ReadTimeoutError
 
-from origin import faults, files
+from origin import server
 from origin.content import Entity
-from origin.routes import ROUTES, table
+from origin.server import ROUTES
+from tests import hostile_origin
+from tests.hostile_origin import table
 from tests.origin_process import OriginProcess
 
 SIZE = 4000
@@ -54,16 +55,18 @@ def edition(number: int) -> bytes:
     return Entity("n", SIZE, number).read(0, SIZE)
 
 
-def test_the_tables_and_the_code_name_the_same_paths(origin: OriginProcess) -> None:
-    rows = {**table(files.__doc__), **table(faults.__doc__)}
-    bases = {path if path in ROUTES.paths else path.rsplit("/", 1)[0] for path in rows}
+def test_the_tables_and_the_code_name_the_same_paths() -> None:
+    served, hostile = table(server.__doc__), table(hostile_origin.__doc__)
+    rows = {**served, **hostile}
+    bases = {path if path in ROUTES else path.rpartition("/")[0] for path in rows}
     bases = {"/paced" if path.startswith("/paced") else path for path in bases}
-    assert bases == ROUTES.paths
-    index = json.loads(parse(origin.raw("/index"))[2])
-    assert {**index["files"], **index["faults"]} == rows
+    assert bases == set(ROUTES)
+    assert {path: served[path] for path in served if path in hostile} == {
+        path: hostile[path] for path in hostile if path in served
+    }
 
 
-@pytest.mark.parametrize("path", sorted(table(faults.__doc__)))
+@pytest.mark.parametrize("path", sorted(table(hostile_origin.__doc__)))
 def test_a_head_request_ends_with_the_head_whatever_the_fault(origin: OriginProcess, path: str) -> None:
     concrete = path.replace("/SECONDS", "/0").replace("/CODE", "/404").replace("/STATUS", "/503").replace("/N", "/3")
     raw = origin.raw(f"{concrete}{QUERY}&key=head&every=0&kib=1&url=/healthz", method="HEAD")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from stack import guardian
-from stack.guardian import MARK, members
+from stack.guardian import MARK, kill, members
 from stack.supervisor import Command, Process, describe_exit, stop
 from tests.waiting import wait_for
 
@@ -69,6 +69,57 @@ def test_only_the_main_process_is_asked_and_what_it_leaves_behind_is_killed(
     assert process.returncode == 0
     assert not asked.exists()
     wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_what_a_process_without_a_mark_leaves_behind_is_killed_too(tmp_path: Path) -> None:
+    """Given a child that its parent has left behind, when the parent is killed, I expect the child to end."""
+    words = [sys.executable, "-c", FAMILY, str(tmp_path / "child was asked")]
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    with Process(Command("it", words, environment, tmp_path, tmp_path / "log")) as process:
+        wait_for(lambda: "up" in process.tail())
+        (child,) = process.children()
+        process.signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert psutil.pid_exists(child)
+        assert process.children() == []
+        process.kill()
+        assert members(None, process.pid) == []
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_signal_reaches_the_whole_group_if_asked_to(start: Callable[..., Process], tmp_path: Path) -> None:
+    asked = tmp_path / "child was asked"
+    process = start(FAMILY, str(asked))
+    process.signal(signal.SIGTERM, group=True)
+    assert process.wait(15) == 0
+    wait_for(asked.exists)
+
+
+TIED = """
+import os, signal, sys
+from pathlib import Path
+from stack.supervisor import Command, Process
+log = Path(sys.argv[1])
+process = Process(Command("it", [sys.executable, "-c", sys.argv[2]], os.environ, log.parent, log, tied=True))
+print(process.pid, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not end a child with its parent")
+def test_a_tied_process_ends_with_a_launcher_that_was_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with subprocess.Popen(
+        [sys.executable, "-c", TIED, str(log), DEAF], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as launcher:
+        assert launcher.stdout is not None
+        tied = psutil.Process(int(launcher.stdout.readline()))
+        wait_for(lambda: "up" in log.read_text())
+        launcher.kill()
+    try:
+        wait_for(lambda: not tied.is_running() or tied.status() == psutil.STATUS_ZOMBIE)
+    finally:
+        kill([tied])
 
 
 def test_a_process_that_crashed_says_how_and_its_log_says_why(start: Callable[..., Process]) -> None:

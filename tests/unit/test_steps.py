@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from download.errors import CancelledError, StepError
-from origin.pages import page
+from origin.content import page
 from worker import steps
 
 

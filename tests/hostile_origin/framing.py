@@ -1,12 +1,11 @@
-"""Faults of the byte stream: cut, slow, unbounded or of the wrong length. The table is in faults.py."""
+"""Faults of the byte stream: cut, slow, unbounded or of the wrong length. The table is in __init__.py."""
 
 import asyncio
+import socket
+import struct
 
-from origin.answers import answer, honest
-from origin.exchange import PIECE_BYTES, Exchange, head_text
-from origin.fault_parts import entity_of, send_half, whole
-from origin.pace import parse_seconds, sleep_until
-from origin.routes import ROUTES
+from origin.http import PIECE_BYTES, Exchange, head_text, parse_number
+from origin.server import SECONDS_MAX, fault_entity, route, send_half, sleep_until, whole
 
 EXCESS_BYTES = 1024
 HUGE_KIB_MAX = 64 * 1024
@@ -14,141 +13,142 @@ HUGE_KIB_MAX = 64 * 1024
 BEFORE_RESET_S = 0.1
 
 
-@ROUTES.add("/faults/cut-body")
-async def cut_body(exchange: Exchange) -> None:
-    """Promise all, send half."""
-    entity = entity_of(exchange)
-    await send_half(exchange, entity, whole(entity))
-
-
-@ROUTES.add("/faults/cut-chunked")
+@route("/faults/cut-chunked")
 async def cut_chunked(exchange: Exchange) -> None:
     """Leave out the second half and the final chunk."""
     exchange.keep_alive = False
-    size = entity_of(exchange).size
+    size = fault_entity(exchange).size
     await _send_chunks(exchange, size // 2)
 
 
-@ROUTES.add("/faults/chunked")
+@route("/faults/chunked")
 async def chunked(exchange: Exchange) -> None:
     """Send correct chunks."""
-    await _send_chunks(exchange, entity_of(exchange).size)
-    await exchange.send_chunk(b"")
+    await _send_chunks(exchange, fault_entity(exchange).size)
+    await _send_chunk(exchange, b"")
 
 
-@ROUTES.add("/faults/cut-headers")
+@route("/faults/cut-headers")
 async def cut_headers(exchange: Exchange) -> None:
     """Stop within the name of a header."""
     exchange.keep_alive = False
     exchange.status = 200
-    length = entity_of(exchange).size
+    length = fault_entity(exchange).size
     await exchange.connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Ty" % length)
 
 
-@ROUTES.add("/faults/drip-body")
+@route("/faults/drip-body")
 async def drip_body(exchange: Exchange) -> None:
     """Be too alive for a read timeout."""
-    entity, every_s = entity_of(exchange), exchange.number("every", 0.5)
+    entity, every_s = fault_entity(exchange), exchange.number("every", 0.5)
     await exchange.head(200, whole(entity).headers)
     for position in range(entity.size):
         await exchange.send(entity.read(position, position + 1))
         await asyncio.sleep(every_s)
 
 
-@ROUTES.add("/faults/drip-headers")
+@route("/faults/drip-headers")
 async def drip_headers(exchange: Exchange) -> None:
     """Be too alive for a read timeout before there is a response to speak of."""
-    entity, every_s = entity_of(exchange), exchange.number("every", 0.5)
+    entity, every_s = fault_entity(exchange), exchange.number("every", 0.5)
     head = head_text(200, whole(entity).headers, exchange.keep_alive)
     for position in range(len(head)):
         await exchange.connection.send(head[position : position + 1])
         await asyncio.sleep(every_s)
     exchange.status = 200
-    if exchange.request.method == "GET":
+    if exchange.method == "GET":
         await exchange.stream(entity, 0, entity.size)
 
 
-@ROUTES.add("/faults/stall")
+@route("/faults/stall")
 async def stall(exchange: Exchange) -> None:
     """Fall silent; only the client's leaving ends it."""
-    entity = entity_of(exchange)
+    entity = fault_entity(exchange)
     after = min(entity.size, int(exchange.number("after", 0)))
     await exchange.head(200, whole(entity).headers)
     await exchange.stream(entity, 0, after)
     await asyncio.get_running_loop().create_future()
 
 
-@ROUTES.add("/faults/slow-start")
+@route("/faults/slow-start")
 async def slow_start(exchange: Exchange) -> None:
     """Think for a while."""
-    seconds = parse_seconds(exchange.segment(0), "SECONDS")
+    seconds = parse_number(exchange.segment, "SECONDS", SECONDS_MAX)
     await sleep_until(exchange.arrived + seconds)
-    await answer(exchange, honest(entity_of(exchange)))
+    await exchange.file(fault_entity(exchange))
 
 
-@ROUTES.add("/faults/no-length")
+@route("/faults/no-length")
 async def no_length(exchange: Exchange) -> None:
     """Leave the client no way to know whether this was all."""
-    entity = entity_of(exchange)
+    entity = fault_entity(exchange)
     exchange.keep_alive = False
     await exchange.head(200, {"Content-Type": entity.content_type})
     await exchange.stream(entity, 0, entity.size)
 
 
-@ROUTES.add("/faults/empty-no-length")
+@route("/faults/empty-no-length")
 async def empty_no_length(exchange: Exchange) -> None:
     """Send what a crashed backend looks like from outside."""
     exchange.keep_alive = False
     await exchange.head(200, {"Content-Type": "application/octet-stream"})
 
 
-@ROUTES.add("/faults/wrong-length-short")
+@route("/faults/wrong-length-short")
 async def wrong_length_short(exchange: Exchange) -> None:
     """Send more than promised."""
-    await _send_with_length(exchange, entity_of(exchange).size // 2)
+    await _send_with_length(exchange, fault_entity(exchange).size // 2)
 
 
-@ROUTES.add("/faults/wrong-length-long")
+@route("/faults/wrong-length-long")
 async def wrong_length_long(exchange: Exchange) -> None:
     """Promise more than there is."""
-    await _send_with_length(exchange, entity_of(exchange).size + EXCESS_BYTES)
+    await _send_with_length(exchange, fault_entity(exchange).size + EXCESS_BYTES)
 
 
-@ROUTES.add("/faults/reset")
+@route("/faults/reset")
 async def reset(exchange: Exchange) -> None:
     """Slam the door."""
-    entity = entity_of(exchange)
+    entity = fault_entity(exchange)
     await send_half(exchange, entity, whole(entity))
     await asyncio.sleep(BEFORE_RESET_S)
-    exchange.connection.reset()
+    raw: socket.socket = exchange.connection.transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST in place of FIN
+    exchange.connection.transport.abort()
 
 
-@ROUTES.add("/faults/bad-headers")
+@route("/faults/bad-headers")
 async def bad_headers(exchange: Exchange) -> None:
     """Speak something else than HTTP."""
     exchange.keep_alive = False
     await exchange.connection.send(b"220 mail.example ESMTP ready\r\n250 HELP\r\n\r\n")
 
 
-@ROUTES.add("/faults/huge-headers")
+@route("/faults/huge-headers")
 async def huge_headers(exchange: Exchange) -> None:
     """Try to fill the client's memory before the body starts."""
-    entity = entity_of(exchange)
+    entity = fault_entity(exchange)
     padding = {f"X-Padding-{i:06}": "p" * 1006 for i in range(int(exchange.number("kib", 1024, HUGE_KIB_MAX)))}
     await exchange.head(200, {**padding, **whole(entity).headers})
     await exchange.stream(entity, 0, entity.size)
 
 
 async def _send_chunks(exchange: Exchange, stop: int) -> None:
-    entity = entity_of(exchange)
+    entity = fault_entity(exchange)
     await exchange.head(200, {"Content-Type": entity.content_type, "Transfer-Encoding": "chunked"})
     for piece in entity.pieces(0, stop, PIECE_BYTES):
-        await exchange.send_chunk(piece)
+        await _send_chunk(exchange, piece)
         await asyncio.sleep(0)
 
 
+async def _send_chunk(exchange: Exchange, data: bytes) -> None:
+    """Send a part of a chunked body; the empty one ends it."""
+    await exchange.connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+    exchange.sent += len(data)
+
+
 async def _send_with_length(exchange: Exchange, length: int) -> None:
-    entity = entity_of(exchange)
+    entity = fault_entity(exchange)
     exchange.keep_alive = False
     await exchange.head(200, {**whole(entity).headers, "Content-Length": str(length)})
     await exchange.stream(entity, 0, entity.size)

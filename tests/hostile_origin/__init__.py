@@ -1,6 +1,8 @@
-"""Faults by path: each one is a way in which real servers, proxies and attackers break a download.
+"""The origin with every fault: each path is a way in which real servers, proxies and attackers break a download.
 
-Bytes that stop, crawl or do not add up (fault_bytes.py):
+`python -m tests.hostile_origin` serves them beside the paths of `origin/server.py`, where four of them live.
+
+Bytes that stop, crawl or do not add up (framing.py):
 /faults/cut-body              Content-Length of the whole, half of the body, then the end
 /faults/cut-chunked           half of the body chunked, then the end without the final chunk
 /faults/cut-headers           the end in the middle of a header line
@@ -17,7 +19,7 @@ Bytes that stop, crawl or do not add up (fault_bytes.py):
 /faults/bad-headers           a greeting of another protocol instead of a status line
 /faults/huge-headers          kib= KiB of headers (1024)
 
-Content and ranges that lie (fault_entities.py):
+Content and ranges that lie (ranges.py):
 /faults/resume                first times= GETs (1) of a key= cut in the middle; honest ranges, strong ETag
 /faults/resume-date           the same with Last-Modified as the only validator
 /faults/changed-content       GET number n of a key= is edition n with its own ETag; the first is cut in the middle
@@ -29,7 +31,7 @@ Content and ranges that lie (fault_entities.py):
 /faults/range-ignored         200 and the whole file, whatever Range says
 /faults/range-416             416 to each Range request
 
-Answers other than the file (fault_answers.py):
+Answers other than the file (answers.py):
 /faults/status/CODE           that status, from 200 to 599
 /faults/flaky/STATUS          first times= GETs (1) of a key= get STATUS, later ones the file
 /faults/retry-after/SECONDS   the same with status= (503) and Retry-After, as a date if form=date
@@ -40,13 +42,20 @@ Answers other than the file (fault_answers.py):
 /faults/encoded               the file gzipped, although nobody accepted that
 /faults/bomb                  size= zero bytes (200,000,000) gzipped to a thousandth
 
-Where there is a file it is `Entity(name, size, edition)` of content.py: `name=` (the fault's own name),
+Where there is a file it is `Entity(name, size, edition)` of origin/content.py: `name=` (the fault's own name),
 `size=` (64 KiB), edition 0 unless said otherwise. Path segments beyond a fault's own are ignored, so a
 URL may end in any file name. `key=` is any text that the requests of one download share; only GETs
 count. The faults about ranges take an optional `key=`: its first GET without Range is cut in the
 middle, so that a client has a reason to resume.
 """
 
-from origin import fault_answers, fault_bytes, fault_entities
+import re
 
-MODULES = (fault_bytes, fault_entities, fault_answers)
+from tests.hostile_origin import answers, framing, ranges  # noqa: F401 - importing them adds their paths
+
+ROW = re.compile(r"^(/\S*)\s{2,}(\S.*)$", re.MULTILINE)
+
+
+def table(docstring: str | None) -> dict[str, str]:
+    """Read the rows of a table of paths: a path, two spaces or more, a description."""
+    return dict(ROW.findall(docstring or ""))
