@@ -8,23 +8,27 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ledger.jobs import Attempt, Executor, JobState, Pool
-from producer.comparison.experiment import (
+from poolbench.experiment import (
     PLAIN,
+    Attempt,
     Books,
     Bound,
     Contestant,
     Cores,
+    Executor,
     Experiment,
     Lateness,
     MeasuredJob,
+    Pool,
     Sampling,
     Scenario,
     Setup,
     Spans,
+    State,
     Turn,
     Usage,
 )
+from producer.deployments import start
 
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64
@@ -95,8 +99,9 @@ def made(
                 each.pool,
                 each.total,
                 each.serial,
-                None if each.lives_on else f"celery -A worker.app worker -P {each.pool}",
+                start(each.pool, each.slots, each.setup),
                 each.setup,
+                running=each.lives_on,
             )
             for each in contestants
         ),
@@ -197,7 +202,7 @@ def _job(each: Made, n: int, span: tuple[float, float, float], slot: int, nomina
         id=f"made.{n}",
         filename=f"file-{n}.bin",
         url=f"http://origin:8080/files/file-{n}.bin?size=1000",
-        state=JobState.DONE,
+        state=State.DONE,
         nominal=nominal,
         queued=queued,
         received=max(queued, started - 0.0005),

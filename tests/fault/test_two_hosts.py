@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from ledger.jobs import Pool
-from producer.comparison.experiment import Experiment, MeasuredJob, Turn
-from producer.comparison.lanes import shown
-from producer.comparison.report import markdown
-from producer.comparison.timeline import render
-from producer.runs import read
+from poolbench.experiment import Experiment, MeasuredJob, Turn
+from poolbench.lanes import render, shown
+from poolbench.report import markdown
+from poolbench.runfiles import read
 from tests import producer_process
 from tests.other_host import Host
 from tests.worker_process import Service

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from ledger.jobs import Pool, check_batch_name
-from producer.comparison.contestants import Spec, contestants, parse
-from producer.comparison.experiment import PLAIN, Setup
-from producer.comparison.fleet import pool_of
-from producer.comparison.rounds import label, ordered, stamp
+from ledger.jobs import check_batch_name
+from poolbench.deployment import Spec, parse
+from poolbench.experiment import PLAIN, Pool, Setup
+from poolbench.run import label, ordered, stamp
+from producer.deployments import contestants, pool_of
 
 
 def test_pools_are_those_of_the_running_stack_or_with_slots_workers_of_our_own() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.comparison import cores, lateness, procfs, sampler
-from producer.comparison.arrivals import events
+from poolbench import sampler
+from poolbench.workers import events
 from tests.waiting import wait_for
 
 # -- cores
@@ -19,12 +19,12 @@ from tests.waiting import wait_for
 
 def test_the_probe_finds_about_the_cores_that_there_are() -> None:
     """I expect more than nothing and, short of clock ticks, no more than there are."""
-    assert 0.05 < cores.probe(seconds=0.1) <= cores.nominal() * 1.05
+    assert 0.05 < sampler.probe(seconds=0.1) <= sampler.nominal() * 1.05
 
 
 def test_a_drop_of_the_probe_is_told_and_the_median_kept() -> None:
     answers = iter([2.0, 1.9, 1.0])
-    probes = cores.Probes(lambda: next(answers))
+    probes = sampler.Probes(lambda: next(answers))
     assert probes.cores() is None
 
     dropped = []
@@ -54,30 +54,30 @@ def process(proc: Path, pid: int, parent: int, *, ticks: int = 0, dead: int = 0,
 
 def test_processes_are_read_by_tree_whatever_their_names(tmp_path: Path) -> None:
     for pid, parent in ((10, 1), (11, 10), (12, 11), (13, 1)):
-        process(tmp_path, pid, parent, ticks=procfs.TICK * pid, dead=procfs.TICK)
+        process(tmp_path, pid, parent, ticks=sampler.TICK * pid, dead=sampler.TICK)
 
-    assert procfs.tree([10, 99], tmp_path) == {10, 11, 12}
-    assert procfs.process(11, tmp_path) == procfs.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
-    assert procfs.process(99, tmp_path) is None
-    assert procfs.pss(11, tmp_path) == 1000 * 1024
-    assert procfs.switches(11, tmp_path) == (7, 2)
-    assert (procfs.pss(99, tmp_path), procfs.switches(99, tmp_path)) == (0, (0, 0))
+    assert sampler.tree([10, 99], tmp_path) == {10, 11, 12}
+    assert sampler.process(11, tmp_path) == sampler.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
+    assert sampler.process(99, tmp_path) is None
+    assert sampler.pss(11, tmp_path) == 1000 * 1024
+    assert sampler.switches(11, tmp_path) == (7, 2)
+    assert (sampler.pss(99, tmp_path), sampler.switches(99, tmp_path)) == (0, (0, 0))
 
 
 def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a child that used 3 s and ended, and a new one that used 1 s, I expect 4 s of CPU more, not 1 - 3."""
     for name in ("tree", "process", "pss", "switches"):
-        monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
+        monkeypatch.setattr(sampler, name, _in(tmp_path, getattr(sampler, name)))
     process(tmp_path, 10, 1, pss_kb=2000)
-    process(tmp_path, 11, 10, ticks=2 * procfs.TICK)
+    process(tmp_path, 11, 10, ticks=2 * sampler.TICK)
     watch = sampler.Sampler([10], every=60)
     watch.start()
 
-    process(tmp_path, 10, 1, dead=5 * procfs.TICK)  # 2 before, 3 since
+    process(tmp_path, 10, 1, dead=5 * sampler.TICK)  # 2 before, 3 since
     for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     (tmp_path / "11").rmdir()
-    process(tmp_path, 12, 10, ticks=procfs.TICK)
+    process(tmp_path, 12, 10, ticks=sampler.TICK)
     usage = watch.stop()
 
     assert usage is not None
@@ -92,15 +92,15 @@ def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
     """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen,
     which takes its time."""
     walks = []
-    tree = procfs.tree
+    tree = sampler.tree
 
     def walk(roots: Iterable[int]) -> set[int]:
         walks.append(1)
         return tree(roots, tmp_path)
 
     for name in ("process", "pss", "switches"):
-        monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
-    monkeypatch.setattr(procfs, "tree", walk)
+        monkeypatch.setattr(sampler, name, _in(tmp_path, getattr(sampler, name)))
+    monkeypatch.setattr(sampler, "tree", walk)
     monkeypatch.setattr(sampler, "_TREE_EVERY", 0.0)
     monkeypatch.setattr(sampler, "_LONGEST", 0.01)
     process(tmp_path, 10, 1, pss_kb=2000)
@@ -137,8 +137,8 @@ def test_a_process_that_burns_is_measured_as_such_and_looking_costs_little() -> 
     """Given this very process, burning for a moment, I expect its CPU, and looks that cost a hundredth."""
     watch = sampler.Sampler([os.getpid()], every=0.05)
     watch.start()
-    begun = procfs.process(os.getpid())
-    while (now := procfs.process(os.getpid())) and begun and now.cpu - begun.cpu < 0.5:
+    begun = sampler.process(os.getpid())
+    while (now := sampler.process(os.getpid())) and begun and now.cpu - begun.cpu < 0.5:
         sum(range(10_000))
     usage = watch.stop()
 
@@ -156,11 +156,11 @@ def test_lateness_is_read_for_the_turn_alone_and_for_its_processes(tmp_path: Pat
     (tmp_path / "7").write_bytes(b"".join(struct.pack("dd", *pair) for pair in pairs) + b"half")
     (tmp_path / "8").write_bytes(struct.pack("dd", 5.0, 9.0))
 
-    found = lateness.read(tmp_path, [7, 9], 2.0, 6.0)
+    found = sampler.read_lateness(tmp_path, [7, 9], 2.0, 6.0)
 
     assert found is not None
     assert (found.samples, found.p50, found.worst) == (41, 0.04, 0.06)
-    assert lateness.read(tmp_path, [9], 0.0, 9.0) is None
+    assert sampler.read_lateness(tmp_path, [9], 0.0, 9.0) is None
 
 
 def test_events_come_alone_or_in_groups_and_rubbish_is_none() -> None:

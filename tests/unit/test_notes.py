@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.jobs import Pool
-from producer.comparison.advice import recommend
-from producer.comparison.experiment import Experiment
-from producer.comparison.report.html import page
-from producer.comparison.report.markdown import text
+from poolbench.advice import recommend
+from poolbench.experiment import Experiment, Pool, from_json, to_json
+from poolbench.report.html import page
+from poolbench.report.markdown import text
 from tests.experiments import Made, made
 
 BEARING = (
@@ -31,10 +30,12 @@ OTHERS = (
 )
 
 
-@pytest.fixture(scope="module")
-def noted() -> Experiment:
+@pytest.fixture(scope="module", params=["new", "old"])
+def noted(request: pytest.FixtureRequest) -> Experiment:
     contestants = (Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    return replace(made(*contestants), notes=(*BEARING, *OTHERS))
+    experiment = replace(made(*contestants), notes=(*BEARING, *OTHERS))
+    # A run of before caveats were a field tells them by their words, when it is read.
+    return from_json(to_json(experiment)) if request.param == "old" else replace(experiment, caveats=BEARING)
 
 
 def parts(whole: str, *headings: str) -> Sequence[str]:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Pool
+from poolbench.experiment import Cores, Experiment, Pool, to_json
+from poolbench.runfiles import agreeing, differences, pooled
+from poolbench.statistics import summarise
 from producer import cli
-from producer.comparison.experiment import Cores, Experiment, to_json
-from producer.comparison.pooling import agreeing, differences, pooled
-from producer.comparison.statistics import summarise
 from tests.experiments import MIB, Made, made
 
 THREADS = Made(Pool.THREADS, 8, 0.1, idle=80 * MIB)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from poolbench.experiment import to_json
 from producer.cli import run
-from producer.comparison.experiment import to_json
 from tests.reported import few, sweep
 
 

@@ -12,15 +12,15 @@ from xml.etree import ElementTree
 import pytest
 import resvg_py
 
-from producer.comparison.experiment import Experiment
-from producer.comparison.report import pictures
-from producer.comparison.report.drawing import _LETTER, Scale
-from producer.comparison.report.html import page
-from producer.comparison.report.palette import DARK, LIGHT
-from producer.comparison.report.pictures import PARTS, PictureError, png, svg
-from producer.comparison.report.race import Ends, Race, race
-from producer.comparison.statistics import summarise
-from producer.comparison.wording import seconds, significant, size
+from poolbench.experiment import Experiment
+from poolbench.figures import seconds, significant, size
+from poolbench.report import pictures
+from poolbench.report.drawing import _LETTER, Scale
+from poolbench.report.html import page
+from poolbench.report.palette import DARK, LIGHT
+from poolbench.report.pictures import PARTS, PictureError, png, svg
+from poolbench.report.race import Ends, Race, race
+from poolbench.statistics import summarise
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
