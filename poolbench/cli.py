@@ -13,7 +13,7 @@ from poolbench.errors import ReportError
 from poolbench.experiment import Experiment
 from poolbench.figures import tick_seconds, tick_size
 from poolbench.lanes import to_bytes as trace_bytes
-from poolbench.report import html, markdown, pictures
+from poolbench.report import page
 from poolbench.runfiles import agreeing, differences, pooled, read, write_whole
 
 # The longest first: .trace.json is not a format of its own for .json.
@@ -36,7 +36,7 @@ _ONE_KIND = (".trace.json.gz", ".trace.json", ".svg", ".png")
 )
 @click.option(
     "--part",
-    type=click.Choice(list(pictures.PARTS)),
+    type=click.Choice(list(page.PARTS)),
     help="Of a picture; default: the one after which the file is named, else the timeline.",
 )
 def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | None, part: str | None) -> int:
@@ -50,7 +50,7 @@ def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | Non
     suffixes = [_suffix(path) for path in outputs]
     experiments = [read(path) for path in runs]
     if not outputs and traced is None:
-        click.echo(markdown.text(experiments), nl=False)
+        click.echo(page.text(experiments), nl=False)
         return 0
     for path, suffix in zip(outputs, suffixes, strict=True):
         _write(path, _made(experiments, path, suffix, part))
@@ -73,12 +73,12 @@ def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str 
         if suffix.startswith(".trace"):
             return trace_bytes(experiment, compressed=suffix.endswith(".gz"))
         stem = path.name[: -len(suffix)]
-        what = part or (stem if stem in pictures.PARTS else "timeline")
+        what = part or (stem if stem in page.PARTS else "timeline")
         try:
-            return pictures.png(experiment, what) if suffix == ".png" else pictures.svg(experiment, what).encode()
-        except pictures.PictureError as error:
+            return page.png(experiment, what) if suffix == ".png" else page.svg(experiment, what).encode()
+        except ReportError as error:
             raise ReportError(f"{path}: {error}") from error
-    return (markdown.text(experiments) if suffix == ".md" else html.page(experiments)).encode()
+    return (page.text(experiments) if suffix == ".md" else page.page(experiments)).encode()
 
 
 def _one_kind(experiments: Sequence[Experiment], path: Path) -> Experiment:

@@ -40,9 +40,9 @@ DARK: Mapping[str, str] = {
 }
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 2", "12 4")  # of the contestants of one pool, in their order
 
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 DRAWING = (
-    f"text{{font:12px {_FONT};fill:var(--ink)}}"
+    f"text{{font:12px {FONT};fill:var(--ink)}}"
     ".muted{fill:var(--muted)}.strong{font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}"
     ".paper{fill:var(--paper)}.rule{stroke:var(--rule);fill:none}.axis{stroke:var(--muted);fill:none}"
     ".ink{stroke:var(--ink);fill:none}.inked{fill:var(--ink)}.wait{fill:var(--wait)}.waits{stroke:var(--wait);fill:none}"

@@ -1,15 +1,20 @@
-"""A report's tables of figures: how fast each contestant was, where a job's time went, what it cost, who was faster."""
+"""What a report says of one experiment, in words and cells; the page and the text print the same sheet.
+
+How fast each contestant was, where a job's time went, what it cost, who was faster; what was left out, whether each job
+ran once, under which conditions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import median
 
 from poolbench import figures as w
-from poolbench.experiment import Contestant, Experiment
+from poolbench.experiment import Contestant, Experiment, Turn
 from poolbench.report.palette import look
-from poolbench.report.race import jobs_of
-from poolbench.statistics import Comparison, Estimate, Memory, Row, Summary, Tail, Verdict
+from poolbench.statistics import Comparison, Estimate, Memory, Row, Summary, Tail, Verdict, paced, summarise
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +177,178 @@ def pairs(summary: Summary) -> Table:
 def _pair(of: Comparison) -> Line:
     said = "cannot tell" if of.verdict is Verdict.CANNOT_TELL else f"{of.a} is {of.verdict}"
     return Line(f"{of.a} against {of.b}", "", (_estimated(of.ratio, "times"), Cell(said)))
+
+
+# -- the sum of the jobs against the longest of them, between which every schedule lies
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Seconds."""
+
+    sum: float
+    longest: float
+    planned: bool  # as the origin paced them; otherwise as they ran
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    rows: tuple[Row, ...]  # of those that ran all jobs
+    common: Ends | None  # of all of them
+    own: tuple[Ends | None, ...]  # of each, where they differ; empty: they do not
+    partial: tuple[Row, ...]  # those that ran some of the jobs
+
+    @property
+    def ends(self) -> Sequence[Ends]:
+        return [ends for ends in (self.common, *self.own) if ends]
+
+
+def race(experiment: Experiment, summary: Summary) -> Race:
+    ran = {row.name: jobs_of(experiment, row) for row in summary.rows if row.wall}
+    all_jobs = max(ran.values(), default=0)
+    rows = tuple(row for row in summary.rows if row.wall and ran[row.name] == all_jobs)
+    partial = tuple(row for row in summary.rows if row.wall and ran[row.name] < all_jobs)
+    own = tuple(_planned(experiment, row) for row in rows)
+    if len({(round(ends.sum, 3), round(ends.longest, 3)) if ends else None for ends in own}) > 1:
+        return Race(rows, None, own, partial)
+    common = own[0] if own and own[0] else _ran(experiment, (*partial, *rows), all_jobs)
+    return Race(rows, common, (), partial)
+
+
+def jobs_of(experiment: Experiment, row: Row) -> int:
+    return max((turn.books.jobs for turn in experiment.of(row.name)), default=0)
+
+
+def _planned(experiment: Experiment, row: Row) -> Ends | None:
+    nominal = paced(experiment, row.contestant)
+    return Ends(sum(nominal), max(nominal), planned=True) if nominal else None
+
+
+def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
+    """As they ran on the yardstick, or else on the first contestant; of some of the jobs, as many times as they are."""
+    for row in sorted(rows, key=lambda row: not row.contestant.serial):
+        spans = [turn.spans.ran for turn in experiment.of(row.name) if turn.spans.ran]
+        if spans:
+            return Ends(median(sum(ran) * jobs / len(ran) for ran in spans), median(map(max, spans)), planned=False)
+    return None
+
+
+# -- all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    experiment: Experiment
+    summary: Summary
+    title: str
+    about: str
+    tables: tuple[Table, ...]
+    excluded: Table | None
+    books: Table
+    conditions: tuple[tuple[str, str], ...]
+
+
+def sheet(experiment: Experiment) -> Sheet:
+    summary = summarise(experiment)
+    title = experiment.scenario.title or experiment.scenario.name
+    tables = [speed(experiment, summary), split(summary), cost(summary), pairs(summary)]
+    return Sheet(
+        experiment=experiment,
+        summary=summary,
+        title=title[:1].upper() + title[1:],
+        about=_about(experiment, summary),
+        tables=tuple(known(table) for table in tables if table.lines),
+        excluded=_excluded(experiment),
+        books=_books(experiment),
+        conditions=tuple(_conditions(experiment, summary)),
+    )
+
+
+def _about(experiment: Experiment, summary: Summary) -> str:
+    scenario = experiment.scenario
+    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.contestants), 'contestant')}"]
+    if scenario.bytes:
+        parts.append(f"{w.size(scenario.bytes)} in all")
+    parts.append(f"{w.counted(summary.rounds, 'round')} after the warm-up, in rotating order")
+    if scenario.seed is not None:
+        parts.append(f"seed {scenario.seed}")
+    return ", ".join(parts) + f"; {moment(experiment.started)}"
+
+
+def _excluded(experiment: Experiment) -> Table | None:
+    looks = {each.name: look(each) for each in experiment.contestants}
+    turns = [turn for turn in experiment.turns if turn.round > 0 and not turn.counts]
+    if not turns:
+        return None
+    return Table(
+        "Turns that do not count",
+        "They were measured, and something spoiled them; no figure above uses them.",
+        ("contestant", "round", "why", "took"),
+        tuple(
+            Line(
+                turn.contestant,
+                looks.get(turn.contestant, ""),
+                (
+                    Cell(str(turn.round)),
+                    Cell("; ".join(turn.excluded) or "not every job is done"),
+                    Cell(w.seconds(turn.wall)),
+                ),
+            )
+            for turn in turns
+        ),
+    )
+
+
+def _books(experiment: Experiment) -> Table:
+    def line(turns: Sequence[Turn], name: str, of: str) -> Line:
+        sums = [sum(getattr(turn.books, what) for turn in turns) for what in ("jobs", "done", "once", "here", "right")]
+        faults = "; ".join(dict.fromkeys(fault for turn in turns for fault in turn.books.faults))
+        balance = all(turn.books.balance for turn in turns)
+        verdict = Cell("balance" if balance else "do not balance", faults)
+        return Line(name, of, (*(Cell(f"{value:,}") for value in sums), verdict))
+
+    by_name = {each.name: list(experiment.of(each.name, counted=False)) for each in experiment.contestants}
+    return Table(
+        "The books",
+        "From the jobs' records alone, over all turns, the warm-up and the spoiled ones included: was each job done, by"
+        " exactly one attempt, on a worker of the contestant, with the right bytes?",
+        ("contestant", "jobs", "done", "by one attempt", "here only", "right bytes", "the books"),
+        tuple(line(by_name[each.name], each.name, look(each)) for each in experiment.contestants if by_name[each.name]),
+    )
+
+
+def _conditions(experiment: Experiment, summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "Command", experiment.command
+    yield "When", f"{moment(experiment.started)} to {moment(experiment.finished)}"
+    yield "Machine", ", ".join(f"{name} {_fact(name, value)}" for name, value in experiment.machine.items())
+    if cores := experiment.cores:
+        probes = ", ".join(f"{probe:.2f}" for probe in cores.probes)
+        yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
+    yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
+    if sampling := experiment.sampling:
+        had = (experiment.cores.nominal if experiment.cores else 1) * sum(
+            t.wall or 0 for t in experiment.turns if t.counts
+        )
+        yield (
+            "Sampling",
+            f"at most every {w.seconds(sampling.every)}; it used {w.seconds(sampling.cpu)} of CPU:"
+            f" {w.percent(sampling.share)} of what the contestants used"
+            + (f", {w.percent(sampling.cpu / had)} of what the machine had meanwhile" if had else ""),
+        )
+    for each in experiment.contestants:
+        yield each.name, "was running already" if each.lives_on else each.command or ""
+    yield "Method", summary.method
+    for note in experiment.conditions:
+        yield "Note", note
+
+
+def _fact(name: str, value: str | float) -> str:
+    if name == "memory" and isinstance(value, int):
+        return w.size(value)
+    return str(value)
+
+
+def moment(seconds: float) -> str:
+    if not 0 <= seconds < 1e11:  # no year of ours
+        return f"{seconds:g} s since the epoch"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

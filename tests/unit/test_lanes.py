@@ -9,7 +9,7 @@ import pytest
 
 from poolbench.experiment import Experiment, MeasuredJob, Pool
 from poolbench.lanes import Chart, shown
-from poolbench.report.still import in_words
+from poolbench.report.lanes_svg import in_words
 from tests.experiments import Made, made
 from tests.reported import a_greenlet_each, few, hosts, with_jobs
 

@@ -9,8 +9,7 @@ import pytest
 
 from poolbench.advice import recommend
 from poolbench.experiment import Experiment, Pool, from_json, to_json
-from poolbench.report.html import page
-from poolbench.report.markdown import text
+from poolbench.report.page import page, text
 from tests.experiments import Made, made
 
 BEARING = (

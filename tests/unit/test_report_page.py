@@ -13,8 +13,7 @@ from itertools import pairwise
 import pytest
 
 from poolbench.experiment import Contestant, Experiment, Pool, from_json
-from poolbench.report.html import page
-from poolbench.report.markdown import text
+from poolbench.report.page import page, text
 from tests.experiments import Made, made
 from tests.reported import HOSTILE, few, many, sweep
 
