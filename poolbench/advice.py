@@ -12,7 +12,6 @@ drawn, whatever the machine claims to have.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,7 +19,7 @@ from enum import StrEnum
 from poolbench import figures
 from poolbench.choice import ALIKE, MARGIN, REGRET, TIE, Choice, Curve, Standing, comparable, decide, standing
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, Pool, Setup
+from poolbench.experiment import Experiment, Pool, Request, Setup
 from poolbench.runfiles import pooled
 from poolbench.statistics import LEAST, Row, Summary, summarise
 
@@ -431,26 +430,8 @@ def again(
     experiment: Experiment, contestants: Sequence[str] = (), *, rounds: int | None = None, jobs: int | None = None
 ) -> str:
     """The experiment's command with other options."""
-    words = shlex.split(experiment.command)
-    for option, value in (("--pools", ",".join(contestants)), ("--repeat", rounds), ("--jobs", jobs)):
-        if value:
-            words = [*_without(words, option), option, str(value)]
-    return shlex.join(words)
-
-
-def _without(words: Sequence[str], option: str) -> list[str]:
-    """The words but for an option and its value."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip or word.startswith(f"{option}="):
-            skip = False
-            continue
-        if word == option:
-            skip = True
-            continue
-        kept.append(word)
-    return kept
+    request = experiment.request or Request.parse(experiment.command)
+    return str(request.having(pools=",".join(contestants), repeat=rounds, jobs=jobs))
 
 
 # -- what it costs, and what would change it

@@ -9,12 +9,11 @@ import click
 from pydantic import TypeAdapter
 
 from poolbench.advice import Advice, Limits, recommend
-from poolbench.errors import ReportError
 from poolbench.experiment import Experiment
 from poolbench.figures import tick_seconds, tick_size
 from poolbench.lanes import to_bytes as trace_bytes
 from poolbench.report import page
-from poolbench.runfiles import agreeing, differences, pooled, read, write_whole
+from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
 
 # The longest first: .trace.json is not a format of its own for .json.
 _FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".png")

@@ -10,6 +10,7 @@ Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans a
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -254,6 +255,35 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """The command of an experiment, so that it can be run again with other options."""
+
+    program: tuple[str, ...]  # and its arguments that are no long options
+    options: tuple[tuple[str, str | None], ...] = ()  # ("--jobs", "160"), ("--no-serial", None)
+
+    def __str__(self) -> str:
+        words = (word for option in self.options for word in option if word is not None)
+        return shlex.join([*self.program, *words])
+
+    def having(self, **options: str | int | None) -> Request:
+        """With these options instead of its own, after the others; None: its own stays."""
+        new = {f"--{name}": str(value) for name, value in options.items() if value}
+        return replace(self, options=(*(each for each in self.options if each[0] not in new), *new.items()))
+
+    @classmethod
+    def parse(cls, command: str) -> Request:
+        words = shlex.split(command)
+        first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
+        options: list[tuple[str, str | None]] = []
+        for word in words[first:]:
+            if word.startswith("--"):
+                options.append((word, None))
+            elif options:
+                options[-1] = (options[-1][0], word)
+        return cls(tuple(words[:first]), tuple(options))
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """What a reader must know."""
 
@@ -274,6 +304,7 @@ class Experiment:
     cores: Cores | None = None
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
+    request: Request | None = None  # the command in parts; None: a run of before it was a field
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a contestant's figures, or on how much was measured
     schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
 
@@ -312,11 +343,13 @@ def from_json(text: str | bytes) -> Experiment:
         pydantic.ValidationError: this is not an experiment of this schema.
     """
     found = _EXPERIMENT.validate_json(text)
-    return found if found.caveats else replace(found, caveats=tuple(_old_caveats(found)))
+    if found.request:
+        return found
+    return replace(found, request=Request.parse(found.command), caveats=tuple(_old_caveats(found)))
 
 
 def _old_caveats(experiment: Experiment) -> Iterator[str]:
-    """Runs of before ``caveats`` was a field tell them by their first word, or by words of their own."""
+    """Runs of before ``caveats`` were a field tell them by their first word, or by words of their own."""
     names = {each.name for each in experiment.contestants}
     for note in experiment.notes:
         if note.partition(" ")[0].removesuffix(":") in names or any(words in note for words in _OLD_CAVEATS):

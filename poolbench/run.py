@@ -16,7 +16,7 @@ from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, Limits
-from poolbench.experiment import Contestant, Executor, Experiment, MeasuredJob, Note, Sampling, Turn, Usage
+from poolbench.experiment import Contestant, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
 from poolbench.sampler import Probes, Sampler
 from poolbench.workload import Arrivals, Audience, Deployed, Ran, Workload
 
@@ -51,7 +51,7 @@ class Design:
     """How an experiment is to be run."""
 
     repeat: int
-    command: str
+    request: Request
     warm_up: bool = True
     again: bool = True  # run a spoiled turn once more
     limits: Limits = field(default_factory=Limits)
@@ -227,7 +227,8 @@ class _Rounds:
             turns=tuple(self._turns),
             started=self._started,
             finished=finished,
-            command=design.command,
+            command=str(design.request),
+            request=design.request,
             versions=self._versions,
             machine=self._machine,
             cores=self._probes.cores(),

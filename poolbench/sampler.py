@@ -11,7 +11,6 @@ has cost less than a hundredth of what the contestant used meanwhile, two second
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import statistics
@@ -20,9 +19,12 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from poolbench.experiment import Cores, Lateness, Usage
 
@@ -125,11 +127,7 @@ class Sampler:
         return sum(each[0] for each in found), sum(each[1] for each in found)
 
 
-# -- procfs
-
-
-TICK = os.sysconf("SC_CLK_TCK")  # per second
-PROC = Path("/proc")
+# -- what the system says of processes and of the machine; of what is gone, or not told here, there is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,83 +151,57 @@ class Machine:
     major_faults: int
 
 
-def process(pid: int, proc: Path = PROC) -> Process | None:
-    try:
-        text = (proc / str(pid) / "stat").read_text()
-    except OSError:
-        return None
-    # The name, in brackets, may have blanks and brackets of its own.
-    fields = text[text.rindex(")") + 2 :].split()
-    user, system, user_of_children, system_of_children = (int(each) / TICK for each in fields[11:15])
-    return Process(int(fields[1]), user + system, user_of_children + system_of_children, int(fields[17]))
+def process(pid: int) -> Process | None:
+    with suppress(psutil.Error, OSError):
+        found = psutil.Process(pid)
+        with found.oneshot():
+            used = found.cpu_times()
+            of_children = used.children_user + used.children_system
+            return Process(found.ppid(), used.user + used.system, of_children, found.num_threads())
+    return None
 
 
-def tree(roots: Iterable[int], proc: Path = PROC) -> set[int]:
+def tree(roots: Iterable[int]) -> set[int]:
     """The processes and all below them that are alive."""
-    children: dict[int, list[int]] = {}
-    alive = set()
-    for pid in pids(proc):
-        if found := process(pid, proc):
-            alive.add(pid)
-            children.setdefault(found.parent, []).append(pid)
-    seen: set[int] = set()
-    left = [pid for pid in roots if pid in alive]
-    while left:
-        pid = left.pop()
-        if pid not in seen:
-            seen.add(pid)
-            left += children.get(pid, [])
+    seen = set()
+    for root in roots:
+        with suppress(psutil.Error, OSError):
+            found = psutil.Process(root)
+            seen |= {root, *(each.pid for each in found.children(recursive=True))}
     return seen
 
 
-def pids(proc: Path = PROC) -> Iterator[int]:
-    try:
-        yield from (int(entry.name) for entry in os.scandir(proc) if entry.name.isdigit())
-    except OSError:
-        return
-
-
-def pss(pid: int, proc: Path = PROC) -> int:
+def pss(pid: int) -> int:
     """Bytes: its own memory, and its share of what it shares."""
-    try:
-        with (proc / str(pid) / "smaps_rollup").open() as lines:
-            return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-    except OSError:
-        return 0
+    with suppress(psutil.Error, OSError):
+        return int(getattr(psutil.Process(pid).memory_full_info(), "pss", 0))
+    return 0
 
 
-def switches(pid: int, proc: Path = PROC) -> tuple[int, int]:
-    """Context switches of its threads that are alive: voluntary, involuntary."""
+def switches(pid: int) -> tuple[int, int]:
+    """Context switches of its threads that are alive: voluntary, involuntary. psutil tells only its main thread's."""
     found = [0, 0]
-    try:
-        tasks = list(os.scandir(proc / str(pid) / "task"))
-    except OSError:
-        return 0, 0
-    for task in tasks:
-        try:
-            with (Path(task.path) / "status").open() as lines:
-                for line in lines:
-                    if line.startswith("voluntary_ctxt_switches:"):
-                        found[0] += int(line.split()[1])
-                    elif line.startswith("nonvoluntary_ctxt_switches:"):
-                        found[1] += int(line.split()[1])
-        except OSError:
-            continue
+    for task in Path(psutil.PROCFS_PATH, str(pid), "task").glob("*/status"):
+        with suppress(OSError):
+            for number, name in enumerate(("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")):
+                found[number] += sum(int(line.split()[1]) for line in _lines(task) if line.startswith(name))
     return found[0], found[1]
 
 
-def machine(proc: Path = PROC) -> Machine | None:
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def machine() -> Machine | None:
     try:
-        user, nice, system, idle, wait, irq, soft, stolen = (
-            int(each) / TICK for each in (proc / "stat").read_text().split(maxsplit=9)[1:9]
-        )
-        memory = dict(line.split() for line in (proc / "vmstat").read_text().splitlines())
+        memory = dict(line.split() for line in _lines(Path(psutil.PROCFS_PATH, "vmstat")))
+        cpu = psutil.cpu_times()
     except (OSError, ValueError):
         return None
     return Machine(
-        busy=user + nice + system + irq + soft,
-        idle=idle + wait,
-        stolen=stolen,
+        busy=cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq,
+        idle=cpu.idle + cpu.iowait,
+        stolen=cpu.steal,
         swapped=int(memory.get("pswpin", 0)) + int(memory.get("pswpout", 0)),
         major_faults=int(memory.get("pgmajfault", 0)),
     )
@@ -254,7 +226,7 @@ _START = 0.15  # seconds for a bare interpreter
 
 def nominal() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
 
 
 def probe(cores: int | None = None, seconds: float = SECONDS) -> float:
@@ -275,7 +247,7 @@ def probe(cores: int | None = None, seconds: float = SECONDS) -> float:
         answers = [process.communicate(timeout=seconds + 10)[0] for process in burning]
     finally:
         for process in burning:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 process.kill()
             process.wait()
     return sum(float(answer or 0) for answer in answers)
@@ -360,6 +332,6 @@ def describe_machine() -> dict[str, str | int | float]:
         "system": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count() or 0,
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "load": round(os.getloadavg()[0], 2),
+        "memory": psutil.virtual_memory().total,
+        "load": round(psutil.getloadavg()[0], 2),
     }

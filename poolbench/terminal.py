@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from poolbench.experiment import Contestant, Experiment, MeasuredJob, Scenario, State, Turn
@@ -35,7 +35,7 @@ class Page:
         self._console = console
         self._clock = clock
         self.utf8 = console.encoding.lower().replace("-", "").startswith("utf")
-        self._live: Live | None = None
+        self._live: Progress | None = None
         self._said = self._clock()
         self._position: Position | None = None
         self._show = True  # every job by name; not in an experiment of many
@@ -76,8 +76,7 @@ class Page:
     def begins(self, position: Position, workload: Workload) -> None:
         self._position, self._said = position, self._clock()
         if not self._show:
-            if self._live:
-                self._live.update(Text(self.fit(f"  {self._where()}starting")))
+            self._show_live(f"  {self._where()}starting", 0, None)
             return
         contestant = position.contestant
         share = workload.share(contestant)
@@ -97,12 +96,19 @@ class Page:
         if not self._console.is_terminal or self._console.is_dumb_terminal:
             yield
             return
-        with Live(Text(), console=self._console, transient=True, refresh_per_second=8) as live:
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        with Progress(text, BarColumn(20), console=self._console, transient=True, refresh_per_second=8) as live:
+            live.add_task("")
             self._live = live
             try:
                 yield
             finally:
                 self._live = None
+
+    def _show_live(self, text: str, done: int, jobs: int | None) -> None:
+        if self._live:
+            (task,) = self._live.task_ids
+            self._live.update(task, description=self.fit(text), completed=done, total=jobs, refresh=True)
 
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
         if elapsed < PLAIN_EVERY / 4:
@@ -111,7 +117,7 @@ class Page:
         now = _now(running) if running and self._show else f"{done:,} of {jobs:,} jobs{rate}"
         text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{self._left(elapsed)}")
         if self._live:
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis" if self.utf8 else "crop"))
+            self._show_live(text, done, jobs)
         elif self._clock() - self._said >= PLAIN_EVERY:
             self.say(text)
 

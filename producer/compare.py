@@ -16,7 +16,7 @@ from ledger.jobs import Job
 from ledger.settings import Settings, get_settings
 from poolbench.checks import NONE, Limits, failed
 from poolbench.deployment import Spec, parse
-from poolbench.experiment import Experiment, to_json
+from poolbench.experiment import Experiment, Request, to_json
 from poolbench.run import Design, run_experiment
 from poolbench.runfiles import check_whole, write_whole
 from poolbench.terminal import Page, close
@@ -129,7 +129,7 @@ def compare(
             options = Options(seed, jobs or recipe.jobs, size or recipe.size)
             work = from_recipe(recipe, options, fleet.contestants, fleet.settings.origin_url)
         repeat = repeat or work.repeat
-        design = _design(work, repeat, noise, _command(work, repeat, pools, source, serial=serial, size=size))
+        design = _design(work, repeat, noise, _request(work, repeat, pools, source, serial=serial, size=size))
         origin = None if source else fleet.settings.origin_url
         page.opens(work.scenario, fleet.contestants, repeat, origin, warm_up=design.warm_up)
         with page.watching(), redis_errors(fleet.settings), Downloads(fleet, work) as workload:
@@ -142,11 +142,11 @@ def compare(
     return 1 if failed(outcome.experiment) else 0
 
 
-def _design(work: Work, repeat: int, noise: float, command: str) -> Design:
+def _design(work: Work, repeat: int, noise: float, request: Request) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
     limits = NONE if show or noise >= 1 else Limits(strangers=noise)
-    return Design(repeat, command, warm_up=not show, again=not show, limits=limits)
+    return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
 
 
 @contextmanager
@@ -170,18 +170,19 @@ def _own_jobs(source: BinaryIO, format_: str | None, most: int | None, page: Pag
         raise ManifestError(f"expected at least one URL in {name}, got none; nothing was compared")
 
 
-def _command(
+def _request(
     work: Work, repeat: int, pools: Sequence[Spec] | None, source: BinaryIO | None, *, serial: bool, size: int | None
-) -> str:
-    words = ["producer", "compare"]
-    words += ["-i", str(getattr(source, "name", "-"))] if source else [work.scenario.name]
-    words += ["--jobs", str(work.scenario.jobs)] if work.scenario.name != _ARTICLE else []
-    words += ["--repeat", str(repeat)]
-    words += [] if work.scenario.seed is None else ["--seed", str(work.scenario.seed)]
-    words += ["--size", str(size)] if size else []
-    words += ["--pools", ",".join(each.name for each in pools)] if pools else []
-    words += [] if serial else ["--no-serial"]
-    return shlex.join(words)
+) -> Request:
+    what = ("-i", str(getattr(source, "name", "-"))) if source else (work.scenario.name,)
+    options = {
+        "--jobs": work.scenario.jobs if work.scenario.name != _ARTICLE else None,
+        "--repeat": repeat,
+        "--seed": work.scenario.seed,
+        "--size": size,
+        "--pools": ",".join(each.name for each in pools) if pools else None,
+    }
+    given = tuple((name, str(value)) for name, value in options.items() if value is not None)
+    return Request(("producer", "compare", *what), given if serial else (*given, ("--no-serial", None)))
 
 
 def _write(experiment: Experiment, target: Path | None) -> None:

@@ -27,11 +27,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+import psutil
+
 from ledger.control import Control, LiveWorker
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
 from ledger.settings import Settings
-from poolbench import deployment, experiment, sampler
+from poolbench import deployment, experiment
 from poolbench.deployment import Spec, node_names, words
 from poolbench.experiment import PLAIN, Contestant, Executor, Note, Setup
 from poolbench.workload import Deployed
@@ -128,12 +130,11 @@ def _root(worker: LiveWorker) -> int | None:
         return None
     pid = worker.pids[0]
     if worker.pool is Pool.PREFORK:
-        found = sampler.process(pid)
-        pid = found.parent if found else 0
-    try:
-        return pid if b"worker.app" in (sampler.PROC / str(pid) / "cmdline").read_bytes() else None
-    except OSError:
-        return None
+        with contextlib.suppress(psutil.Error):
+            pid = psutil.Process(pid).ppid()
+    with contextlib.suppress(psutil.Error):
+        return pid if any("worker.app" in word for word in psutil.Process(pid).cmdline()) else None
+    return None
 
 
 _OPEN_FILES = 16_384  # a greenlet in the middle of a download has two

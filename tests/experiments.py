@@ -20,6 +20,7 @@ from poolbench.experiment import (
     Lateness,
     MeasuredJob,
     Pool,
+    Request,
     Sampling,
     Scenario,
     Setup,
@@ -89,6 +90,7 @@ def made(
             each = contestants[(place + number) % len(contestants)]
             machine = _Machine(cores, weather, nominal, dice)
             turns.append(_turn(each, jobs, number, place, machine, keep=number == min(1, rounds)))
+    command = f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}"
     return Experiment(
         scenario=Scenario(
             "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
@@ -108,7 +110,8 @@ def made(
         turns=tuple(turns),
         started=EPOCH,
         finished=EPOCH + 1000.0,
-        command=f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}",
+        command=command,
+        request=Request.parse(command),
         versions={"python": "CPython 3.13.0", "celery": "5.7.0"},
         machine={"system": "Linux", "processor": "x86_64", "cores": 2, "memory": 24 * 2**30, "load": 0.1},
         cores=Cores(2, cores, (cores,) * (rounds + 1)),

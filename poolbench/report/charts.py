@@ -14,11 +14,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from poolbench.errors import ReportError
 from poolbench.experiment import Experiment, Pool, Setup, Turn
 from poolbench.figures import bounds, seconds, significant, size
 from poolbench.report.palette import FONT, LIGHT, look
 from poolbench.report.tables import Race, race
+from poolbench.runfiles import ReportError
 from poolbench.statistics import Row, Summary, percentile, turn_latencies
 
 WIDE, NARROW = 1000.0, 346.0  # pixels of a chart of bars, on a desk and on a phone

@@ -22,7 +22,6 @@ from markupsafe import Markup
 from poolbench import figures as w
 from poolbench.advice import Advice, Confidence, recommend
 from poolbench.choice import WITHIN_NOISE
-from poolbench.errors import ReportError
 from poolbench.experiment import Experiment, Turn, to_json
 from poolbench.lanes import Lane, Shown, name_of, render, shown
 from poolbench.report import charts, lanes_svg
@@ -30,7 +29,7 @@ from poolbench.report.charts import Chart
 from poolbench.report.lanes_svg import Drawing, in_words, said
 from poolbench.report.palette import DARK, DRAWING, LIGHT, look, variables
 from poolbench.report.tables import Cell, Sheet, Table, jobs_of, race, sheet
-from poolbench.runfiles import agreeing, pooled
+from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import Summary, summarise
 
 _SURE = {
@@ -203,7 +202,7 @@ def page(experiments: Sequence[Experiment]) -> str:
     return templates.get_template("page.html.j2").render(
         sections=sections,
         style=Markup(_style() + (folder / "page.css").read_text()),  # noqa: S704 - ours
-        script=Markup((folder / "timeline.js").read_text()),  # noqa: S704 - ours
+        script=Markup((folder / "lanes.js").read_text()),  # noqa: S704 - ours
         light=as_script(dict(LIGHT)),
         no_charts="" if charts.drawable() else charts.MISSING,
     )

@@ -15,7 +15,7 @@ from rich.console import Console
 from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import parse
-from poolbench.experiment import Contestant, Experiment
+from poolbench.experiment import Contestant, Experiment, Request
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Page
 from producer.deployments import Private
@@ -33,7 +33,7 @@ def fleet_of(pools: str) -> Private:
 def once(fleet: Private) -> Experiment:
     """Sixteen files of a slow server, in one round and no warm-up."""
     work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
-    design = Design(1, "producer compare", warm_up=False, again=False, limits=NONE)
+    design = Design(1, Request(("producer", "compare")), warm_up=False, again=False, limits=NONE)
     with Downloads(fleet, work) as workload:
         outcome = run_experiment(workload, design, Page(Console(file=io.StringIO(), width=80)))
     assert outcome.cut is None

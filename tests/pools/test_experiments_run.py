@@ -18,7 +18,7 @@ from rich.console import Console
 from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, Pool, State, Turn, from_json
+from poolbench.experiment import Experiment, Pool, Request, State, Turn, from_json
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Page
 from producer.deployments import Private
@@ -235,7 +235,7 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
         )
         work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
         try:
-            design = Design(1, "producer compare", warm_up=True, limits=NONE)
+            design = Design(1, Request(("producer", "compare")), warm_up=True, limits=NONE)
             with Downloads(fleet, work) as workload:
                 experiment = run_experiment(workload, design, page).experiment
         finally:

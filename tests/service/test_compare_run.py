@@ -20,7 +20,7 @@ from ledger.jobs import Pool as LedgerPool
 from ledger.settings import Settings
 from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
-from poolbench.experiment import Contestant, Executor, Experiment, Pool, State, from_json, to_json
+from poolbench.experiment import Contestant, Executor, Experiment, Pool, Request, State, from_json, to_json
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Finding, Page, close, find, shown
 from producer import downloads
@@ -40,7 +40,7 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
     ledger = Client(settings).ledger
     fleet = Shared(settings, ledger, [Spec(pool) for pool in pools or Pool], serial=serial)
     work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.contestants, settings.origin_url)
-    design = Design(1, "producer compare", warm_up=False, again=False, limits=NONE)
+    design = Design(1, Request(("producer", "compare")), warm_up=False, again=False, limits=NONE)
     page.opens(work.scenario, fleet.contestants, 1, settings.origin_url)
     with Downloads(fleet, work) as workload:
         outcome = run_experiment(workload, design, page)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from poolbench import sampler
@@ -41,43 +43,56 @@ def test_a_drop_of_the_probe_is_told_and_the_median_kept() -> None:
 # -- /proc, as a folder
 
 
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "stat").write_text("btime 1700000000\n")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    return tmp_path
+
+
 def process(proc: Path, pid: int, parent: int, *, ticks: int = 0, dead: int = 0, pss_kb: int = 1000) -> None:
     folder = proc / str(pid)
     (folder / "task" / str(pid)).mkdir(parents=True, exist_ok=True)
-    fields = ["S", str(parent), *["0"] * 9, str(ticks), "0", str(dead), "0", "0", "0", "3", "0"]
+    fields = ["S", str(parent), *["0"] * 9, str(ticks), "0", str(dead), "0", "0", "0", "3", *["0"] * 32]
     (folder / "stat").write_text(f"{pid} (a name) with) {' '.join(fields)}")
+    (folder / "statm").write_text("9 9 9 9 9 9 9")
     (folder / "smaps_rollup").write_text(f"0-1 ---p [rollup]\nRss: 9 kB\nPss: {pss_kb} kB\nPss_Dirty: 1 kB\n")
+    (folder / "status").write_text("Name:\tx\nThreads:\t3\n")
     (folder / "task" / str(pid) / "status").write_text(
         "Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n"
     )
 
 
-def test_processes_are_read_by_tree_whatever_their_names(tmp_path: Path) -> None:
+def gone(proc: Path, pid: int) -> None:
+    (proc / str(pid) / "stat").unlink()
+    shutil.rmtree(proc / str(pid))
+
+
+def test_processes_are_read_by_tree_whatever_their_names(proc: Path) -> None:
     for pid, parent in ((10, 1), (11, 10), (12, 11), (13, 1)):
-        process(tmp_path, pid, parent, ticks=sampler.TICK * pid, dead=sampler.TICK)
+        process(proc, pid, parent, ticks=TICK * pid, dead=TICK)
 
-    assert sampler.tree([10, 99], tmp_path) == {10, 11, 12}
-    assert sampler.process(11, tmp_path) == sampler.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
-    assert sampler.process(99, tmp_path) is None
-    assert sampler.pss(11, tmp_path) == 1000 * 1024
-    assert sampler.switches(11, tmp_path) == (7, 2)
-    assert (sampler.pss(99, tmp_path), sampler.switches(99, tmp_path)) == (0, (0, 0))
+    assert sampler.tree([10, 99]) == {10, 11, 12}
+    assert sampler.process(11) == sampler.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
+    assert sampler.process(99) is None
+    assert sampler.pss(11) == 1000 * 1024
+    assert sampler.switches(11) == (7, 2)
+    assert (sampler.pss(99), sampler.switches(99)) == (0, (0, 0))
 
 
-def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_that_come_and_go_are_counted(proc: Path) -> None:
     """Given a child that used 3 s and ended, and a new one that used 1 s, I expect 4 s of CPU more, not 1 - 3."""
-    for name in ("tree", "process", "pss", "switches"):
-        monkeypatch.setattr(sampler, name, _in(tmp_path, getattr(sampler, name)))
-    process(tmp_path, 10, 1, pss_kb=2000)
-    process(tmp_path, 11, 10, ticks=2 * sampler.TICK)
+    process(proc, 10, 1, pss_kb=2000)
+    process(proc, 11, 10, ticks=2 * TICK)
     watch = sampler.Sampler([10], every=60)
     watch.start()
 
-    process(tmp_path, 10, 1, dead=5 * sampler.TICK)  # 2 before, 3 since
-    for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    (tmp_path / "11").rmdir()
-    process(tmp_path, 12, 10, ticks=sampler.TICK)
+    process(proc, 10, 1, dead=5 * TICK)  # 2 before, 3 since
+    gone(proc, 11)
+    process(proc, 12, 10, ticks=TICK)
     usage = watch.stop()
 
     assert usage is not None
@@ -87,7 +102,7 @@ def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pyte
 
 
 def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen,
     which takes its time."""
@@ -96,34 +111,23 @@ def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
 
     def walk(roots: Iterable[int]) -> set[int]:
         walks.append(1)
-        return tree(roots, tmp_path)
+        return tree(roots)
 
-    for name in ("process", "pss", "switches"):
-        monkeypatch.setattr(sampler, name, _in(tmp_path, getattr(sampler, name)))
     monkeypatch.setattr(sampler, "tree", walk)
     monkeypatch.setattr(sampler, "_TREE_EVERY", 0.0)
     monkeypatch.setattr(sampler, "_LONGEST", 0.01)
-    process(tmp_path, 10, 1, pss_kb=2000)
-    process(tmp_path, 11, 10)
+    process(proc, 10, 1, pss_kb=2000)
+    process(proc, 11, 10)
     watch = sampler.Sampler([10], every=0.01)
     watch.start()
 
     wait_for(lambda: watch._looks > 5, what="looks")
     assert len(walks) == 1
-    for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    (tmp_path / "11").rmdir()
+    gone(proc, 11)
     wait_for(lambda: len(walks) > 3, what="walks that find nobody in its place")
-    process(tmp_path, 12, 10)
+    process(proc, 12, 10)
     wait_for(lambda: 12 in watch.pids, what="the successor")
     assert watch.stop() is not None
-
-
-def _in(folder: Path, function: Callable[[int, Path], object]) -> Callable[[int], object]:
-    def read(pid: int, _proc: Path = folder) -> object:
-        return function(pid, folder)
-
-    return read
 
 
 def test_of_processes_that_cannot_be_seen_there_is_no_usage() -> None:

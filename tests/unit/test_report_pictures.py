@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from poolbench.errors import ReportError
 from poolbench.experiment import Experiment
 from poolbench.figures import seconds, significant, size
 from poolbench.report import charts
@@ -20,6 +19,7 @@ from poolbench.report.lanes_svg import Scale
 from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.report.tables import Ends, Race, race
+from poolbench.runfiles import ReportError
 from poolbench.statistics import summarise
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 

@@ -1,4 +1,4 @@
-// The timelines: lanes on canvases that share one span of time. A strip is a row of numbers, see embedded.py.
+// The timelines: lanes on canvases that share one span of time. A strip is a row of numbers, see ``timelines`` in page.py.
 "use strict";
 (() => {
   const NAME = 0, QUEUED = 1, RECEIVED = 2, STARTED = 3, BYTE = 4, FINISHED = 5, STEP = 6, WHO = 7, FAILED = 8;
