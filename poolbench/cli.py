@@ -20,6 +20,16 @@ _FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".p
 _ONE_KIND = (".trace.json.gz", ".trace.json", ".svg", ".png")
 
 
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="poolbench")
+def cli() -> None:
+    """Which pool, with what concurrency? Reads what was measured."""
+
+
+def main() -> None:
+    cli(prog_name="poolbench")
+
+
 @click.command("report", short_help="Show measured runs: page, text, pictures, trace.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN.json...", type=click.Path(path_type=Path))
 @click.option(
@@ -173,3 +183,7 @@ def _listed(title: str, sentences: Sequence[str]) -> Iterator[str]:
         yield ""
         yield f"{title}:"
         yield from (f"  {sentence}" for sentence in sentences)
+
+
+cli.add_command(report_)
+cli.add_command(recommend_)

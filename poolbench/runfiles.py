@@ -164,7 +164,7 @@ def read(path: Path) -> Experiment:
         first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
         where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
         raise RunError(
-            f"expected {path} to be a run that `producer compare --json` wrote ({SCHEMA}); {where}: {first['msg']},"
+            f"expected {path} to be a run that was written with --json ({SCHEMA}); {where}: {first['msg']},"
             f" got {_short(first['input'])}"
         ) from error
     if _MAYBE.search(text):  # looking at each number takes longer than all the rest

@@ -103,7 +103,7 @@ def test_a_file_that_is_no_run_is_refused_with_what_was_expected_and_found(
 
     error = capsys.readouterr().err
     assert code == 2
-    assert error.startswith(f"producer: expected {path} to be a run that `producer compare --json` wrote")
+    assert error.startswith(f"producer: expected {path} to be a run that was written with --json")
     assert said in error
 
 
