@@ -62,7 +62,7 @@ lint: $(DEV) ## ruff, mypy, the import contracts, hadolint
 	$(BIN)/hadolint Dockerfile
 
 clean: ## remove .venv, caches and build output; downloads stay
-	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) run build dist poolbench/build poolbench/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(LOCAL): requirements/local.txt

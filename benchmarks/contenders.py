@@ -17,7 +17,7 @@ import psutil
 from ledger.jobs import Job, JobState, Pool, Ref
 from ledger.ledger import Message
 from ledger.messages import Envelope
-from producer.comparison import lateness
+from poolbench import sampler
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -141,8 +141,8 @@ class Downpour:
         if not (folder := self._world.settings.lateness):
             return None
         pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-        lateness.settle(folder, pids, ended)
-        found = lateness.read(folder, pids, begun, ended)
+        sampler.settle(folder, pids, ended)
+        found = sampler.read_lateness(folder, pids, begun, ended)
         return found.p99 if found else None
 
     def _prove(self, batch: str, count: int) -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -24,16 +26,26 @@ from ledger.settings import get_settings
 from producer import results, stopping
 from producer.arguments import batch_argument, checked_name, json_option, say
 from producer.client import Client
-from producer.compare import compare
 from producer.control import dead_letters, drain, pause, prune, resume, say_workers, undrain
 from producer.errors import ProducerError, redis_errors
 from producer.live import show
-from producer.recommend import recommend_
-from producer.report import report_
 from producer.retry import retry
 from producer.screen import counters, status_line
 from producer.submit import submit
 from producer.watch import exit_code
+
+
+class Late(click.Command):
+    """A command whose module is imported when it is called: what measures and reports is large."""
+
+    def __init__(self, name: str, place: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self._place = place
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        module, _, name = self._place.partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command.make_context(*args, **more)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -140,12 +152,15 @@ def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
 
 
 cli.add_command(submit)
-cli.add_command(compare)
-cli.add_command(recommend_)
 for command in (pause, resume, drain, undrain, prune, dead_letters):
     cli.add_command(command)
 cli.add_command(retry)
-cli.add_command(report_)
+for late in (
+    Late("compare", "producer.compare:compare", "Compare the pools, with numbers."),
+    Late("recommend", "poolbench.cli:recommend_", "Say which pool and how many slots, from measured runs."),
+    Late("report", "poolbench.cli:report_", "Show measured runs: page, text, pictures, trace."),
+):
+    cli.add_command(late)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

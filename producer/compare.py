@@ -14,21 +14,19 @@ from rich.console import Console
 
 from ledger.jobs import Job
 from ledger.settings import Settings, get_settings
-from producer import manifest, whole
+from poolbench.checks import NONE, Limits, failed
+from poolbench.deployment import Spec, parse
+from poolbench.experiment import Experiment, Request, to_json
+from poolbench.run import Design, run_experiment
+from poolbench.runfiles import check_whole, write_whole
+from poolbench.terminal import Page, close
+from producer import manifest
 from producer.client import Client
-from producer.comparison.closing import close
-from producer.comparison.contamination import NONE, Limits
-from producer.comparison.contestants import Spec, parse
-from producer.comparison.experiment import Experiment, to_json
-from producer.comparison.fleet import Fleet, Shared
-from producer.comparison.page import Page
-from producer.comparison.planning import Work, from_manifest, from_recipe
-from producer.comparison.private import Private
-from producer.comparison.rounds import Design, run_experiment
-from producer.comparison.scenarios import SCENARIOS, Options
-from producer.comparison.verdict import failed
+from producer.deployments import Fleet, Private, Shared
+from producer.downloads import Downloads
 from producer.errors import ManifestError, redis_errors
 from producer.intake import Intake
+from producer.scenarios import SCENARIOS, Options, Work, from_manifest, from_recipe
 
 _ARTICLE = "article"
 
@@ -48,7 +46,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise click.BadParameter(f"expected a file in a folder that exists, got {text!r}")
     try:
-        whole.check(path)
+        check_whole(path)
     except OSError as error:
         raise click.BadParameter(f"expected a file that can be written, got {text!r}: {error.strerror}") from error
     return path
@@ -131,11 +129,11 @@ def compare(
             options = Options(seed, jobs or recipe.jobs, size or recipe.size)
             work = from_recipe(recipe, options, fleet.contestants, fleet.settings.origin_url)
         repeat = repeat or work.repeat
-        design = _design(work, repeat, noise, _command(work, repeat, pools, source, serial=serial, size=size))
+        design = _design(work, repeat, noise, _request(work, repeat, pools, source, serial=serial, size=size))
         origin = None if source else fleet.settings.origin_url
         page.opens(work.scenario, fleet.contestants, repeat, origin, warm_up=design.warm_up)
-        with page.watching():
-            outcome = run_experiment(fleet, design, page)
+        with page.watching(), redis_errors(fleet.settings), Downloads(fleet, work) as workload:
+            outcome = run_experiment(workload, design, page)
     close(page, outcome.experiment)
     _write(outcome.experiment, target)
     if outcome.cut:
@@ -144,11 +142,11 @@ def compare(
     return 1 if failed(outcome.experiment) else 0
 
 
-def _design(work: Work, repeat: int, noise: float, command: str) -> Design:
+def _design(work: Work, repeat: int, noise: float, request: Request) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
     limits = NONE if show or noise >= 1 else Limits(strangers=noise)
-    return Design(work, repeat, command, warm_up=not show, again=not show, limits=limits)
+    return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
 
 
 @contextmanager
@@ -172,25 +170,26 @@ def _own_jobs(source: BinaryIO, format_: str | None, most: int | None, page: Pag
         raise ManifestError(f"expected at least one URL in {name}, got none; nothing was compared")
 
 
-def _command(
+def _request(
     work: Work, repeat: int, pools: Sequence[Spec] | None, source: BinaryIO | None, *, serial: bool, size: int | None
-) -> str:
-    words = ["producer", "compare"]
-    words += ["-i", str(getattr(source, "name", "-"))] if source else [work.scenario.name]
-    words += ["--jobs", str(work.scenario.jobs)] if work.scenario.name != _ARTICLE else []
-    words += ["--repeat", str(repeat)]
-    words += [] if work.scenario.seed is None else ["--seed", str(work.scenario.seed)]
-    words += ["--size", str(size)] if size else []
-    words += ["--pools", ",".join(each.name for each in pools)] if pools else []
-    words += [] if serial else ["--no-serial"]
-    return shlex.join(words)
+) -> Request:
+    what = ("-i", str(getattr(source, "name", "-"))) if source else (work.scenario.name,)
+    options = {
+        "--jobs": work.scenario.jobs if work.scenario.name != _ARTICLE else None,
+        "--repeat": repeat,
+        "--seed": work.scenario.seed,
+        "--size": size,
+        "--pools": ",".join(each.name for each in pools) if pools else None,
+    }
+    given = tuple((name, str(value)) for name, value in options.items() if value is not None)
+    return Request(("producer", "compare", *what), given if serial else (*given, ("--no-serial", None)))
 
 
 def _write(experiment: Experiment, target: Path | None) -> None:
     if target == Path("-"):
         click.echo(to_json(experiment), nl=False)
     elif target:
-        whole.write(target, to_json(experiment).encode())
+        write_whole(target, to_json(experiment).encode())
         name = shlex.quote(str(target))
         shows, advises = f"producer report {name} -o report.html", f"producer recommend {name}"
         click.echo(f"written: {name}; `{shows}` shows it, `{advises}` advises")

@@ -4,8 +4,6 @@ ProducerError
 ├── ManifestError          2  the input cannot be used
 ├── UnknownBatchError      2  no batch of this name
 ├── OtherManifestError     2  the batch exists, with other jobs
-├── RunError               2  this file is not a measured run
-├── ReportError            2  a report cannot be made of it, or not be written
 └── RedisUnusableError     3  Redis is unreachable, frozen, full, or refuses us
 
 A message says what happened, what was expected, what we got, and how to go on.
@@ -45,14 +43,6 @@ class UnknownBatchError(ProducerError):
 
 class OtherManifestError(ProducerError):
     """The batch has more or fewer jobs than the manifest."""
-
-
-class RunError(ProducerError):
-    """The file of an experiment cannot be read, or is something else."""
-
-
-class ReportError(ProducerError):
-    """What was expected of the runs, or of the place for the report."""
 
 
 class RedisUnusableError(ProducerError):

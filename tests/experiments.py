@@ -8,23 +8,28 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ledger.jobs import Attempt, Executor, JobState, Pool
-from producer.comparison.experiment import (
+from poolbench.experiment import (
     PLAIN,
+    Attempt,
     Books,
     Bound,
     Contestant,
     Cores,
+    Executor,
     Experiment,
     Lateness,
     MeasuredJob,
+    Pool,
+    Request,
     Sampling,
     Scenario,
     Setup,
     Spans,
+    State,
     Turn,
     Usage,
 )
+from producer.deployments import start
 
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64
@@ -85,6 +90,7 @@ def made(
             each = contestants[(place + number) % len(contestants)]
             machine = _Machine(cores, weather, nominal, dice)
             turns.append(_turn(each, jobs, number, place, machine, keep=number == min(1, rounds)))
+    command = f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}"
     return Experiment(
         scenario=Scenario(
             "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
@@ -95,15 +101,17 @@ def made(
                 each.pool,
                 each.total,
                 each.serial,
-                None if each.lives_on else f"celery -A worker.app worker -P {each.pool}",
+                start(each.pool, each.slots, each.setup),
                 each.setup,
+                running=each.lives_on,
             )
             for each in contestants
         ),
         turns=tuple(turns),
         started=EPOCH,
         finished=EPOCH + 1000.0,
-        command=f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}",
+        command=command,
+        request=Request.parse(command),
         versions={"python": "CPython 3.13.0", "celery": "5.7.0"},
         machine={"system": "Linux", "processor": "x86_64", "cores": 2, "memory": 24 * 2**30, "load": 0.1},
         cores=Cores(2, cores, (cores,) * (rounds + 1)),
@@ -197,7 +205,7 @@ def _job(each: Made, n: int, span: tuple[float, float, float], slot: int, nomina
         id=f"made.{n}",
         filename=f"file-{n}.bin",
         url=f"http://origin:8080/files/file-{n}.bin?size=1000",
-        state=JobState.DONE,
+        state=State.DONE,
         nominal=nominal,
         queued=queued,
         received=max(queued, started - 0.0005),

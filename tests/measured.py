@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool
-from producer.comparison import turns
-from producer.comparison.experiment import Bound, Contestant, Experiment, MeasuredJob, Scenario, Spans, Turn
-from producer.comparison.verdict import Shown
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState
+from ledger.jobs import Pool as LedgerPool
+from poolbench import checks
+from poolbench import experiment as measured
+from poolbench.experiment import Bound, Contestant, Experiment, MeasuredJob, Pool, Scenario, Spans, State, Turn
+from poolbench.terminal import Shown
+from producer.downloads import measured_job
 
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64
 
 
-def who(pool: Pool, pid: int, thread: int | None = None, greenlet: int | None = None) -> Executor:
-    return Executor(f"{pool}@host", pid, pid if thread is None else thread, greenlet)
+def who(pool: Pool, pid: int, thread: int | None = None, greenlet: int | None = None) -> measured.Executor:
+    return measured.Executor(f"{pool}@host", pid, pid if thread is None else thread, greenlet)
 
 
-def attempt(executor: Executor | None, started: float, finished: float, kind: FailureKind | None = None) -> Attempt:
+def attempt(
+    executor: measured.Executor | None, started: float, finished: float, kind: FailureKind | None = None
+) -> Attempt:
     return Attempt(
-        executor=executor,
+        executor=Executor(executor.worker, executor.pid, executor.thread, executor.greenlet) if executor else None,
         started=EPOCH + started,
         finished=EPOCH + finished,
         bytes=1000,
@@ -35,9 +40,9 @@ def job(
     nominal: float,
     *attempts: Attempt,
     queued: float = 0.0,
-    state: JobState = JobState.DONE,
+    state: State = State.DONE,
 ) -> MeasuredJob:
-    return turns.measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal, None, SHA256)
+    return measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal, SHA256)
 
 
 def record(
@@ -45,7 +50,7 @@ def record(
     filename: str,
     *attempts: Attempt,
     queued: float = 0.0,
-    state: JobState = JobState.DONE,
+    state: State = State.DONE,
     sha256: str = SHA256,
     asked: Job | None = None,
     notes: tuple[str, ...] = (),
@@ -53,28 +58,25 @@ def record(
     return JobRecord(
         id=f"batch.{filename}",
         job=asked or Job(f"http://origin:8080/paced/{filename}?size=1000", filename, SHA256),
-        pool=pool,
-        state=state,
+        pool=LedgerPool(pool),
+        state=JobState(state),
         queued=EPOCH + queued,
         attempts=attempts,
         bytes=1000,
-        sha256=sha256 if state is JobState.DONE else None,
+        sha256=sha256 if state is State.DONE else None,
         notes=notes,
     )
 
 
-def on_its_pool(pool: Pool) -> Callable[[Executor], bool]:
+def on_its_pool(pool: Pool) -> Callable[[measured.Executor], bool]:
     return lambda who: who.worker.startswith(f"{pool}@")
 
 
 def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, serial: bool = False) -> Shown:
     """A contestant and its only turn."""
     contestant = Contestant(name or pool.value, pool, None, serial)
-    records = [
-        record(pool, each.filename, *each.attempts, state=each.state, sha256=each.sha256 or SHA256) for each in jobs
-    ]
-    books = turns.books(contestant, len(jobs), records, on_its_pool(pool), turns.Digests())
-    turn = Turn(contestant.name, 1, 0, "batch", EPOCH, turns.wall(EPOCH, records), Spans(), books, jobs=tuple(jobs))
+    books = checks.books(contestant, len(jobs), jobs, on_its_pool(pool))
+    turn = Turn(contestant.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), books, jobs=tuple(jobs))
     return Shown(contestant, turn)
 
 
@@ -86,12 +88,15 @@ def experiment(*found: Shown, name: str = "article") -> Experiment:
         started=EPOCH,
         finished=EPOCH + 60,
         command="producer compare article --seed 1",
+        request=measured.Request.parse("producer compare article --seed 1"),
         versions={"python": "3"},
         machine={"cores": 2, "load": 0.5},
     )
 
 
-def two(pool: Pool, first: Executor, second: Executor, seconds: tuple[float, float] = (7, 5)) -> Shown:
+def two(
+    pool: Pool, first: measured.Executor, second: measured.Executor, seconds: tuple[float, float] = (7, 5)
+) -> Shown:
     """Two files side by side, with 0.1 s of overhead each."""
     names = ("Guide.pdf", "Demo_Video.mp4")
     return shown(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ledger.jobs import Attempt, FailureKind, Pool
-from producer.comparison.experiment import PLAIN, Experiment, MeasuredJob, Setup
+from ledger.jobs import FailureKind
+from poolbench.experiment import PLAIN, Attempt, Experiment, MeasuredJob, Pool, Setup
 from tests.experiments import MIB, Made, made
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>.bin'

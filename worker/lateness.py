@@ -7,7 +7,7 @@ greenlet, so it waits for the hub, as every other job does. A thread under an id
 
 The cost: 50 moments a second, about 0.3 % of a core (measured, idle). Notes go to ``FOLDER/PID`` ten times a second,
 as pairs of doubles: the moment (CLOCK_MONOTONIC, the same in all processes of a machine) and the lateness, in seconds.
-``producer.comparison.lateness`` reads them.
+``poolbench.sampler`` reads them.
 """
 
 from __future__ import annotations

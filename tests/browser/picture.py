@@ -7,7 +7,8 @@ import sys
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from ledger.jobs import Pool
-from producer.comparison.scenarios import ARTICLE_FILES
+from poolbench import experiment
+from producer.scenarios import ARTICLE_FILES
 from tests.browser.chromium import find, launch
 from tests.browser.scene import Scene
 from tests.browser.views import tasks, until
@@ -35,7 +36,7 @@ def submit(scene: Scene) -> None:
         Pool.GEVENT: ("/paced/40/Unwanted_Movie.avi", "/paced/12/Long_Movie.avi"),
     }
     for pool in Pool:
-        first, second = ARTICLE_FILES[pool]
+        first, second = ARTICLE_FILES[experiment.Pool(pool)]
         scene.submit(pool, f"/paced/2/{first}", f"/paced/3/{second}", *others[pool])
 
 

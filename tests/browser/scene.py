@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from ledger.jobs import Pool
-from producer.comparison.scenarios import ARTICLE_FILES
+from poolbench import experiment
+from producer.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
 from stack.run import Stack
 from stack.supervisor import Command, Process
@@ -58,7 +59,7 @@ class Scene:
 
     def submit_all(self) -> None:
         for pool in Pool:
-            first, second = ARTICLE_FILES[pool]
+            first, second = ARTICLE_FILES[experiment.Pool(pool)]
             self.submit(
                 pool,
                 f"/paced/2/{first}",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
-from producer.comparison.experiment import Experiment, from_json
-from producer.comparison.report.html import page as made_page
+from poolbench.experiment import Experiment, from_json
+from poolbench.report.page import page as made_page
 from tests.reported import few, many, sweep, varied
 
 PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=800)

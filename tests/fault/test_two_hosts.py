@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from ledger.jobs import Pool
-from producer.comparison.experiment import Experiment, MeasuredJob, Turn
-from producer.comparison.lanes import shown
-from producer.comparison.report import markdown
-from producer.comparison.timeline import render
-from producer.runs import read
+from poolbench.experiment import Experiment, MeasuredJob, Turn
+from poolbench.lanes import render, shown
+from poolbench.report import page
+from poolbench.runfiles import read
 from tests import producer_process
 from tests.other_host import Host
 from tests.worker_process import Service
@@ -156,7 +155,7 @@ def lanes_are_of_one_host_each(compared: Compared) -> None:
 
 def differences_are_stated(compared: Compared) -> None:
     """In the experiment's notes, on the page and in the report, to a second."""
-    for text in (" ".join(compared.experiment.notes), compared.said, markdown.text([compared.experiment])):
+    for text in (" ".join(compared.experiment.notes), compared.said, page.text([compared.experiment])):
         for host in HOSTS:
             pattern = rf"{host.name} \(its clock is ([\d,.]+) s (ahead of|behind) Redis'"
             found = re.search(pattern, " ".join(text.split()))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from perfetto.common.exceptions import PerfettoException
 
-from producer.comparison.trace import to_bytes, trace
+from poolbench.lanes import to_bytes, trace
 from tests.perfetto.processor import Processor
 from tests.reported import few
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from poolbench.lanes import to_bytes
 from producer.cli import run
-from producer.comparison.trace import to_bytes
 from tests.perfetto.processor import Processor
 from tests.reported import few, hosts, many, sweep
 

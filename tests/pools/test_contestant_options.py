@@ -13,14 +13,14 @@ from redis import Redis
 from rich.console import Console
 
 from ledger.settings import Settings
-from producer.comparison.contamination import NONE
-from producer.comparison.contestants import parse
-from producer.comparison.experiment import Contestant, Experiment
-from producer.comparison.page import Page
-from producer.comparison.planning import from_recipe
-from producer.comparison.private import Private
-from producer.comparison.rounds import Design, run_experiment
-from producer.comparison.scenarios import SCENARIOS, Options
+from poolbench.checks import NONE
+from poolbench.deployment import parse
+from poolbench.experiment import Contestant, Experiment, Request
+from poolbench.run import Design, run_experiment
+from poolbench.terminal import Page
+from producer.deployments import Private
+from producer.downloads import Downloads
+from producer.scenarios import SCENARIOS, Options, from_recipe
 from tests.worker_process import ROOT
 
 pytestmark = pytest.mark.timeout(200)
@@ -33,8 +33,9 @@ def fleet_of(pools: str) -> Private:
 def once(fleet: Private) -> Experiment:
     """Sixteen files of a slow server, in one round and no warm-up."""
     work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
-    design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=NONE)
-    outcome = run_experiment(fleet, design, Page(Console(file=io.StringIO(), width=80)))
+    design = Design(1, Request(("producer", "compare")), warm_up=False, again=False, limits=NONE)
+    with Downloads(fleet, work) as workload:
+        outcome = run_experiment(workload, design, Page(Console(file=io.StringIO(), width=80)))
     assert outcome.cut is None
     return outcome.experiment
 

@@ -15,16 +15,15 @@ import psutil
 import pytest
 from rich.console import Console
 
-from ledger.jobs import JobState, Pool
 from ledger.settings import Settings
-from producer.comparison.contamination import NONE
-from producer.comparison.contestants import Spec
-from producer.comparison.experiment import Experiment, Turn, from_json
-from producer.comparison.page import Page
-from producer.comparison.planning import from_recipe
-from producer.comparison.private import Private
-from producer.comparison.rounds import Design, run_experiment
-from producer.comparison.scenarios import SCENARIOS, Options
+from poolbench.checks import NONE
+from poolbench.deployment import Spec
+from poolbench.experiment import Experiment, Pool, Request, State, Turn, from_json
+from poolbench.run import Design, run_experiment
+from poolbench.terminal import Page
+from producer.deployments import Private
+from producer.downloads import Downloads
+from producer.scenarios import SCENARIOS, Options, from_recipe
 from stack.guardian import MARK
 from tests.waiting import wait_for
 from tests.worker_process import ROOT
@@ -236,8 +235,9 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
         )
         work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
         try:
-            design = Design(work, 1, "producer compare", warm_up=True, limits=NONE)
-            experiment = run_experiment(fleet, design, page).experiment
+            design = Design(1, Request(("producer", "compare")), warm_up=True, limits=NONE)
+            with Downloads(fleet, work) as workload:
+                experiment = run_experiment(workload, design, page).experiment
         finally:
             foreign.terminate()
             foreign.wait(30)
@@ -248,5 +248,5 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
         assert not turn.counts
         assert any("of its jobs ran on another worker" in reason for reason in turn.excluded), turn
         assert turn.books.done == 16
-        assert {job.state for job in turn.jobs} == {JobState.DONE}
+        assert {job.state for job in turn.jobs} == {State.DONE}
     assert "threads:2: 0 of 1 rounds count; nothing is said of it" in experiment.notes

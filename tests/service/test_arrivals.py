@@ -11,7 +11,7 @@ import pytest
 
 from ledger.connection import connect
 from ledger.settings import Settings
-from producer.comparison.arrivals import Arrivals
+from poolbench.workers import Arrivals
 from tests.waiting import wait_for
 
 HOUR = 3600.0

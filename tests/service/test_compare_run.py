@@ -15,21 +15,19 @@ import pytest
 from rich.console import Console
 
 from ledger.control import Control
-from ledger.jobs import Executor, FailureKind, JobState, Pool
+from ledger.jobs import FailureKind, JobState
+from ledger.jobs import Pool as LedgerPool
 from ledger.settings import Settings
+from poolbench.checks import NONE, failed
+from poolbench.deployment import Spec
+from poolbench.experiment import Contestant, Executor, Experiment, Pool, Request, State, from_json, to_json
+from poolbench.run import Design, run_experiment
+from poolbench.terminal import Finding, Page, close, find, shown
+from producer import downloads
 from producer.client import Client
-from producer.comparison import bench
-from producer.comparison.closing import close
-from producer.comparison.contamination import NONE
-from producer.comparison.contestants import Spec
-from producer.comparison.experiment import Contestant, Experiment, from_json, to_json
-from producer.comparison.fleet import Shared
-from producer.comparison.offers import OriginError, look_up
-from producer.comparison.page import Page
-from producer.comparison.planning import Share, Work, from_recipe
-from producer.comparison.rounds import Design, run_experiment
-from producer.comparison.scenarios import SCENARIOS, Options, paced
-from producer.comparison.verdict import Finding, failed, find, shown
+from producer.deployments import Shared
+from producer.downloads import Downloads
+from producer.scenarios import SCENARIOS, Options, OriginError, Part, Work, from_recipe, look_up, paced
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of
 from tests.world import World
@@ -42,9 +40,10 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
     ledger = Client(settings).ledger
     fleet = Shared(settings, ledger, [Spec(pool) for pool in pools or Pool], serial=serial)
     work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.contestants, settings.origin_url)
-    design = Design(work, 1, "producer compare", warm_up=False, again=False, limits=NONE)
+    design = Design(1, Request(("producer", "compare")), warm_up=False, again=False, limits=NONE)
     page.opens(work.scenario, fleet.contestants, 1, settings.origin_url)
-    outcome = run_experiment(fleet, design, page)
+    with Downloads(fleet, work) as workload:
+        outcome = run_experiment(workload, design, page)
     assert outcome.cut is None
     return outcome.experiment
 
@@ -52,7 +51,7 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("world")) as world:
-        world.start(*Pool, slots=2)
+        world.start(*LedgerPool, slots=2)
         workers = Control(world.ledger).workers
         wait_for(lambda: sum(len(each.pids) for each in workers()) == 4, what="two children, and two other workers")
         yield world
@@ -158,14 +157,14 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
     article = from_recipe(
         SCENARIOS["article"], QUICK, [Contestant("threads", Pool.THREADS, 2)], world.settings.origin_url
     )
-    work = replace(article, shares={Pool.THREADS: Share([good, replace(bad, sha256="0" * 64)], [1.0, 1.0])})
+    work = replace(article, shares={Pool.THREADS: Part([good, replace(bad, sha256="0" * 64)], [1.0, 1.0])})
 
     experiment = compare(world.settings, watcher.page, Pool.THREADS, serial=False, work=work)
 
     (turn,) = experiment.turns
-    assert [job.state for job in turn.jobs] == [JobState.DONE, JobState.FAILED]
+    assert [job.state for job in turn.jobs] == [State.DONE, State.FAILED]
     assert turn.wall is None
-    assert turn.jobs[1].attempts[-1].kind is FailureKind.DIGEST
+    assert turn.jobs[1].attempts[-1].kind == FailureKind.DIGEST
     assert "bad.bin failed: digest: " in watcher.text
     assert turn.books.faults == ("bad.bin is failed",)
     assert failed(experiment)
@@ -173,8 +172,8 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
 
 def test_a_pool_without_a_worker_is_noticed_said_and_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a Redis prefix that no worker serves, I expect a word, the jobs cancelled, and no claim of a total."""
-    monkeypatch.setattr(bench, "WORRY_AFTER", 0.2)
-    monkeypatch.setattr(bench, "GIVE_UP_AFTER", 0.6)
+    monkeypatch.setattr(downloads, "WORRY_AFTER", 0.2)
+    monkeypatch.setattr(downloads, "GIVE_UP_AFTER", 0.6)
     alone = world.settings.model_copy(update={"key_prefix": "nobody:"})
     watcher = Watcher()
 
@@ -184,7 +183,7 @@ def test_a_pool_without_a_worker_is_noticed_said_and_given_up(world: World, monk
     assert "no worker serves downloads.gevent: start celery -A worker.app worker -P gevent" in watcher.text
     assert "its jobs were cancelled" in watcher.text
     for turn in experiment.turns:
-        assert [job.state for job in turn.jobs] == [JobState.CANCELLED] * 2
+        assert [job.state for job in turn.jobs] == [State.CANCELLED] * 2
     assert len(experiment.turns) == 2
     assert "not known" in watcher.text
     assert failed(experiment)

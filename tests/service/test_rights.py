@@ -20,8 +20,8 @@ from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger, Result
 from ledger.settings import Settings
 from ledger.sweep import Sweep
+from poolbench.workers import Arrivals
 from producer.client import Client
-from producer.comparison.arrivals import Arrivals
 from producer.control import _remove
 from tests.valkey_process import HOST, ValkeyProcess
 from tests.waiting import wait_for

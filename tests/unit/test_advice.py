@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.jobs import Pool
-from producer.comparison.advice import Advice, Confidence, recommend
-from producer.comparison.choice import ALIKE, MARGIN, REGRET, TIE
-from producer.comparison.experiment import PLAIN, Bound, Experiment, Sampling, Setup
-from producer.comparison.reasons import FULL, ONE_CORE, SEVERAL_CORES, Limits
+from poolbench.advice import FULL, ONE_CORE, SEVERAL_CORES, Advice, Confidence, Limits, recommend
+from poolbench.choice import ALIKE, MARGIN, REGRET, TIE
+from poolbench.experiment import PLAIN, Bound, Experiment, Pool, Sampling, Setup
+from producer.deployments import start
 from tests.experiments import MIB, Made, made
 
 PROCESS = 30 * MIB  # what a child of prefork adds
@@ -139,7 +138,10 @@ def test_memory_that_grows_is_said() -> None:
 def test_slots_that_are_not_known_are_not_in_the_command() -> None:
     """Given the workers of a running stack, whose slots nobody told, I expect a command without -c."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    contestants = tuple(replace(each, slots=None) for each in experiment.contestants)
+    contestants = tuple(
+        replace(each, slots=None, command=start(each.pool, None, PLAIN), running=True)
+        for each in experiment.contestants
+    )
 
     found = recommend([replace(experiment, contestants=contestants)])
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from poolbench.runfiles import read
+from poolbench.statistics import summarise
 from producer.cli import run
-from producer.comparison.statistics import summarise
-from producer.runs import read
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = sorted((DOCS / "runs").glob("*.json*"))

@@ -9,14 +9,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ledger.jobs import FailureKind, Job, JobRecord, JobState, Pool
+from ledger.jobs import FailureKind
+from poolbench.checks import executors
+from poolbench.experiment import Pool, State, Turn, from_json, to_json
+from poolbench.terminal import Finding, Page, Shown, books, close, faults, find, verdict
+from poolbench.workload import Running
 from producer import cli
-from producer.comparison.closing import close
-from producer.comparison.experiment import Turn, from_json, to_json
-from producer.comparison.page import Page
-from producer.comparison.scenarios import ARTICLE_FILES, Options, article
-from producer.comparison.turns import executors
-from producer.comparison.verdict import Finding, Shown, books, faults, find, verdict
+from producer.scenarios import ARTICLE_FILES, Options, article
 from tests.measured import attempt, experiment, gevent, job, prefork, serial, shown, threads, who
 from tests.reported import varied
 
@@ -40,7 +39,7 @@ def failed() -> Shown:
                 6,
                 attempt(slot, 0.0, 1.0, FailureKind.RESET),
                 attempt(slot, 1.5, 2.0, FailureKind.DIGEST),
-                state=JobState.FAILED,
+                state=State.FAILED,
             ),
         ],
     )
@@ -224,8 +223,7 @@ def test_the_table_of_contestants_with_options_fits_80_columns_and_says_each_opt
 
 def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> None:
     """Given a look every half second for five seconds, I expect a live line, and in a pipe a line every two."""
-    job = Job("http://origin/f", "f.bin", size=1000)
-    record = JobRecord("b.0", job, Pool.THREADS, JobState.RUNNING, 0.0, bytes=250)
+    running = Running("f.bin", State.RUNNING, 0.25)
     now = [0.0]
     terminal, pipe = io.StringIO(), io.StringIO()
 
@@ -235,7 +233,7 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
         with page.watching():
             while now[0] < 5:
                 now[0] += 0.5
-                page.progress(now[0], 0, 1, [record])
+                page.progress(now[0], 0, 1, [running])
 
     assert "f.bin 25 %" in terminal.getvalue()
     assert "\x1b[2K" in terminal.getvalue()  # the live line is erased, not repeated

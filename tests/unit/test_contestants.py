@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
+from honcho.environ import parse_procfile
 
-from ledger.jobs import Pool, check_batch_name
-from producer.comparison.contestants import Spec, contestants, parse
-from producer.comparison.experiment import PLAIN, Setup
-from producer.comparison.fleet import pool_of
-from producer.comparison.rounds import label, ordered, stamp
+from ledger.jobs import check_batch_name
+from poolbench.deployment import Spec, parse
+from poolbench.experiment import PLAIN, Pool, Setup
+from poolbench.run import label, ordered, stamp
+from producer.deployments import contestants, pool_of, worker_line
+from stack.plan import ROOT
 
 
 def test_pools_are_those_of_the_running_stack_or_with_slots_workers_of_our_own() -> None:
@@ -63,6 +66,14 @@ def test_a_contestant_has_the_slots_of_all_of_its_workers_and_a_command_that_sta
         "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 8 --prefetch-multiplier 4"
         " worker_send_task_events=off"
     )
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+def test_a_worker_without_options_is_started_as_the_procfile_does(pool: Pool) -> None:
+    line = parse_procfile((ROOT / "Procfile").read_text()).processes[f"worker-{pool}"]
+    (found,) = contestants(parse(f"{pool}:7"), serial=False)
+
+    assert worker_line(found, pool.value) == re.sub(r"\$\{\w+:-\d+\}", "7", line)
 
 
 def test_workers_that_were_started_by_such_a_command_belong_to_their_pool() -> None:

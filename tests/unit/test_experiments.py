@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from ledger.jobs import Executor, Job, JobState, Pool
-from producer.comparison import contamination, turns
-from producer.comparison.bench import LOOK_EVERY, _pause
-from producer.comparison.contamination import Limits
-from producer.comparison.contestants import contestants, parse
-from producer.comparison.experiment import Books, Contestant, Spans
-from producer.comparison.planning import from_manifest
-from producer.comparison.procfs import Machine
-from producer.comparison.scenarios import SCENARIOS, Options, paced, sample
-from producer.comparison.verdict import failed
+from ledger.jobs import Job, JobRecord
+from poolbench import checks
+from poolbench.checks import Limits, failed
+from poolbench.deployment import parse
+from poolbench.experiment import Books, Contestant, Executor, MeasuredJob, Pool, Spans, State
+from poolbench.run import arrived
+from poolbench.sampler import Machine
+from producer.deployments import contestants
+from producer.downloads import LOOK_EVERY, Digests, _pause, measured_job
+from producer.scenarios import SCENARIOS, Options, from_manifest, paced, sample
 from tests.experiments import Made, made
 from tests.measured import EPOCH, attempt, on_its_pool, record, who
 
 THREADS = Contestant("threads:8", Pool.THREADS, 8)
+
+
+def measured(records: Sequence[JobRecord], digests: Digests | None = None) -> list[MeasuredJob]:
+    digests = digests or Digests()
+    return [measured_job(record, None, digests.expected(record)) for record in records]
 
 
 # -- plans
@@ -56,7 +62,8 @@ def test_the_yardstick_runs_a_sample_of_many_jobs_and_the_notes_say_so() -> None
     assert len(work.share(found[1]).jobs) == 20
     assert len(work.share(found[0], warm_up=True).jobs) == 25
     (note,) = work.notes(found)
-    assert "serial ran 20 of the 100 jobs" in note
+    assert "serial ran 20 of the 100 jobs" in note.text
+    assert note.caveat
     assert work.notes(found[:1]) == []
 
 
@@ -78,17 +85,18 @@ def test_spans_add_up_to_the_wall() -> None:
         record(Pool.THREADS, "b", attempt(slot, 1.0, 3.0), queued=0.25),
     ]
 
-    assert turns.wall(EPOCH, records) == 3.0
-    assert turns.spans(EPOCH, records) == Spans(
+    jobs = measured(records)
+    assert checks.wall(EPOCH, jobs) == 3.0
+    assert checks.spans(EPOCH, jobs) == Spans(
         queued=(0.25, 0.25), waited=(0.25, 0.75), ran=(1.5, 2.0), first_byte=(0.25, None), step=(0.5, 0.0)
     )
 
 
 def test_a_turn_with_a_job_that_is_not_done_has_no_wall_and_no_spans() -> None:
-    records = [record(Pool.THREADS, "a", attempt(who(Pool.THREADS, 1, 2), 0, 1), state=JobState.FAILED)]
+    records = [record(Pool.THREADS, "a", attempt(who(Pool.THREADS, 1, 2), 0, 1), state=State.FAILED)]
 
-    assert turns.wall(EPOCH, records) is None
-    assert turns.spans(EPOCH, records) == Spans()
+    assert checks.wall(EPOCH, measured(records)) is None
+    assert checks.spans(EPOCH, measured(records)) == Spans()
 
 
 def test_an_arrival_is_put_between_queued_and_started() -> None:
@@ -96,7 +104,7 @@ def test_an_arrival_is_put_between_queued_and_started() -> None:
     found = record(Pool.THREADS, "a", attempt(who(Pool.THREADS, 1, 2), 1.0, 2.0), queued=0.5)
 
     for said, kept in ((-0.2, 0.5), (0.7, 0.7), (2.0, 1.0)):
-        assert turns.measured_job(found, None, EPOCH + said, None).received == EPOCH + kept
+        assert arrived(measured_job(found, None, None), EPOCH + said).received == EPOCH + kept
 
 
 @pytest.mark.parametrize(
@@ -115,15 +123,15 @@ def test_executors_with_the_same_ids_on_two_hosts_are_two(
         for host in ("north", "south")
     ]
 
-    assert turns.executors(pool, found) == counted
+    assert checks.executors(pool, measured(found)) == counted
 
 
 def test_without_a_digest_all_contestants_must_bring_the_same_bytes() -> None:
-    asked, digests = Job("http://a/x", "x"), turns.Digests()
+    asked, digests = Job("http://a/x", "x"), Digests()
     slot = attempt(who(Pool.THREADS, 1, 2), 0, 1)
     records = [record(Pool.THREADS, "x", slot, asked=asked, sha256=letter * 64) for letter in "aab"]
 
-    right = [turns.books(THREADS, 1, [each], on_its_pool(Pool.THREADS), digests).right for each in records]
+    right = [checks.books(THREADS, 1, measured([each], digests), on_its_pool(Pool.THREADS)).right for each in records]
 
     assert right == [1, 1, 0]
 
@@ -132,7 +140,7 @@ def test_the_books_tell_a_few_faults_and_count_the_rest() -> None:
     slot = attempt(who(Pool.GEVENT, 1, 1, 2), 0, 1)
     records = [record(Pool.THREADS, str(n), slot) for n in range(9)]
 
-    books = turns.books(THREADS, 10, records, on_its_pool(Pool.THREADS), turns.Digests())
+    books = checks.books(THREADS, 10, measured(records), on_its_pool(Pool.THREADS))
 
     assert (books.jobs, books.done, books.once, books.here, books.right) == (10, 9, 9, 0, 9)
     assert not books.balance
@@ -145,8 +153,8 @@ def test_the_books_tell_a_few_faults_and_count_the_rest() -> None:
 
 
 def test_a_job_of_somebody_elses_a_retry_and_other_bytes_exclude_a_turn() -> None:
-    assert contamination.of_books(Books(5, 5, 5, 5, 5, "")) == []
-    assert contamination.of_books(Books(5, 5, 4, 3, 5, "")) == [
+    assert checks.of_books(Books(5, 5, 5, 5, 5, "")) == []
+    assert checks.of_books(Books(5, 5, 4, 3, 5, "")) == [
         "2 of its jobs ran on another worker",
         "1 of its jobs were tried more than once",
     ]
@@ -168,7 +176,7 @@ BEFORE = Machine(busy=100, idle=100, stolen=0, swapped=0, major_faults=0)
 )
 def test_a_machine_that_others_use_excludes_a_turn(after: Machine, ours: float | None, reason: str | None) -> None:
     """Given ten seconds of two cores."""
-    found = contamination.of_machine(BEFORE, after, 10.0, ours, Limits())
+    found = checks.of_machine(BEFORE, after, 10.0, ours, Limits())
 
     assert found == ([] if reason is None else [reason])
 
@@ -178,11 +186,13 @@ def test_contestants_with_fewer_rounds_than_asked_for_are_named() -> None:
         Made(Pool.THREADS, 8, 0.1, excluded={1: "noise", 2: "noise"}), Made(Pool.GEVENT, 20, 0.1), rounds=2
     )
 
-    said = contamination.too_few(experiment.turns, ["threads:8", "gevent:20"], 2)
+    notes = checks.too_few(experiment.turns, ["threads:8", "gevent:20"], 2)
 
+    assert all(note.caveat for note in notes)
+    said = [note.text for note in notes]
     assert said[0] == "threads:8: 0 of 2 rounds count; nothing is said of it"
     assert "--noise 1" in said[1]
-    assert contamination.too_few(experiment.turns, ["gevent:20"], 2) == []
+    assert checks.too_few(experiment.turns, ["gevent:20"], 2) == []
 
 
 def test_a_spoiled_turn_that_was_run_again_is_no_failure_and_a_missing_job_is() -> None:

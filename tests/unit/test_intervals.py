@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.comparison.intervals import Estimate, estimate, percentile
+from poolbench.statistics import Estimate, estimate, percentile
 
 positive = st.floats(0.001, 1e6)
 

@@ -7,10 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from ledger.jobs import Pool
-from producer.comparison.experiment import Experiment, MeasuredJob
-from producer.comparison.lanes import Chart, shown
-from producer.comparison.report.still import in_words
+from poolbench.experiment import Experiment, MeasuredJob, Pool
+from poolbench.lanes import Chart, shown
+from poolbench.report.lanes_svg import in_words
 from tests.experiments import Made, made
 from tests.reported import a_greenlet_each, few, hosts, with_jobs
 

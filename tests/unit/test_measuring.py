@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from producer.comparison import cores, lateness, procfs, sampler
-from producer.comparison.arrivals import events
+from poolbench import sampler
+from poolbench.workers import events
 from tests.waiting import wait_for
 
 # -- cores
@@ -19,12 +21,12 @@ from tests.waiting import wait_for
 
 def test_the_probe_finds_about_the_cores_that_there_are() -> None:
     """I expect more than nothing and, short of clock ticks, no more than there are."""
-    assert 0.05 < cores.probe(seconds=0.1) <= cores.nominal() * 1.05
+    assert 0.05 < sampler.probe(seconds=0.1) <= sampler.nominal() * 1.05
 
 
 def test_a_drop_of_the_probe_is_told_and_the_median_kept() -> None:
     answers = iter([2.0, 1.9, 1.0])
-    probes = cores.Probes(lambda: next(answers))
+    probes = sampler.Probes(lambda: next(answers))
     assert probes.cores() is None
 
     dropped = []
@@ -41,43 +43,56 @@ def test_a_drop_of_the_probe_is_told_and_the_median_kept() -> None:
 # -- /proc, as a folder
 
 
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "stat").write_text("btime 1700000000\n")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    return tmp_path
+
+
 def process(proc: Path, pid: int, parent: int, *, ticks: int = 0, dead: int = 0, pss_kb: int = 1000) -> None:
     folder = proc / str(pid)
     (folder / "task" / str(pid)).mkdir(parents=True, exist_ok=True)
-    fields = ["S", str(parent), *["0"] * 9, str(ticks), "0", str(dead), "0", "0", "0", "3", "0"]
+    fields = ["S", str(parent), *["0"] * 9, str(ticks), "0", str(dead), "0", "0", "0", "3", *["0"] * 32]
     (folder / "stat").write_text(f"{pid} (a name) with) {' '.join(fields)}")
+    (folder / "statm").write_text("9 9 9 9 9 9 9")
     (folder / "smaps_rollup").write_text(f"0-1 ---p [rollup]\nRss: 9 kB\nPss: {pss_kb} kB\nPss_Dirty: 1 kB\n")
+    (folder / "status").write_text("Name:\tx\nThreads:\t3\n")
     (folder / "task" / str(pid) / "status").write_text(
         "Name:\tx\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n"
     )
 
 
-def test_processes_are_read_by_tree_whatever_their_names(tmp_path: Path) -> None:
+def gone(proc: Path, pid: int) -> None:
+    (proc / str(pid) / "stat").unlink()
+    shutil.rmtree(proc / str(pid))
+
+
+def test_processes_are_read_by_tree_whatever_their_names(proc: Path) -> None:
     for pid, parent in ((10, 1), (11, 10), (12, 11), (13, 1)):
-        process(tmp_path, pid, parent, ticks=procfs.TICK * pid, dead=procfs.TICK)
+        process(proc, pid, parent, ticks=TICK * pid, dead=TICK)
 
-    assert procfs.tree([10, 99], tmp_path) == {10, 11, 12}
-    assert procfs.process(11, tmp_path) == procfs.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
-    assert procfs.process(99, tmp_path) is None
-    assert procfs.pss(11, tmp_path) == 1000 * 1024
-    assert procfs.switches(11, tmp_path) == (7, 2)
-    assert (procfs.pss(99, tmp_path), procfs.switches(99, tmp_path)) == (0, (0, 0))
+    assert sampler.tree([10, 99]) == {10, 11, 12}
+    assert sampler.process(11) == sampler.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
+    assert sampler.process(99) is None
+    assert sampler.pss(11) == 1000 * 1024
+    assert sampler.switches(11) == (7, 2)
+    assert (sampler.pss(99), sampler.switches(99)) == (0, (0, 0))
 
 
-def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_that_come_and_go_are_counted(proc: Path) -> None:
     """Given a child that used 3 s and ended, and a new one that used 1 s, I expect 4 s of CPU more, not 1 - 3."""
-    for name in ("tree", "process", "pss", "switches"):
-        monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
-    process(tmp_path, 10, 1, pss_kb=2000)
-    process(tmp_path, 11, 10, ticks=2 * procfs.TICK)
+    process(proc, 10, 1, pss_kb=2000)
+    process(proc, 11, 10, ticks=2 * TICK)
     watch = sampler.Sampler([10], every=60)
     watch.start()
 
-    process(tmp_path, 10, 1, dead=5 * procfs.TICK)  # 2 before, 3 since
-    for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    (tmp_path / "11").rmdir()
-    process(tmp_path, 12, 10, ticks=procfs.TICK)
+    process(proc, 10, 1, dead=5 * TICK)  # 2 before, 3 since
+    gone(proc, 11)
+    process(proc, 12, 10, ticks=TICK)
     usage = watch.stop()
 
     assert usage is not None
@@ -87,43 +102,32 @@ def test_children_that_come_and_go_are_counted(tmp_path: Path, monkeypatch: pyte
 
 
 def test_all_processes_of_the_machine_are_walked_only_when_a_child_has_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given children that live on, I expect no walk after the first; given one that ends, its successor to be seen,
     which takes its time."""
     walks = []
-    tree = procfs.tree
+    tree = sampler.tree
 
     def walk(roots: Iterable[int]) -> set[int]:
         walks.append(1)
-        return tree(roots, tmp_path)
+        return tree(roots)
 
-    for name in ("process", "pss", "switches"):
-        monkeypatch.setattr(procfs, name, _in(tmp_path, getattr(procfs, name)))
-    monkeypatch.setattr(procfs, "tree", walk)
+    monkeypatch.setattr(sampler, "tree", walk)
     monkeypatch.setattr(sampler, "_TREE_EVERY", 0.0)
     monkeypatch.setattr(sampler, "_LONGEST", 0.01)
-    process(tmp_path, 10, 1, pss_kb=2000)
-    process(tmp_path, 11, 10)
+    process(proc, 10, 1, pss_kb=2000)
+    process(proc, 11, 10)
     watch = sampler.Sampler([10], every=0.01)
     watch.start()
 
     wait_for(lambda: watch._looks > 5, what="looks")
     assert len(walks) == 1
-    for file in sorted((tmp_path / "11").rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    (tmp_path / "11").rmdir()
+    gone(proc, 11)
     wait_for(lambda: len(walks) > 3, what="walks that find nobody in its place")
-    process(tmp_path, 12, 10)
+    process(proc, 12, 10)
     wait_for(lambda: 12 in watch.pids, what="the successor")
     assert watch.stop() is not None
-
-
-def _in(folder: Path, function: Callable[[int, Path], object]) -> Callable[[int], object]:
-    def read(pid: int, _proc: Path = folder) -> object:
-        return function(pid, folder)
-
-    return read
 
 
 def test_of_processes_that_cannot_be_seen_there_is_no_usage() -> None:
@@ -137,8 +141,8 @@ def test_a_process_that_burns_is_measured_as_such_and_looking_costs_little() -> 
     """Given this very process, burning for a moment, I expect its CPU, and looks that cost a hundredth."""
     watch = sampler.Sampler([os.getpid()], every=0.05)
     watch.start()
-    begun = procfs.process(os.getpid())
-    while (now := procfs.process(os.getpid())) and begun and now.cpu - begun.cpu < 0.5:
+    begun = sampler.process(os.getpid())
+    while (now := sampler.process(os.getpid())) and begun and now.cpu - begun.cpu < 0.5:
         sum(range(10_000))
     usage = watch.stop()
 
@@ -156,11 +160,11 @@ def test_lateness_is_read_for_the_turn_alone_and_for_its_processes(tmp_path: Pat
     (tmp_path / "7").write_bytes(b"".join(struct.pack("dd", *pair) for pair in pairs) + b"half")
     (tmp_path / "8").write_bytes(struct.pack("dd", 5.0, 9.0))
 
-    found = lateness.read(tmp_path, [7, 9], 2.0, 6.0)
+    found = sampler.read_lateness(tmp_path, [7, 9], 2.0, 6.0)
 
     assert found is not None
     assert (found.samples, found.p50, found.worst) == (41, 0.04, 0.06)
-    assert lateness.read(tmp_path, [9], 0.0, 9.0) is None
+    assert sampler.read_lateness(tmp_path, [9], 0.0, 9.0) is None
 
 
 def test_events_come_alone_or_in_groups_and_rubbish_is_none() -> None:

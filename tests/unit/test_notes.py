@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.jobs import Pool
-from producer.comparison.advice import recommend
-from producer.comparison.experiment import Experiment
-from producer.comparison.report.html import page
-from producer.comparison.report.markdown import text
+from poolbench.advice import recommend
+from poolbench.experiment import Experiment, Pool, from_json, to_json
+from poolbench.report.page import page, text
 from tests.experiments import Made, made
 
 BEARING = (
@@ -31,10 +29,16 @@ OTHERS = (
 )
 
 
-@pytest.fixture(scope="module")
-def noted() -> Experiment:
+@pytest.fixture(scope="module", params=["new", "old"])
+def noted(request: pytest.FixtureRequest) -> Experiment:
     contestants = (Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    return replace(made(*contestants), notes=(*BEARING, *OTHERS))
+    experiment = replace(made(*contestants), notes=(*BEARING, *OTHERS))
+    # A run of before caveats were a field tells them by their words, when it is read.
+    return (
+        from_json(to_json(replace(experiment, request=None)))
+        if request.param == "old"
+        else replace(experiment, caveats=BEARING)
+    )
 
 
 def parts(whole: str, *headings: str) -> Sequence[str]:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Pool
+from poolbench.experiment import Cores, Experiment, Pool, to_json
+from poolbench.runfiles import agreeing, differences, pooled
+from poolbench.statistics import summarise
 from producer import cli
-from producer.comparison.experiment import Cores, Experiment, to_json
-from producer.comparison.pooling import agreeing, differences, pooled
-from producer.comparison.statistics import summarise
 from tests.experiments import MIB, Made, made
 
 THREADS = Made(Pool.THREADS, 8, 0.1, idle=80 * MIB)
@@ -104,7 +103,7 @@ def test_a_file_that_is_no_run_is_refused_with_what_was_expected_and_found(
 
     error = capsys.readouterr().err
     assert code == 2
-    assert error.startswith(f"producer: expected {path} to be a run that `producer compare --json` wrote")
+    assert error.startswith(f"producer: expected {path} to be a run that was written with --json")
     assert said in error
 
 

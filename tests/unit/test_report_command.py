@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from poolbench.experiment import to_json
 from producer.cli import run
-from producer.comparison.experiment import to_json
 from tests.reported import few, sweep
 
 
@@ -59,7 +59,7 @@ def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"{}", "to be a run that `producer compare --json` wrote (downpour.experiment/1)"),
+        (b"{}", "to be a run that was written with --json (downpour.experiment/1)"),
         (b"not json", "the file as a whole: Invalid JSON"),
         (
             b'{"schema": "downpour.report/1"}',

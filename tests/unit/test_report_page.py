@@ -12,10 +12,8 @@ from itertools import pairwise
 
 import pytest
 
-from ledger.jobs import Pool
-from producer.comparison.experiment import Contestant, Experiment, from_json
-from producer.comparison.report.html import page
-from producer.comparison.report.markdown import text
+from poolbench.experiment import Contestant, Experiment, Pool, from_json
+from poolbench.report.page import page, text
 from tests.experiments import Made, made
 from tests.reported import HOSTILE, few, many, sweep
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-import resvg_py
 
-from producer.comparison.experiment import Experiment
-from producer.comparison.report import pictures
-from producer.comparison.report.drawing import _LETTER, Scale
-from producer.comparison.report.html import page
-from producer.comparison.report.palette import DARK, LIGHT
-from producer.comparison.report.pictures import PARTS, PictureError, png, svg
-from producer.comparison.report.race import Ends, Race, race
-from producer.comparison.statistics import summarise
-from producer.comparison.wording import seconds, significant, size
+from poolbench.experiment import Experiment
+from poolbench.figures import seconds, significant, size
+from poolbench.report import charts
+from poolbench.report.lanes_svg import Scale
+from poolbench.report.page import PARTS, page, png, svg
+from poolbench.report.palette import DARK, LIGHT
+from poolbench.report.tables import Ends, Race, race
+from poolbench.runfiles import ReportError
+from poolbench.statistics import summarise
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -34,7 +34,7 @@ def test_a_part_is_an_svg_document_with_its_own_colours_and_words(part: str) -> 
     assert root.tag == f"{_SVG}svg"
     assert root.findtext(f"{_SVG}title")
     assert "threads" in (root.findtext(f"{_SVG}desc") or "")
-    assert "var(" not in (root.findtext(f"{_SVG}style") or "var(")
+    assert "var(" not in ElementTree.tostring(root, encoding="unicode")
     assert float(root.attrib["height"]) > 100
 
 
@@ -59,25 +59,39 @@ def test_a_line_against_slots_does_not_mix_setups() -> None:
     }
 
 
+def places(element: ElementTree.Element, x: float = 0.0, y: float = 0.0) -> Iterator[tuple[str, str, float, float]]:
+    """Each text, its anchor, and where it is on the paper."""
+    if moved := re.match(r"translate\((-?[\d.]+),(-?[\d.]+)\)", element.attrib.get("transform", "")):
+        x, y = x + float(moved[1]), y + float(moved[2])
+    if element.tag == f"{_SVG}text":
+        x, y = x + float(element.attrib.get("x", 0)), y + float(element.attrib.get("y", 0))
+        anchor = "end" if "end" in element.attrib.get("class", "").split() else element.attrib.get("text-anchor", "")
+        yield element.text or "", anchor, x, y
+    for below in element:
+        yield from places(below, x, y)
+
+
 @pytest.mark.parametrize("experiment", [sweep(), varied()], ids=["sweep", "varied"])
 def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
     for part in PARTS:
         root = ElementTree.fromstring(svg(experiment, part))  # noqa: S314 - ours
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
-        for text in root.iter(f"{_SVG}text"):
-            assert 0 <= float(text.attrib["x"]) <= width
-            if part in ("throughput", "memory") and "end" in text.attrib.get("class", "").split():
-                assert float(text.attrib["x"]) >= _LETTER * len(text.text or "")
-            assert 0 <= float(text.attrib["y"]) <= height
+        found = list(places(root))
+        assert found
+        for text, anchor, x, y in found:
+            assert 0 <= x <= width, (part, text)
+            assert 0 <= y <= height, (part, text)
+            if part not in ("timeline", "table") and anchor == "end":
+                assert x >= 5 * len(text), (part, text)
 
 
 def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None:
     experiment = few()
     without = replace(experiment, turns=tuple(replace(turn, jobs=()) for turn in experiment.turns))
 
-    with pytest.raises(PictureError, match="no pool was measured with several numbers of slots"):
+    with pytest.raises(ReportError, match="no pool was measured with several numbers of slots"):
         svg(experiment, "memory")
-    with pytest.raises(PictureError, match="no turn's jobs were kept"):
+    with pytest.raises(ReportError, match="no turn's jobs were kept"):
         svg(without, "timeline")
 
 
@@ -94,21 +108,33 @@ def test_png_has_twice_the_pixels_and_more_in_it_than_paper() -> None:
     assert len(drawn) > 10_000
 
 
-def test_png_without_a_font_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resvg_py, "svg_to_bytes", partial(resvg_py.svg_to_bytes, skip_system_fonts=True))
-    pictures._family.cache_clear()
+def test_png_has_its_text_in_it() -> None:
+    """vl-convert brings fonts of its own: a machine without any draws the same."""
+    blank = re.sub(r">[^<]+</text>", "></text>", svg(few(), "bars"))
 
-    with pytest.raises(
-        PictureError, match="expected a font such as DejaVu Sans, found none: install one, or write SVG"
-    ):
+    assert blank != svg(few(), "bars")
+    assert png(few(), "bars") != charts.png(blank)
+
+
+@pytest.mark.parametrize("package", ["altair", "vl_convert"])
+def test_a_chart_without_what_draws_it_is_refused_and_says_how_to_go_on(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(ReportError, match=r"got none: install requirements/local.txt, or poolbench\[report\]"):
         png(few(), "bars")
 
 
-def test_png_without_resvg_is_refused_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "resvg_py", None)
+def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "drawable", lambda: False)
 
-    with pytest.raises(PictureError, match=r"install requirements/local.txt, or write SVG"):
-        png(few(), "bars")
+    found = page([sweep()])
+    assert "This page has no charts: install requirements/local.txt, or poolbench[report]." in found
+    assert "Where the time goes" not in found
+    assert found.count("<caption>") == 5
+    assert found.count("<canvas") == 9
+    assert svg(sweep(), "timeline").startswith("<svg")
 
 
 # -- the sum against the longest
@@ -123,7 +149,7 @@ def test_jobs_that_all_contestants_have_give_one_sum_and_one_longest() -> None:
 
     assert found.common == Ends(20.0, 0.5, planned=True)
     assert (found.own, found.partial) == ((), ())
-    assert svg(few(), "bars").count("longest job 500 ms") == 1
+    assert svg(few(), "bars").count(">longest job 500 ms<") == 1
 
 
 def test_in_the_tutorial_each_contestant_has_its_own() -> None:
@@ -212,6 +238,7 @@ def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> 
 
 def test_ticks_are_round_and_within_the_axis() -> None:
     assert list(Scale(0, 10, 0, 100).ticks(5)) == [0, 2, 4, 6, 8, 10]
-    assert Scale(0.01, 10, 0, 100, log=True).ticks(4) == pytest.approx([0.01, 0.1, 1, 10])
+    assert charts._decades(0.01, 10) == pytest.approx([0.01, 0.1, 1, 10])
+    assert charts._decades(0.3, 10) == pytest.approx([0.5, 1, 2, 5, 10])
     assert Scale(3, 3, 0, 100).ticks(5) == [3]
     assert Scale(0, 0, 5, 100).at(0) == 5

@@ -9,12 +9,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ledger.jobs import Pool
-from producer.comparison.closing import close
-from producer.comparison.page import Page
-from producer.comparison.report.tables import Table, cost, known, speed, split
-from producer.comparison.statistics import summarise
-from producer.runs import read
+from poolbench.experiment import Pool
+from poolbench.report.tables import Table, cost, known, speed, split
+from poolbench.runfiles import read
+from poolbench.statistics import summarise
+from poolbench.terminal import Page, close
 from tests.experiments import MIB, Made, made
 from tests.producer_process import ROOT
 

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.jobs import Pool
-from producer.comparison.experiment import Experiment, Spans, Turn
-from producer.comparison.figures import Verdict
-from producer.comparison.statistics import summarise
+from poolbench.experiment import Experiment, Pool, Spans, Turn
+from poolbench.statistics import Verdict, summarise
 from tests.experiments import MIB, Made, made
 
 THREADS = Made(Pool.THREADS, 8, run=0.1)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.jobs import Executor, FailureKind, JobState, Pool
-from producer.comparison.lanes import Lane
-from producer.comparison.timeline import ASCII, MOST_LANES, UNICODE, Glyphs, label_of, render
+from ledger.jobs import FailureKind
+from poolbench.experiment import Executor, Pool, State
+from poolbench.lanes import ASCII, MOST_LANES, UNICODE, Glyphs, Lane, label_of, render
 from tests.measured import attempt, experiment, gevent, job, prefork, serial, shown, threads, who
 
 GOLDEN = """\
@@ -105,7 +105,7 @@ def test_the_axis_of_a_short_run_has_ticks_too() -> None:
 
 
 def test_a_job_that_never_ran_has_no_lane() -> None:
-    never = job(Pool.GEVENT, "never", 5, state=JobState.CANCELLED)
+    never = job(Pool.GEVENT, "never", 5, state=State.CANCELLED)
 
     assert render(experiment(shown(Pool.GEVENT, [never]))) == []
     lines = render(experiment(prefork(), shown(Pool.GEVENT, [never])))

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from producer.comparison.experiment import Experiment
-from producer.comparison.lanes import shown
-from producer.comparison.trace import to_bytes, trace
+from poolbench.experiment import Experiment
+from poolbench.lanes import shown, to_bytes, trace
 from tests.reported import few, hosts, many, sweep
 
 Events = list[dict[str, Any]]

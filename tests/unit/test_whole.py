@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from producer import whole
+from poolbench.runfiles import check_whole, write_whole
 from producer.cli import run
 
 
@@ -16,9 +16,9 @@ def test_what_was_there_is_replaced_and_nothing_else_stays(tmp_path: Path) -> No
     path = tmp_path / "run.json"
     path.write_text("old")
 
-    whole.check(path)
+    check_whole(path)
     assert path.read_text() == "old"
-    whole.write(path, b"new")
+    write_whole(path, b"new")
 
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
@@ -35,7 +35,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
-        whole.write(path, b"new")
+        write_whole(path, b"new")
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -46,8 +46,8 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
-    whole.check(path)
-    whole.write(path, b"all of it")
+    check_whole(path)
+    write_whole(path, b"all of it")
 
     assert os.read(reader, 100) == b"all of it"
     os.close(reader)

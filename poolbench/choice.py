@@ -1,0 +1,179 @@
+"""Which contestant to take, from a summary alone: the knee of each curve, then the knees.
+
+A *curve* has the contestants of one pool that are set up alike, by their slots: options are never mixed in one.
+
+Three shares say what a difference is worth; all are of jobs per second:
+
+    MARGIN  a contestant is *behind* another only if that is certain (``figures.Verdict``) and the difference this large
+    TIE     two are *tied* if neither is behind, and it is certain that taking the wrong one costs no more than this
+    REGRET  an answer is given only if it is certain that nothing measured is faster than it by more than this
+
+What is neither behind nor tied is *open*: the noise is too large to say.
+
+The *knee* of a curve is the fewest slots that are tied with the curve's fastest. Among knees that are tied with the
+fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then fewer slots, then fewer
+options: in that order, and a criterion decides only where it differs by more than ``ALIKE``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from poolbench.experiment import Pool, Setup
+from poolbench.statistics import LEAST, Row, Summary, Verdict
+
+MARGIN = 0.03
+TIE = 0.15
+REGRET = 0.20
+ALIKE = 0.05
+WITHIN_NOISE = "the higher median of jobs per second, within the noise"  # where no criterion decides a tie
+
+
+class Standing(StrEnum):
+    """Of a contestant beside one with more jobs per second."""
+
+    TIED = "tied"
+    BEHIND = "behind"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Contestants of one pool and one setup by their slots."""
+
+    pool: Pool
+    setup: Setup
+    rows: tuple[Row, ...]
+    best: Row
+    knee: Row
+
+    @property
+    def name(self) -> str:
+        """``threads``, ``threads+prefetch=4``"""
+        return f"{self.pool}{self.setup}"
+
+    @property
+    def reached(self) -> bool:
+        """Whether more slots than the knee were measured."""
+        return self.knee is not self.rows[-1]
+
+    @property
+    def memory_per_slot(self) -> float | None:
+        """Bytes that each further slot adds to the peak, over the whole curve; None: it takes two points."""
+        least, most = self.rows[0], self.rows[-1]
+        more = (most.contestant.slots or 0) - (least.contestant.slots or 0)
+        return (most.memory.peak - least.memory.peak) / more if more and most.memory and least.memory else None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to take, and what it was chosen from."""
+
+    pick: Row
+    best: Row  # the fastest of the knees
+    curves: tuple[Curve, ...]
+    tied: tuple[Row, ...]  # knees that are tied with the fastest, itself included
+    criterion: str | None  # what decided among them; None: nothing had to
+    regret: float  # share by which something measured may be faster than the pick; infinite: not known
+    rival: Row | None  # ... and what that is
+    runner_up: Row | None  # the fastest of the other curves' knees; of one curve alone, its fastest other contestant
+
+    @property
+    def certain(self) -> bool:
+        return self.regret <= REGRET
+
+    @property
+    def curve(self) -> Curve:
+        """The pick's."""
+        return next(curve for curve in self.curves if self.pick in curve.rows)
+
+
+def comparable(summary: Summary) -> list[Row]:
+    """Contestants that have enough turns to be compared."""
+    return [row for row in summary.rows if not row.contestant.serial and row.turns >= LEAST and row.jobs_per_second]
+
+
+def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
+    """None if there is nothing to choose from."""
+    if not rows:
+        return None
+    kinds = dict.fromkeys((row.contestant.pool, row.contestant.setup) for row in rows)
+    curves = tuple(_curve(summary, rows, *kind) for kind in sorted(kinds, key=lambda kind: list(Pool).index(kind[0])))
+    knees = [curve.knee for curve in curves]
+    best = max(knees, key=rate)
+    tied = tuple(knee for knee in knees if knee is best or standing(summary, knee, best) is Standing.TIED)
+    pick, criterion = _preferred(tied)
+    others = [row for row in rows if row is not pick]
+    rival = max(others, key=lambda row: may_gain(summary, row, pick), default=None)
+    rest = [knee for knee in knees if knee is not pick] or others
+    return Choice(
+        pick=pick,
+        best=best,
+        curves=curves,
+        tied=tied,
+        criterion=criterion,
+        regret=max(may_gain(summary, rival, pick), 0.0) if rival else 0.0,
+        rival=rival,
+        runner_up=max(rest, key=rate, default=None),
+    )
+
+
+def rate(row: Row) -> float:
+    """Jobs per second."""
+    return row.jobs_per_second.median if row.jobs_per_second else 0.0
+
+
+def standing(summary: Summary, row: Row, best: Row) -> Standing:
+    found = summary.compare(best.name, row.name)
+    if found.ratio is None or found.ratio.interval is None:
+        return Standing.OPEN
+    if found.verdict is Verdict.FASTER and found.ratio.median >= 1 + MARGIN:
+        return Standing.BEHIND
+    return Standing.TIED if found.ratio.interval[1] <= 1 + TIE else Standing.OPEN
+
+
+def may_gain(summary: Summary, row: Row, pick: Row) -> float:
+    """The share by which a contestant may be faster than the pick; negative if it is certainly slower."""
+    ratio = summary.compare(row.name, pick.name).ratio
+    return ratio.interval[1] - 1 if ratio and ratio.interval else math.inf
+
+
+def _curve(summary: Summary, rows: Sequence[Row], pool: Pool, setup: Setup) -> Curve:
+    alike = (row for row in rows if row.contestant.pool is pool and row.contestant.setup == setup)
+    ordered = tuple(sorted(alike, key=lambda row: (row.contestant.slots or 0, row.name)))
+    best = max(ordered, key=rate)
+    knee = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
+    return Curve(pool, setup, ordered, best, knee)
+
+
+def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
+    """One of them, and the criterion that left it alone."""
+    left = list(tied)
+    criterion = None
+    for name, value in _CRITERIA:
+        if len(left) == 1:
+            break
+        fewer = _least(left, value)
+        if len(fewer) < len(left):
+            left, criterion = fewer, name
+    return max(left, key=rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
+
+
+def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Row]:
+    """Those within ``ALIKE`` of the smallest; all, if not everybody's value is known."""
+    values = [value(row) for row in rows]
+    known = [each for each in values if each is not None]
+    if len(known) < len(rows):
+        return list(rows)
+    return [row for row, each in zip(rows, known, strict=True) if each <= min(known) * (1 + ALIKE)]
+
+
+_CRITERIA: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
+    ("less memory", lambda row: row.memory.peak if row.memory else None),
+    ("a shorter p99 of latency", lambda row: row.latency.p99 if row.latency else None),
+    ("fewer slots", lambda row: row.contestant.slots),
+    ("fewer options", lambda row: row.contestant.setup.options),
+)

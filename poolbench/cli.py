@@ -1,0 +1,189 @@
+"""The commands that read measured runs: a report of them, and the advice that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+from pydantic import TypeAdapter
+
+from poolbench.advice import Advice, Limits, recommend
+from poolbench.experiment import Experiment
+from poolbench.figures import tick_seconds, tick_size
+from poolbench.lanes import to_bytes as trace_bytes
+from poolbench.report import page
+from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
+
+# The longest first: .trace.json is not a format of its own for .json.
+_FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".png")
+_ONE_KIND = (".trace.json.gz", ".trace.json", ".svg", ".png")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="poolbench")
+def cli() -> None:
+    """Which pool, with what concurrency? Reads what was measured."""
+
+
+def main() -> None:
+    cli(prog_name="poolbench")
+
+
+@click.command("report", short_help="Show measured runs: page, text, pictures, trace.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN.json...", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"What to write, by its suffix: {', '.join(_FORMATS)}. May be repeated.",
+)
+@click.option(
+    "--trace", "traced", type=click.Path(path_type=Path), metavar="FILE", help="A trace for Perfetto; .gz: compressed."
+)
+@click.option(
+    "--part",
+    type=click.Choice(list(page.PARTS)),
+    help="Of a picture; default: the one after which the file is named, else the timeline.",
+)
+def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | None, part: str | None) -> int:
+    """Write what was measured; without -o and --trace, the text on stdout.
+
+    -o report.html is one file that needs nothing else. Runs of the same scenario, machine and versions are taken
+    together; others get a part of their own, and pictures and traces are of one kind of runs only.
+
+    Exit codes: 0 written, 2 a file that is not a run, or one that cannot be written.
+    """
+    suffixes = [_suffix(path) for path in outputs]
+    experiments = [read(path) for path in runs]
+    if not outputs and traced is None:
+        click.echo(page.text(experiments), nl=False)
+        return 0
+    for path, suffix in zip(outputs, suffixes, strict=True):
+        _write(path, _made(experiments, path, suffix, part))
+    if traced is not None:
+        compressed = traced.name.lower().endswith(".gz")
+        _write(traced, trace_bytes(_one_kind(experiments, traced), compressed=compressed))
+    return 0
+
+
+def _suffix(path: Path) -> str:
+    found = next((suffix for suffix in _FORMATS if path.name.lower().endswith(suffix)), None)
+    if found is None:
+        raise click.BadParameter(f"expected a file that ends in {', '.join(_FORMATS)}; got {str(path)!r}")
+    return found
+
+
+def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str | None) -> bytes:
+    if suffix in _ONE_KIND:
+        experiment = _one_kind(experiments, path)
+        if suffix.startswith(".trace"):
+            return trace_bytes(experiment, compressed=suffix.endswith(".gz"))
+        stem = path.name[: -len(suffix)]
+        what = part or (stem if stem in page.PARTS else "timeline")
+        try:
+            return page.png(experiment, what) if suffix == ".png" else page.svg(experiment, what).encode()
+        except ReportError as error:
+            raise ReportError(f"{path}: {error}") from error
+    return (page.text(experiments) if suffix == ".md" else page.page(experiments)).encode()
+
+
+def _one_kind(experiments: Sequence[Experiment], path: Path) -> Experiment:
+    groups = agreeing(experiments)
+    if len(groups) > 1:
+        why = "; ".join(differences(groups[0][0], groups[1][0]))
+        raise ReportError(f"expected runs of one kind for {path}, got {len(groups)} kinds: {why}")
+    return pooled(groups[0])
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+    click.echo(f"{path}: {len(content):,} bytes", err=True)
+
+
+# -- recommend
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_ADVICE = TypeAdapter(tuple[Advice, ...])
+
+
+def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """``268435456``, ``256M``, ``256MiB``"""
+    if text is None:
+        return None
+    number = text.lower().removesuffix("b").removesuffix("i")
+    unit = number[-1:] if number[-1:].isalpha() else ""
+    digits = number.removesuffix(unit)
+    if unit not in _UNITS or not (digits.isascii() and digits.isdigit()) or int(digits) == 0:
+        raise click.BadParameter(f"expected bytes, or a number with K, M or G; got {text!r}")
+    return int(digits) * _UNITS[unit]
+
+
+@click.command("recommend", short_help="Say which pool and how many slots, from measured runs.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN.json...", type=click.Path(path_type=Path))
+@click.option("--memory-limit", callback=_bytes, metavar="BYTES", help="At the peak, all processes; e.g. 256M.")
+@click.option(
+    "--p99", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="From the submission to a job's end."
+)
+@click.option("--json", "as_json", is_flag=True, help="The advice as JSON on stdout: a list, one per kind of run.")
+def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | None, as_json: bool) -> int:
+    """Say which pool and how many slots to deploy for the work that was measured, and why.
+
+    Runs of the same scenario, machine and versions are taken together; others are answered one by one.
+
+    Exit codes: 0 an answer, 1 cannot tell (one of several is enough), 2 a file that cannot be used.
+    """
+    groups = agreeing([read(path) for path in runs])
+    for group in groups[1:]:
+        why = "; ".join(differences(groups[0][0], group[0]))
+        click.echo(f"not taken together with {groups[0][0].scenario.name}, because they differ: {why}", err=True)
+    advices = tuple(recommend(group, Limits(memory_limit, p99)) for group in groups)
+    if as_json:
+        click.echo(_ADVICE.dump_json(advices, indent=1).decode())
+    else:
+        click.echo("\n\n".join("\n".join(lines(advice)) for advice in advices))
+    return 1 if any(advice.answer is None for advice in advices) else 0
+
+
+def lines(advice: Advice) -> Iterator[str]:
+    """The advice for people."""
+    yield f"Scenario {advice.scenario}{_limits(advice.limits)}"
+    if advice.answer is None:
+        yield "  Cannot tell."
+    else:
+        yield f"  {advice.answer}"
+        yield f"    {advice.command}"
+        if advice.tied:
+            yield f"  A tie: {', '.join(advice.tied)} did as well; chosen for {advice.criterion}."
+        if advice.runner_up:
+            yield f"  Runner-up: {advice.runner_up}, {advice.runner_up_rate}"
+        yield f"  Confidence: {advice.confidence}"
+    yield from _listed("Why not more confidence" if advice.answer else "Why", advice.because)
+    yield from _listed("What it gives up", advice.gives_up)
+    yield from _listed("What would change it", advice.would_change)
+    yield from _listed("How this was found", [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)])
+    yield from _listed("What to measure next, with --json FILE to keep it", advice.next)
+
+
+def _limits(limits: Limits) -> str:
+    parts = [
+        f"at most {tick_size(limits.memory)}" if limits.memory else "",
+        f"p99 at most {tick_seconds(limits.p99)}" if limits.p99 else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)
+
+
+def _listed(title: str, sentences: Sequence[str]) -> Iterator[str]:
+    if sentences:
+        yield ""
+        yield f"{title}:"
+        yield from (f"  {sentence}" for sentence in sentences)
+
+
+cli.add_command(report_)
+cli.add_command(recommend_)

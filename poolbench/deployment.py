@@ -1,0 +1,144 @@
+"""Who is compared: what ``--pools`` says.
+
+``prefork,threads``        pools as the running stack has them
+``threads:8,threads:100``  a worker of ours for each, with so many slots
+``prefork:4+workers=2``    two workers of ours, each with so many slots
+``prefork:4+prefetch=4``   it takes four messages ahead per slot, instead of one
+``prefork:4+events=off``   nobody is told of each job, as without ``-E``
+
+Options may be combined. A name has them in this order, so that a deployment has one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from poolbench.experiment import PLAIN, Contestant, Pool, Setup
+
+MOST_SLOTS = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all workers together
+MOST_WORKERS = 16
+MOST_PREFETCH = 1000
+SERIAL = "serial"
+_RANGES = {"workers": (2, MOST_WORKERS), "prefetch": (1, MOST_PREFETCH)}
+_OPTIONS = ", ".join([*(f"{key}={least} to {most}" for key, (least, most) in _RANGES.items()), "events=off"])
+
+
+Start = Callable[[Pool, int | None, Setup], str]  # the command that starts such workers
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    pool: Pool
+    slots: int | None = None  # of each worker; None: of the running stack
+    setup: Setup = PLAIN
+
+    @property
+    def name(self) -> str:
+        return self.pool.value if self.slots is None else f"{self.pool}:{self.slots}{self.setup}"
+
+    @property
+    def possible(self) -> bool:
+        return (self.slots or 0) * self.setup.workers <= MOST_SLOTS[self.pool]
+
+
+def parse(text: str) -> tuple[Spec, ...]:
+    """
+    Raises:
+        ValueError: what was expected, and what we got.
+    """
+    specs = tuple(_parse(name.strip()) for name in text.split(","))
+    if len(set(specs)) < len(specs):
+        raise ValueError(
+            f"expected each pool once, or once with each number of slots and each set of options, got {text!r}"
+        )
+    if len({each.slots is None for each in specs}) > 1:
+        raise ValueError(
+            f"expected slots for every pool (workers of our own) or for none (the running stack), got {text!r}"
+        )
+    return specs
+
+
+def _parse(text: str) -> Spec:
+    name, *options = text.split("+")
+    pool_name, colon, slots = name.partition(":")
+    try:
+        pool = Pool(pool_name)
+    except ValueError:
+        raise ValueError(f"expected names out of {', '.join(Pool)}, each with :SLOTS or none, got {text!r}") from None
+    if not colon and options:
+        raise ValueError(
+            f"expected {pool}:SLOTS before +{options[0]}, got {text!r}: only workers of our own can have options, those"
+            " of the running stack are as they are"
+        )
+    if not colon:
+        return Spec(pool)
+    most = MOST_SLOTS[pool]
+    if not 1 <= _number(slots) <= most:
+        raise ValueError(f"expected {pool}:SLOTS with 1 to {most} slots, got {text!r}")
+    spec = Spec(pool, int(slots), _setup(options, text))
+    if not spec.possible:
+        raise ValueError(
+            f"expected at most {most} slots of {pool} in all, got {spec.setup.workers} × {slots} from {text!r}"
+        )
+    return spec
+
+
+def _setup(options: Sequence[str], text: str) -> Setup:
+    found = dict(option.partition("=")[::2] for option in options)
+    if len(found) < len(options):
+        raise ValueError(f"expected each option once, got {text!r}")
+    for key, value in found.items():
+        if not _fits(key, value):
+            got = f"{key}={value}" if value else key
+            raise ValueError(f"expected options out of {_OPTIONS}, got {got!r} in {text!r}")
+    prefetch = found.get("prefetch")
+    return Setup(int(found.get("workers", 1)), None if prefetch is None else int(prefetch), "events" not in found)
+
+
+def _fits(key: str, value: str) -> bool:
+    if key in _RANGES:
+        least, most = _RANGES[key]
+        return least <= _number(value) <= most
+    return (key, value) == ("events", "off")
+
+
+def _number(text: str) -> int:
+    """-1: it is none."""
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def node_names(pool: Pool, workers: int) -> list[str]:
+    """Of a contestant's workers: ``threads`` if it is alone, otherwise ``threads-1``, ``threads-2``."""
+    return [f"{pool}-{number}" for number in range(1, workers + 1)] if workers > 1 else [pool.value]
+
+
+def words(setup: Setup) -> str:
+    """What a worker's command line has more, or ``-E``."""
+    prefetch = "" if setup.prefetch is None else f" --prefetch-multiplier {setup.prefetch}"
+    return prefetch + (" -E" if setup.events else " worker_send_task_events=off")
+
+
+def command(app: str, queue: str, pool: Pool, slots: int | None, setup: Setup = PLAIN) -> str:
+    """For a shell: starts workers of a Celery app, with so many slots each; None: as many as Celery takes."""
+    several = setup.workers > 1
+    node, many = f"{pool}-$n" if several else pool, f" -c {slots}" if slots else ""
+    one = f"celery -A {app} worker -P {pool} -Q {queue} -n {node}@%h{many}{words(setup)}"
+    return f"for n in $(seq {setup.workers}); do {one} & done; wait" if several else one
+
+
+def contestants(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[Contestant, ...]:
+    """In the order given; the yardstick last, on the first one's pool."""
+    found = [_contestant(each, start) for each in specs]
+    if serial and specs:
+        first = specs[0]
+        started = start(first.pool, 1 if first.slots else None, PLAIN)
+        found.append(Contestant(SERIAL, first.pool, 1, serial=True, command=started, running=first.slots is None))
+    return tuple(found)
+
+
+def _contestant(spec: Spec, start: Start) -> Contestant:
+    started = start(spec.pool, spec.slots, spec.setup)
+    if spec.slots is None:
+        return Contestant(spec.name, spec.pool, None, command=started, running=True)
+    return Contestant(spec.name, spec.pool, spec.slots * spec.setup.workers, command=started, setup=spec.setup)

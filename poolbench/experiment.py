@@ -1,0 +1,356 @@
+"""CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
+
+An experiment gives the same jobs to several *contestants* (a pool with so many slots, perhaps with options), in
+*rounds*. In each round every contestant has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
+turn that something spoiled says why in ``excluded`` and does not count either; nothing is dropped silently.
+
+Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.
+``SCHEMA`` changes when a reader of the old shape would misread the new one.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+SCHEMA: Literal["downpour.experiment/1"] = "downpour.experiment/1"
+
+
+class Pool(StrEnum):
+    """Celery's models of execution, of those that are compared."""
+
+    PREFORK = "prefork"
+    THREADS = "threads"
+    GEVENT = "gevent"
+
+
+class State(StrEnum):
+    """Of a job, as it was found."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"  # for its next attempt
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Who ran an attempt."""
+
+    worker: str  # Celery node name, "threads@host"
+    pid: int
+    thread: int  # the kernel's thread id: one for all greenlets of a gevent worker
+    greenlet: int | None  # gevent's identifier; None in the other pools
+
+    @property
+    def host(self) -> str:
+        """Process and thread ids are of a host: another one, or another container, may have the same."""
+        return self.worker.partition("@")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a job, closed."""
+
+    executor: Executor | None  # None: the holder vanished
+    started: float
+    finished: float
+    first_byte: float | None = None
+    bytes: int = 0  # received in this attempt
+    status: int | None = None  # the last HTTP status
+    kind: str | None = None  # of its failure; None: it succeeded, or it was cancelled or handed back
+    reason: str | None = None
+
+
+class Bound(StrEnum):
+    """What the jobs of a scenario wait for most; for people, never for the advice."""
+
+    LATENCY = "latency"  # a server that takes its time
+    OVERHEAD = "overhead"  # queue, claim, books: the files are small
+    THROUGHPUT = "throughput"  # bytes, and hashing them
+    CPU = "cpu"  # a step in pure Python, which holds the GIL
+    MIXED = "mixed"
+    UNKNOWN = "unknown"  # somebody's own manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a contestant's workers are set up, beyond pool and slots; by default as ``worker.app`` has it."""
+
+    workers: int = 1  # each with the same number of slots
+    prefetch: int | None = None  # messages that a worker takes ahead per slot (Celery's multiplier)
+    events: bool = True  # whether Flower and others are told of each job
+
+    def __str__(self) -> str:
+        """``+workers=2+prefetch=4+events=off``; empty if nothing is special."""
+        workers = f"+workers={self.workers}" if self.workers > 1 else ""
+        prefetch = "" if self.prefetch is None else f"+prefetch={self.prefetch}"
+        return workers + prefetch + ("" if self.events else "+events=off")
+
+    @property
+    def options(self) -> int:
+        """How many differ."""
+        return str(self).count("+")
+
+
+PLAIN = Setup()
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A deployment under test."""
+
+    name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
+    pool: Pool
+    slots: int | None  # jobs at once, over all processes of all its workers; None: not known
+    serial: bool = False  # the yardstick: one job at a time, the next one submitted when the last is over
+    command: str | None = None  # how workers like its are started; None: not known
+    setup: Setup = PLAIN
+    running: bool = False  # its workers were running already, and live on from turn to turn
+
+    @property
+    def lives_on(self) -> bool:
+        """A run of before ``running`` was a field has no command of such workers."""
+        return self.running or self.command is None
+
+    @property
+    def slots_each(self) -> int | None:
+        """Of one of its workers."""
+        return self.slots and self.slots // self.setup.workers
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredJob:
+    """A job's record as the experiment found it, and what was planned for it."""
+
+    id: str
+    filename: str
+    url: str
+    state: State
+    nominal: float | None  # seconds for which the origin was asked to pace it; None: not paced by us
+    queued: float
+    received: float | None  # by a worker's main process, by its host's clock set right; None: its event was not seen
+    bytes: int
+    expected_sha256: str | None
+    sha256: str | None
+    attempts: tuple[Attempt, ...]
+    step: float | None = None  # seconds of what was done with the file after it had arrived, e.g. the links of a page
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Every job of a turn, by its number: columns, because there may be many. Empty if not every job is done."""
+
+    queued: tuple[float, ...] = ()  # since the turn's submission
+    waited: tuple[float, ...] = ()  # in the queue, until it was claimed
+    ran: tuple[float, ...] = ()  # from its claim to its end
+    first_byte: tuple[float | None, ...] = ()  # from its claim
+    step: tuple[float, ...] = ()  # part of ``ran``; empty: there was none
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late a thread is that wants the interpreter at fixed moments: what a GIL, or a hub, makes others wait."""
+
+    p50: float
+    p99: float
+    worst: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all processes of the contestant's workers used, from the submission to the last end."""
+
+    cpu: float  # seconds, user and system
+    pss_idle: int  # proportional set size just before the submission
+    pss_peak: int
+    pss_end: int  # just after: what stays
+    processes: int  # at the peak
+    threads: int
+    voluntary_switches: int
+    involuntary_switches: int
+    samples: int
+    lateness: Lateness | None = None  # None: could not be had
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Whether each job ran exactly once, where it should, and brought the right bytes; from the records alone."""
+
+    jobs: int
+    done: int
+    once: int  # done by exactly one attempt
+    here: int  # on a worker of the contestant and nowhere else
+    right: int  # with the sha256 that was expected, or none was
+    executors: str  # "4 processes", "8 threads of 1 process": counted, not assumed
+    faults: tuple[str, ...] = ()  # for people, at most a few
+
+    @property
+    def balance(self) -> bool:
+        return self.jobs == self.done == self.once == self.here == self.right
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One contestant's jobs in one round."""
+
+    contestant: str  # its name
+    round: int  # 0: the warm-up
+    place: int  # in the order of its round, from 0
+    batch: str
+    submitted: float  # just before the submission
+    wall: float | None  # until the last job's end; None: not every job is done
+    spans: Spans
+    books: Books
+    usage: Usage | None = None
+    excluded: tuple[str, ...] = ()  # why it does not count
+    jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one turn per contestant when there are many jobs
+
+    @property
+    def counts(self) -> bool:
+        return self.round > 0 and not self.excluded and self.wall is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the jobs are."""
+
+    name: str  # "slow"; "manifest"
+    title: str  # a sentence for people
+    bound: Bound
+    jobs: int
+    seed: int | None
+    nominal: tuple[float, ...] = ()  # seconds per job, where the origin paces them; empty: it does not
+    bytes: int | None = None  # of all files together; None: not known before
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """What this machine really gives: processes burn CPU for a moment, and their own clocks are compared with ours."""
+
+    nominal: int
+    effective: float  # median of the probes
+    probes: tuple[float, ...]  # one before each round, and one at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What measuring cost."""
+
+    every: float  # seconds
+    cpu: float  # seconds of CPU that sampling took over all counted turns
+    share: float  # of the CPU that the contestants used meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The command of an experiment, so that it can be run again with other options."""
+
+    program: tuple[str, ...]  # and its arguments that are no long options
+    options: tuple[tuple[str, str | None], ...] = ()  # ("--jobs", "160"), ("--no-serial", None)
+
+    def __str__(self) -> str:
+        words = (word for option in self.options for word in option if word is not None)
+        return shlex.join([*self.program, *words])
+
+    def having(self, **options: str | int | None) -> Request:
+        """With these options instead of its own, after the others; None: its own stays."""
+        new = {f"--{name}": str(value) for name, value in options.items() if value}
+        return replace(self, options=(*(each for each in self.options if each[0] not in new), *new.items()))
+
+    @classmethod
+    def parse(cls, command: str) -> Request:
+        words = shlex.split(command)
+        first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
+        options: list[tuple[str, str | None]] = []
+        for word in words[first:]:
+            if word.startswith("--"):
+                options.append((word, None))
+            elif options:
+                options[-1] = (options[-1][0], word)
+        return cls(tuple(words[:first]), tuple(options))
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a reader must know."""
+
+    text: str
+    caveat: bool = False  # it bears on a contestant's figures, or on how much was measured; else it is a condition
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    scenario: Scenario
+    contestants: tuple[Contestant, ...]
+    turns: tuple[Turn, ...]
+    started: float
+    finished: float
+    command: str  # that makes it again, with its seed
+    versions: dict[str, str]
+    machine: dict[str, str | int | float]
+    cores: Cores | None = None
+    sampling: Sampling | None = None
+    notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
+    request: Request | None = None  # the command in parts; None: a run of before it was a field
+    caveats: tuple[str, ...] = ()  # those of the notes that bear on a contestant's figures, or on how much was measured
+    schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
+
+    def of(self, contestant: str, *, counted: bool = True) -> Iterator[Turn]:
+        """Its turns, in the order of the rounds."""
+        return (turn for turn in self.turns if turn.contestant == contestant and (turn.counts or not counted))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The other notes: under what circumstances all of it was measured."""
+        return tuple(note for note in self.notes if note not in self.caveats)
+
+    def shown(self, contestant: str) -> Turn | None:
+        """The turn whose jobs are kept for the timeline: one that counts, or else a spoiled one, or the warm-up."""
+        kept = [turn for turn in self.turns if turn.contestant == contestant and turn.jobs]
+        return max(kept, key=lambda turn: (turn.counts, turn.round > 0), default=None)
+
+
+_OLD_CAVEATS = (
+    "what was measured is here",
+    "runs were pooled",
+    "the stack was running already, and may have been shared",
+    "their CPU and memory are not measured",
+    "run it again when the machine is quiet",
+)
+_EXPERIMENT = TypeAdapter(Experiment)
+
+
+def to_json(experiment: Experiment) -> str:
+    return _EXPERIMENT.dump_json(experiment, indent=1, exclude_defaults=True).decode() + "\n"
+
+
+def from_json(text: str | bytes) -> Experiment:
+    """
+    Raises:
+        pydantic.ValidationError: this is not an experiment of this schema.
+    """
+    found = _EXPERIMENT.validate_json(text)
+    if found.request:
+        return found
+    return replace(found, request=Request.parse(found.command), caveats=tuple(_old_caveats(found)))
+
+
+def _old_caveats(experiment: Experiment) -> Iterator[str]:
+    """Runs of before ``caveats`` were a field tell them by their first word, or by words of their own."""
+    names = {each.name for each in experiment.contestants}
+    for note in experiment.notes:
+        if note.partition(" ")[0].removesuffix(":") in names or any(words in note for words in _OLD_CAVEATS):
+            yield note

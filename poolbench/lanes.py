@@ -1,0 +1,451 @@
+"""Who ran when: a turn's attempts on lanes, one lane per executor that ran them. Pure; drawings are made of this.
+
+A *group* is what its executors share: the worker whose processes they are, the process whose threads, the thread whose
+greenlets. A lane is one executor, as the ledger has it. Where executors live for one job only (a greenlet each,
+recycled processes), a lane each would be thousands: they are *packed*, each attempt on the first lane that is free, and
+the lane is called a slot. Attempts on one lane never overlap; should clocks make it look so, the later one gets a lane
+of its own that says so. Ids are of a host: where several served a turn, lanes and groups name theirs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import heapq
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from poolbench.experiment import Contestant, Executor, Experiment, MeasuredJob, Turn
+from poolbench.figures import seconds, tick_seconds
+
+_FEW = 16  # executors that all have a lane, however short they lived
+_REUSED = 2  # as many executors per slot as still have a lane each
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """An attempt; seconds since the turn's submission."""
+
+    job: int  # its place in the turn's jobs
+    executor: Executor | None  # None: the holder vanished
+    queued: float  # or when the attempt before it ended
+    received: float | None  # by a worker's main process; of a first attempt
+    started: float
+    first_byte: float | None
+    finished: float
+    step: float  # of its last seconds, those of the step
+    failed: str | None
+
+    @property
+    def waited(self) -> float:
+        return self.started - self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    label: str  # "pid 123", "thread 124", "greenlet 3", "slot 1"; "pid 123 @host" if there are several
+    pid: int | None  # None: of several processes, or not known
+    strips: tuple[Strip, ...]  # by their start
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    label: str  # "threads@host, pid 99"
+    executors: str  # "4 processes", "8 threads @host", "1,000 greenlets on 100 slots"
+    packed: bool
+    lanes: tuple[Lane, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The lanes of a turn."""
+
+    groups: tuple[Group, ...]
+    end: float  # seconds: the last end
+    peak: int  # attempts at once, at the most
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        return tuple(lane for group in self.groups for lane in group.lanes)
+
+    @property
+    def strips(self) -> Iterator[Strip]:
+        return (strip for lane in self.lanes for strip in lane.strips)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A contestant's turn whose jobs were kept."""
+
+    contestant: Contestant
+    turn: Turn
+    chart: Chart
+
+
+def shown(experiment: Experiment) -> list[Shown]:
+    turns = ((each, experiment.shown(each.name)) for each in experiment.contestants)
+    return [Shown(each, turn, chart(turn)) for each, turn in turns if turn]
+
+
+def chart(turn: Turn) -> Chart:
+    strips = [strip for place, job in enumerate(turn.jobs) for strip in _strips(place, job, turn.submitted)]
+    found: dict[tuple[str, ...], list[Strip]] = {}
+    for strip in sorted(strips, key=lambda strip: (strip.started, strip.finished)):
+        found.setdefault(_shared(strip.executor), []).append(strip)
+    several = len({strip.executor.host for strip in strips if strip.executor}) > 1
+    groups = tuple(_group(of, several=several) for of in found.values())
+    return Chart(groups, max((strip.finished for strip in strips), default=0.0), peak(strips))
+
+
+def peak(strips: Iterable[Strip]) -> int:
+    """How many ran at once, at the most; one that ends as another begins made room for it."""
+    moments = sorted(moment for strip in strips for moment in ((strip.started, 1), (strip.finished, -1)))
+    most = now = 0
+    for _, change in moments:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def _strips(place: int, job: MeasuredJob, zero: float) -> Iterator[Strip]:
+    queued = job.queued
+    for number, attempt in enumerate(job.attempts):
+        started = max(attempt.started - zero, 0.0)
+        finished = max(attempt.finished - zero, started)
+        last = number == len(job.attempts) - 1
+        first_byte = None if attempt.first_byte is None else min(max(attempt.first_byte - zero, started), finished)
+        yield Strip(
+            job=place,
+            executor=attempt.executor,
+            queued=min(max(queued - zero, 0.0), started),
+            received=None if number or job.received is None else max(job.received - zero, 0.0),
+            started=started,
+            first_byte=first_byte,
+            finished=finished,
+            step=min(job.step or 0.0, finished - started) if last else 0.0,
+            failed=attempt.kind,
+        )
+        queued = attempt.finished
+
+
+def _kind(who: Executor) -> str:
+    if who.greenlet is not None:
+        return "greenlet"
+    return "thread" if who.thread != who.pid else "process"
+
+
+def name_of(who: Executor) -> str:
+    """Within its group: ``pid 123``, ``thread 124``, ``greenlet 3``."""
+    return f"{_kind(who).replace('process', 'pid')} {_number(who)}"
+
+
+def _number(who: Executor) -> int:
+    if who.greenlet is not None:
+        return who.greenlet
+    return who.thread  # of a process' only thread: its pid
+
+
+def _shared(who: Executor | None) -> tuple[str, ...]:
+    """The name of the group; its first word is the kind of its executors."""
+    if who is None:
+        return ("lost",)
+    kind = _kind(who)
+    names = {"process": (), "thread": (f"pid {who.pid}",), "greenlet": (f"pid {who.pid}", f"thread {who.thread}")}
+    return kind, who.worker, *names[kind]
+
+
+def _group(strips: Sequence[Strip], *, several: bool) -> Group:
+    first = strips[0].executor
+    if first is None:
+        lanes = tuple(_packed(strips, "lost"))
+        return Group("holder vanished", f"{len(strips)} attempts whose holder vanished", True, lanes)
+    kind, *names = _shared(first)
+    by_executor: dict[Executor, list[Strip]] = {}
+    for strip in strips:
+        if strip.executor:
+            by_executor.setdefault(strip.executor, []).append(strip)
+    count = len(by_executor)
+    packed = count > max(_FEW, _REUSED * peak(strips))
+    if packed:
+        lanes = tuple(_packed(strips, "slot"))
+    else:
+        # By their first jobs: pools that started two jobs a millisecond apart look alike.
+        order = sorted(by_executor.items(), key=lambda each: (each[1][0].job, _number(each[0])))
+        lanes = tuple(lane for who, of in order for lane in _own(who, of))
+    plural = {"process": "processes"}.get(kind, f"{kind}s") if count != 1 else kind
+    said = f"{count:,} {plural}" + (f" on {len(lanes):,} slots" if packed else "")
+    if several:
+        said = f"{said} @{first.host}"
+        lanes = tuple(replace(lane, label=f"{lane.label} @{first.host}") for lane in lanes)
+    return Group(", ".join(names), said, packed, lanes)
+
+
+def _own(who: Executor, strips: Sequence[Strip]) -> Iterator[Lane]:
+    """The executor's lane, and another one for what cannot have been at the same time."""
+    for n, lane in enumerate(_first_fit(strips)):
+        yield Lane(name_of(who) + (", overlapping" if n else ""), who.pid, tuple(lane))
+
+
+def _packed(strips: Sequence[Strip], word: str) -> Iterator[Lane]:
+    for n, lane in enumerate(_first_fit(strips), 1):
+        pids = {strip.executor.pid if strip.executor else None for strip in lane}
+        yield Lane(f"{word} {n}", pids.pop() if len(pids) == 1 else None, tuple(lane))
+
+
+def _first_fit(strips: Sequence[Strip]) -> list[list[Strip]]:
+    """Each strip, in the order of their starts, on the first lane that is free by then."""
+    lanes: list[list[Strip]] = []
+    free: list[int] = []
+    busy: list[tuple[float, int]] = []
+    for strip in strips:
+        while busy and busy[0][0] <= strip.started:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        if not free:
+            lanes.append([])
+            heapq.heappush(free, len(lanes) - 1)
+        lane = heapq.heappop(free)
+        lanes[lane].append(strip)
+        heapq.heappush(busy, (strip.finished, lane))
+    return lanes
+
+
+# -- as text
+
+
+MOST_LANES = 16  # of one contestant; the rest is counted
+_MARGIN = 2
+_LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
+_NAME_LEAST = 8  # columns; a bar with less room carries no name
+_STEPS = (  # seconds between ticks
+    *(digit * 10.0**power for power in range(-5, 0) for digit in (1, 2, 5)),
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One character each."""
+
+    wait: str
+    first: str
+    run: str
+    step: str  # what was done with the file, at the end of a run
+    last: str
+    failed: str  # the end of an attempt that failed
+    only: str  # an attempt in a single column
+    tick: str
+    rule: str
+
+
+UNICODE = Glyphs(wait="┄", first="┣", run="━", step="▒", last="┫", failed="╳", only="█", tick="┴", rule="─")
+ASCII = Glyphs(wait=".", first="[", run="=", step=":", last="]", failed="x", only="#", tick="+", rule="-")
+
+
+def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE) -> list[str]:
+    """The lines of the timeline, none wider than ``width``; none at all if nothing ran."""
+    found = shown(experiment)
+    labels = [label_of(lane) for each in found for lane in each.chart.lanes]
+    if not labels:
+        return []
+    label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
+    scale = _Scale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
+    lines = []
+    for each in found:
+        ran = "; ".join(group.executors for group in each.chart.groups) or "nothing ran"
+        lines += textwrap.wrap(f"{each.contestant.name}: {ran}", width)
+        lines += _drawn(each, scale, label_width, glyphs)
+    indent = " " * (_MARGIN + label_width + 1)
+    lines += [(indent + line).rstrip() for line in scale.axis(glyphs)]
+    strips = [strip for each in found for strip in each.chart.strips]
+    return lines + textwrap.wrap(_legend(scale, strips, glyphs), width)
+
+
+def label_of(lane: Lane) -> str:
+    """``pid 123``, ``thread 124 of pid 99``, ``greenlet 3 of pid 98``, ``slot 1 of pid 98 @host``."""
+    if lane.pid is None or lane.label.startswith("pid"):
+        return lane.label
+    who, at, host = lane.label.partition(" @")
+    return f"{who} of pid {lane.pid}{at}{host}"
+
+
+def _drawn(of: Shown, scale: _Scale, label_width: int, glyphs: Glyphs) -> Iterator[str]:
+    lanes = of.chart.lanes
+    for lane in lanes[:MOST_LANES]:
+        cells = [" "] * scale.columns
+        for strip in lane.strips:
+            scale.wait(cells, strip, glyphs)
+        # After all waits: a job that waited for this very lane does not hide what ran there.
+        for strip in lane.strips:
+            scale.run(cells, strip, of.turn.jobs[strip.job].filename, glyphs)
+        yield f"{'':{_MARGIN}}{_fit(label_of(lane), label_width):{label_width}} {''.join(cells)}".rstrip()
+    if len(lanes) > MOST_LANES:
+        yield f"{'':{_MARGIN}}and {len(lanes) - MOST_LANES:,} more"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    columns: int
+    end: float  # seconds at the right edge
+
+    def at(self, seconds: float) -> int:
+        return min(round(seconds / self.end * self.columns), self.columns) if self.end else 0
+
+    def wait(self, cells: list[str], strip: Strip, glyphs: Glyphs) -> None:
+        first, stop = self.at(strip.queued), self.at(strip.started)
+        cells[first:stop] = glyphs.wait * (stop - first)
+
+    def run(self, cells: list[str], strip: Strip, name: str, glyphs: Glyphs) -> None:
+        first = min(self.at(strip.started), self.columns - 1)
+        length = max(self.at(strip.finished) - first, 1)
+        if length == 1:
+            mostly_step = strip.step > (strip.finished - strip.started) / 2
+            cells[first] = glyphs.failed if strip.failed else glyphs.step if mostly_step else glyphs.only
+            return
+        step = min(self.at(strip.finished) - self.at(strip.finished - strip.step), length - 1)
+        last = glyphs.failed if strip.failed else glyphs.last
+        inner = glyphs.run * (length - 1 - max(step, 1))
+        if len(inner) >= _NAME_LEAST + 3:
+            inner = f"{glyphs.run} {_fit(name, len(inner) - 3)} ".ljust(len(inner), glyphs.run)
+        cells[first : first + length] = glyphs.first + inner + (glyphs.step * step or last)
+
+    def axis(self, glyphs: Glyphs) -> Iterator[str]:
+        """A rule with ticks, and the seconds under them."""
+        step = next((step for step in _STEPS if self.end / step <= self.columns / 8), _STEPS[-1])
+        rule, numbers = [glyphs.rule] * self.columns, [" "] * self.columns
+        tick = 0
+        while (column := self.at(tick * step)) < self.columns and tick * step <= self.end:
+            text = tick_seconds(tick * step)
+            rule[column] = glyphs.tick
+            if column + len(text) <= self.columns:
+                numbers[column : column + len(text)] = text
+            tick += 1
+        yield "".join(rule)
+        yield "".join(numbers)
+
+
+def _legend(scale: _Scale, strips: Sequence[Strip], glyphs: Glyphs) -> str:
+    parts = [f"{glyphs.first}{glyphs.run}{glyphs.last} runs"]
+    if any(strip.step for strip in strips):
+        parts.append(f"{glyphs.step} its step")
+    if any(strip.failed for strip in strips):
+        parts.append(f"{glyphs.run}{glyphs.failed} failed")
+    waited = max(strip.waited for strip in strips)
+    parts.append(f"{glyphs.wait * 3} waits in the queue (longest {seconds(waited)})")
+    parts.append(f"one column is {tick_seconds(float(f'{scale.end / scale.columns:.2g}'))}")
+    return "  ".join(parts)
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 2] + ".."
+
+
+# -- as a trace
+
+
+Event = dict[str, Any]
+
+
+def trace(experiment: Experiment) -> dict[str, Any]:
+    """The trace as an object for JSON."""
+    events: list[Event] = []
+    numbers = iter(range(1, 1 << 30))
+    for each in shown(experiment):
+        events += _turn(each.turn, each.chart, numbers)
+    told = {
+        "command": experiment.command,
+        "scenario": experiment.scenario.title,
+        "zero": "of every contestant: its own submission",
+        "notes": list(experiment.notes),
+        "versions": experiment.versions,
+    }
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": told}
+
+
+def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
+    text = json.dumps(trace(experiment), separators=(",", ":"), allow_nan=False).encode()
+    return gzip.compress(text, mtime=0) if compressed else text
+
+
+def _turn(turn: Turn, lanes: Chart, numbers: Iterator[int]) -> Iterator[Event]:
+    """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
+    for group in lanes.groups:
+        pids: dict[int | None, int] = {}
+        for lane in group.lanes:
+            if lane.pid not in pids:
+                pids[lane.pid] = next(numbers)
+                name = group.label if lane.pid is None or "pid" in group.label else f"{group.label}, pid {lane.pid}"
+                yield _named("process_name", pids[lane.pid], 0, name=f"{turn.contestant}: {name}")
+                yield _named("process_labels", pids[lane.pid], 0, labels=group.executors)
+                yield _named("process_sort_index", pids[lane.pid], 0, sort_index=pids[lane.pid])
+            yield from _lane(turn, lane, pids[lane.pid], next(numbers))
+        for real, pid in pids.items():
+            yield from _running([lane for lane in group.lanes if lane.pid == real], pid)
+
+
+def _lane(turn: Turn, lane: Lane, pid: int, tid: int) -> Iterator[Event]:
+    yield _named("thread_name", pid, tid, name=lane.label)
+    yield _named("thread_sort_index", pid, tid, sort_index=tid)
+    for strip in lane.strips:
+        job = turn.jobs[strip.job]
+        yield from _run(job, strip, pid, tid)
+        yield from _wait(job, strip, pid, tid, f"{turn.batch}.{job.id}")
+
+
+def _run(job: MeasuredJob, strip: Strip, pid: int, tid: int) -> Iterator[Event]:
+    begin, end = _us(strip.started), _us(strip.finished)
+    told = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(strip)}
+    if strip.failed:
+        told["failed"] = strip.failed
+    yield _slice(job.filename, "run", (begin, end), pid, tid) | {"args": told}
+    if strip.first_byte is not None:
+        yield _slice("first byte", "first byte", (begin, _us(strip.first_byte)), pid, tid)
+    if strip.step:
+        since = max(begin, _us(strip.first_byte or 0.0), _us(strip.finished - strip.step))
+        yield _slice("step", "step", (since, end), pid, tid)
+
+
+def _wait(job: MeasuredJob, strip: Strip, pid: int, tid: int, name: str) -> Iterator[Event]:
+    begin, end = _us(strip.queued), _us(strip.started)
+    # Local to the process: there it is shown. What has a plain "id" belongs to the whole trace.
+    common = {"cat": "wait", "id2": {"local": f"{name}@{begin}"}, "pid": pid, "tid": tid}
+    yield {"ph": "b", "name": "wait", "ts": begin, "args": {"file": job.filename, "job": job.id}} | common
+    yield {"ph": "n", "name": "enqueued", "ts": begin} | common
+    if strip.received is not None:
+        yield {"ph": "n", "name": "received", "ts": min(max(_us(strip.received), begin), end)} | common
+    yield {"ph": "e", "name": "wait", "ts": end} | common
+
+
+def _running(lanes: list[Lane], pid: int) -> Iterator[Event]:
+    changes: dict[int, int] = {}
+    for lane in lanes:
+        for strip in lane.strips:
+            for moment, change in ((strip.started, 1), (strip.finished, -1)):
+                changes[_us(moment)] = changes.get(_us(moment), 0) + change
+    now = 0
+    for moment in sorted(changes):
+        now += changes[moment]
+        yield {"ph": "C", "name": "running", "ts": moment, "pid": pid, "args": {"jobs": now}}
+
+
+def _slice(name: str, category: str, span: tuple[int, int], pid: int, tid: int) -> Event:
+    begin, end = span
+    return {"ph": "X", "name": name, "cat": category, "ts": begin, "dur": end - begin, "pid": pid, "tid": tid}
+
+
+def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
+
+
+def _who(strip: Strip) -> str:
+    who = strip.executor
+    if who is None:
+        return "vanished"
+    greenlet = "" if who.greenlet is None else f", greenlet {who.greenlet}"
+    return f"{who.worker}, pid {who.pid}, thread {who.thread}{greenlet}"
+
+
+def _us(seconds: float) -> int:
+    """Whole microseconds, always rounded down: what did not overlap does not overlap afterwards."""
+    return int(seconds * 1e6)

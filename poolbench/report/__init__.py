@@ -1,0 +1,1 @@
+"""Experiments as something to look at: a page, a text, pictures. Pure: reads experiments, returns text or bytes."""

@@ -1,0 +1,293 @@
+"""An experiment, run: rounds of turns in rotated order, the warm-up first, spoiled turns once more.
+
+Ctrl-C, or SIGTERM, cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it
+is when the workload fails for good, or a worker does not start.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from poolbench import checks, sampler
+from poolbench.checks import NONE, Limits
+from poolbench.experiment import Contestant, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
+from poolbench.sampler import Probes, Sampler
+from poolbench.workload import Arrivals, Audience, Deployed, Ran, Workload
+
+KEEP_ALL = 50  # jobs: of turns with no more than that, every turn's are kept; of others, those of the first round
+_CALM = 3.0  # seconds to wait for cores that are busy before a round begins
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an experiment is."""
+
+    contestant: Contestant
+    round: int  # 0: the warm-up
+    rounds: int
+    left: float | None  # seconds until the end, about; None: nothing is known yet
+    again: bool = False  # a spoiled turn, once more
+
+
+class Stage(Audience, Protocol):
+    """An audience that also learns which turn is on."""
+
+    def begins(self, position: Position, workload: Workload) -> None: ...
+
+    def measured(self, turn: Turn, note: str | None) -> None:
+        """The note says why it ended early."""
+
+    def says(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """How an experiment is to be run."""
+
+    repeat: int
+    request: Request
+    warm_up: bool = True
+    again: bool = True  # run a spoiled turn once more
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How long is left, from how long turns took so far."""
+
+    took: dict[str, float] = field(default_factory=dict)
+
+    def left(self, contestants: Sequence[Contestant], rounds: int) -> float | None:
+        if not all(each.name in self.took for each in contestants):
+            return None
+        return rounds * sum(self.took[each.name] for each in contestants)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    experiment: Experiment
+    cut: BaseException | None = None  # what ended it early
+
+
+def run_experiment(workload: Workload, design: Design, stage: Stage) -> Outcome:
+    """
+    Raises:
+        KeyboardInterrupt, one of the workload's failures: before there was anything to keep.
+    """
+    return _Rounds(workload, design, stage).run()
+
+
+class _Rounds:
+    def __init__(self, workload: Workload, design: Design, stage: Stage) -> None:
+        self._workload = workload
+        self._design = design
+        self._stage = stage
+        self._probes = Probes()
+        self._turns: list[Turn] = []
+        self._pace = _Pace()
+        self._notes: list[Note] = []
+        self._stamp = stamp()
+        self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
+
+    def run(self) -> Outcome:
+        self._started, self._machine = self._workload.now(), sampler.describe_machine()  # before the load is ours
+        self._versions, self._about = self._workload.versions(), self._workload.notes()
+        number = 0
+        stops: tuple[type[BaseException], ...] = (KeyboardInterrupt, *self._workload.failures)
+        try:
+            for number in range(0 if self._design.warm_up else 1, self._design.repeat + 1):
+                self._round(number)
+            self._probes.look()
+        except stops as cut:
+            if not self._turns:
+                raise
+            why = "interrupted" if isinstance(cut, KeyboardInterrupt) else f"ended early ({cut})"
+            where = f"round {number} of {self._design.repeat}" if number else "the warm-up"
+            self._notes.append(Note(f"{why} in {where}: what was measured is here", caveat=True))
+            last = self._turns[-1]
+            return Outcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
+        return Outcome(self._experiment(self._workload.now()))
+
+    def _round(self, number: int) -> None:
+        found, ours = self._probes.look(), self._design.limits.cores
+        if found < ours * sampler.nominal() and len(self._probes.seen) == 1:
+            self._stage.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
+        dropped = self._probes.dropped(ours)
+        if dropped:
+            time.sleep(_CALM)
+            self._probes.look()
+            dropped = self._probes.dropped(ours)
+        order = ordered(self._workload.contestants, number)
+        turns = [self._turn(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)]
+        if not self._design.again or not number:
+            return
+        spoiled = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
+        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.books.balance]
+        if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
+            self._stage.says("most of this round was spoiled by the machine: it is not run again")
+            return
+        for place, each in enumerate(spoiled, len(order)):
+            self._turn(each, number, place, [], again=True)
+
+    def _turn(
+        self, contestant: Contestant, number: int, place: int, excluded: list[str], *, again: bool = False
+    ) -> Turn:
+        begun = time.monotonic()
+        contestants = self._workload.contestants
+        left = None
+        if number:
+            rest = ordered(contestants, number)[place:] if not again else [contestant]
+            rounds = self._pace.left(contestants, self._design.repeat - number)
+            this = self._pace.left(rest, 1)
+            left = None if rounds is None or this is None else rounds + this
+        self._stage.begins(Position(contestant, number, self._design.repeat, left, again), self._workload)
+        name = label(contestant, contestants.index(contestant) + 1)
+        batch = f"{self._workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
+        turn, note = self._measure(contestant, number, place, batch, excluded)
+        self._turns.append(turn)
+        if number:
+            self._pace.took[contestant.name] = time.monotonic() - begun
+        self._stage.measured(turn, note)
+        return turn
+
+    def _measure(
+        self, contestant: Contestant, number: int, place: int, batch: str, excluded: list[str]
+    ) -> tuple[Turn, str | None]:
+        """One turn: workers made ready, jobs run and watched from all sides, all written down.
+
+        Args:
+            excluded: what is known to spoil it before it begins.
+
+        Returns:
+            The turn, and why it ended early, if it did.
+        """
+        workload = self._workload
+        jobs = len(workload.share(contestant, warm_up=number == 0).names)
+        keep = number == 1 or jobs <= KEEP_ALL
+        seen = _Seen(list(excluded))
+        with workload.deployed(contestant, batch) as deployed:
+            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(deployed, batch, seen):
+                ran = workload.run(contestant, batch, deployed, self._stage, warm_up=number == 0)
+            seen.excluded += workload.disturbances(ran, deployed)
+        workload.discard(batch)
+
+        def belongs(who: Executor) -> bool:
+            return deployed.belongs(who, seen.pids)
+
+        books = checks.books(contestant, jobs, ran.jobs, belongs)
+        turn = Turn(
+            contestant=contestant.name,
+            round=number,
+            place=place,
+            batch=batch,
+            submitted=ran.submitted,
+            wall=checks.wall(ran.submitted, ran.jobs),
+            spans=checks.spans(ran.submitted, ran.jobs),
+            books=books,
+            usage=seen.usage,
+            excluded=(*seen.excluded, *checks.of_books(books)),
+            jobs=_with_arrivals(ran, arrivals) if keep else (),
+        )
+        return turn, ran.note
+
+    @contextmanager
+    def _observed(self, deployed: Deployed, batch: str, seen: _Seen) -> Iterator[None]:
+        watch = Sampler(deployed.roots, deployed.lateness)
+        watch.start()
+        before, others, begun = sampler.machine(), _cpu(deployed.others), time.monotonic()
+        try:
+            yield
+        finally:
+            seen.usage = watch.stop()
+            seen.pids = frozenset(watch.pids)
+            self._costs[batch] = watch.cost
+        after, seconds = sampler.machine(), time.monotonic() - begun
+        ours = None
+        if others is not None and seen.usage and (now := _cpu(deployed.others)) is not None:
+            ours = now - others + seen.usage.cpu
+        if before and after:
+            seen.excluded += checks.of_machine(before, after, seconds, ours, self._design.limits)
+
+    def _experiment(self, finished: float) -> Experiment:
+        design, contestants = self._design, self._workload.contestants
+        notes = [*self._about, *self._notes, *self._workload.afterthoughts()]
+        if design.warm_up and design.limits is not NONE:
+            notes.append(Note(design.limits.text))
+        names = [each.name for each in contestants]
+        notes += checks.too_few(self._turns, names, design.repeat)
+        return Experiment(
+            scenario=self._workload.scenario,
+            contestants=contestants,
+            turns=tuple(self._turns),
+            started=self._started,
+            finished=finished,
+            command=str(design.request),
+            request=design.request,
+            versions=self._versions,
+            machine=self._machine,
+            cores=self._probes.cores(),
+            sampling=self._sampling(),
+            notes=tuple(note.text for note in notes),
+            caveats=tuple(note.text for note in notes if note.caveat),
+        )
+
+    def _sampling(self) -> Sampling | None:
+        counted = [turn for turn in self._turns if turn.counts and turn.usage]
+        used = sum(turn.usage.cpu for turn in counted if turn.usage)
+        cost = sum(self._costs.get(turn.batch, 0.0) for turn in counted)
+        return Sampling(sampler.EVERY, round(cost, 4), round(cost / used, 4) if used else 0.0) if counted else None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was seen around a run."""
+
+    excluded: list[str]
+    usage: Usage | None = None
+    pids: frozenset[int] = frozenset()
+
+
+def _with_arrivals(ran: Ran, arrivals: Arrivals | None) -> tuple[MeasuredJob, ...]:
+    """The jobs, and when each was received."""
+    moments = arrivals() if arrivals else {}
+    return tuple(arrived(job, moments.get(job.id)) for job in ran.jobs)
+
+
+def arrived(job: MeasuredJob, received: float | None) -> MeasuredJob:
+    """The job, received between queued and started, where it must be."""
+    if received is not None and job.attempts:
+        received = max(job.queued, min(received, job.attempts[0].started))
+    return replace(job, received=received)
+
+
+def _cpu(roots: Sequence[int] | None) -> float | None:
+    """Seconds that the rest of the stack, and we, have used."""
+    if roots is None:
+        return None
+    with suppress(OSError):
+        seen = [sampler.process(pid) for pid in sampler.tree(roots)]
+        return time.process_time() + sum(each.cpu + each.cpu_of_children for each in seen if each)
+    return None
+
+
+def ordered(contestants: Sequence[Contestant], number: int) -> list[Contestant]:
+    """The order of a round: it begins one further than the round before."""
+    first = (number - 1) % len(contestants)
+    return [*contestants[first:], *contestants[:first]]
+
+
+def label(contestant: Contestant, place: int) -> str:
+    """``threads-100``; with options also its place among the contestants: a batch's name has no room for them."""
+    plain = contestant.name.partition("+")[0].replace(":", "-")
+    return f"{plain}-{place}" if contestant.setup.options else plain
+
+
+def stamp() -> str:
+    """What tells the batches of two comparisons apart."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -1,0 +1,337 @@
+"""What the processes of a worker use during a turn: a thread that looks at /proc now and then.
+
+CPU is the difference of two sums: of what every living process of the tree has used, and of what its dead children had
+used, which their parent knows; so children that come and go are counted, however short they live. Memory is the
+proportional set size: what a process has alone, and its share of what it shares with others. Peaks are of the looks.
+Context switches are of the threads that live at both ends.
+
+Looking costs too, most of all the walk through a large process' memory. The next look is put off until the last one
+has cost less than a hundredth of what the contestant used meanwhile, two seconds at the most; what it did cost is told.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from poolbench.experiment import Cores, Lateness, Usage
+
+EVERY = 0.25  # seconds
+_LONGEST = 2.0
+_SHARE = 0.01  # of the contestant's CPU, that looking may cost
+_TREE_EVERY = 2.0  # seconds, at the least: finding new children is a walk through all processes of the machine
+
+
+class Sampler:
+    """Args:
+    roots: main processes of the workers.
+    notes: the folder of their lateness probes.
+    """
+
+    def __init__(self, roots: Iterable[int], notes: Path | None = None, every: float = EVERY) -> None:
+        self._roots = tuple(roots)
+        self._notes = notes
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self.pids: set[int] = set()  # every one that was seen
+        self.cost = 0.0  # seconds of CPU that the looks between the two ends took
+        self._looks = 0
+        self._pss: list[int] = []
+        self._processes = self._threads = 0
+        self._fewer = (
+            False  # processes than there were: others will have, or have already, the place of those that ended
+        )
+
+    def start(self) -> None:
+        """Just before the submission: what is there now is idle."""
+        self._alive = self._tree()
+        self._switches = self._count_switches()
+        self._look()
+        self._began_cpu, self._began = self._cpu(), time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> Usage | None:
+        """Just after the last end. None: nothing could be seen of these processes."""
+        ended = time.monotonic()
+        self._stop.set()
+        self._alive = self._tree()  # children that are new since the last look
+        cpu = self._cpu()
+        self._thread.join()
+        self._look()
+        voluntary, involuntary = self._count_switches()
+        if self._notes:
+            settle(self._notes, self.pids, ended)
+        if not self._alive or not any(self._pss):
+            return None
+        return Usage(
+            cpu=round(max(0.0, cpu - self._began_cpu), 3),
+            pss_idle=self._pss[0],
+            pss_peak=max(self._pss),
+            pss_end=self._pss[-1],
+            processes=self._processes,
+            threads=self._threads,
+            voluntary_switches=max(0, voluntary - self._switches[0]),
+            involuntary_switches=max(0, involuntary - self._switches[1]),
+            samples=self._looks,
+            lateness=read_lateness(self._notes, self.pids, self._began, ended) if self._notes else None,
+        )
+
+    def _run(self) -> None:
+        wait, last, cpu = self._every, time.monotonic(), self._began_cpu
+        tree_at = time.monotonic()
+        while not self._stop.wait(wait):
+            before = time.thread_time()
+            now = time.monotonic()
+            if self._fewer and now - tree_at > _TREE_EVERY:
+                self._alive, tree_at = self._tree(), now
+            cpu_before, cpu = cpu, self._look()
+            took = time.thread_time() - before
+            self.cost += took
+            rate = (cpu - cpu_before) / max(now - last, 1e-3)  # cores
+            last = now
+            wait = min(_LONGEST, max(self._every, took / _SHARE / max(rate, 1e-3)))
+
+    def _look(self) -> float:
+        """Note memory, processes and threads; the CPU so far."""
+        seen = [found for pid in self._alive if (found := process(pid))]
+        self._pss.append(sum(pss(pid) for pid in self._alive))
+        self._processes = max(self._processes, len(seen))
+        self._fewer = len(seen) < self._processes
+        self._threads = max(self._threads, sum(each.threads for each in seen))
+        self._looks += 1
+        return sum(each.cpu + each.cpu_of_children for each in seen)
+
+    def _cpu(self) -> float:
+        return sum(found.cpu + found.cpu_of_children for pid in self._alive if (found := process(pid)))
+
+    def _tree(self) -> set[int]:
+        alive = tree(self._roots)
+        self.pids |= alive
+        return alive
+
+    def _count_switches(self) -> tuple[int, int]:
+        found = [switches(pid) for pid in self._alive]
+        return sum(each[0] for each in found), sum(each[1] for each in found)
+
+
+# -- what the system says of processes and of the machine; of what is gone, or not told here, there is nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """CPU in seconds; that of children counts once they have ended and were waited for."""
+
+    parent: int
+    cpu: float
+    cpu_of_children: float
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Counters since the machine was started."""
+
+    busy: float  # seconds of CPU, over all cores; steal is not in it
+    idle: float
+    stolen: float
+    swapped: int  # pages, in and out
+    major_faults: int
+
+
+def process(pid: int) -> Process | None:
+    with suppress(psutil.Error, OSError, IndexError)  # it ended while it was read:
+        found = psutil.Process(pid)
+        with found.oneshot():
+            used = found.cpu_times()
+            of_children = used.children_user + used.children_system
+            return Process(found.ppid(), used.user + used.system, of_children, found.num_threads())
+    return None
+
+
+def tree(roots: Iterable[int]) -> set[int]:
+    """The processes and all below them that are alive."""
+    seen = set()
+    for root in roots:
+        with suppress(psutil.Error, OSError):
+            found = psutil.Process(root)
+            seen |= {root, *(each.pid for each in found.children(recursive=True))}
+    return seen
+
+
+def pss(pid: int) -> int:
+    """Bytes: its own memory, and its share of what it shares."""
+    with suppress(psutil.Error, OSError):
+        return int(getattr(psutil.Process(pid).memory_full_info(), "pss", 0))
+    return 0
+
+
+def switches(pid: int) -> tuple[int, int]:
+    """Context switches of its threads that are alive: voluntary, involuntary. psutil tells only its main thread's."""
+    found = [0, 0]
+    for task in Path(psutil.PROCFS_PATH, str(pid), "task").glob("*/status"):
+        with suppress(OSError):
+            for number, name in enumerate(("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")):
+                found[number] += sum(int(line.split()[1]) for line in _lines(task) if line.startswith(name))
+    return found[0], found[1]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def machine() -> Machine | None:
+    try:
+        memory = dict(line.split() for line in _lines(Path(psutil.PROCFS_PATH, "vmstat")))
+        cpu = psutil.cpu_times()
+    except (OSError, ValueError):
+        return None
+    return Machine(
+        busy=cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq,
+        idle=cpu.idle + cpu.iowait,
+        stolen=cpu.steal,
+        swapped=int(memory.get("pswpin", 0)) + int(memory.get("pswpout", 0)),
+        major_faults=int(memory.get("pgmajfault", 0)),
+    )
+
+
+# -- cores
+
+
+SECONDS = 0.3
+# All begin at one moment, after they all have started.
+_BURN = """
+import sys, time
+begin, seconds = float(sys.argv[1]), float(sys.argv[2])
+time.sleep(max(0.0, begin - time.monotonic()))
+begun, cpu = time.monotonic(), time.process_time()
+while (now := time.monotonic()) < begun + seconds:
+    pass
+print((time.process_time() - cpu) / (now - begun))
+"""
+_START = 0.15  # seconds for a bare interpreter
+
+
+def nominal() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+
+
+def probe(cores: int | None = None, seconds: float = SECONDS) -> float:
+    """Cores that were really ours for so many seconds."""
+    begin = str(time.monotonic() + _START)
+    burning = [
+        subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-I", "-S", "-c", _BURN, begin, str(seconds)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us
+            text=True,
+        )
+        for _ in range(cores or nominal())
+    ]
+    try:
+        answers = [process.communicate(timeout=seconds + 10)[0] for process in burning]
+    finally:
+        for process in burning:
+            with suppress(OSError):
+                process.kill()
+            process.wait()
+    return sum(float(answer or 0) for answer in answers)
+
+
+class Probes:
+    """The probes of an experiment."""
+
+    def __init__(self, look: Callable[[], float] = probe) -> None:
+        self._look = look
+        self.seen: list[float] = []
+
+    def look(self) -> float:
+        self.seen.append(round(self._look(), 3))
+        return self.seen[-1]
+
+    def dropped(self, share: float) -> str | None:
+        """Why the last probe spoils what follows: it found less than that share of the best one."""
+        best, last = max(self.seen, default=0.0), self.seen[-1] if self.seen else 0.0
+        if last >= share * best:
+            return None
+        return f"only {last:.2f} cores were ours before the round, {best:.2f} at its best"
+
+    def cores(self) -> Cores | None:
+        return summary(self.seen)
+
+
+def summary(seen: Sequence[float]) -> Cores | None:
+    return Cores(nominal(), round(statistics.median(seen), 3), tuple(seen)) if seen else None
+
+
+# -- lateness
+
+
+_PAIR = 16  # bytes: two doubles, the moment and the lateness
+_PATIENCE = 1.0  # seconds for the last notes to be written
+
+
+def settle(folder: Path, pids: Iterable[int], ended: float) -> None:
+    """Wait until what the probes noted up to a moment is written; a second at the most."""
+    deadline = time.monotonic() + _PATIENCE
+    files = [file for pid in pids if (file := folder / str(pid)).exists()]
+    while any(_last(file) < ended for file in files) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _last(file: Path) -> float:
+    return max((moment for moment, _ in _pairs(file)), default=0.0)
+
+
+def read_lateness(folder: Path, pids: Iterable[int], begun: float, ended: float) -> Lateness | None:
+    """What the probes of these processes noted between two moments of CLOCK_MONOTONIC; None: nothing."""
+    late: list[float] = []
+    for pid in pids:
+        late += _noted(folder / str(pid), begun, ended)
+    if not late:
+        return None
+    late.sort()
+    p50, p99 = (late[min(len(late) - 1, int(share * len(late)))] for share in (0.5, 0.99))
+    return Lateness(round(p50, 6), round(p99, 6), round(late[-1], 6), len(late))
+
+
+def _noted(file: Path, begun: float, ended: float) -> Iterable[float]:
+    return (late for moment, late in _pairs(file) if begun <= moment <= ended)
+
+
+def _pairs(file: Path) -> Iterable[tuple[float, float]]:
+    try:
+        raw = file.read_bytes()
+    except OSError:
+        return ()
+    pairs = array("d")
+    pairs.frombytes(raw[: len(raw) // _PAIR * _PAIR])  # the last one may be half written
+    return zip(pairs[::2], pairs[1::2], strict=True)
+
+
+# -- machine
+
+
+def describe_machine() -> dict[str, str | int | float]:
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "memory": psutil.virtual_memory().total,
+        "load": round(psutil.getloadavg()[0], 2),
+    }

@@ -1,0 +1,388 @@
+"""What an experiment's turns amount to: a row per contestant, and each pair of contestants compared.
+
+Only turns that count are used, and each row says how many did not, and why. Every figure is a median over turns with
+the interval of that median (see ``Estimate``), unless it says otherwise.
+
+Where the time goes, per job, in two sums that a reader can add up (``Split``):
+
+    submit + wait + run + step       = latency: from the turn's submission to the job's end, on average
+    run + step + overhead            = slots * wall / jobs: what a job costs of the slots' time
+
+``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
+without the step, ``step`` what was done with the file. ``overhead`` is the slots' time in which none of our jobs ran:
+messages, claims, books between two jobs, and slots that stood idle at the beginning and the end. (Of a contestant with
+more slots than jobs, only as many slots as jobs are counted.)
+
+Two contestants are compared round by round: the machine's drift from round to round is in both turns of a round and
+cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
+that we cannot tell, and with fewer than three rounds always, and of contestants whose jobs were paced differently (the
+tutorial's). Each comparison is right in 95 of 100 experiments on its
+own: of twenty comparisons of equals, one is called a difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations, pairwise
+from statistics import fmean, median, stdev
+
+from poolbench.experiment import Contestant, Experiment, Lateness, Turn, Usage
+
+CONFIDENCE = 0.95
+LEAST = 3  # values; with fewer there is no interval
+_STUDENT = {3: 4.3027, 4: 3.1824, 5: 2.7764}  # by number of values: the 97.5 % quantile with one degree of freedom less
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A median of a few values, one per turn or per pair of turns."""
+
+    median: float
+    low: float  # the smallest value
+    high: float  # the largest
+    n: int
+    interval: tuple[float, float] | None  # of the median; None: too few values
+    confidence: float  # of the interval; 0 without one
+
+    @property
+    def spread(self) -> float:
+        """Half of the interval's width as a share of the median; without an interval that of the range."""
+        low, high = self.interval or (self.low, self.high)
+        return (high - low) / 2 / abs(self.median) if self.median else 0.0
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """None if there are no values."""
+    if not values:
+        return None
+    interval, confidence = _interval(sorted(values))
+    return Estimate(median(values), min(values), max(values), len(values), interval, confidence)
+
+
+def _interval(ordered: Sequence[float]) -> tuple[tuple[float, float] | None, float]:
+    n = len(ordered)
+    if n < LEAST:
+        return None, 0.0
+    if n in _STUDENT:
+        low, high = _student(ordered)
+        return (min(low, ordered[0]), max(high, ordered[-1])), CONFIDENCE
+    k, confidence = _rank(n)
+    return (ordered[k - 1], ordered[n - k]), confidence
+
+
+def _student(values: Sequence[float]) -> tuple[float, float]:
+    positive = values[0] > 0
+    scaled = [math.log(value) for value in values] if positive else list(values)
+    middle = fmean(scaled)
+    half = _STUDENT[len(values)] * stdev(scaled) / math.sqrt(len(values))
+    return (math.exp(middle - half), math.exp(middle + half)) if positive else (middle - half, middle + half)
+
+
+def _rank(n: int) -> tuple[int, float]:
+    """The largest k whose order statistics are sure enough, and how sure they are."""
+    fewer, best = 0, (1, 1 - 2 * 0.5**n)
+    for k in range(1, n // 2 + 1):
+        fewer += math.comb(n, k - 1)  # ways to have fewer than k of n on one side
+        sure = 1 - 2 * fewer / 2**n
+        if sure < CONFIDENCE:
+            break
+        best = (k, sure)
+    return best
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The nearest rank: the smallest value that at least this share of the sorted values does not exceed."""
+    return ordered[max(math.ceil(share * len(ordered)), 1) - 1]
+
+
+# -- what is said, as values
+
+
+METHOD = (
+    f"Medians over the rounds that count; intervals of the median at {CONFIDENCE:.0%}: order statistics from 6 rounds"
+    f" on, Student's on logarithms and at least the range below, none below {LEAST}. Ratios are of turns of the same"
+    " round."
+)
+
+
+class Verdict(StrEnum):
+    """What a comparison says of its first contestant."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    CANNOT_TELL = "cannot tell"
+
+    @property
+    def reversed(self) -> Verdict:
+        return {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}.get(self, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Seconds, over all jobs of all turns that count; nearest rank."""
+
+    p50: float
+    p95: float
+    p99: float
+    worst: float
+    jobs: int  # with fewer than 100, p99 is the worst
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Seconds per job, means over all jobs of all turns that count; see the top."""
+
+    submit: float
+    wait: float
+    run: float
+    step: float
+    overhead: float | None  # None: the number of slots is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Proportional set sizes in bytes, medians over turns."""
+
+    idle: float  # before the submission
+    peak: float
+    per_slot: float | None  # (peak - idle) / slots: what work adds; processes are in idle. None: not known
+    growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
+    stays: float  # at the end of a turn, more than before it
+
+    @property
+    def grows(self) -> bool:
+        """Whether it is sure that memory grows from round to round."""
+        return bool(self.growth and self.growth.interval and self.growth.interval[0] > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A contestant's turns; what is None could not be had."""
+
+    contestant: Contestant
+    turns: int  # that count
+    excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
+    wall: Estimate | None  # seconds until the last job's end
+    jobs_per_second: Estimate | None
+    speedup: Estimate | None  # over the serial yardstick, by rounds
+    ideal: (
+        float | None
+    )  # seconds: no schedule of the paced jobs on so many slots is shorter than max(longest, sum / slots)
+    share_of_ideal: Estimate | None  # ideal / wall
+    split: Split | None
+    latency: Tail | None  # from the turn's submission to the job's end
+    run: Tail | None  # from the claim to the end, the step included
+    cpu_per_job: Estimate | None  # seconds
+    cores_used: Estimate | None  # seconds of CPU per second
+    memory: Memory | None
+    switches_per_job: Estimate | None  # voluntary and involuntary
+    lateness: Lateness | None  # p50 and p99: medians over turns; worst: of all
+    executors: str | None  # of the last turn that counts
+
+    @property
+    def name(self) -> str:
+        return self.contestant.name
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two contestants, round by round."""
+
+    a: str
+    b: str
+    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count, or other jobs
+    verdict: Verdict  # of a
+
+    @property
+    def reversed(self) -> Comparison:
+        return Comparison(self.b, self.a, _inverse(self.ratio), self.verdict.reversed)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    rows: tuple[Row, ...]  # in the order of the experiment's contestants
+    comparisons: tuple[Comparison, ...]  # each pair once; the serial yardstick is in none
+    rounds: int  # without the warm-up
+    excluded: int  # turns
+    method: str = METHOD
+
+    def row(self, contestant: str) -> Row:
+        return next(row for row in self.rows if row.name == contestant)
+
+    def compare(self, a: str, b: str) -> Comparison:
+        for found in self.comparisons:
+            if (found.a, found.b) == (a, b):
+                return found
+            if (found.a, found.b) == (b, a):
+                return found.reversed
+        raise KeyError(f"expected two contestants that are compared, got {a!r} and {b!r}")
+
+
+def _inverse(ratio: Estimate | None) -> Estimate | None:
+    if ratio is None:
+        return None
+    interval = (1 / ratio.interval[1], 1 / ratio.interval[0]) if ratio.interval else None
+    return Estimate(1 / ratio.median, 1 / ratio.high, 1 / ratio.low, ratio.n, interval, ratio.confidence)
+
+
+def summarise(experiment: Experiment) -> Summary:
+    serial = next((each.name for each in experiment.contestants if each.serial), None)
+    rows = tuple(_row(experiment, each, serial) for each in experiment.contestants)
+    rivals = [each for each in experiment.contestants if not each.serial]
+    return Summary(
+        rows=rows,
+        comparisons=tuple(_compare(experiment, a, b) for a, b in combinations(rivals, 2)),
+        rounds=len({turn.round for turn in experiment.turns if turn.round > 0}),
+        excluded=sum(len(row.excluded) for row in rows),
+    )
+
+
+# -- a contestant
+
+
+def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> Row:
+    turns = sorted(experiment.of(contestant.name), key=lambda turn: turn.round)
+    slots = slots_of(contestant)
+    ideal = lower_bound(paced(experiment, contestant), slots)
+    walls = [turn.wall for turn in turns if turn.wall]
+    used = [(turn.usage, turn) for turn in turns if turn.usage]
+    speedup = None
+    if serial and not contestant.serial:
+        speedup = estimate(_ratios(experiment, contestant.name, serial))
+    return Row(
+        contestant=contestant,
+        turns=len(turns),
+        excluded=tuple(_exclusions(experiment.of(contestant.name, counted=False))),
+        wall=estimate([turn.wall for turn in turns if turn.wall is not None]),
+        jobs_per_second=estimate([rate for turn in turns if (rate := _rate(turn)) is not None]),
+        speedup=speedup,
+        ideal=ideal,
+        share_of_ideal=estimate([ideal / wall for wall in walls]) if ideal else None,
+        split=_split(turns, slots),
+        latency=_tail(turn_latencies(turn) for turn in turns),
+        run=_tail(turn.spans.ran for turn in turns),
+        cpu_per_job=estimate([usage.cpu / turn.books.done for usage, turn in used if turn.books.done]),
+        cores_used=estimate([usage.cpu / turn.wall for usage, turn in used if turn.wall]),
+        memory=_memory([usage for usage, _ in used], contestant.slots),
+        switches_per_job=estimate([_switches(usage) / turn.books.done for usage, turn in used if turn.books.done]),
+        lateness=_lateness([usage.lateness for usage, _ in used if usage.lateness]),
+        executors=turns[-1].books.executors if turns else None,
+    )
+
+
+def _exclusions(turns: Iterable[Turn]) -> Iterable[str]:
+    for turn in turns:
+        if turn.round > 0 and not turn.counts:
+            yield f"round {turn.round}: {'; '.join(turn.excluded) or 'not every job is done'}"
+
+
+def _rate(turn: Turn) -> float | None:
+    return turn.books.done / turn.wall if turn.wall and turn.books.done else None
+
+
+def _switches(usage: Usage) -> int:
+    return usage.voluntary_switches + usage.involuntary_switches
+
+
+def slots_of(contestant: Contestant) -> int | None:
+    """Jobs at once; one at a time there is one, whatever the worker could."""
+    return 1 if contestant.serial else contestant.slots
+
+
+def paced(experiment: Experiment, contestant: Contestant) -> tuple[float, ...]:
+    """Seconds for which the origin paced each of its jobs; empty: it did not, or we do not know which jobs it had.
+
+    The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
+    """
+    shown = experiment.shown(contestant.name)
+    if shown and shown.round and len(shown.jobs) == shown.books.jobs:  # a warm-up may run fewer
+        seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
+        return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
+    whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(contestant.name))
+    return tuple(sorted(experiment.scenario.nominal)) if whole else ()
+
+
+def lower_bound(seconds: Sequence[float], slots: int | None) -> float | None:
+    """Seconds that no schedule of paced jobs on so many slots can beat; None if either is not known."""
+    return max(*seconds, sum(seconds) / slots) if seconds and slots else None
+
+
+def turn_latencies(turn: Turn) -> tuple[float, ...]:
+    """Seconds from the turn's submission to each job's end."""
+    spans = turn.spans
+    return tuple(sum(parts) for parts in zip(spans.queued, spans.waited, spans.ran, strict=True))
+
+
+def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
+    ordered = sorted(value for column in columns for value in column)
+    if not ordered:
+        return None
+    p50, p95, p99 = (percentile(ordered, share) for share in (0.5, 0.95, 0.99))
+    return Tail(p50, p95, p99, ordered[-1], len(ordered))
+
+
+def _split(turns: Sequence[Turn], slots: int | None) -> Split | None:
+    told = [turn for turn in turns if turn.spans.ran and turn.wall is not None]
+    jobs = sum(len(turn.spans.ran) for turn in told)
+    if not jobs:
+        return None
+
+    def mean(of: Callable[[Turn], Sequence[float]]) -> float:
+        return sum(sum(of(turn)) for turn in told) / jobs
+
+    ran, step = mean(lambda turn: turn.spans.ran), mean(lambda turn: turn.spans.step)
+    overhead = None
+    if slots:
+        offered = sum(min(slots, len(turn.spans.ran)) * (turn.wall or 0.0) for turn in told)
+        overhead = offered / jobs - ran
+    return Split(mean(lambda turn: turn.spans.queued), mean(lambda turn: turn.spans.waited), ran - step, step, overhead)
+
+
+def _memory(usages: Sequence[Usage], slots: int | None) -> Memory | None:
+    if not usages:
+        return None
+    added = median(usage.pss_peak - usage.pss_idle for usage in usages)
+    return Memory(
+        idle=median(usage.pss_idle for usage in usages),
+        peak=median(usage.pss_peak for usage in usages),
+        per_slot=added / slots if slots else None,
+        growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
+        stays=median(usage.pss_end - usage.pss_idle for usage in usages),
+    )
+
+
+def _lateness(seen: Sequence[Lateness]) -> Lateness | None:
+    if not seen:
+        return None
+    return Lateness(
+        p50=median(each.p50 for each in seen),
+        p99=median(each.p99 for each in seen),
+        worst=max(each.worst for each in seen),
+        samples=sum(each.samples for each in seen),
+    )
+
+
+# -- two contestants
+
+
+def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
+    """Jobs per second of a over those of b, of each round in which both turns count."""
+    theirs = {turn.round: rate for turn in experiment.of(b) if (rate := _rate(turn))}
+    ours = {turn.round: rate for turn in experiment.of(a) if (rate := _rate(turn))}
+    return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
+
+
+def _compare(experiment: Experiment, a: Contestant, b: Contestant) -> Comparison:
+    alike = paced(experiment, a) == paced(experiment, b)
+    ratio = estimate(_ratios(experiment, a.name, b.name)) if alike else None
+    return Comparison(a.name, b.name, ratio, judge(ratio))
+
+
+def judge(ratio: Estimate | None) -> Verdict:
+    """Of a ratio of rates: faster or slower only if the interval leaves 1 out."""
+    if ratio is None or ratio.interval is None or ratio.interval[0] <= 1 <= ratio.interval[1]:
+        return Verdict.CANNOT_TELL
+    return Verdict.FASTER if ratio.interval[0] > 1 else Verdict.SLOWER

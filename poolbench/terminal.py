@@ -1,0 +1,444 @@
+"""What a comparison looks like while it runs. On a terminal one line is live; elsewhere it becomes a line every two
+seconds. Without UTF-8 everything is ASCII. What is read at the end: ``closing``."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from poolbench.experiment import Contestant, Experiment, MeasuredJob, Scenario, State, Turn
+from poolbench.figures import printable, ratio
+from poolbench.lanes import ASCII, UNICODE, render
+from poolbench.run import Position
+from poolbench.statistics import Estimate, Row, Summary, Verdict, summarise
+from poolbench.workload import Running, Workload
+
+WIDTH = 80  # of what is read at the end, at the most
+PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
+_FILES_SHOWN = 3  # by name, in the live line
+_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
+
+
+class Page:
+    """The ``Stage`` of a person who looks on."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self.utf8 = console.encoding.lower().replace("-", "").startswith("utf")
+        self._live: Progress | None = None
+        self._said = self._clock()
+        self._position: Position | None = None
+        self._show = True  # every job by name; not in an experiment of many
+
+    def say(self, text: str = "", style: str = "") -> None:
+        self._console.print(Text(self.fit(text), style), soft_wrap=True)
+        self._said = self._clock()
+
+    def paragraph(self, text: str, style: str = "") -> None:
+        for line in textwrap.wrap(text, self.width):
+            self.say(line, style)
+        self.say()
+
+    def table(self, table: Table) -> None:
+        self._console.print(table)
+
+    def says(self, text: str) -> None:
+        self.say(f"  {text}", "dim")
+
+    def opens(
+        self,
+        scenario: Scenario,
+        contestants: Sequence[Contestant],
+        repeat: int,
+        origin_url: str | None,
+        *,
+        warm_up: bool = False,
+    ) -> None:
+        self._show = repeat == 1 and scenario.jobs <= _FILES_SHOWN
+        seed = "" if scenario.seed is None else f", seed {scenario.seed}"
+        size = "" if scenario.bytes is None else f", {scenario.bytes:,} bytes"
+        self.say(f"{scenario.name}{seed}: {scenario.title}")
+        names = ", ".join(each.name for each in contestants)
+        rounds = f"{repeat} round{'s' if repeat > 1 else ''}{' and a warm-up' if warm_up else ''}"
+        origin = f" from {origin_url}" if origin_url else ""
+        self.say(f"{scenario.jobs:,} jobs{size}{origin}; {rounds} of {names}")
+
+    def begins(self, position: Position, workload: Workload) -> None:
+        self._position, self._said = position, self._clock()
+        if not self._show:
+            self._show_live(f"  {self._where()}starting", 0, None)
+            return
+        contestant = position.contestant
+        share = workload.share(contestant)
+        files = [
+            name if seconds is None else f"{name} ({seconds:g} s)"
+            for name, seconds in zip(share.names, share.nominal, strict=True)
+        ]
+        if contestant.serial:
+            text = f"{', then '.join(files)}, one at a time on {contestant.pool}"
+        else:
+            text = " and ".join(files)
+        self.say()
+        self.say(f"{contestant.name}: {text}", "bold")
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            yield
+            return
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        with Progress(text, BarColumn(20), console=self._console, transient=True, refresh_per_second=8) as live:
+            live.add_task("")
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def _show_live(self, text: str, done: int, jobs: int | None) -> None:
+        if self._live:
+            (task,) = self._live.task_ids
+            self._live.update(task, description=self.fit(text), completed=done, total=jobs, refresh=True)
+
+    def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
+        if elapsed < PLAIN_EVERY / 4:
+            self._said = self._clock()  # the jobs have only just begun
+        rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
+        now = _now(running) if running and self._show else f"{done:,} of {jobs:,} jobs{rate}"
+        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{self._left(elapsed)}")
+        if self._live:
+            self._show_live(text, done, jobs)
+        elif self._clock() - self._said >= PLAIN_EVERY:
+            self.say(text)
+
+    def _where(self) -> str:
+        position = self._position
+        if position is None or self._show:
+            return ""
+        number = f"round {position.round} of {position.rounds}" if position.round else "warm-up"
+        return f"{number} · {position.contestant.name} · "
+
+    def _left(self, elapsed: float) -> str:
+        left = self._position.left if self._position else None
+        return "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
+
+    def ended(self, job: MeasuredJob) -> None:
+        if not self._show and job.state is State.DONE:
+            return
+        if job.state is State.DONE:
+            attempts = job.attempts
+            took = round(attempts[-1].finished - attempts[0].started, 1)
+            unit = "second" if took == 1 else "seconds"
+            self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(job)}")
+            return
+        last = job.attempts[-1] if job.attempts else None
+        why = f": {last.kind}: {last.reason}" if last and last.kind else ""
+        self.say(f"  {job.filename} {job.state}{why}  {_who(job)}", "red")
+
+    def unserved(self, text: str) -> None:
+        self.say(f"  {text}", "yellow")
+
+    def measured(self, turn: Turn, note: str | None) -> None:
+        if note:
+            self.say(f"  {note}", "red")
+        elif turn.wall is None:
+            self.say("  no total: not every file is there", "red")
+            for fault in turn.books.faults:
+                self.say(f"    {fault}", "red")
+        elif self._show:
+            self._total(turn)
+        else:
+            self._turn(turn)
+        for reason in turn.excluded:
+            self.say(f"  does not count: {reason}", "yellow")
+
+    def _turn(self, turn: Turn) -> None:
+        assert turn.wall is not None  # noqa: S101 - the caller has looked
+        rate = turn.books.done / turn.wall
+        self.say(f"  {self._where()}{turn.books.done:,} jobs in {turn.wall:.2f} s · {rate:.1f}/s")
+
+    def _total(self, turn: Turn) -> None:
+        numbers = totals(turn)
+        paced = f"; longest {numbers.longest:g} s, sum {numbers.sum:g} s" if numbers.longest else ""
+        self.say(f"  total {turn.wall:.2f} s{paced}")
+
+    @property
+    def width(self) -> int:
+        return min(self._console.width, WIDTH)
+
+    def fit(self, text: str) -> str:
+        """The text in what this terminal can show, and nothing that could steer it."""
+        text = printable(text)
+        return text if self.utf8 else text.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+def _now(running: Sequence[Running]) -> str:
+    if len(running) > _FILES_SHOWN:
+        begun = sum(each.state is State.RUNNING for each in running)
+        return f"{begun} running, {len(running) - begun} to go"
+    return " · ".join(f"{each.name} {_progress(each)}" for each in running)
+
+
+def _progress(of: Running) -> str:
+    return of.state.value if of.share is None else f"{int(100 * of.share)} %"
+
+
+def _who(job: MeasuredJob) -> str:
+    who = job.attempts[-1].executor if job.attempts else None
+    if who is None:
+        return "never ran"
+    greenlet = "–" if who.greenlet is None else who.greenlet
+    return f"pid {who.pid} · thread {who.thread} · greenlet {greenlet}"
+
+
+# -- the end
+
+
+_LEGEND = (
+    "total: from just before the submission to the last file's finish, by Redis' clock; sum and longest: of the seconds"
+    " for which the origin paces the files, so everything else counts as overhead."
+)
+_COLUMNS = (
+    "Medians over the rounds that count, jobs/s with the interval of the median at 95 % (from 3 rounds on). wall: from"
+    " just before the submission to the last job's end, by Redis' clock. CPU per job and MiB (proportional, at the"
+    " peak): of all processes of the worker."
+)
+
+
+def close(page: Page, experiment: Experiment) -> None:
+    page.say()
+    if experiment.scenario.name == "article":
+        _article(page, experiment)
+    else:
+        _contestants(page, experiment)
+
+
+def _article(page: Page, experiment: Experiment) -> None:
+    turns = shown(experiment)
+    page.table(_totals(page, turns))
+    page.paragraph(_LEGEND, "dim")
+    for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
+        page.say(line)
+    page.say()
+    told = [each.turn for each in turns]
+    page.paragraph(books(told), "" if all(turn.books.balance for turn in told) else "red")
+    page.paragraph(verdict(turns), "bold")
+
+
+def _totals(page: Page, turns: Sequence[Shown]) -> Table:
+    table = Table()
+    table.add_column("pool")
+    for title in ("sum", "longest", "total", page.fit("total ÷ longest")):
+        table.add_column(title, justify="right")
+    for each in turns:
+        numbers = each.totals
+        name = f"serial, on {each.contestant.pool}" if each.contestant.serial else each.name
+        total = page.fit("–") if numbers.total is None else f"{numbers.total:.2f} s"
+        ratio = page.fit("–") if numbers.ratio is None else f"{numbers.ratio:.3f}"
+        table.add_row(name, f"{numbers.sum:g} s", f"{numbers.longest:g} s", total, ratio)
+    return table
+
+
+def _contestants(page: Page, experiment: Experiment) -> None:
+    summary = summarise(experiment)
+    table = Table()
+    table.add_column("")
+    for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"):
+        table.add_column(page.fit(title), justify="right")
+    for row in summary.rows:
+        name, *cells = (page.fit(cell) for cell in _row(row, summary.rounds))
+        table.add_row(name.replace("+", "\n+"), *cells)  # an option per line: the figures need the width
+    if summary.rounds:
+        page.table(table)
+        page.paragraph(_COLUMNS, "dim")
+    else:
+        page.paragraph("Nothing was measured yet: only turns of the warm-up have ended, and they do not count.", "bold")
+    for line in _verdicts(summary):
+        page.paragraph(line, "bold")
+    counted = [turn for turn in experiment.turns if turn.counts]
+    if counted:
+        page.paragraph(books(counted), "" if all(turn.books.balance for turn in counted) else "red")
+    if cores := experiment.cores:
+        page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
+    for note in experiment.notes:
+        page.paragraph(f"Note: {note}.", "dim")
+
+
+def _row(row: Row, rounds: int) -> list[str]:
+    rate = row.jobs_per_second
+    between = "" if rate is None or rate.interval is None else f" ({rate.interval[0]:.3g}–{rate.interval[1]:.3g})"
+    return [
+        row.name,
+        f"{row.turns}/{rounds}",
+        "–" if rate is None else f"{rate.median:.3g}{between}",
+        _median(row.wall, "{:.2f}"),
+        "–" if row.contestant.serial else _median(row.speedup, "{:.2g}"),
+        _median(row.cpu_per_job, "{:.1f}", 1000.0),
+        "–" if row.memory is None else f"{row.memory.peak / 2**20:.0f}",
+    ]
+
+
+def _median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
+    return "–" if found is None else form.format(found.median * factor)
+
+
+def _verdicts(summary: Summary) -> Iterator[str]:
+    """The fastest contestant beside each of the others."""
+    rivals = [row for row in summary.rows if row.jobs_per_second and not row.contestant.serial]
+    if len(rivals) < 2:
+        return
+    first = max(rivals, key=lambda row: row.jobs_per_second.median if row.jobs_per_second else 0.0)
+    for other in rivals:
+        if other is first:
+            continue
+        found = summary.compare(first.name, other.name)
+        if found.verdict is Verdict.CANNOT_TELL:
+            sentence = f"Whether {first.name} is faster than {other.name} we cannot tell"
+        else:
+            sentence = f"{first.name} is {found.verdict} than {other.name}"
+        sentence += f": jobs/s are in the ratio {ratio(found.ratio)}."
+        yield sentence
+
+
+# -- the tutorial
+
+
+TOLERANCE = 0.05  # of the yardstick: this near, the total "was" the longest or the sum
+
+
+class Finding(StrEnum):
+    LONGEST = "the longest file, not the sum"
+    SUM = "the sum, not the longest file"
+    BETWEEN = "neither the longest file nor the sum"
+    SLOWER = "more than the sum"
+    UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A contestant and the turn whose jobs are kept."""
+
+    contestant: Contestant
+    turn: Turn
+
+    @property
+    def name(self) -> str:
+        return self.contestant.name
+
+    @property
+    def totals(self) -> Totals:
+        return totals(self.turn)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A turn in four numbers; ``total`` and ``ratio`` are None unless every job is done.
+
+    ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
+    claim, HTTP, publication and books cost stands in ``total`` and ``ratio``, and cannot hide in the yardstick.
+    """
+
+    sum: float
+    longest: float
+    total: float | None  # from just before the submission to the last file's finish
+    ratio: float | None  # total ÷ longest
+
+
+def totals(turn: Turn) -> Totals:
+    nominal = [job.nominal or 0.0 for job in turn.jobs]
+    longest = max(nominal, default=0.0)
+    ratio = turn.wall / longest if turn.wall is not None and longest else None
+    return Totals(sum(nominal), longest, turn.wall, ratio)
+
+
+def shown(experiment: Experiment) -> list[Shown]:
+    found = [(each, experiment.shown(each.name)) for each in experiment.contestants]
+    return [Shown(each, turn) for each, turn in found if turn]
+
+
+def find(each: Shown) -> Finding:
+    """What a total was."""
+    numbers = each.totals
+    if numbers.total is None:
+        return Finding.UNKNOWN
+    if numbers.total <= numbers.longest * (1 + TOLERANCE):
+        return Finding.LONGEST
+    if numbers.total > numbers.sum * (1 + TOLERANCE):
+        return Finding.SLOWER
+    return Finding.SUM if numbers.total >= numbers.sum * (1 - TOLERANCE) else Finding.BETWEEN
+
+
+def verdict(turns: Sequence[Shown]) -> str:
+    """One sentence: the pools grouped by what was found, then the serial row, which is a yardstick and not a pool."""
+    pools = [each for each in turns if not each.contestant.serial]
+    clauses = []
+    for finding in Finding:
+        if found := [each for each in pools if find(each) is finding]:
+            figures = ", ".join(_figures(each) for each in found)
+            clauses.append(f"{_where(found, len(pools))} the total was {finding.value}: {figures}")
+    clauses += [_serial(each) for each in turns if each.contestant.serial]
+    sentence = "; ".join(clauses) or "nothing was compared"
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _where(found: Sequence[Shown], of: int) -> str:
+    names = [each.name for each in found]
+    if len(names) == of > 1:
+        return {2: "in both pools", 3: "in all three pools"}.get(of, f"in all {of} pools")
+    return "in " + " and ".join(names)
+
+
+def _figures(each: Shown) -> str:
+    numbers = each.totals
+    if numbers.total is None:
+        return each.name + _not_done(each.turn)
+    text = f"{each.name} {numbers.total:.2f} s (longest {numbers.longest:g} s, sum {numbers.sum:g} s)"
+    waited = max(map(_waited, each.turn.jobs))
+    if find(each) is not Finding.LONGEST and waited > numbers.longest * TOLERANCE:
+        text += f" with {waited:.1f} s in the queue"
+    return text
+
+
+def _waited(job: MeasuredJob) -> float:
+    return job.attempts[0].started - job.queued if job.attempts else 0.0
+
+
+def _not_done(turn: Turn) -> str:
+    lost = [f"{job.filename} {job.state}" for job in turn.jobs if job.state is not State.DONE]
+    return f" ({', '.join(lost)})"
+
+
+def _serial(each: Shown) -> str:
+    numbers, found = each.totals, find(each)
+    if numbers.total is None:
+        return f"one at a time it is {found.value}{_not_done(each.turn)}"
+    return f"one at a time it was {found.value}: {numbers.total:.2f} s (sum {numbers.sum:g} s)"
+
+
+# -- the books
+
+
+def faults(turns: Sequence[Turn]) -> list[str]:
+    """Why the books do not balance: every job should have run exactly once, on the contestant under test."""
+    return [f"{turn.contestant}: {fault}" for turn in turns for fault in turn.books.faults]
+
+
+def books(turns: Sequence[Turn]) -> str:
+    """Whether each job ran once and where, from the records alone."""
+    wrong = faults(turns)
+    if wrong:
+        return "The books do not balance: " + "; ".join(wrong) + "."
+    jobs = sum(turn.books.jobs for turn in turns)
+    ran = {turn.contestant: turn.books.executors for turn in turns}
+    where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
+    return f"The books: {jobs:,} jobs, each ran exactly once, on the pool under test, and its sha256 is right: {where}."

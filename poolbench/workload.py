@@ -1,0 +1,119 @@
+"""PROTOCOL: what is compared, and how its jobs come to a deployment's workers and back.
+
+An experiment (``run``) asks a workload for everything that depends on the tasks: which jobs there are, how workers are
+started, submitted to and watched, and what became of each job. Moments are seconds since the epoch by the workload's
+clock, the one with which its jobs' moments are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from poolbench.experiment import Contestant, Executor, MeasuredJob, Note, Scenario, State
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A contestant's jobs in a round."""
+
+    names: Sequence[str]
+    nominal: Sequence[float | None]  # seconds for which each is paced
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A contestant's workers, ready to take jobs.
+
+    Args:
+        roots: their main processes, if they run on this machine.
+        others: main processes of the rest of the stack, if all of it is ours.
+        belongs: whether the executor of an attempt is one of them; given the processes that were seen of them.
+        fresh: started for this turn: nothing has run there yet.
+        ended: says of each of them that is not alive any more how it ended; nothing where we cannot know.
+    """
+
+    roots: tuple[int, ...]
+    belongs: Callable[[Executor, frozenset[int]], bool]
+    others: tuple[int, ...] | None = None
+    lateness: Path | None = None  # the folder of their probes
+    fresh: bool = False
+    ended: Callable[[], list[str]] = list
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job that has not ended, as it is shown meanwhile."""
+
+    name: str
+    state: State
+    share: float | None = None  # of its work that is done; None: not known
+
+
+class Audience(Protocol):
+    """Is told what happens while it happens."""
+
+    def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
+        """``running`` are the jobs that are not final, if there are few."""
+
+    def ended(self, job: MeasuredJob) -> None:
+        """Told only if there are few jobs."""
+
+    def unserved(self, text: str) -> None:
+        """Told if there are no workers; the text says how to start them, where that is for a person to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A batch that is over."""
+
+    batch: str
+    submitted: float
+    jobs: tuple[MeasuredJob, ...]
+    note: str | None = None  # why it ended early
+
+
+Arrivals = Callable[[], Mapping[str, float]]  # when each job's message was received by a worker, by job id
+
+
+class Workload(Protocol):
+    """The tasks under test, and the deployments that run them."""
+
+    scenario: Scenario
+    contestants: tuple[Contestant, ...]
+    failures: tuple[type[Exception], ...]  # after which no more can be measured, and what there is is kept
+
+    def share(self, contestant: Contestant, *, warm_up: bool = False) -> Share:
+        """The jobs of a turn; fewer are enough to warm up."""
+
+    def deployed(self, contestant: Contestant, batch: str) -> AbstractContextManager[Deployed]:
+        """The contestant's workers for a turn, warmed up if they are fresh."""
+
+    def arrivals(self) -> AbstractContextManager[Arrivals]:
+        """Around a run: listens for the messages that workers receive."""
+
+    def run(
+        self, contestant: Contestant, batch: str, deployed: Deployed, audience: Audience, *, warm_up: bool = False
+    ) -> Ran:
+        """Run the jobs to their end; on any exception, Ctrl-C too, what is left is cancelled."""
+
+    def disturbances(self, ran: Ran, deployed: Deployed) -> list[str]:
+        """What spoiled a run: workers that ended, other work that was done meanwhile."""
+
+    def discard(self, batch: str) -> None:
+        """What a batch left behind is not needed any more."""
+
+    def now(self) -> float:
+        """By the workload's clock."""
+
+    def versions(self) -> dict[str, str]:
+        """Of what runs the tasks."""
+
+    def notes(self) -> list[Note]:
+        """What a reader must know, before the first turn."""
+
+    def afterthoughts(self) -> list[Note]:
+        """What a reader must know, after the last turn."""

@@ -1,0 +1,291 @@
+"""What a comparison runs: jobs, planned before the first one starts. A table of recipes, or a person's manifest.
+
+The same seed and number give the same jobs, to every contestant and whichever contestants there are. One exception, the
+tutorial's: in ``article`` each pool has files of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import urllib3
+
+from ledger.jobs import Job
+from poolbench.experiment import Bound, Contestant, Note, Pool, Scenario
+from producer.errors import ProducerError
+
+KIB, MIB = 2**10, 2**20
+
+# The files of the tutorial's three programs.
+ARTICLE_FILES: Mapping[Pool, tuple[str, str]] = {
+    Pool.PREFORK: ("Advanced_Python_Guide.pdf", "Demo_Video.mp4"),
+    Pool.THREADS: ("Python_Development_Handbook.pdf", "Sample_Movie.avi"),
+    Pool.GEVENT: ("Comprehensive_Python_Manual.pdf", "Presentation_Video.mp4"),
+}
+_PAGES = 16  # different ones; the origin remembers as many, so making them is not what is measured
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person may choose about a scenario."""
+
+    seed: int
+    jobs: int = 2
+    size: int = 384 * KIB  # bytes of each file, where they are all alike
+    seconds: tuple[int, int] = (5, 10)  # shortest and longest download of the article, whole seconds
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One file to download from the origin."""
+
+    filename: str
+    path: str  # on the origin, with its query
+    seconds: float | None = None  # for which the origin paces it
+    step: str | None = None
+    weight: float = 0.0  # to choose a sample by: about how much of a job it is
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A scenario."""
+
+    name: str
+    title: str
+    bound: Bound
+    jobs: int  # by default
+    serial: int  # how many of them the yardstick runs at the most
+    size: int  # bytes of each file by default; 0: they have sizes of their own
+    plan: Callable[[Options, Pool], Sequence[PlannedJob]]
+    repeat: int = 3
+
+
+def article(options: Options, pool: Pool) -> Sequence[PlannedJob]:
+    """The tutorial: two files per pool, each taking a random whole number of seconds."""
+    dice = random.Random(options.seed)
+    # All dice fall in one order, so that --pools and --no-serial do not change what a seed means.
+    plans = {
+        each: tuple(paced(name, dice.randint(*options.seconds), options.size) for name in names)
+        for each, names in ARTICLE_FILES.items()
+    }
+    return plans[pool]
+
+
+def slow(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+    dice = random.Random(options.seed)
+    return [paced(f"slow-{n}.bin", round(dice.uniform(0.2, 0.8), 2), options.size) for n in range(options.jobs)]
+
+
+def small(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+    return [_file(f"small-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
+
+
+def large(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+    return [_file(f"large-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
+
+
+def cpu(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+    return [_page(options.seed, n, 4000) for n in range(options.jobs)]
+
+
+def mixed(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+    """Of twenty jobs ten are small, five slow, four pages to parse, one is large."""
+    dice = random.Random(options.seed)
+    jobs = []
+    for n in range(options.jobs):
+        kind = n % 20
+        if kind < 10:
+            jobs.append(_file(f"small-{n}.bin", 4 * KIB))
+        elif kind < 15:
+            jobs.append(paced(f"slow-{n}.bin", round(dice.uniform(0.2, 0.8), 2), 4 * KIB))
+        elif kind < 19:
+            jobs.append(_page(options.seed, n, 1000))
+        else:
+            jobs.append(_file(f"large-{n}.bin", 16 * MIB))
+    dice.shuffle(jobs)
+    return jobs
+
+
+def paced(name: str, seconds: float, size: int) -> PlannedJob:
+    return PlannedJob(name, f"/paced/{seconds:g}/{quote(name)}?size={size}", seconds, weight=seconds)
+
+
+def _file(name: str, size: int) -> PlannedJob:
+    return PlannedJob(name, f"/files/{quote(name)}?size={size}", weight=size / 50e6)
+
+
+def _page(seed: int, n: int, links: int) -> PlannedJob:
+    number = seed % 100_000 * _PAGES + n % _PAGES
+    return PlannedJob(f"page-{n}.html", f"/pages/{number}.html?links={links}", step="links", weight=links / 50_000)
+
+
+def sample(planned: Sequence[PlannedJob], most: int) -> list[int]:
+    """The numbers of so many jobs, spread evenly from the lightest to the heaviest: on average a job like the rest."""
+    if len(planned) <= most:
+        return list(range(len(planned)))
+    ordered = sorted(range(len(planned)), key=lambda n: (planned[n].weight, n))
+    step = len(ordered) / most
+    return sorted(ordered[int((k + 0.5) * step)] for k in range(most))
+
+
+SCENARIOS: Mapping[str, Recipe] = {
+    each.name: each
+    for each in (
+        Recipe(
+            "article",
+            "the tutorial: two files that take 5 to 10 seconds each",
+            Bound.LATENCY, 2, 2, 384 * KIB, article, repeat=1,
+        ),
+        Recipe("slow", "small files from a server that takes 0.2 to 0.8 s for each",
+               Bound.LATENCY, 120, 12, 4 * KIB, slow),
+        Recipe("small", "many small files", Bound.OVERHEAD, 1000, 100, 4 * KIB, small),
+        Recipe("large", "a few large files, each hashed", Bound.THROUGHPUT, 12, 4, 32 * MIB, large),
+        Recipe("cpu", "pages whose links are extracted in pure Python, which holds the GIL",
+               Bound.CPU, 60, 15, 0, cpu),
+        Recipe("mixed", "small, slow and large files, and pages to parse", Bound.MIXED, 200, 40, 0, mixed),
+    )
+}  # fmt: skip
+
+
+# -- what each contestant is given
+
+
+MANIFEST_SERIAL = 20  # jobs of a manifest that the yardstick runs at the most
+_WARM_LEAST = 10  # jobs of the warm-up round
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A contestant's jobs in a round."""
+
+    jobs: Sequence[Job]
+    nominal: Sequence[float | None]  # seconds for which the origin paces each
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an experiment runs."""
+
+    scenario: Scenario
+    shares: Mapping[Pool, Part]  # whole; the same for all pools, but in the article
+    serial: Sequence[int]  # numbers of the jobs that the yardstick runs
+    repeat: int = 3
+    keeps_files: bool = False
+
+    def share(self, contestant: Contestant, *, warm_up: bool = False) -> Part:
+        """
+        Args:
+            warm_up: a quarter of the jobs is enough to warm up.
+        """
+        whole = self.shares[contestant.pool]
+        numbers = list(self.serial) if contestant.serial else list(range(len(whole.jobs)))
+        if warm_up:
+            numbers = numbers[: max(_WARM_LEAST, len(numbers) // 4)]
+        return Part([whole.jobs[n] for n in numbers], [whole.nominal[n] for n in numbers])
+
+    def notes(self, contestants: Sequence[Contestant]) -> list[Note]:
+        if not any(each.serial for each in contestants) or len(self.serial) == self.scenario.jobs:
+            return []
+        text = (
+            f"serial ran {len(self.serial)} of the {self.scenario.jobs} jobs, chosen evenly from the lightest to the"
+            " heaviest; compare its jobs per second, not its wall time"
+        )
+        return [Note(text, caveat=True)]
+
+
+def from_recipe(recipe: Recipe, options: Options, contestants: Sequence[Contestant], origin_url: str) -> Work:
+    """
+    Raises:
+        OriginError: the origin cannot be used.
+    """
+    plans: dict[Pool, Sequence[PlannedJob]] = {}
+    known: list[tuple[Sequence[PlannedJob], Sequence[Job]]] = []  # most recipes plan alike for all pools
+    shares = {}
+    for pool in dict.fromkeys(each.pool for each in contestants):
+        plan = plans[pool] = list(recipe.plan(options, pool))
+        jobs = next((jobs for seen, jobs in known if seen == plan), None)
+        if jobs is None:
+            jobs = look_up(origin_url, plan)
+            known.append((plan, jobs))
+        shares[pool] = Part(jobs, [each.seconds for each in plan])
+    first = shares[contestants[0].pool]
+    nominal = tuple(each for each in first.nominal if each is not None)
+    scenario = Scenario(
+        name=recipe.name,
+        title=recipe.title,
+        bound=recipe.bound,
+        jobs=len(first.jobs),
+        seed=options.seed,
+        nominal=nominal if len(nominal) == len(first.jobs) else (),
+        bytes=sum(job.size or 0 for job in first.jobs),
+    )
+    chosen = sample(plans[contestants[0].pool], recipe.serial)
+    return Work(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.name == "article")
+
+
+def from_manifest(jobs: Sequence[Job], name: str, contestants: Sequence[Contestant]) -> Work:
+    sizes = [job.size for job in jobs]
+    scenario = Scenario(
+        name="manifest",
+        title=f"the {len(jobs)} jobs of {name}",
+        bound=Bound.UNKNOWN,
+        jobs=len(jobs),
+        seed=None,
+        bytes=None if None in sizes else sum(size or 0 for size in sizes),
+    )
+    part = Part(jobs, [None] * len(jobs))
+    weights = [PlannedJob(job.filename, "", weight=job.size or 0.0) for job in jobs]
+    return Work(scenario, {each.pool: part for each in contestants}, sample(weights, MANIFEST_SERIAL))
+
+
+# -- what the origin says about a file before it is downloaded, so that the worker can verify length and sha256
+
+
+_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]+):")
+_TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # the origin hashes a large file before it answers
+
+
+class OriginError(ProducerError):
+    """The origin cannot be used."""
+
+
+def look_up(origin_url: str, planned: Sequence[PlannedJob]) -> list[Job]:
+    """The jobs for the planned files, each with the length and the digest that the origin's HEAD promises.
+
+    Raises:
+        OriginError: it does not answer, or not as expected.
+    """
+    with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as http:
+        known: dict[str, tuple[str, int]] = {}
+        for each in planned:
+            if each.path not in known:
+                known[each.path] = _look_up(http, origin_url.rstrip("/") + each.path)
+    return [
+        Job(origin_url.rstrip("/") + each.path, each.filename, *known[each.path], step=each.step) for each in planned
+    ]
+
+
+def _look_up(http: urllib3.PoolManager, url: str) -> tuple[str, int]:
+    """The digest in hex, and the length."""
+    try:
+        answer = http.request("HEAD", url)
+    except urllib3.exceptions.HTTPError as error:
+        raise OriginError(
+            f"the origin does not answer on {url}: {error}; start it, or set DOWNPOUR_ORIGIN_URL to where it is"
+        ) from error
+    match = _DIGEST.search(answer.headers.get("Repr-Digest", ""))
+    length = answer.headers.get("Content-Length", "")
+    if answer.status != 200 or match is None or not length.isdigit():
+        got = f"{answer.status}, Content-Length {length!r}, Repr-Digest {answer.headers.get('Repr-Digest')!r}"
+        raise OriginError(f"HEAD {url}: expected 200 with Content-Length and a sha-256 Repr-Digest, got {got}")
+    try:
+        digest = base64.b64decode(match[1], validate=True)
+    except binascii.Error as error:
+        raise OriginError(f"HEAD {url}: expected base64 in Repr-Digest, got {match[1]!r}") from error
+    return digest.hex(), int(length)
