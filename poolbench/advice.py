@@ -38,11 +38,11 @@ class Advice:
     scenario: str
     confidence: Confidence
     because: tuple[str, ...]  # what speaks against more confidence, or why we cannot tell
-    compared: tuple[str, ...]  # the contestants it was chosen from
+    compared: tuple[str, ...]  # the deployments it was chosen from
     reasoning: tuple[str, ...]  # to be numbered
     next: tuple[str, ...]  # commands that would make the answer surer
     limits: Limits
-    answer: str | None = None  # the contestant's name; None: cannot tell
+    answer: str | None = None  # the deployment's name; None: cannot tell
     command: str | None = None  # starts workers like it
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
     criterion: str | None = None  # ... and what it was chosen by
@@ -89,7 +89,7 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None, *
     unsure = replace(unsure, next=tuple(next_commands(experiment, choice)))
     if not choice.certain:
         return replace(unsure, because=(too_noisy(choice), *against))
-    pick = choice.pick.contestant
+    pick = choice.pick.deployment
     return replace(
         unsure,
         answer=choice.pick.name,
@@ -129,7 +129,7 @@ class Limits:
 
 
 def fits(row: Row, limits: Limits) -> bool:
-    """Whether a contestant keeps the limits; what is not known does not."""
+    """Whether a deployment keeps the limits; what is not known does not."""
     memory = limits.memory is None or (row.memory is not None and row.memory.peak <= limits.memory)
     return memory and (limits.p99 is None or (row.latency is not None and row.latency.p99 <= limits.p99))
 
@@ -145,7 +145,7 @@ def effective(experiment: Experiment) -> float | None:
 
 def processes(row: Row) -> int | None:
     """In which its jobs run, one for each worker; None: prefork has one for each slot."""
-    return None if row.contestant.pool is Pool.PREFORK else row.contestant.setup.workers
+    return None if row.deployment.pool is Pool.PREFORK else row.deployment.setup.workers
 
 
 # -- how the answer was found
@@ -154,14 +154,14 @@ def processes(row: Row) -> int | None:
 def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> Iterator[str]:
     yield (
         f"Measured: {experiment.scenario.title} ({figures.counted(experiment.scenario.jobs, 'job')});"
-        f" {figures.counted(len(summary.rows), 'contestant')} in {figures.counted(summary.rounds, 'round')} after the"
+        f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')} after the"
         " warm-up."
     )
     spoiled = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
     if spoiled:
         more = f"; and {len(spoiled) - 6} more" if len(spoiled) > 6 else ""
         yield f"Left out, {len(spoiled)} turns: {'; '.join(spoiled[:6])}{more}."
-    few = [f"{row.name} ({row.turns})" for row in summary.rows if row not in able and not row.contestant.serial]
+    few = [f"{row.name} ({row.turns})" for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         yield f"Not compared, because fewer than {LEAST} of their turns count: {', '.join(few)}."
 
@@ -207,7 +207,7 @@ def _curve_in_words(summary: Summary, curve: Curve) -> str:
     else:
         found = summary.compare(curve.knee.name, curve.best.name).ratio
         why = f"{figures.ratio(found)} of {curve.best.name}, the fastest: not worth more slots"
-    return f"{curve.name}: {points}; the knee is at {curve.knee.contestant.slots_each}: {why}."
+    return f"{curve.name}: {points}; the knee is at {curve.knee.deployment.slots_each}: {why}."
 
 
 def _knees(summary: Summary, choice: Choice) -> Iterator[str]:
@@ -232,8 +232,8 @@ def runner_up(summary: Summary, choice: Choice) -> str | None:
 
 
 def _tie(choice: Choice) -> str:
-    figures = "; ".join(f"{row.name} {_limited(row)}, {row.contestant.slots} slots" for row in choice.tied)
-    options = ", then fewer options" if any(row.contestant.setup.options for row in choice.tied) else ""
+    figures = "; ".join(f"{row.name} {_limited(row)}, {row.deployment.slots} slots" for row in choice.tied)
+    options = ", then fewer options" if any(row.deployment.setup.options for row in choice.tied) else ""
     return (
         f"A tie of {len(choice.tied)}, decided by less memory, then a shorter p99 of latency, then fewer slots{options}"
         f" (where they differ by more than {ALIKE:.0%}): {figures}. {choice.pick.name} has {choice.criterion}."
@@ -311,11 +311,11 @@ NARROWER = 9  # rounds from which on an interval is narrower than the range
 MOST_ROUNDS = 30  # more are not proposed
 OFTEN = 0.2  # of the turns excluded: the machine was not ours
 OURS = 0.75  # of the machine's cores; with less, others are measured too
-SAMPLING = 0.05  # of the contestants' CPU
+SAMPLING = 0.05  # of the deployments' CPU
 
 
 def too_noisy(choice: Choice) -> str:
-    rival = choice.rival.name if choice.rival else "another contestant"
+    rival = choice.rival.name if choice.rival else "another deployment"
     if math.isinf(choice.regret):
         return (
             f"{choice.pick.name} and {rival} cannot be compared: they had other jobs, or fewer than {LEAST} rounds in"
@@ -335,7 +335,7 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
     if summary.excluded > OFTEN * turns:
         yield f"{summary.excluded} of {turns} turns were spoiled"
     if len({curve.pool for curve in choice.curves}) == 1:
-        yield f"no pool but {pick.contestant.pool} was compared"
+        yield f"no pool but {pick.deployment.pool} was compared"
     knees = [curve.knee for curve in choice.curves if curve.knee is not pick]
     if unclear := [knee.name for knee in knees if is_open(summary, pick, knee)]:
         yield f"whether {' or '.join(unclear)} is slower cannot be told"
@@ -351,7 +351,7 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
     if cores and cores.effective < OURS * cores.nominal:
         yield f"the machine gave {cores.effective:.2g} of its {cores.nominal} cores: others were at work"
     if experiment.sampling and experiment.sampling.share > SAMPLING:
-        yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the contestants took"
+        yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the deployments took"
 
 
 def is_open(summary: Summary, pick: Row, other: Row) -> bool:
@@ -361,7 +361,7 @@ def is_open(summary: Summary, pick: Row, other: Row) -> bool:
 
 def _open_ends(experiment: Experiment, choice: Choice) -> Iterator[str]:
     curve = choice.curve
-    slots, each = choice.pick.contestant.slots, choice.pick.contestant.slots_each
+    slots, each = choice.pick.deployment.slots, choice.pick.deployment.slots_each
     if curve.reached or slots is None:
         return
     if slots >= experiment.scenario.jobs:
@@ -377,12 +377,12 @@ def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]
         tails = [(row.latency.p99, row.name) for row in able if row.latency]
         least = f"; the least memory is {figures.size(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
         shortest = f"; the shortest p99 is {figures.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
-        yield f"no contestant keeps the limits{least}{shortest}"
+        yield f"no deployment keeps the limits{least}{shortest}"
     elif able:
         yield f"only {able[0].name} has {LEAST} turns that count: there is nothing to compare it with"
     else:
-        turns = ", ".join(f"{row.name} {row.turns}" for row in summary.rows if not row.contestant.serial)
-        yield f"no contestant has {LEAST} turns that count ({turns or 'there are none'})"
+        turns = ", ".join(f"{row.name} {row.turns}" for row in summary.rows if not row.deployment.serial)
+        yield f"no deployment has {LEAST} turns that count ({turns or 'there are none'})"
 
 
 # -- what to measure next
@@ -394,7 +394,7 @@ def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
         return  # more of the same would bring nothing
     if not choice.certain or choice.pick.turns < ROUNDS or choice.regret > TIE:
         yield again(experiment, rounds=_rounds(choice))
-    pick = choice.pick.contestant
+    pick = choice.pick.deployment
     if pick.slots and not choice.curve.reached and not busy(experiment, choice.pick):
         jobs = 4 * pick.slots if pick.slots >= experiment.scenario.jobs else None
         wider = [Spec(pick.pool, (pick.slots_each or 0) * times, pick.setup) for times in (2, 4)]
@@ -410,8 +410,8 @@ def next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[st
         return
     fewest: dict[tuple[Pool, Setup], int] = {}
     for row in able:
-        if slots := row.contestant.slots_each:
-            kind = row.contestant.pool, row.contestant.setup
+        if slots := row.deployment.slots_each:
+            kind = row.deployment.pool, row.deployment.setup
             fewest[kind] = min(slots, fewest.get(kind, slots))
     if fewer := [Spec(pool, slots // 2, setup).name for (pool, setup), slots in fewest.items() if slots > 1]:
         yield again(experiment, fewer)
@@ -427,11 +427,11 @@ def _rounds(choice: Choice) -> int:
 
 
 def again(
-    experiment: Experiment, contestants: Sequence[str] = (), *, rounds: int | None = None, jobs: int | None = None
+    experiment: Experiment, deployments: Sequence[str] = (), *, rounds: int | None = None, jobs: int | None = None
 ) -> str:
     """The experiment's command with other options."""
     request = experiment.request or Request.parse(experiment.command)
-    return str(request.having(pools=",".join(contestants), repeat=rounds, jobs=jobs))
+    return str(request.having(pools=",".join(deployments), repeat=rounds, jobs=jobs))
 
 
 # -- what it costs, and what would change it
@@ -468,7 +468,7 @@ def _isolation(choice: Choice) -> Iterator[str]:
     pick = choice.pick
     where = f" (it ran in {pick.executors})" if pick.executors else ""
     if of := processes(pick):
-        slots = pick.contestant.slots_each
+        slots = pick.deployment.slots_each
         yield (
             f"Isolation: what kills {'the' if of == 1 else 'a'} process takes all jobs that run in it"
             f"{f', up to {slots}' if slots else ''}; a process of prefork runs one{where}."
@@ -483,10 +483,10 @@ def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows:
     pick = choice.pick
     yield from _without_the_fat(summary, choice, rows)
     yield from _cpu(experiment, pick)
-    slots = pick.contestant.slots_each
+    slots = pick.deployment.slots_each
     if slots and not choice.curve.reached and not busy(experiment, pick):
         yield f"More slots: {choice.curve.name} with more than {slots} was not measured."
-    lives_on = pick.contestant.lives_on  # of workers that are started anew, growth would mean nothing
+    lives_on = pick.deployment.lives_on  # of workers that are started anew, growth would mean nothing
     if lives_on and pick.memory and pick.memory.grows and pick.memory.growth:
         yield (
             f"Time: memory grew by {figures.size(pick.memory.growth.median)} from round to round"
@@ -548,7 +548,7 @@ def late(row: Row) -> float | None:
 
 
 def _better(rows: Sequence[Row], pick: Row, value: Callable[[Row], float | None]) -> Row | None:
-    """The contestant with the least of it, if that is clearly less than the pick's."""
+    """The deployment with the least of it, if that is clearly less than the pick's."""
     ours = value(pick)
     known = [(theirs, row) for row in rows if row is not pick and (theirs := value(row)) is not None]
     if ours is None or not known:

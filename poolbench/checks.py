@@ -3,13 +3,13 @@
 ==================  ===========================================================================================
 a turn is excluded  when
 ==================  ===========================================================================================
-not its own         a job ran elsewhere than on the contestant's worker, or was tried again
-not whole           a worker of the contestant ended, where it was started for the turn
+not its own         a job ran elsewhere than on the deployment's worker, or was tried again
+not whole           a worker of the deployment ended, where it was started for the turn
 not alone           jobs of another batch ran meanwhile
 swapping            more than ``swapped`` pages a second went in or out, or more than ``faults`` were waited for
 neighbours          the hypervisor kept more than ``stolen`` of the machine's CPU for others
 strangers           processes that are not the stack's used more than ``strangers`` of the machine's CPU, and less
-                    than ``spare`` of it was idle: so they took what the contestant may have wanted
+                    than ``spare`` of it was idle: so they took what the deployment may have wanted
 fewer cores         the probe before the round found less than ``cores`` of what the best probe found
 ==================  ===========================================================================================
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
-from poolbench.experiment import Books, Contestant, Executor, Experiment, MeasuredJob, Note, Pool, Spans, State, Turn
+from poolbench.experiment import Books, Deployment, Executor, Experiment, MeasuredJob, Note, Pool, Spans, State, Turn
 from poolbench.sampler import Machine
 
 
@@ -81,10 +81,10 @@ def of_machine(before: Machine, after: Machine, seconds: float, ours: float | No
     return found
 
 
-def too_few(turns: Sequence[Turn], contestants: Sequence[str], rounds: int) -> list[Note]:
-    """What a reader must know about contestants whose turns do not all count."""
+def too_few(turns: Sequence[Turn], deployments: Sequence[str], rounds: int) -> list[Note]:
+    """What a reader must know about deployments whose turns do not all count."""
     counted = {
-        name: len({turn.round for turn in turns if turn.contestant == name and turn.counts}) for name in contestants
+        name: len({turn.round for turn in turns if turn.deployment == name and turn.counts}) for name in deployments
     }
     found = [
         f"{name}: {count} of {rounds} rounds count" + ("" if count else "; nothing is said of it")
@@ -136,8 +136,8 @@ def _rounded(values: Iterable[float]) -> tuple[float, ...]:
 # -- the books
 
 
-def books(contestant: Contestant, jobs: int, records: Sequence[MeasuredJob], belongs: Belongs) -> Books:
-    """Whether every job ran exactly once, on the contestant's workers, and is done with the right bytes."""
+def books(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], belongs: Belongs) -> Books:
+    """Whether every job ran exactly once, on the deployment's workers, and is done with the right bytes."""
     done = [record for record in records if record.state is State.DONE]
     found = [(record, _faults(record, belongs)) for record in records]
     wrong = [f"{record.filename} {fault}" for record, faults in found for fault in faults.values()]
@@ -150,7 +150,7 @@ def books(contestant: Contestant, jobs: int, records: Sequence[MeasuredJob], bel
         once=sum("once" not in faults for record, faults in found if record.state is State.DONE),
         here=sum("here" not in faults for record, faults in found if record.state is State.DONE),
         right=sum("right" not in faults for record, faults in found if record.state is State.DONE),
-        executors=executors(contestant.pool, records),
+        executors=executors(deployment.pool, records),
         faults=(*wrong[:_FAULTS], *more),
     )
 
@@ -191,6 +191,6 @@ def _count(things: Sized, word: str) -> str:
 
 
 def failed(experiment: Experiment) -> bool:
-    """Whether jobs failed, or books do not balance: those of the last turn that each contestant had in each round."""
-    last = {(turn.contestant, turn.round): turn for turn in experiment.turns}
+    """Whether jobs failed, or books do not balance: those of the last turn that each deployment had in each round."""
+    last = {(turn.deployment, turn.round): turn for turn in experiment.turns}
     return not all(turn.books.balance for turn in last.values())

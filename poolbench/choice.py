@@ -1,10 +1,10 @@
-"""Which contestant to take, from a summary alone: the knee of each curve, then the knees.
+"""Which deployment to take, from a summary alone: the knee of each curve, then the knees.
 
-A *curve* has the contestants of one pool that are set up alike, by their slots: options are never mixed in one.
+A *curve* has the deployments of one pool that are set up alike, by their slots: options are never mixed in one.
 
 Three shares say what a difference is worth; all are of jobs per second:
 
-    MARGIN  a contestant is *behind* another only if that is certain (``figures.Verdict``) and the difference this large
+    MARGIN  a deployment is *behind* another only if that is certain (``figures.Verdict``) and the difference this large
     TIE     two are *tied* if neither is behind, and it is certain that taking the wrong one costs no more than this
     REGRET  an answer is given only if it is certain that nothing measured is faster than it by more than this
 
@@ -33,7 +33,7 @@ WITHIN_NOISE = "the higher median of jobs per second, within the noise"  # where
 
 
 class Standing(StrEnum):
-    """Of a contestant beside one with more jobs per second."""
+    """Of a deployment beside one with more jobs per second."""
 
     TIED = "tied"
     BEHIND = "behind"
@@ -42,7 +42,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Contestants of one pool and one setup by their slots."""
+    """Deployments of one pool and one setup by their slots."""
 
     pool: Pool
     setup: Setup
@@ -64,7 +64,7 @@ class Curve:
     def memory_per_slot(self) -> float | None:
         """Bytes that each further slot adds to the peak, over the whole curve; None: it takes two points."""
         least, most = self.rows[0], self.rows[-1]
-        more = (most.contestant.slots or 0) - (least.contestant.slots or 0)
+        more = (most.deployment.slots or 0) - (least.deployment.slots or 0)
         return (most.memory.peak - least.memory.peak) / more if more and most.memory and least.memory else None
 
 
@@ -79,7 +79,7 @@ class Choice:
     criterion: str | None  # what decided among them; None: nothing had to
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
     rival: Row | None  # ... and what that is
-    runner_up: Row | None  # the fastest of the other curves' knees; of one curve alone, its fastest other contestant
+    runner_up: Row | None  # the fastest of the other curves' knees; of one curve alone, its fastest other deployment
 
     @property
     def certain(self) -> bool:
@@ -92,15 +92,15 @@ class Choice:
 
 
 def comparable(summary: Summary) -> list[Row]:
-    """Contestants that have enough turns to be compared."""
-    return [row for row in summary.rows if not row.contestant.serial and row.turns >= LEAST and row.jobs_per_second]
+    """Deployments that have enough turns to be compared."""
+    return [row for row in summary.rows if not row.deployment.serial and row.turns >= LEAST and row.jobs_per_second]
 
 
 def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
     """None if there is nothing to choose from."""
     if not rows:
         return None
-    kinds = dict.fromkeys((row.contestant.pool, row.contestant.setup) for row in rows)
+    kinds = dict.fromkeys((row.deployment.pool, row.deployment.setup) for row in rows)
     curves = tuple(_curve(summary, rows, *kind) for kind in sorted(kinds, key=lambda kind: list(Pool).index(kind[0])))
     knees = [curve.knee for curve in curves]
     best = max(knees, key=rate)
@@ -136,14 +136,14 @@ def standing(summary: Summary, row: Row, best: Row) -> Standing:
 
 
 def may_gain(summary: Summary, row: Row, pick: Row) -> float:
-    """The share by which a contestant may be faster than the pick; negative if it is certainly slower."""
+    """The share by which a deployment may be faster than the pick; negative if it is certainly slower."""
     ratio = summary.compare(row.name, pick.name).ratio
     return ratio.interval[1] - 1 if ratio and ratio.interval else math.inf
 
 
 def _curve(summary: Summary, rows: Sequence[Row], pool: Pool, setup: Setup) -> Curve:
-    alike = (row for row in rows if row.contestant.pool is pool and row.contestant.setup == setup)
-    ordered = tuple(sorted(alike, key=lambda row: (row.contestant.slots or 0, row.name)))
+    alike = (row for row in rows if row.deployment.pool is pool and row.deployment.setup == setup)
+    ordered = tuple(sorted(alike, key=lambda row: (row.deployment.slots or 0, row.name)))
     best = max(ordered, key=rate)
     knee = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
     return Curve(pool, setup, ordered, best, knee)
@@ -174,6 +174,6 @@ def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Ro
 _CRITERIA: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
     ("less memory", lambda row: row.memory.peak if row.memory else None),
     ("a shorter p99 of latency", lambda row: row.latency.p99 if row.latency else None),
-    ("fewer slots", lambda row: row.contestant.slots),
-    ("fewer options", lambda row: row.contestant.setup.options),
+    ("fewer slots", lambda row: row.deployment.slots),
+    ("fewer options", lambda row: row.deployment.setup.options),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from poolbench.experiment import PLAIN, Contestant, Pool, Setup
+from poolbench.experiment import PLAIN, Deployment, Pool, Setup
 
 MOST_SLOTS = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all workers together
 MOST_WORKERS = 16
@@ -109,7 +109,7 @@ def _number(text: str) -> int:
 
 
 def node_names(pool: Pool, workers: int) -> list[str]:
-    """Of a contestant's workers: ``threads`` if it is alone, otherwise ``threads-1``, ``threads-2``."""
+    """Of a deployment's workers: ``threads`` if it is alone, otherwise ``threads-1``, ``threads-2``."""
     return [f"{pool}-{number}" for number in range(1, workers + 1)] if workers > 1 else [pool.value]
 
 
@@ -127,18 +127,18 @@ def command(app: str, queue: str, pool: Pool, slots: int | None, setup: Setup = 
     return f"for n in $(seq {setup.workers}); do {one} & done; wait" if several else one
 
 
-def contestants(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[Contestant, ...]:
+def deployments(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[Deployment, ...]:
     """In the order given; the yardstick last, on the first one's pool."""
-    found = [_contestant(each, start) for each in specs]
+    found = [_deployment(each, start) for each in specs]
     if serial and specs:
         first = specs[0]
         started = start(first.pool, 1 if first.slots else None, PLAIN)
-        found.append(Contestant(SERIAL, first.pool, 1, serial=True, command=started, running=first.slots is None))
+        found.append(Deployment(SERIAL, first.pool, 1, serial=True, command=started, running=first.slots is None))
     return tuple(found)
 
 
-def _contestant(spec: Spec, start: Start) -> Contestant:
+def _deployment(spec: Spec, start: Start) -> Deployment:
     started = start(spec.pool, spec.slots, spec.setup)
     if spec.slots is None:
-        return Contestant(spec.name, spec.pool, None, command=started, running=True)
-    return Contestant(spec.name, spec.pool, spec.slots * spec.setup.workers, command=started, setup=spec.setup)
+        return Deployment(spec.name, spec.pool, None, command=started, running=True)
+    return Deployment(spec.name, spec.pool, spec.slots * spec.setup.workers, command=started, setup=spec.setup)

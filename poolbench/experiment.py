@@ -1,7 +1,7 @@
 """CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
 
-An experiment gives the same jobs to several *contestants* (a pool with so many slots, perhaps with options), in
-*rounds*. In each round every contestant has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
+An experiment gives the same jobs to several *deployments* (a pool with so many slots, perhaps with options), in
+*rounds*. In each round every deployment has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
 turn that something spoiled says why in ``excluded`` and does not count either; nothing is dropped silently.
 
 Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.
@@ -14,9 +14,9 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 SCHEMA: Literal["downpour.experiment/1"] = "downpour.experiment/1"
 
@@ -86,7 +86,7 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a contestant's workers are set up, beyond pool and slots; by default as ``worker.app`` has it."""
+    """How a deployment's workers are set up, beyond pool and slots; by default as ``worker.app`` has it."""
 
     workers: int = 1  # each with the same number of slots
     prefetch: int | None = None  # messages that a worker takes ahead per slot (Celery's multiplier)
@@ -108,7 +108,7 @@ PLAIN = Setup()
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Deployment:
     """A deployment under test."""
 
     name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
@@ -171,7 +171,7 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What all processes of the contestant's workers used, from the submission to the last end."""
+    """What all processes of the deployment's workers used, from the submission to the last end."""
 
     cpu: float  # seconds, user and system
     pss_idle: int  # proportional set size just before the submission
@@ -192,7 +192,7 @@ class Books:
     jobs: int
     done: int
     once: int  # done by exactly one attempt
-    here: int  # on a worker of the contestant and nowhere else
+    here: int  # on a worker of the deployment and nowhere else
     right: int  # with the sha256 that was expected, or none was
     executors: str  # "4 processes", "8 threads of 1 process": counted, not assumed
     faults: tuple[str, ...] = ()  # for people, at most a few
@@ -204,9 +204,9 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One contestant's jobs in one round."""
+    """One deployment's jobs in one round."""
 
-    contestant: str  # its name
+    deployment: Annotated[str, Field(alias="contestant")]  # its name
     round: int  # 0: the warm-up
     place: int  # in the order of its round, from 0
     batch: str
@@ -216,7 +216,7 @@ class Turn:
     books: Books
     usage: Usage | None = None
     excluded: tuple[str, ...] = ()  # why it does not count
-    jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one turn per contestant when there are many jobs
+    jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one turn per deployment when there are many jobs
 
     @property
     def counts(self) -> bool:
@@ -251,7 +251,7 @@ class Sampling:
 
     every: float  # seconds
     cpu: float  # seconds of CPU that sampling took over all counted turns
-    share: float  # of the CPU that the contestants used meanwhile
+    share: float  # of the CPU that the deployments used meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,13 +288,13 @@ class Note:
     """What a reader must know."""
 
     text: str
-    caveat: bool = False  # it bears on a contestant's figures, or on how much was measured; else it is a condition
+    caveat: bool = False  # it bears on a deployment's figures, or on how much was measured; else it is a condition
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
     scenario: Scenario
-    contestants: tuple[Contestant, ...]
+    deployments: Annotated[tuple[Deployment, ...], Field(alias="contestants")]
     turns: tuple[Turn, ...]
     started: float
     finished: float
@@ -305,21 +305,21 @@ class Experiment:
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
     request: Request | None = None  # the command in parts; None: a run of before it was a field
-    caveats: tuple[str, ...] = ()  # those of the notes that bear on a contestant's figures, or on how much was measured
+    caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
     schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
 
-    def of(self, contestant: str, *, counted: bool = True) -> Iterator[Turn]:
+    def of(self, deployment: str, *, counted: bool = True) -> Iterator[Turn]:
         """Its turns, in the order of the rounds."""
-        return (turn for turn in self.turns if turn.contestant == contestant and (turn.counts or not counted))
+        return (turn for turn in self.turns if turn.deployment == deployment and (turn.counts or not counted))
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The other notes: under what circumstances all of it was measured."""
         return tuple(note for note in self.notes if note not in self.caveats)
 
-    def shown(self, contestant: str) -> Turn | None:
+    def shown(self, deployment: str) -> Turn | None:
         """The turn whose jobs are kept for the timeline: one that counts, or else a spoiled one, or the warm-up."""
-        kept = [turn for turn in self.turns if turn.contestant == contestant and turn.jobs]
+        kept = [turn for turn in self.turns if turn.deployment == deployment and turn.jobs]
         return max(kept, key=lambda turn: (turn.counts, turn.round > 0), default=None)
 
 
@@ -334,7 +334,7 @@ _EXPERIMENT = TypeAdapter(Experiment)
 
 
 def to_json(experiment: Experiment) -> str:
-    return _EXPERIMENT.dump_json(experiment, indent=1, exclude_defaults=True).decode() + "\n"
+    return _EXPERIMENT.dump_json(experiment, indent=1, exclude_defaults=True, by_alias=True).decode() + "\n"
 
 
 def from_json(text: str | bytes) -> Experiment:
@@ -350,7 +350,7 @@ def from_json(text: str | bytes) -> Experiment:
 
 def _old_caveats(experiment: Experiment) -> Iterator[str]:
     """Runs of before ``caveats`` were a field tell them by their first word, or by words of their own."""
-    names = {each.name for each in experiment.contestants}
+    names = {each.name for each in experiment.deployments}
     for note in experiment.notes:
         if note.partition(" ")[0].removesuffix(":") in names or any(words in note for words in _OLD_CAVEATS):
             yield note

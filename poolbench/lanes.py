@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from poolbench.experiment import Contestant, Executor, Experiment, MeasuredJob, Turn
+from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Turn
 from poolbench.figures import seconds, tick_seconds
 
 _FEW = 16  # executors that all have a lane, however short they lived
@@ -77,15 +77,15 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A contestant's turn whose jobs were kept."""
+    """A deployment's turn whose jobs were kept."""
 
-    contestant: Contestant
+    deployment: Deployment
     turn: Turn
     chart: Chart
 
 
 def shown(experiment: Experiment) -> list[Shown]:
-    turns = ((each, experiment.shown(each.name)) for each in experiment.contestants)
+    turns = ((each, experiment.shown(each.name)) for each in experiment.deployments)
     return [Shown(each, turn, chart(turn)) for each, turn in turns if turn]
 
 
@@ -214,7 +214,7 @@ def _first_fit(strips: Sequence[Strip]) -> list[list[Strip]]:
 # -- as text
 
 
-MOST_LANES = 16  # of one contestant; the rest is counted
+MOST_LANES = 16  # of one deployment; the rest is counted
 _MARGIN = 2
 _LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
@@ -254,7 +254,7 @@ def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE)
     lines = []
     for each in found:
         ran = "; ".join(group.executors for group in each.chart.groups) or "nothing ran"
-        lines += textwrap.wrap(f"{each.contestant.name}: {ran}", width)
+        lines += textwrap.wrap(f"{each.deployment.name}: {ran}", width)
         lines += _drawn(each, scale, label_width, glyphs)
     indent = " " * (_MARGIN + label_width + 1)
     lines += [(indent + line).rstrip() for line in scale.axis(glyphs)]
@@ -356,7 +356,7 @@ def trace(experiment: Experiment) -> dict[str, Any]:
     told = {
         "command": experiment.command,
         "scenario": experiment.scenario.title,
-        "zero": "of every contestant: its own submission",
+        "zero": "of every deployment: its own submission",
         "notes": list(experiment.notes),
         "versions": experiment.versions,
     }
@@ -376,7 +376,7 @@ def _turn(turn: Turn, lanes: Chart, numbers: Iterator[int]) -> Iterator[Event]:
             if lane.pid not in pids:
                 pids[lane.pid] = next(numbers)
                 name = group.label if lane.pid is None or "pid" in group.label else f"{group.label}, pid {lane.pid}"
-                yield _named("process_name", pids[lane.pid], 0, name=f"{turn.contestant}: {name}")
+                yield _named("process_name", pids[lane.pid], 0, name=f"{turn.deployment}: {name}")
                 yield _named("process_labels", pids[lane.pid], 0, labels=group.executors)
                 yield _named("process_sort_index", pids[lane.pid], 0, sort_index=pids[lane.pid])
             yield from _lane(turn, lane, pids[lane.pid], next(numbers))

@@ -16,9 +16,9 @@ from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, Limits
-from poolbench.experiment import Contestant, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
+from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
 from poolbench.sampler import Probes, Sampler
-from poolbench.workload import Arrivals, Audience, Deployed, Ran, Workload
+from poolbench.workload import Arrivals, Audience, Ran, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of turns with no more than that, every turn's are kept; of others, those of the first round
 _CALM = 3.0  # seconds to wait for cores that are busy before a round begins
@@ -28,7 +28,7 @@ _CALM = 3.0  # seconds to wait for cores that are busy before a round begins
 class Position:
     """Where an experiment is."""
 
-    contestant: Contestant
+    deployment: Deployment
     round: int  # 0: the warm-up
     rounds: int
     left: float | None  # seconds until the end, about; None: nothing is known yet
@@ -63,10 +63,10 @@ class _Pace:
 
     took: dict[str, float] = field(default_factory=dict)
 
-    def left(self, contestants: Sequence[Contestant], rounds: int) -> float | None:
-        if not all(each.name in self.took for each in contestants):
+    def left(self, deployments: Sequence[Deployment], rounds: int) -> float | None:
+        if not all(each.name in self.took for each in deployments):
             return None
-        return rounds * sum(self.took[each.name] for each in contestants)
+        return rounds * sum(self.took[each.name] for each in deployments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class _Rounds:
             time.sleep(_CALM)
             self._probes.look()
             dropped = self._probes.dropped(ours)
-        order = ordered(self._workload.contestants, number)
+        order = ordered(self._workload.deployments, number)
         turns = [self._turn(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)]
         if not self._design.again or not number:
             return
@@ -136,28 +136,28 @@ class _Rounds:
             self._turn(each, number, place, [], again=True)
 
     def _turn(
-        self, contestant: Contestant, number: int, place: int, excluded: list[str], *, again: bool = False
+        self, deployment: Deployment, number: int, place: int, excluded: list[str], *, again: bool = False
     ) -> Turn:
         begun = time.monotonic()
-        contestants = self._workload.contestants
+        deployments = self._workload.deployments
         left = None
         if number:
-            rest = ordered(contestants, number)[place:] if not again else [contestant]
-            rounds = self._pace.left(contestants, self._design.repeat - number)
+            rest = ordered(deployments, number)[place:] if not again else [deployment]
+            rounds = self._pace.left(deployments, self._design.repeat - number)
             this = self._pace.left(rest, 1)
             left = None if rounds is None or this is None else rounds + this
-        self._stage.begins(Position(contestant, number, self._design.repeat, left, again), self._workload)
-        name = label(contestant, contestants.index(contestant) + 1)
+        self._stage.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
+        name = label(deployment, deployments.index(deployment) + 1)
         batch = f"{self._workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        turn, note = self._measure(contestant, number, place, batch, excluded)
+        turn, note = self._measure(deployment, number, place, batch, excluded)
         self._turns.append(turn)
         if number:
-            self._pace.took[contestant.name] = time.monotonic() - begun
+            self._pace.took[deployment.name] = time.monotonic() - begun
         self._stage.measured(turn, note)
         return turn
 
     def _measure(
-        self, contestant: Contestant, number: int, place: int, batch: str, excluded: list[str]
+        self, deployment: Deployment, number: int, place: int, batch: str, excluded: list[str]
     ) -> tuple[Turn, str | None]:
         """One turn: workers made ready, jobs run and watched from all sides, all written down.
 
@@ -168,21 +168,21 @@ class _Rounds:
             The turn, and why it ended early, if it did.
         """
         workload = self._workload
-        jobs = len(workload.share(contestant, warm_up=number == 0).names)
+        jobs = len(workload.share(deployment, warm_up=number == 0).names)
         keep = number == 1 or jobs <= KEEP_ALL
         seen = _Seen(list(excluded))
-        with workload.deployed(contestant, batch) as deployed:
-            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(deployed, batch, seen):
-                ran = workload.run(contestant, batch, deployed, self._stage, warm_up=number == 0)
-            seen.excluded += workload.disturbances(ran, deployed)
+        with workload.deployed(deployment, batch) as workers:
+            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, batch, seen):
+                ran = workload.run(deployment, batch, workers, self._stage, warm_up=number == 0)
+            seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
 
         def belongs(who: Executor) -> bool:
-            return deployed.belongs(who, seen.pids)
+            return workers.belongs(who, seen.pids)
 
-        books = checks.books(contestant, jobs, ran.jobs, belongs)
+        books = checks.books(deployment, jobs, ran.jobs, belongs)
         turn = Turn(
-            contestant=contestant.name,
+            deployment=deployment.name,
             round=number,
             place=place,
             batch=batch,
@@ -197,10 +197,10 @@ class _Rounds:
         return turn, ran.note
 
     @contextmanager
-    def _observed(self, deployed: Deployed, batch: str, seen: _Seen) -> Iterator[None]:
-        watch = Sampler(deployed.roots, deployed.lateness)
+    def _observed(self, workers: Workers, batch: str, seen: _Seen) -> Iterator[None]:
+        watch = Sampler(workers.roots, workers.lateness)
         watch.start()
-        before, others, begun = sampler.machine(), _cpu(deployed.others), time.monotonic()
+        before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
         try:
             yield
         finally:
@@ -209,21 +209,21 @@ class _Rounds:
             self._costs[batch] = watch.cost
         after, seconds = sampler.machine(), time.monotonic() - begun
         ours = None
-        if others is not None and seen.usage and (now := _cpu(deployed.others)) is not None:
+        if others is not None and seen.usage and (now := _cpu(workers.others)) is not None:
             ours = now - others + seen.usage.cpu
         if before and after:
             seen.excluded += checks.of_machine(before, after, seconds, ours, self._design.limits)
 
     def _experiment(self, finished: float) -> Experiment:
-        design, contestants = self._design, self._workload.contestants
+        design, deployments = self._design, self._workload.deployments
         notes = [*self._about, *self._notes, *self._workload.afterthoughts()]
         if design.warm_up and design.limits is not NONE:
             notes.append(Note(design.limits.text))
-        names = [each.name for each in contestants]
+        names = [each.name for each in deployments]
         notes += checks.too_few(self._turns, names, design.repeat)
         return Experiment(
             scenario=self._workload.scenario,
-            contestants=contestants,
+            deployments=deployments,
             turns=tuple(self._turns),
             started=self._started,
             finished=finished,
@@ -276,16 +276,16 @@ def _cpu(roots: Sequence[int] | None) -> float | None:
     return None
 
 
-def ordered(contestants: Sequence[Contestant], number: int) -> list[Contestant]:
+def ordered(deployments: Sequence[Deployment], number: int) -> list[Deployment]:
     """The order of a round: it begins one further than the round before."""
-    first = (number - 1) % len(contestants)
-    return [*contestants[first:], *contestants[:first]]
+    first = (number - 1) % len(deployments)
+    return [*deployments[first:], *deployments[:first]]
 
 
-def label(contestant: Contestant, place: int) -> str:
-    """``threads-100``; with options also its place among the contestants: a batch's name has no room for them."""
-    plain = contestant.name.partition("+")[0].replace(":", "-")
-    return f"{plain}-{place}" if contestant.setup.options else plain
+def label(deployment: Deployment, place: int) -> str:
+    """``threads-100``; with options also its place among the deployments: a batch's name has no room for them."""
+    plain = deployment.name.partition("+")[0].replace(":", "-")
+    return f"{plain}-{place}" if deployment.setup.options else plain
 
 
 def stamp() -> str:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import click
 from pydantic import ValidationError
 
-from poolbench.experiment import SCHEMA, Contestant, Cores, Experiment, Sampling, Turn, from_json
+from poolbench.experiment import SCHEMA, Cores, Deployment, Experiment, Sampling, Turn, from_json
 
 
 class PoolbenchError(click.ClickException):
@@ -52,10 +52,10 @@ def differences(one: Experiment, other: Experiment) -> list[str]:
         found.append(f"scenario: {_scenario(one)} and {_scenario(other)}")
     found += _unequal("version of ", one.versions, other.versions)
     found += _unequal("machine's ", one.machine, other.machine)
-    theirs = {each.name: _same(each) for each in other.contestants}
+    theirs = {each.name: _same(each) for each in other.deployments}
     found += [
-        f"contestant {each.name} is another one"
-        for each in one.contestants
+        f"deployment {each.name} is another one"
+        for each in one.deployments
         if theirs.get(each.name, _same(each)) != _same(each)
     ]
     return found
@@ -97,10 +97,10 @@ def pooled(experiments: Sequence[Experiment]) -> Experiment:
     if len(distinct) == 1:
         return first
     together = f"{len(distinct)} runs were pooled"
-    contestants = {each.name: each for run in reversed(distinct) for each in reversed(run.contestants)}
+    deployments = {each.name: each for run in reversed(distinct) for each in reversed(run.deployments)}
     return replace(
         first,
-        contestants=tuple(reversed(contestants.values())),
+        deployments=tuple(reversed(deployments.values())),
         turns=tuple(turns),
         started=min(run.started for run in distinct),
         finished=max(run.finished for run in distinct),
@@ -116,8 +116,8 @@ def _scenario(experiment: Experiment) -> str:
     return f"{scenario.name}, {scenario.jobs} jobs, seed {scenario.seed}"
 
 
-def _same(contestant: Contestant) -> tuple[object, ...]:
-    return contestant.pool, contestant.slots, contestant.serial, contestant.setup
+def _same(deployment: Deployment) -> tuple[object, ...]:
+    return deployment.pool, deployment.slots, deployment.serial, deployment.setup
 
 
 def _unequal(what: str, one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
@@ -170,11 +170,11 @@ def read(path: Path) -> Experiment:
     if _MAYBE.search(text):  # looking at each number takes longer than all the rest
         checked = partial(_checked, path)
         json.loads(text, parse_constant=checked, parse_float=checked, parse_int=checked)
-    names = [contestant.name for contestant in experiment.contestants]
-    unknown = sorted({turn.contestant for turn in experiment.turns} - set(names))
+    names = [deployment.name for deployment in experiment.deployments]
+    unknown = sorted({turn.deployment for turn in experiment.turns} - set(names))
     if unknown or not names or len(set(names)) < len(names):
-        got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"contestants {_short(names)}"
-        raise RunError(f"expected each turn in {path} to be of one of its contestants, each named once; got {got}")
+        got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"deployments {_short(names)}"
+        raise RunError(f"expected each turn in {path} to be of one of its deployments, each named once; got {got}")
     return experiment
 
 

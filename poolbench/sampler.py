@@ -6,7 +6,7 @@ proportional set size: what a process has alone, and its share of what it shares
 Context switches are of the threads that live at both ends.
 
 Looking costs too, most of all the walk through a large process' memory. The next look is put off until the last one
-has cost less than a hundredth of what the contestant used meanwhile, two seconds at the most; what it did cost is told.
+has cost less than a hundredth of what the deployment used meanwhile, two seconds at the most; what it did cost is told.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from poolbench.experiment import Cores, Lateness, Usage
 
 EVERY = 0.25  # seconds
 _LONGEST = 2.0
-_SHARE = 0.01  # of the contestant's CPU, that looking may cost
+_SHARE = 0.01  # of the deployment's CPU, that looking may cost
 _TREE_EVERY = 2.0  # seconds, at the least: finding new children is a walk through all processes of the machine
 
 

@@ -1,4 +1,4 @@
-"""What an experiment's turns amount to: a row per contestant, and each pair of contestants compared.
+"""What an experiment's turns amount to: a row per deployment, and each pair of deployments compared.
 
 Only turns that count are used, and each row says how many did not, and why. Every figure is a median over turns with
 the interval of that median (see ``Estimate``), unless it says otherwise.
@@ -10,12 +10,12 @@ Where the time goes, per job, in two sums that a reader can add up (``Split``):
 
 ``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
 without the step, ``step`` what was done with the file. ``overhead`` is the slots' time in which none of our jobs ran:
-messages, claims, books between two jobs, and slots that stood idle at the beginning and the end. (Of a contestant with
+messages, claims, books between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment with
 more slots than jobs, only as many slots as jobs are counted.)
 
-Two contestants are compared round by round: the machine's drift from round to round is in both turns of a round and
+Two deployments are compared round by round: the machine's drift from round to round is in both turns of a round and
 cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
-that we cannot tell, and with fewer than three rounds always, and of contestants whose jobs were paced differently (the
+that we cannot tell, and with fewer than three rounds always, and of deployments whose jobs were paced differently (the
 tutorial's). Each comparison is right in 95 of 100 experiments on its
 own: of twenty comparisons of equals, one is called a difference.
 """
@@ -29,7 +29,7 @@ from enum import StrEnum
 from itertools import combinations, pairwise
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Contestant, Experiment, Lateness, Turn, Usage
+from poolbench.experiment import Deployment, Experiment, Lateness, Turn, Usage
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -109,7 +109,7 @@ METHOD = (
 
 
 class Verdict(StrEnum):
-    """What a comparison says of its first contestant."""
+    """What a comparison says of its first deployment."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -160,9 +160,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A contestant's turns; what is None could not be had."""
+    """A deployment's turns; what is None could not be had."""
 
-    contestant: Contestant
+    deployment: Deployment
     turns: int  # that count
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
@@ -184,12 +184,12 @@ class Row:
 
     @property
     def name(self) -> str:
-        return self.contestant.name
+        return self.deployment.name
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two contestants, round by round."""
+    """Two deployments, round by round."""
 
     a: str
     b: str
@@ -203,14 +203,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    rows: tuple[Row, ...]  # in the order of the experiment's contestants
+    rows: tuple[Row, ...]  # in the order of the experiment's deployments
     comparisons: tuple[Comparison, ...]  # each pair once; the serial yardstick is in none
     rounds: int  # without the warm-up
     excluded: int  # turns
     method: str = METHOD
 
-    def row(self, contestant: str) -> Row:
-        return next(row for row in self.rows if row.name == contestant)
+    def row(self, deployment: str) -> Row:
+        return next(row for row in self.rows if row.name == deployment)
 
     def compare(self, a: str, b: str) -> Comparison:
         for found in self.comparisons:
@@ -218,7 +218,7 @@ class Summary:
                 return found
             if (found.a, found.b) == (b, a):
                 return found.reversed
-        raise KeyError(f"expected two contestants that are compared, got {a!r} and {b!r}")
+        raise KeyError(f"expected two deployments that are compared, got {a!r} and {b!r}")
 
 
 def _inverse(ratio: Estimate | None) -> Estimate | None:
@@ -229,9 +229,9 @@ def _inverse(ratio: Estimate | None) -> Estimate | None:
 
 
 def summarise(experiment: Experiment) -> Summary:
-    serial = next((each.name for each in experiment.contestants if each.serial), None)
-    rows = tuple(_row(experiment, each, serial) for each in experiment.contestants)
-    rivals = [each for each in experiment.contestants if not each.serial]
+    serial = next((each.name for each in experiment.deployments if each.serial), None)
+    rows = tuple(_row(experiment, each, serial) for each in experiment.deployments)
+    rivals = [each for each in experiment.deployments if not each.serial]
     return Summary(
         rows=rows,
         comparisons=tuple(_compare(experiment, a, b) for a, b in combinations(rivals, 2)),
@@ -240,22 +240,22 @@ def summarise(experiment: Experiment) -> Summary:
     )
 
 
-# -- a contestant
+# -- a deployment
 
 
-def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> Row:
-    turns = sorted(experiment.of(contestant.name), key=lambda turn: turn.round)
-    slots = slots_of(contestant)
-    ideal = lower_bound(paced(experiment, contestant), slots)
+def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> Row:
+    turns = sorted(experiment.of(deployment.name), key=lambda turn: turn.round)
+    slots = slots_of(deployment)
+    ideal = lower_bound(paced(experiment, deployment), slots)
     walls = [turn.wall for turn in turns if turn.wall]
     used = [(turn.usage, turn) for turn in turns if turn.usage]
     speedup = None
-    if serial and not contestant.serial:
-        speedup = estimate(_ratios(experiment, contestant.name, serial))
+    if serial and not deployment.serial:
+        speedup = estimate(_ratios(experiment, deployment.name, serial))
     return Row(
-        contestant=contestant,
+        deployment=deployment,
         turns=len(turns),
-        excluded=tuple(_exclusions(experiment.of(contestant.name, counted=False))),
+        excluded=tuple(_exclusions(experiment.of(deployment.name, counted=False))),
         wall=estimate([turn.wall for turn in turns if turn.wall is not None]),
         jobs_per_second=estimate([rate for turn in turns if (rate := _rate(turn)) is not None]),
         speedup=speedup,
@@ -266,7 +266,7 @@ def _row(experiment: Experiment, contestant: Contestant, serial: str | None) -> 
         run=_tail(turn.spans.ran for turn in turns),
         cpu_per_job=estimate([usage.cpu / turn.books.done for usage, turn in used if turn.books.done]),
         cores_used=estimate([usage.cpu / turn.wall for usage, turn in used if turn.wall]),
-        memory=_memory([usage for usage, _ in used], contestant.slots),
+        memory=_memory([usage for usage, _ in used], deployment.slots),
         switches_per_job=estimate([_switches(usage) / turn.books.done for usage, turn in used if turn.books.done]),
         lateness=_lateness([usage.lateness for usage, _ in used if usage.lateness]),
         executors=turns[-1].books.executors if turns else None,
@@ -287,21 +287,21 @@ def _switches(usage: Usage) -> int:
     return usage.voluntary_switches + usage.involuntary_switches
 
 
-def slots_of(contestant: Contestant) -> int | None:
+def slots_of(deployment: Deployment) -> int | None:
     """Jobs at once; one at a time there is one, whatever the worker could."""
-    return 1 if contestant.serial else contestant.slots
+    return 1 if deployment.serial else deployment.slots
 
 
-def paced(experiment: Experiment, contestant: Contestant) -> tuple[float, ...]:
+def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
     """Seconds for which the origin paced each of its jobs; empty: it did not, or we do not know which jobs it had.
 
     The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
     """
-    shown = experiment.shown(contestant.name)
+    shown = experiment.shown(deployment.name)
     if shown and shown.round and len(shown.jobs) == shown.books.jobs:  # a warm-up may run fewer
         seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
         return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
-    whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(contestant.name))
+    whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(deployment.name))
     return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
@@ -365,7 +365,7 @@ def _lateness(seen: Sequence[Lateness]) -> Lateness | None:
     )
 
 
-# -- two contestants
+# -- two deployments
 
 
 def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
@@ -375,7 +375,7 @@ def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 
-def _compare(experiment: Experiment, a: Contestant, b: Contestant) -> Comparison:
+def _compare(experiment: Experiment, a: Deployment, b: Deployment) -> Comparison:
     alike = paced(experiment, a) == paced(experiment, b)
     ratio = estimate(_ratios(experiment, a.name, b.name)) if alike else None
     return Comparison(a.name, b.name, ratio, judge(ratio))

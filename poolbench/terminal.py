@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from poolbench.experiment import Contestant, Experiment, MeasuredJob, Scenario, State, Turn
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, Scenario, State, Turn
 from poolbench.figures import printable, ratio
 from poolbench.lanes import ASCII, UNICODE, render
 from poolbench.run import Position
@@ -58,7 +58,7 @@ class Page:
     def opens(
         self,
         scenario: Scenario,
-        contestants: Sequence[Contestant],
+        deployments: Sequence[Deployment],
         repeat: int,
         origin_url: str | None,
         *,
@@ -68,7 +68,7 @@ class Page:
         seed = "" if scenario.seed is None else f", seed {scenario.seed}"
         size = "" if scenario.bytes is None else f", {scenario.bytes:,} bytes"
         self.say(f"{scenario.name}{seed}: {scenario.title}")
-        names = ", ".join(each.name for each in contestants)
+        names = ", ".join(each.name for each in deployments)
         rounds = f"{repeat} round{'s' if repeat > 1 else ''}{' and a warm-up' if warm_up else ''}"
         origin = f" from {origin_url}" if origin_url else ""
         self.say(f"{scenario.jobs:,} jobs{size}{origin}; {rounds} of {names}")
@@ -78,18 +78,18 @@ class Page:
         if not self._show:
             self._show_live(f"  {self._where()}starting", 0, None)
             return
-        contestant = position.contestant
-        share = workload.share(contestant)
+        deployment = position.deployment
+        share = workload.share(deployment)
         files = [
             name if seconds is None else f"{name} ({seconds:g} s)"
             for name, seconds in zip(share.names, share.nominal, strict=True)
         ]
-        if contestant.serial:
-            text = f"{', then '.join(files)}, one at a time on {contestant.pool}"
+        if deployment.serial:
+            text = f"{', then '.join(files)}, one at a time on {deployment.pool}"
         else:
             text = " and ".join(files)
         self.say()
-        self.say(f"{contestant.name}: {text}", "bold")
+        self.say(f"{deployment.name}: {text}", "bold")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -126,7 +126,7 @@ class Page:
         if position is None or self._show:
             return ""
         number = f"round {position.round} of {position.rounds}" if position.round else "warm-up"
-        return f"{number} · {position.contestant.name} · "
+        return f"{number} · {position.deployment.name} · "
 
     def _left(self, elapsed: float) -> str:
         left = self._position.left if self._position else None
@@ -220,7 +220,7 @@ def close(page: Page, experiment: Experiment) -> None:
     if experiment.scenario.name == "article":
         _article(page, experiment)
     else:
-        _contestants(page, experiment)
+        _deployments(page, experiment)
 
 
 def _article(page: Page, experiment: Experiment) -> None:
@@ -242,14 +242,14 @@ def _totals(page: Page, turns: Sequence[Shown]) -> Table:
         table.add_column(title, justify="right")
     for each in turns:
         numbers = each.totals
-        name = f"serial, on {each.contestant.pool}" if each.contestant.serial else each.name
+        name = f"serial, on {each.deployment.pool}" if each.deployment.serial else each.name
         total = page.fit("–") if numbers.total is None else f"{numbers.total:.2f} s"
         ratio = page.fit("–") if numbers.ratio is None else f"{numbers.ratio:.3f}"
         table.add_row(name, f"{numbers.sum:g} s", f"{numbers.longest:g} s", total, ratio)
     return table
 
 
-def _contestants(page: Page, experiment: Experiment) -> None:
+def _deployments(page: Page, experiment: Experiment) -> None:
     summary = summarise(experiment)
     table = Table()
     table.add_column("")
@@ -282,7 +282,7 @@ def _row(row: Row, rounds: int) -> list[str]:
         f"{row.turns}/{rounds}",
         "–" if rate is None else f"{rate.median:.3g}{between}",
         _median(row.wall, "{:.2f}"),
-        "–" if row.contestant.serial else _median(row.speedup, "{:.2g}"),
+        "–" if row.deployment.serial else _median(row.speedup, "{:.2g}"),
         _median(row.cpu_per_job, "{:.1f}", 1000.0),
         "–" if row.memory is None else f"{row.memory.peak / 2**20:.0f}",
     ]
@@ -293,8 +293,8 @@ def _median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
 
 
 def _verdicts(summary: Summary) -> Iterator[str]:
-    """The fastest contestant beside each of the others."""
-    rivals = [row for row in summary.rows if row.jobs_per_second and not row.contestant.serial]
+    """The fastest deployment beside each of the others."""
+    rivals = [row for row in summary.rows if row.jobs_per_second and not row.deployment.serial]
     if len(rivals) < 2:
         return
     first = max(rivals, key=lambda row: row.jobs_per_second.median if row.jobs_per_second else 0.0)
@@ -326,14 +326,14 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A contestant and the turn whose jobs are kept."""
+    """A deployment and the turn whose jobs are kept."""
 
-    contestant: Contestant
+    deployment: Deployment
     turn: Turn
 
     @property
     def name(self) -> str:
-        return self.contestant.name
+        return self.deployment.name
 
     @property
     def totals(self) -> Totals:
@@ -362,7 +362,7 @@ def totals(turn: Turn) -> Totals:
 
 
 def shown(experiment: Experiment) -> list[Shown]:
-    found = [(each, experiment.shown(each.name)) for each in experiment.contestants]
+    found = [(each, experiment.shown(each.name)) for each in experiment.deployments]
     return [Shown(each, turn) for each, turn in found if turn]
 
 
@@ -380,13 +380,13 @@ def find(each: Shown) -> Finding:
 
 def verdict(turns: Sequence[Shown]) -> str:
     """One sentence: the pools grouped by what was found, then the serial row, which is a yardstick and not a pool."""
-    pools = [each for each in turns if not each.contestant.serial]
+    pools = [each for each in turns if not each.deployment.serial]
     clauses = []
     for finding in Finding:
         if found := [each for each in pools if find(each) is finding]:
             figures = ", ".join(_figures(each) for each in found)
             clauses.append(f"{_where(found, len(pools))} the total was {finding.value}: {figures}")
-    clauses += [_serial(each) for each in turns if each.contestant.serial]
+    clauses += [_serial(each) for each in turns if each.deployment.serial]
     sentence = "; ".join(clauses) or "nothing was compared"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -429,8 +429,8 @@ def _serial(each: Shown) -> str:
 
 
 def faults(turns: Sequence[Turn]) -> list[str]:
-    """Why the books do not balance: every job should have run exactly once, on the contestant under test."""
-    return [f"{turn.contestant}: {fault}" for turn in turns for fault in turn.books.faults]
+    """Why the books do not balance: every job should have run exactly once, on the deployment under test."""
+    return [f"{turn.deployment}: {fault}" for turn in turns for fault in turn.books.faults]
 
 
 def books(turns: Sequence[Turn]) -> str:
@@ -439,6 +439,6 @@ def books(turns: Sequence[Turn]) -> str:
     if wrong:
         return "The books do not balance: " + "; ".join(wrong) + "."
     jobs = sum(turn.books.jobs for turn in turns)
-    ran = {turn.contestant: turn.books.executors for turn in turns}
+    ran = {turn.deployment: turn.books.executors for turn in turns}
     where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
     return f"The books: {jobs:,} jobs, each ran exactly once, on the pool under test, and its sha256 is right: {where}."

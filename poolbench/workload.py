@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from poolbench.experiment import Contestant, Executor, MeasuredJob, Note, Scenario, State
+from poolbench.experiment import Deployment, Executor, MeasuredJob, Note, Scenario, State
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A contestant's jobs in a round."""
+    """A deployment's jobs in a round."""
 
     names: Sequence[str]
     nominal: Sequence[float | None]  # seconds for which each is paced
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
-    """A contestant's workers, ready to take jobs.
+class Workers:
+    """A deployment's workers, ready to take jobs.
 
     Args:
         roots: their main processes, if they run on this machine.
@@ -83,24 +83,24 @@ class Workload(Protocol):
     """The tasks under test, and the deployments that run them."""
 
     scenario: Scenario
-    contestants: tuple[Contestant, ...]
+    deployments: tuple[Deployment, ...]
     failures: tuple[type[Exception], ...]  # after which no more can be measured, and what there is is kept
 
-    def share(self, contestant: Contestant, *, warm_up: bool = False) -> Share:
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
         """The jobs of a turn; fewer are enough to warm up."""
 
-    def deployed(self, contestant: Contestant, batch: str) -> AbstractContextManager[Deployed]:
-        """The contestant's workers for a turn, warmed up if they are fresh."""
+    def deployed(self, deployment: Deployment, batch: str) -> AbstractContextManager[Workers]:
+        """The deployment's workers for a turn, warmed up if they are fresh."""
 
     def arrivals(self) -> AbstractContextManager[Arrivals]:
         """Around a run: listens for the messages that workers receive."""
 
     def run(
-        self, contestant: Contestant, batch: str, deployed: Deployed, audience: Audience, *, warm_up: bool = False
+        self, deployment: Deployment, batch: str, workers: Workers, audience: Audience, *, warm_up: bool = False
     ) -> Ran:
         """Run the jobs to their end; on any exception, Ctrl-C too, what is left is cancelled."""
 
-    def disturbances(self, ran: Ran, deployed: Deployed) -> list[str]:
+    def disturbances(self, ran: Ran, workers: Workers) -> list[str]:
         """What spoiled a run: workers that ended, other work that was done meanwhile."""
 
     def discard(self, batch: str) -> None:

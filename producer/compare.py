@@ -106,7 +106,7 @@ def compare(
     large    a few large files, each hashed     cpu    pages parsed in pure Python
     mixed    some of all
 
-    Each round has a turn of every contestant, in an order that rotates; a warm-up round does not count, and neither
+    Each round has a turn of every deployment, in an order that rotates; a warm-up round does not count, and neither
     does a turn that something spoiled: it says why, and is run once more.
 
     Exit codes: 0 every job is done, 1 jobs failed or the books do not balance, 2 wrong usage or no origin,
@@ -123,15 +123,15 @@ def compare(
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     with _fleet(settings, pools, serial=serial) as fleet:
         if own is not None:
-            work = from_manifest(own, Path(str(getattr(source, "name", "the manifest"))).name, fleet.contestants)
+            work = from_manifest(own, Path(str(getattr(source, "name", "the manifest"))).name, fleet.deployments)
         else:
             recipe = SCENARIOS[chosen]
             options = Options(seed, jobs or recipe.jobs, size or recipe.size)
-            work = from_recipe(recipe, options, fleet.contestants, fleet.settings.origin_url)
+            work = from_recipe(recipe, options, fleet.deployments, fleet.settings.origin_url)
         repeat = repeat or work.repeat
         design = _design(work, repeat, noise, _request(work, repeat, pools, source, serial=serial, size=size))
         origin = None if source else fleet.settings.origin_url
-        page.opens(work.scenario, fleet.contestants, repeat, origin, warm_up=design.warm_up)
+        page.opens(work.scenario, fleet.deployments, repeat, origin, warm_up=design.warm_up)
         with page.watching(), redis_errors(fleet.settings), Downloads(fleet, work) as workload:
             outcome = run_experiment(workload, design, page)
     close(page, outcome.experiment)

@@ -3,10 +3,10 @@
 The running stack's workers are measured from outside where they run on this machine; in a container of another's they
 cannot be.
 
-A stack of our own for an experiment: its own Valkey, origin, sweep and folder, and one contestant at a time.
+A stack of our own for an experiment: its own Valkey, origin, sweep and folder, and one deployment at a time.
 
-For each turn the contestant's workers are started anew, warmed up with a few tiny jobs, measured, and stopped. Why not
-all at once: two contestants of one pool share its queue, so one would take the other's jobs; and workers that stand by,
+For each turn the deployment's workers are started anew, warmed up with a few tiny jobs, measured, and stopped. Why not
+all at once: two deployments of one pool share its queue, so one would take the other's jobs; and workers that stand by,
 even drained, send heartbeats, renew leases and share memory with the one under test, which would look smaller than it
 is. Why not one worker for all its turns: so every turn begins alike, and a leak of the first burdens no later one.
 The price is a few seconds per turn, which no figure contains: the clock begins after the warm-up.
@@ -35,8 +35,8 @@ from ledger.ledger import Ledger
 from ledger.settings import Settings
 from poolbench import deployment, experiment
 from poolbench.deployment import Spec, node_names, words
-from poolbench.experiment import PLAIN, Contestant, Executor, Note, Setup
-from poolbench.workload import Deployed
+from poolbench.experiment import PLAIN, Deployment, Executor, Note, Setup
+from poolbench.workload import Workers
 from producer.errors import ProducerError
 
 if TYPE_CHECKING:
@@ -52,19 +52,19 @@ def start(pool: experiment.Pool, slots: int | None, setup: Setup) -> str:
     return deployment.command(APP, Pool(pool).queue, pool, slots, setup)
 
 
-def contestants(specs: Sequence[Spec], *, serial: bool) -> tuple[Contestant, ...]:
+def deployments(specs: Sequence[Spec], *, serial: bool) -> tuple[Deployment, ...]:
     """In the order given; the yardstick last, on the first one's pool."""
-    return deployment.contestants(specs, start, serial=serial)
+    return deployment.deployments(specs, start, serial=serial)
 
 
 class Fleet(Protocol):
-    """Where contestants live."""
+    """Where deployments live."""
 
     settings: Settings
-    contestants: tuple[Contestant, ...]
+    deployments: tuple[Deployment, ...]
 
-    def deployed(self, contestant: Contestant) -> AbstractContextManager[Deployed]:
-        """The contestant's workers for a turn."""
+    def deployed(self, deployment: Deployment) -> AbstractContextManager[Workers]:
+        """The deployment's workers for a turn."""
 
     def notes(self) -> list[Note]:
         """What a reader must know."""
@@ -87,23 +87,23 @@ class Shared:
         if specs is None:
             alive = {worker.pool for worker in workers}
             specs = [Spec(pool) for pool in experiment.Pool if Pool(pool) in alive or not alive]
-        found = contestants(specs, serial=serial)
-        self.contestants = tuple(_with_slots(each, workers) for each in found)
+        found = deployments(specs, serial=serial)
+        self.deployments = tuple(_with_slots(each, workers) for each in found)
 
     @contextmanager
-    def deployed(self, contestant: Contestant) -> Iterator[Deployed]:
-        workers = [worker for worker in self._control.workers() if worker.pool is Pool(contestant.pool)]
+    def deployed(self, deployment: Deployment) -> Iterator[Workers]:
+        workers = [worker for worker in self._control.workers() if worker.pool is Pool(deployment.pool)]
         roots = {root for worker in workers if (root := _root(worker))}
         seen_all = len(roots) == len(workers)
-        yield Deployed(
+        yield Workers(
             roots=tuple(sorted(roots)) if seen_all else (),
-            belongs=lambda who, _seen: pool_of(who.worker) == contestant.pool,
+            belongs=lambda who, _seen: pool_of(who.worker) == deployment.pool,
         )
 
     def notes(self) -> list[Note]:
         shared = "the stack was running already, and may have been shared: its workers were not started for this"
         unseen = "workers run elsewhere (another machine or container): their CPU and memory are not measured"
-        pools = {Pool(each.pool) for each in self.contestants}
+        pools = {Pool(each.pool) for each in self.deployments}
         elsewhere = any(_root(worker) is None for worker in self._control.workers() if worker.pool in pools)
         return [Note(text, caveat=True) for text in (shared, *([unseen] if elsewhere else []))]
 
@@ -116,12 +116,12 @@ def pool_of(worker: str) -> str:
     return worker.partition("@")[0].partition("-")[0]
 
 
-def _with_slots(contestant: Contestant, workers: Sequence[LiveWorker]) -> Contestant:
+def _with_slots(deployment: Deployment, workers: Sequence[LiveWorker]) -> Deployment:
     """Of prefork the ledger knows them: a process each."""
     slots = sum(len(worker.pids) for worker in workers if worker.pool is Pool.PREFORK)
-    if contestant.serial or contestant.pool is not experiment.Pool.PREFORK or not slots:
-        return contestant
-    return replace(contestant, slots=slots, command=start(contestant.pool, slots, PLAIN))
+    if deployment.serial or deployment.pool is not experiment.Pool.PREFORK or not slots:
+        return deployment
+    return replace(deployment, slots=slots, command=start(deployment.pool, slots, PLAIN))
 
 
 def _root(worker: LiveWorker) -> int | None:
@@ -157,7 +157,7 @@ class Private:
         Raises:
             LocalStackError: it needs packages that are not installed.
         """
-        self.contestants = contestants(specs, serial=serial)
+        self.deployments = deployments(specs, serial=serial)
         self._stack = _stack(settings, say)
         self._errors = _stack_error()
 
@@ -181,7 +181,7 @@ class Private:
         self._stack.__exit__(kind, error, trace)
 
     @contextmanager
-    def deployed(self, contestant: Contestant) -> Iterator[Deployed]:
+    def deployed(self, deployment: Deployment) -> Iterator[Workers]:
         """
         Raises:
             LocalStackError: a worker does not start.
@@ -189,7 +189,7 @@ class Private:
         notes = self._stack.plan.private / "lateness"
         shutil.rmtree(notes, ignore_errors=True)  # process ids come again
         notes.mkdir(mode=0o700)
-        commands = list(self._commands(contestant, {"DOWNPOUR_LATENESS": str(notes)}))
+        commands = list(self._commands(deployment, {"DOWNPOUR_LATENESS": str(notes)}))
         names = [command.name for command in commands]
         with self._told():
             self._stack.check()
@@ -199,7 +199,7 @@ class Private:
             return who.pid in seen
 
         try:
-            yield Deployed(
+            yield Workers(
                 roots=tuple(self._stack.processes[name].pid for name in names),
                 belongs=belongs,
                 others=tuple(process.pid for each, process in self._stack.processes.items() if each not in names),
@@ -218,17 +218,17 @@ class Private:
             if (code := self._stack.processes[name].returncode) is not None:
                 yield f"{name} ended in the middle of it: {describe_exit(code)}"
 
-    def _commands(self, contestant: Contestant, more: Mapping[str, str]) -> Iterator[Command]:
-        """The Procfile's worker, once for each of the contestant's, under its own name and with its options."""
+    def _commands(self, deployment: Deployment, more: Mapping[str, str]) -> Iterator[Command]:
+        """The Procfile's worker, once for each of the deployment's, under its own name and with its options."""
         plan = self._stack.plan
-        for node in node_names(contestant.pool, contestant.setup.workers):
-            line = worker_line(contestant, node)
+        for node in node_names(deployment.pool, deployment.setup.workers):
+            line = worker_line(deployment, node)
             command = plan.command(f"worker-{node}", line=line)
             yield replace(command, env={**command.env, **more})
 
     def notes(self) -> list[Note]:
         text = (
-            "a stack of its own: for each turn the contestant's workers are started anew, alone, and warmed up; the"
+            "a stack of its own: for each turn the deployment's workers are started anew, alone, and warmed up; the"
             " start is not counted"
         )
         return [Note(text)]
@@ -244,12 +244,12 @@ class Private:
             raise LocalStackError(str(error)) from error
 
 
-def worker_line(contestant: Contestant, node: str) -> str:
+def worker_line(deployment: Deployment, node: str) -> str:
     """The Procfile's command of a worker, with its own name, slots and options."""
-    pool = contestant.pool
-    options = _LIKE_PROCFILE.format(words(contestant.setup))
+    pool = deployment.pool
+    options = _LIKE_PROCFILE.format(words(deployment.setup))
     queue = Pool(pool).queue
-    return f"celery -A {APP} worker -P {pool} -Q {queue} -n {node}@%h -c {contestant.slots_each} {options}"
+    return f"celery -A {APP} worker -P {pool} -Q {queue} -n {node}@%h -c {deployment.slots_each} {options}"
 
 
 def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:

@@ -27,9 +27,9 @@ from ledger.leases import Leases
 from ledger.ledger import Ledger, Message
 from ledger.messages import Envelope, Publisher, label
 from poolbench import experiment
-from poolbench.experiment import Contestant, MeasuredJob, Note, State
+from poolbench.experiment import Deployment, MeasuredJob, Note, State
 from poolbench.workers import ON_THE_WAY, Arrivals
-from poolbench.workload import Audience, Deployed, Ran, Running, Share
+from poolbench.workload import Audience, Ran, Running, Share, Workers
 from producer.client import Client
 from producer.deployments import Fleet, start
 from producer.errors import ProducerError, bounded
@@ -82,7 +82,7 @@ class Downloads:
     failures: tuple[type[Exception], ...] = (RedisError, KombuError, TimeoutError, ProducerError)
 
     def __init__(self, fleet: Fleet, work: Work) -> None:
-        self.scenario, self.contestants = work.scenario, fleet.contestants
+        self.scenario, self.deployments = work.scenario, fleet.deployments
         self._fleet = fleet
         self._work = work
         self._settings = fleet.settings
@@ -109,23 +109,23 @@ class Downloads:
     ) -> None:
         self._publisher.close()
 
-    def share(self, contestant: Contestant, *, warm_up: bool = False) -> Share:
-        part = self._work.share(contestant, warm_up=warm_up)
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
+        part = self._work.share(deployment, warm_up=warm_up)
         return Share([job.filename for job in part.jobs], part.nominal)
 
     @contextmanager
-    def deployed(self, contestant: Contestant, batch: str) -> Iterator[Deployed]:
-        with self._fleet.deployed(contestant) as deployed:
-            if deployed.fresh:
-                self._warm_up(contestant, f"{batch}-warm", deployed)
-            yield deployed
+    def deployed(self, deployment: Deployment, batch: str) -> Iterator[Workers]:
+        with self._fleet.deployed(deployment) as workers:
+            if workers.fresh:
+                self._warm_up(deployment, f"{batch}-warm", workers)
+            yield workers
 
-    def _warm_up(self, contestant: Contestant, batch: str, deployed: Deployed) -> None:
+    def _warm_up(self, deployment: Deployment, batch: str, workers: Workers) -> None:
         """Tiny jobs, two per slot: connections are made, threads are started, modules are loaded."""
-        origin, count = self._settings.origin_url, min(2 * (contestant.slots or 1), _WARM_MOST)
+        origin, count = self._settings.origin_url, min(2 * (deployment.slots or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        pool = Pool(contestant.pool)
-        self._queue.run(jobs, _Watch(self._queue, _Quiet(), pool, batch, count, deployed=deployed, start=""))
+        pool = Pool(deployment.pool)
+        self._queue.run(jobs, _Watch(self._queue, _Quiet(), pool, batch, count, workers=workers, start=""))
         self._fleet.discard(batch)
 
     @contextmanager
@@ -141,16 +141,16 @@ class Downloads:
             yield moments
 
     def run(
-        self, contestant: Contestant, batch: str, deployed: Deployed, audience: Audience, *, warm_up: bool = False
+        self, deployment: Deployment, batch: str, workers: Workers, audience: Audience, *, warm_up: bool = False
     ) -> Ran:
         """
         Raises:
             redis.RedisError, kombu.exceptions.OperationalError: Redis is away or full.
         """
-        part, pool = self._work.share(contestant, warm_up=warm_up), Pool(contestant.pool)
-        how = "" if not contestant.running else f"start {start(contestant.pool, 2, experiment.PLAIN)}"
-        watch = _Watch(self._queue, audience, pool, batch, len(part.jobs), deployed=deployed, start=how)
-        submitted, records, note = self._queue.run(part.jobs, watch, one_at_a_time=contestant.serial)
+        part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
+        how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
+        watch = _Watch(self._queue, audience, pool, batch, len(part.jobs), workers=workers, start=how)
+        submitted, records, note = self._queue.run(part.jobs, watch, one_at_a_time=deployment.serial)
         executors = [each.executor for record in records for each in record.attempts if each.executor]
         self._hosts |= {who.host for who in executors}
         jobs = tuple(
@@ -159,8 +159,8 @@ class Downloads:
         )
         return Ran(batch, submitted, jobs, f"{note}; {how}" if note and how else note)
 
-    def disturbances(self, ran: Ran, deployed: Deployed) -> list[str]:
-        found = deployed.ended()
+    def disturbances(self, ran: Ran, workers: Workers) -> list[str]:
+        found = workers.ended()
         if found:
             self._dead |= {ran.batch, f"{ran.batch}-warm"}
         for name in self._ledger.batches(_BATCHES):
@@ -187,7 +187,7 @@ class Downloads:
         return {**found, "redis server": f"{answers.get('server')} {answers.get('version')}"}
 
     def notes(self) -> list[Note]:
-        return [*self._fleet.notes(), *self._work.notes(self.contestants)]
+        return [*self._fleet.notes(), *self._work.notes(self.deployments)]
 
     def afterthoughts(self) -> list[Note]:
         """About clocks."""
@@ -289,7 +289,7 @@ class _Watch:
     """Looks at a batch until it is over."""
 
     def __init__(
-        self, queue: Queue, audience: Audience, pool: Pool, batch: str, jobs: int, *, deployed: Deployed, start: str
+        self, queue: Queue, audience: Audience, pool: Pool, batch: str, jobs: int, *, workers: Workers, start: str
     ) -> None:
         """
         Args:
@@ -300,7 +300,7 @@ class _Watch:
         self.pool = pool
         self.batch = batch
         self._jobs = jobs
-        self._deployed = deployed
+        self._deployed = workers
         self._start = start
         self._begun = self._served = self._checked = time.monotonic()
         self._done = 0  # of the parts that are over

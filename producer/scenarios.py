@@ -1,6 +1,6 @@
 """What a comparison runs: jobs, planned before the first one starts. A table of recipes, or a person's manifest.
 
-The same seed and number give the same jobs, to every contestant and whichever contestants there are. One exception, the
+The same seed and number give the same jobs, to every deployment and whichever deployments there are. One exception, the
 tutorial's: in ``article`` each pool has files of its own.
 """
 
@@ -17,7 +17,7 @@ from urllib.parse import quote
 import urllib3
 
 from ledger.jobs import Job
-from poolbench.experiment import Bound, Contestant, Note, Pool, Scenario
+from poolbench.experiment import Bound, Deployment, Note, Pool, Scenario
 from producer.errors import ProducerError
 
 KIB, MIB = 2**10, 2**20
@@ -153,7 +153,7 @@ SCENARIOS: Mapping[str, Recipe] = {
 }  # fmt: skip
 
 
-# -- what each contestant is given
+# -- what each deployment is given
 
 
 MANIFEST_SERIAL = 20  # jobs of a manifest that the yardstick runs at the most
@@ -162,7 +162,7 @@ _WARM_LEAST = 10  # jobs of the warm-up round
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A contestant's jobs in a round."""
+    """A deployment's jobs in a round."""
 
     jobs: Sequence[Job]
     nominal: Sequence[float | None]  # seconds for which the origin paces each
@@ -178,19 +178,19 @@ class Work:
     repeat: int = 3
     keeps_files: bool = False
 
-    def share(self, contestant: Contestant, *, warm_up: bool = False) -> Part:
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Part:
         """
         Args:
             warm_up: a quarter of the jobs is enough to warm up.
         """
-        whole = self.shares[contestant.pool]
-        numbers = list(self.serial) if contestant.serial else list(range(len(whole.jobs)))
+        whole = self.shares[deployment.pool]
+        numbers = list(self.serial) if deployment.serial else list(range(len(whole.jobs)))
         if warm_up:
             numbers = numbers[: max(_WARM_LEAST, len(numbers) // 4)]
         return Part([whole.jobs[n] for n in numbers], [whole.nominal[n] for n in numbers])
 
-    def notes(self, contestants: Sequence[Contestant]) -> list[Note]:
-        if not any(each.serial for each in contestants) or len(self.serial) == self.scenario.jobs:
+    def notes(self, deployments: Sequence[Deployment]) -> list[Note]:
+        if not any(each.serial for each in deployments) or len(self.serial) == self.scenario.jobs:
             return []
         text = (
             f"serial ran {len(self.serial)} of the {self.scenario.jobs} jobs, chosen evenly from the lightest to the"
@@ -199,7 +199,7 @@ class Work:
         return [Note(text, caveat=True)]
 
 
-def from_recipe(recipe: Recipe, options: Options, contestants: Sequence[Contestant], origin_url: str) -> Work:
+def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployment], origin_url: str) -> Work:
     """
     Raises:
         OriginError: the origin cannot be used.
@@ -207,14 +207,14 @@ def from_recipe(recipe: Recipe, options: Options, contestants: Sequence[Contesta
     plans: dict[Pool, Sequence[PlannedJob]] = {}
     known: list[tuple[Sequence[PlannedJob], Sequence[Job]]] = []  # most recipes plan alike for all pools
     shares = {}
-    for pool in dict.fromkeys(each.pool for each in contestants):
+    for pool in dict.fromkeys(each.pool for each in deployments):
         plan = plans[pool] = list(recipe.plan(options, pool))
         jobs = next((jobs for seen, jobs in known if seen == plan), None)
         if jobs is None:
             jobs = look_up(origin_url, plan)
             known.append((plan, jobs))
         shares[pool] = Part(jobs, [each.seconds for each in plan])
-    first = shares[contestants[0].pool]
+    first = shares[deployments[0].pool]
     nominal = tuple(each for each in first.nominal if each is not None)
     scenario = Scenario(
         name=recipe.name,
@@ -225,11 +225,11 @@ def from_recipe(recipe: Recipe, options: Options, contestants: Sequence[Contesta
         nominal=nominal if len(nominal) == len(first.jobs) else (),
         bytes=sum(job.size or 0 for job in first.jobs),
     )
-    chosen = sample(plans[contestants[0].pool], recipe.serial)
+    chosen = sample(plans[deployments[0].pool], recipe.serial)
     return Work(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.name == "article")
 
 
-def from_manifest(jobs: Sequence[Job], name: str, contestants: Sequence[Contestant]) -> Work:
+def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployment]) -> Work:
     sizes = [job.size for job in jobs]
     scenario = Scenario(
         name="manifest",
@@ -241,7 +241,7 @@ def from_manifest(jobs: Sequence[Job], name: str, contestants: Sequence[Contesta
     )
     part = Part(jobs, [None] * len(jobs))
     weights = [PlannedJob(job.filename, "", weight=job.size or 0.0) for job in jobs]
-    return Work(scenario, {each.pool: part for each in contestants}, sample(weights, MANIFEST_SERIAL))
+    return Work(scenario, {each.pool: part for each in deployments}, sample(weights, MANIFEST_SERIAL))
 
 
 # -- what the origin says about a file before it is downloaded, so that the worker can verify length and sha256

@@ -13,8 +13,8 @@ from poolbench.experiment import (
     Attempt,
     Books,
     Bound,
-    Contestant,
     Cores,
+    Deployment,
     Executor,
     Experiment,
     Lateness,
@@ -38,7 +38,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A contestant, and how it behaves."""
+    """A deployment, and how it behaves."""
 
     pool: Pool
     slots: int  # of each worker
@@ -67,7 +67,7 @@ class Made:
 
 
 def made(
-    *contestants: Made,
+    *deployments: Made,
     jobs: int = 40,
     rounds: int = 5,
     seed: int = 1,
@@ -76,7 +76,7 @@ def made(
     nominal: float | None = None,
     drift: float = 0.0,
 ) -> Experiment:
-    """An experiment in which every turn follows from the contestant's figures, and a little noise.
+    """An experiment in which every turn follows from the deployment's figures, and a little noise.
 
     ``drift`` is the relative spread of what all turns of a round have in common. A turn without a wall, with no usage
     or with other books is made from one of these with ``dataclasses.replace``.
@@ -86,8 +86,8 @@ def made(
     turns = []
     for number in range(rounds + 1):
         weather = math.exp(rounds_dice.gauss(0.0, drift))
-        for place in range(len(contestants)):
-            each = contestants[(place + number) % len(contestants)]
+        for place in range(len(deployments)):
+            each = deployments[(place + number) % len(deployments)]
             machine = _Machine(cores, weather, nominal, dice)
             turns.append(_turn(each, jobs, number, place, machine, keep=number == min(1, rounds)))
     command = f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}"
@@ -95,8 +95,8 @@ def made(
         scenario=Scenario(
             "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
         ),
-        contestants=tuple(
-            Contestant(
+        deployments=tuple(
+            Deployment(
                 each.name,
                 each.pool,
                 each.total,
@@ -105,7 +105,7 @@ def made(
                 each.setup,
                 running=each.lives_on,
             )
-            for each in contestants
+            for each in deployments
         ),
         turns=tuple(turns),
         started=EPOCH,
@@ -154,7 +154,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
     cpu = (each.cpu + each.work) * jobs * speed
     idle = each.idle * each.setup.workers + each.growth * number
     return Turn(
-        contestant=each.name,
+        deployment=each.name,
         round=number,
         place=place,
         batch=f"made-{number}-{each.name.replace(':', '-')}",

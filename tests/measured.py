@@ -8,7 +8,7 @@ from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState
 from ledger.jobs import Pool as LedgerPool
 from poolbench import checks
 from poolbench import experiment as measured
-from poolbench.experiment import Bound, Contestant, Experiment, MeasuredJob, Pool, Scenario, Spans, State, Turn
+from poolbench.experiment import Bound, Deployment, Experiment, MeasuredJob, Pool, Scenario, Spans, State, Turn
 from poolbench.terminal import Shown
 from producer.downloads import measured_job
 
@@ -73,17 +73,17 @@ def on_its_pool(pool: Pool) -> Callable[[measured.Executor], bool]:
 
 
 def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, serial: bool = False) -> Shown:
-    """A contestant and its only turn."""
-    contestant = Contestant(name or pool.value, pool, None, serial)
-    books = checks.books(contestant, len(jobs), jobs, on_its_pool(pool))
-    turn = Turn(contestant.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), books, jobs=tuple(jobs))
-    return Shown(contestant, turn)
+    """A deployment and its only turn."""
+    deployment = Deployment(name or pool.value, pool, None, serial)
+    books = checks.books(deployment, len(jobs), jobs, on_its_pool(pool))
+    turn = Turn(deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), books, jobs=tuple(jobs))
+    return Shown(deployment, turn)
 
 
 def experiment(*found: Shown, name: str = "article") -> Experiment:
     return Experiment(
         scenario=Scenario(name, "what it is", Bound.LATENCY, 2, 1),
-        contestants=tuple(each.contestant for each in found),
+        deployments=tuple(each.deployment for each in found),
         turns=tuple(each.turn for each in found),
         started=EPOCH,
         finished=EPOCH + 60,

@@ -73,7 +73,7 @@ def tutorial() -> Experiment:
         replace(
             turn,
             jobs=tuple(
-                replace(job, nominal=each) for job, each in zip(turn.jobs, seconds[turn.contestant], strict=True)
+                replace(job, nominal=each) for job, each in zip(turn.jobs, seconds[turn.deployment], strict=True)
             ),
         )
         if turn.jobs
@@ -88,7 +88,7 @@ def sampled() -> Experiment:
     whole = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), nominal=0.5)
     part = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), jobs=10, nominal=0.5)
     turns = (
-        other if other.contestant == "serial" else turn for turn, other in zip(whole.turns, part.turns, strict=True)
+        other if other.deployment == "serial" else turn for turn, other in zip(whole.turns, part.turns, strict=True)
     )
     return replace(whole, turns=tuple(turns))
 
@@ -115,7 +115,7 @@ def hosts() -> Experiment:
 
 
 def varied() -> Experiment:
-    """One pool with options, among them a contestant with all of them and the longest name that there is."""
+    """One pool with options, among them a deployment with all of them and the longest name that there is."""
     all_options = Setup(workers=16, prefetch=1000, events=False)
     return made(
         *(Made(Pool.THREADS, slots, 0.2, setup=setup) for slots in (2, 8) for setup in (PLAIN, Setup(prefetch=4))),

@@ -23,14 +23,14 @@ from poolbench.statistics import Row, Summary, percentile, turn_latencies
 
 WIDE, NARROW = 1000.0, 346.0  # pixels of a chart of bars, on a desk and on a phone
 HALF = 460.0  # of a chart of curves
-MOST_CURVES = 6  # in one picture; of more contestants the fastest of each pool are shown
+MOST_CURVES = 6  # in one picture; of more deployments the fastest of each pool are shown
 _POINTS = 200  # of a curve
 _SPREAD = 20  # the longest over the shortest, from which on a logarithmic axis shows more
 _BAR = 14
 _BELOW = "\u00a0"  # a row below the others, for words
 _CUT = 4  # the sum is cut if it is longer than so many times the longest that matters
 _SHAPES = {"prefork": "square", "threads": "circle", "gevent": "triangle-up", "serial": "diamond"}
-_DASHES = ([1, 0], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4])  # of the contestants of one look, in their order
+_DASHES = ([1, 0], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4])  # of the deployments of one look, in their order
 _SECONDS = (
     "datum.value >= 1 || datum.value == 0 ? format(datum.value, ',~r') + ' s' :"
     " datum.value >= 0.001 ? format(datum.value * 1e3, '~r') + ' ms' : format(datum.value * 1e6, '~r') + ' µs'"
@@ -144,7 +144,7 @@ def _bars(plot: _Plot, names: Sequence[str], most: float, *, pitch: int) -> tupl
 
 
 def bars(experiment: Experiment, summary: Summary, width: float = WIDE) -> Chart:
-    """The sum of the jobs against the longest of them, and what each contestant took."""
+    """The sum of the jobs against the longest of them, and what each deployment took."""
     of = race(experiment, summary)
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
     return Chart("The sum against the longest", says, _race(of, width))
@@ -175,7 +175,7 @@ def _race(of: Race, width: float) -> dict[str, Any]:
         value = row.wall.median if row.wall else 0.0
         took.append(
             {"name": row.name, "from": 0, "to": value, "low": low, "high": high, "end": end, "text": text}
-            | {"look": look(row.contestant)}
+            | {"look": look(row.deployment)}
         )
     layers = [labels]
     hollow = {"fill": LIGHT["faint"], "stroke": LIGHT["muted"], "strokeDash": [4, 3]}
@@ -211,7 +211,7 @@ def _coloured(alt: Any) -> Any:
 
 
 def split(_experiment: Experiment, summary: Summary, width: float = WIDE) -> Chart:
-    """Per contestant two bars on one axis: a job's way to its end, and what it cost of the slots."""
+    """Per deployment two bars on one axis: a job's way to its end, and what it cost of the slots."""
     rows = [(row, row.split) for row in summary.rows if row.split]
     says = "; ".join(
         f"{row.name}: waits {seconds(of.submit + of.wait)}, runs {seconds(of.run)}, step {seconds(of.step)},"
@@ -227,7 +227,7 @@ def split(_experiment: Experiment, summary: Summary, width: float = WIDE) -> Cha
             at = 0.0
             for phase, value in phases:
                 part = {"name": row.name, "line": line, "phase": phase, "from": at, "to": at + value}
-                parts.append(part | {"look": look(row.contestant)})
+                parts.append(part | {"look": look(row.deployment)})
                 at += value
             text = (
                 seconds(of.run + of.step + of.overhead) if line == "cost" and of.overhead is not None else seconds(at)
@@ -270,13 +270,13 @@ KINDS: Mapping[str, tuple[str, Spans]] = {
 
 
 def drawn(summary: Summary) -> list[Row]:
-    """The contestants whose curves are drawn: all, or the fastest of each pool and the yardstick."""
+    """The deployments whose curves are drawn: all, or the fastest of each pool and the yardstick."""
     rows = [row for row in summary.rows if row.latency]
     if len(rows) <= MOST_CURVES:
         return rows
     fastest: dict[tuple[Pool, bool], Row] = {}
     for row in sorted(rows, key=lambda row: row.wall.median if row.wall else 0.0, reverse=True):
-        fastest[row.contestant.pool, row.contestant.serial] = row
+        fastest[row.deployment.pool, row.deployment.serial] = row
     return [row for row in rows if row in fastest.values()]
 
 
@@ -335,12 +335,12 @@ def distribution(experiment: Experiment, summary: Summary, kind: str) -> Chart |
         {"name": row.name, "seconds": at, "share": share} for row in rows for at, share in _steps(values[row.name])
     ]
     marks = [
-        {"seconds": percentile(values[row.name], share), "share": share, **_marked(look(row.contestant))}
+        {"seconds": percentile(values[row.name], share), "share": share, **_marked(look(row.deployment))}
         for row in rows
         for share in (0.5, 0.95)
     ]
     line = plot.of(points).mark_line(interpolate="step-after", strokeWidth=2)
-    looks = {row.name: look(row.contestant) for row in rows}
+    looks = {row.name: look(row.deployment) for row in rows}
     layers = line.encode(x=x, y=y, **_told_apart(plot, looks)), _marks(plot, plot.of(marks).encode(x=x, y=y))
     return Chart(title, says, plot.spec(*layers, height=226))
 
@@ -384,7 +384,7 @@ def against_slots(summary: Summary, kind: str) -> Chart | None:
     title, of, words = SLOT_KINDS[kind]
     found: dict[tuple[Pool, Setup], list[dict[str, Any]]] = {}
     for row in summary.rows:
-        each, value = row.contestant, of(row)
+        each, value = row.deployment, of(row)
         if value and each.slots and not each.serial:
             point = {**dict(zip(("value", "low", "high"), value, strict=True)), **_marked(each.pool.value)}
             name = f"{each.pool}{each.setup}"

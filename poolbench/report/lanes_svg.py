@@ -1,4 +1,4 @@
-"""The lanes as a still picture: every contestant's lanes below each other, on one axis of time. And a table as one.
+"""The lanes as a still picture: every deployment's lanes below each other, on one axis of time. And a table as one.
 
 All marks of a kind are one path, so that a picture of ten thousand jobs stays one that a viewer can open.
 """
@@ -19,7 +19,7 @@ from poolbench.statistics import Summary
 
 _MARK = 4.0  # half the width of a mark
 _LETTER = 7.0  # pixels, about
-_MOST_LETTERS = 48  # of a label: a contestant's name with all of its options
+_MOST_LETTERS = 48  # of a label: a deployment's name with all of its options
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def fit(text: str, most: int = _MOST_LETTERS) -> str:
 
 # -- lanes
 
-_ROOM = 320.0  # pixels for a contestant's lanes, if they are many
+_ROOM = 320.0  # pixels for a deployment's lanes, if they are many
 _TALLEST, _LABELLED = 16.0, 10.0  # pixels of a lane, and from which on it has a label
 _LEFT = 128.0
 
@@ -147,7 +147,7 @@ def timeline(experiment: Experiment, width: float = 1000.0) -> Drawing | None:
     drawing = Drawing("Who ran when", "; ".join(map(said, found)), width, 0.0)
     y = 24.0
     for each in found:
-        y = _contestant(drawing, scale, each, y) + 22
+        y = _deployment(drawing, scale, each, y) + 22
     _axis(drawing, scale, y - 14)
     drawing.height = y + 34
     _legend(drawing, y + 24)
@@ -155,7 +155,7 @@ def timeline(experiment: Experiment, width: float = 1000.0) -> Drawing | None:
 
 
 def said(of: Shown) -> str:
-    return f"{of.contestant.name}: {in_words(of)}"
+    return f"{of.deployment.name}: {in_words(of)}"
 
 
 def in_words(of: Shown) -> str:
@@ -174,8 +174,8 @@ def in_words(of: Shown) -> str:
     )
 
 
-def _contestant(drawing: Drawing, scale: Scale, of: Shown, y: float) -> float:
-    each, lanes = of.contestant, of.chart
+def _deployment(drawing: Drawing, scale: Scale, of: Shown, y: float) -> float:
+    each, lanes = of.deployment, of.chart
     name = look(each)
     height = min(max(_ROOM / max(len(lanes.lanes), 1), 0.4), _TALLEST)
     drawing.mark(9, y - 4, name)
@@ -247,7 +247,7 @@ _TALL, _HEAD, _NAME, _WIDE = 44.0, 40.0, 190.0, 112.0
 
 
 def table(experiment: Experiment, summary: Summary) -> Drawing:
-    """How fast each contestant was."""
+    """How fast each deployment was."""
     of = known(speed(experiment, summary))
     says = "; ".join(f"{line.name}: {', '.join(cell.text for cell in line.cells)}" for line in of.lines)
     name = max(_NAME, 36 + wide([line.name for line in of.lines]))

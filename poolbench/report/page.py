@@ -68,7 +68,7 @@ def answer(advice: Advice, summary: Summary) -> Answer:
 
 def _sentence(advice: Advice, summary: Summary) -> str:
     if advice.answer is None:
-        return "These measurements cannot tell which contestant is best."
+        return "These measurements cannot tell which deployment is best."
     rate = summary.row(advice.answer).jobs_per_second
     did = f" did {w.significant(rate.median)} jobs per second" if rate else " is the one to take"
     if advice.tied:
@@ -179,7 +179,7 @@ class Section:
     sheet: Sheet
     answer: Answer
     race: Figure | None
-    lanes: tuple[tuple[str, str, str], ...]  # per contestant: name, look, in words
+    lanes: tuple[tuple[str, str, str], ...]  # per deployment: name, look, in words
     figures: tuple[Figure, ...]
     curves: tuple[Figure, ...]
     steps: bool  # whether any job shown had one
@@ -226,7 +226,7 @@ def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> S
         sheet=told,
         answer=answer(recommend(recommend_of, conditions=False), told.summary),
         race=_race(told) if drawable else None,
-        lanes=tuple((each.contestant.name, look(each.contestant), in_words(each)) for each in found),
+        lanes=tuple((each.deployment.name, look(each.deployment), in_words(each)) for each in found),
         figures=(_split(told),) if drawable else (),
         curves=tuple(_curves(told)) if drawable else (),
         steps=any(strip.step for each in found for strip in each.chart.strips),
@@ -240,9 +240,9 @@ def _race(told: Sheet) -> Figure:
     of = race(told.experiment, told.summary)
     how = "One at a time, jobs take their sum; all at once, no less than the longest of them (the upright line)."
     if of.own:
-        how += " Each contestant has jobs of its own: the outline is their sum, the bar what they took."
+        how += " Each deployment has jobs of its own: the outline is their sum, the bar what they took."
     else:
-        how += " A bar is what a contestant took."
+        how += " A bar is what a deployment took."
         if of.common:
             asked = "the origin was asked to take for each job" if of.common.planned else "the jobs ran"
             how += f" The outlined bar is the sum of what {asked}."
@@ -291,16 +291,16 @@ _TICK = 1e-4  # seconds: moments are whole tenths of milliseconds, shorter than 
 
 
 def timelines(shown: Sequence[Shown]) -> dict[str, Any]:
-    """Per contestant its groups of lanes; an attempt is a row of numbers, its file a place in ``names``.
+    """Per deployment its groups of lanes; an attempt is a row of numbers, its file a place in ``names``.
 
     On a packed lane it also has its executor, which the lane does not tell.
     """
     names: dict[str, int] = {}
-    found = [_contestant(each, names) for each in shown]
-    return {"tick": _TICK, "names": list(names), "contestants": found}
+    found = [_deployment(each, names) for each in shown]
+    return {"tick": _TICK, "names": list(names), "deployments": found}
 
 
-def _contestant(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
+def _deployment(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
     turn = shown.turn
     groups = [
         {
@@ -310,8 +310,8 @@ def _contestant(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
         }
         for group in shown.chart.groups
     ]
-    name = shown.contestant.name
-    return {"name": name, "look": look(shown.contestant), "end": _ticks(shown.chart.end), "groups": groups}
+    name = shown.deployment.name
+    return {"name": name, "look": look(shown.deployment), "end": _ticks(shown.chart.end), "groups": groups}
 
 
 def _lane(lane: Lane, turn: Turn, names: dict[str, int], *, packed: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Colours by what they mean, for light and dark paper, and the style of drawings.
 
 Okabe and Ito's colours, which people with any kind of colour vision tell apart; on dark paper their lighter ones.
-Colour is never the only cue: a pool has its mark and its label, a contestant its dashes, a phase its shape. Text has a
+Colour is never the only cue: a pool has its mark and its label, a deployment its dashes, a phase its shape. Text has a
 contrast of at least 4.5 to its paper, a mark of at least 3 (tests/unit/test_report_pictures.py).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from poolbench.experiment import Contestant
+from poolbench.experiment import Deployment
 
 LIGHT: Mapping[str, str] = {
     "paper": "#ffffff",
@@ -38,7 +38,7 @@ DARK: Mapping[str, str] = {
     "serial": "#a2abb4",
     "on": "#14171a",
 }
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 2", "12 4")  # of the contestants of one pool, in their order
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 2", "12 4")  # of the deployments of one pool, in their order
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 DRAWING = (
@@ -55,9 +55,9 @@ DRAWING = (
 )
 
 
-def look(contestant: Contestant) -> str:
+def look(deployment: Deployment) -> str:
     """The class of its colour and its mark."""
-    return "serial" if contestant.serial else contestant.pool.value
+    return "serial" if deployment.serial else deployment.pool.value
 
 
 def variables(colours: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """What a report says of one experiment, in words and cells; the page and the text print the same sheet.
 
-How fast each contestant was, where a job's time went, what it cost, who was faster; what was left out, whether each job
+How fast each deployment was, where a job's time went, what it cost, who was faster; what was left out, whether each job
 ran once, under which conditions.
 """
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from poolbench import figures as w
-from poolbench.experiment import Contestant, Experiment, Turn
+from poolbench.experiment import Deployment, Experiment, Turn
 from poolbench.report.palette import look
 from poolbench.statistics import Comparison, Estimate, Memory, Row, Summary, Tail, Verdict, paced, summarise
 
@@ -26,7 +26,7 @@ class Cell:
 @dataclass(frozen=True, slots=True)
 class Line:
     name: str
-    look: str  # "" if it is no contestant
+    look: str  # "" if it is no deployment
     cells: tuple[Cell, ...]
 
 
@@ -34,7 +34,7 @@ class Line:
 class Table:
     caption: str
     reading: str  # how to read it
-    columns: tuple[str, ...]  # the first is the contestant
+    columns: tuple[str, ...]  # the first is the deployment
     lines: tuple[Line, ...]
 
 
@@ -63,7 +63,7 @@ def _tail(found: Tail | None) -> tuple[Cell, Cell, Cell]:
 
 
 def _named(row: Row, *cells: Cell) -> Line:
-    return Line(row.name, look(row.contestant), cells)
+    return Line(row.name, look(row.deployment), cells)
 
 
 def speed(experiment: Experiment, summary: Summary) -> Table:
@@ -75,7 +75,7 @@ def speed(experiment: Experiment, summary: Summary) -> Table:
         wall, ran = _estimated(row.wall, "seconds"), jobs_of(experiment, row)
         yield Cell(wall.text, f"{ran:,} of the jobs") if 0 < ran < most else wall
         yield _estimated(row.jobs_per_second)
-        yield Cell("yardstick") if row.contestant.serial else _estimated(row.speedup, "times")
+        yield Cell("yardstick") if row.deployment.serial else _estimated(row.speedup, "times")
         yield _estimated(row.share_of_ideal, "percent")
         yield from _tail(row.latency)
 
@@ -84,7 +84,7 @@ def speed(experiment: Experiment, summary: Summary) -> Table:
         "Each figure is the median of the turns that count, the interval of that median (95 %) below it. A job's"
         " latency runs from the submission to its end. Ideal: the longest job, or the sum over the slots.",
         (
-            "contestant",
+            "deployment",
             "turns",
             "all jobs took",
             "jobs per second",
@@ -116,7 +116,7 @@ def split(summary: Summary) -> Table:
         "Where a job's time goes",
         "Means over all jobs. The first ones add up to a job's way from the submission to its end; its run, its step"
         " and the overhead, in which a slot ran none of our jobs, to what it cost of the slots' time.",
-        ("contestant", "until queued", "waited", "ran", "its step", "its whole way", "overhead", "of the slots' time"),
+        ("deployment", "until queued", "waited", "ran", "its step", "its whole way", "overhead", "of the slots' time"),
         tuple(_named(row, *cells(row)) for row in summary.rows),
     )
 
@@ -126,20 +126,20 @@ def cost(summary: Summary) -> Table:
         memory, late = row.memory, row.lateness
         yield _estimated(row.cpu_per_job, "seconds")
         yield _estimated(row.cores_used)
-        yield from _memory(memory, row.contestant) if memory else [Cell(w.NONE)] * 3
+        yield from _memory(memory, row.deployment) if memory else [Cell(w.NONE)] * 3
         yield _estimated(row.switches_per_job)
         yield Cell(w.seconds(late.p99), f"worst {w.seconds(late.worst)}") if late else Cell(w.NONE)
         yield Cell(row.executors or w.NONE)
 
     return Table(
         "What it cost",
-        "Of all processes of the contestant's workers together. Memory is the proportional set size (shared pages are"
+        "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages are"
         " split among their processes); per slot is the peak over the slots, of which work added so much to an idle"
         " worker. Workers that live on from turn to turn also have what they grew by, from the end of one turn to the"
         " end of the next; of workers that are started anew for each turn that would mean nothing, and what work added"
         " is all that there is to say. Lateness: how late a thread wakes that wants the interpreter at fixed moments.",
         (
-            "contestant",
+            "deployment",
             "CPU per job",
             "cores used",
             "memory, peak",
@@ -153,8 +153,8 @@ def cost(summary: Summary) -> Table:
     )
 
 
-def _memory(of: Memory, contestant: Contestant) -> Iterator[Cell]:
-    slots, lives_on = contestant.slots, contestant.lives_on
+def _memory(of: Memory, deployment: Deployment) -> Iterator[Cell]:
+    slots, lives_on = deployment.slots, deployment.lives_on
     yield Cell(w.size(of.peak), "grows from turn to turn" if lives_on and of.grows else f"idle {w.size(of.idle)}")
     yield Cell(w.size(of.peak / slots), f"work adds {w.size(of.per_slot)}") if slots else Cell(w.NONE)
     yield _estimated(of.growth, "size") if lives_on else Cell(w.NONE)
@@ -162,7 +162,7 @@ def _memory(of: Memory, contestant: Contestant) -> Iterator[Cell]:
 
 def pairs(summary: Summary) -> Table:
     """Everybody against the fastest; all pairs would be many."""
-    rivals = [row for row in summary.rows if row.wall and not row.contestant.serial]
+    rivals = [row for row in summary.rows if row.wall and not row.deployment.serial]
     best = min(rivals, key=lambda row: row.wall.median if row.wall else 0.0, default=None)
     found = [summary.compare(best.name, row.name) for row in rivals if best and row is not best]
     return Table(
@@ -220,13 +220,13 @@ def jobs_of(experiment: Experiment, row: Row) -> int:
 
 
 def _planned(experiment: Experiment, row: Row) -> Ends | None:
-    nominal = paced(experiment, row.contestant)
+    nominal = paced(experiment, row.deployment)
     return Ends(sum(nominal), max(nominal), planned=True) if nominal else None
 
 
 def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
-    """As they ran on the yardstick, or else on the first contestant; of some of the jobs, as many times as they are."""
-    for row in sorted(rows, key=lambda row: not row.contestant.serial):
+    """As they ran on the yardstick, or else on the first deployment; of some of the jobs, as many times as they are."""
+    for row in sorted(rows, key=lambda row: not row.deployment.serial):
         spans = [turn.spans.ran for turn in experiment.of(row.name) if turn.spans.ran]
         if spans:
             return Ends(median(sum(ran) * jobs / len(ran) for ran in spans), median(map(max, spans)), planned=False)
@@ -266,7 +266,7 @@ def sheet(experiment: Experiment) -> Sheet:
 
 def _about(experiment: Experiment, summary: Summary) -> str:
     scenario = experiment.scenario
-    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.contestants), 'contestant')}"]
+    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.deployments), 'deployment')}"]
     if scenario.bytes:
         parts.append(f"{w.size(scenario.bytes)} in all")
     parts.append(f"{w.counted(summary.rounds, 'round')} after the warm-up, in rotating order")
@@ -276,18 +276,18 @@ def _about(experiment: Experiment, summary: Summary) -> str:
 
 
 def _excluded(experiment: Experiment) -> Table | None:
-    looks = {each.name: look(each) for each in experiment.contestants}
+    looks = {each.name: look(each) for each in experiment.deployments}
     turns = [turn for turn in experiment.turns if turn.round > 0 and not turn.counts]
     if not turns:
         return None
     return Table(
         "Turns that do not count",
         "They were measured, and something spoiled them; no figure above uses them.",
-        ("contestant", "round", "why", "took"),
+        ("deployment", "round", "why", "took"),
         tuple(
             Line(
-                turn.contestant,
-                looks.get(turn.contestant, ""),
+                turn.deployment,
+                looks.get(turn.deployment, ""),
                 (
                     Cell(str(turn.round)),
                     Cell("; ".join(turn.excluded) or "not every job is done"),
@@ -307,13 +307,13 @@ def _books(experiment: Experiment) -> Table:
         verdict = Cell("balance" if balance else "do not balance", faults)
         return Line(name, of, (*(Cell(f"{value:,}") for value in sums), verdict))
 
-    by_name = {each.name: list(experiment.of(each.name, counted=False)) for each in experiment.contestants}
+    by_name = {each.name: list(experiment.of(each.name, counted=False)) for each in experiment.deployments}
     return Table(
         "The books",
         "From the jobs' records alone, over all turns, the warm-up and the spoiled ones included: was each job done, by"
-        " exactly one attempt, on a worker of the contestant, with the right bytes?",
-        ("contestant", "jobs", "done", "by one attempt", "here only", "right bytes", "the books"),
-        tuple(line(by_name[each.name], each.name, look(each)) for each in experiment.contestants if by_name[each.name]),
+        " exactly one attempt, on a worker of the deployment, with the right bytes?",
+        ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "the books"),
+        tuple(line(by_name[each.name], each.name, look(each)) for each in experiment.deployments if by_name[each.name]),
     )
 
 
@@ -332,10 +332,10 @@ def _conditions(experiment: Experiment, summary: Summary) -> Iterator[tuple[str,
         yield (
             "Sampling",
             f"at most every {w.seconds(sampling.every)}; it used {w.seconds(sampling.cpu)} of CPU:"
-            f" {w.percent(sampling.share)} of what the contestants used"
+            f" {w.percent(sampling.share)} of what the deployments used"
             + (f", {w.percent(sampling.cpu / had)} of what the machine had meanwhile" if had else ""),
         )
-    for each in experiment.contestants:
+    for each in experiment.deployments:
         yield each.name, "was running already" if each.lives_on else each.command or ""
     yield "Method", summary.method
     for note in experiment.conditions:

@@ -214,7 +214,7 @@ def test_the_raw_data_can_be_saved_and_is_an_experiment(show: Show, tmp_path: Pa
     assert download.value.suggested_filename == "experiment-1.json.gz"
     download.value.save_as(tmp_path / "raw.json.gz")
     found = from_json(gzip.decompress((tmp_path / "raw.json.gz").read_bytes()))
-    assert [each.name for each in found.contestants] == ["serial", "prefork:4", "threads:8", "gevent:8"]
+    assert [each.name for each in found.deployments] == ["serial", "prefork:4", "threads:8", "gevent:8"]
 
 
 def test_paper_is_white_by_night_too_and_has_every_list_open(show: Show) -> None:

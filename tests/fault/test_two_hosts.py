@@ -72,7 +72,7 @@ def compare(world: World, pool: Pool) -> Compared:
     said = producer_process.finish(producer_process.start(world.settings, *words.split()), seconds=120)
     assert said.code == 0, said.out + said.err
     experiment = read(file)
-    (turn,) = experiment.of(experiment.contestants[0].name)
+    (turn,) = experiment.of(experiment.deployments[0].name)
     return Compared(
         experiment=experiment,
         turn=turn,

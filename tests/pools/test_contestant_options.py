@@ -1,4 +1,4 @@
-"""Contestants with options: what is asked for is what the workers are, seen from outside of the comparison."""
+"""Deployments with options: what is asked for is what the workers are, seen from outside of the comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import parse
-from poolbench.experiment import Contestant, Experiment, Request
+from poolbench.experiment import Deployment, Experiment, Request
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Page
 from producer.deployments import Private
@@ -32,7 +32,7 @@ def fleet_of(pools: str) -> Private:
 
 def once(fleet: Private) -> Experiment:
     """Sixteen files of a slow server, in one round and no warm-up."""
-    work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
+    work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.deployments, fleet.settings.origin_url)
     design = Design(1, Request(("producer", "compare")), warm_up=False, again=False, limits=NONE)
     with Downloads(fleet, work) as workload:
         outcome = run_experiment(workload, design, Page(Console(file=io.StringIO(), width=80)))
@@ -47,9 +47,9 @@ def listener(fleet: Private) -> Redis:
     return Redis.from_url(variables["DOWNPOUR_REDIS_URL"], password=password, decode_responses=True, socket_timeout=5)
 
 
-def stats(fleet: Private, contestant: Contestant) -> dict[str, dict[str, object]]:
-    """What Celery's remote control says of the contestant's workers, by node name without its host."""
-    with fleet.deployed(contestant):
+def stats(fleet: Private, deployment: Deployment) -> dict[str, dict[str, object]]:
+    """What Celery's remote control says of the deployment's workers, by node name without its host."""
+    with fleet.deployed(deployment):
         said = subprocess.run(
             [sys.executable, "-m", "celery", "-A", "worker.app", "inspect", "stats", "--json"],
             cwd=ROOT,
@@ -62,12 +62,12 @@ def stats(fleet: Private, contestant: Contestant) -> dict[str, dict[str, object]
     return {name.partition("@")[0]: found for name, found in json.loads(said.stdout).items()}
 
 
-def test_two_workers_share_the_jobs_of_their_contestant() -> None:
+def test_two_workers_share_the_jobs_of_their_deployment() -> None:
     """Given two workers of two processes each, I expect jobs on both, books that balance, and all of it measured."""
     with fleet_of("prefork:2+workers=2,threads:4,threads:4+events=off") as fleet:
         experiment = once(fleet)
 
-    turns = {turn.contestant: turn for turn in experiment.turns}
+    turns = {turn.deployment: turn for turn in experiment.turns}
     assert all(turn.books.balance and turn.wall for turn in turns.values())
     several = turns["prefork:2+workers=2"]
     executors = [attempt.executor for job in several.jobs for attempt in job.attempts]
@@ -94,7 +94,7 @@ def test_without_events_nobody_is_told_of_any_job() -> None:
 def test_a_worker_reports_the_prefetch_count_that_was_asked_for() -> None:
     """Given four slots that take five messages ahead each, and two workers of two slots, I expect 20, and 2 twice."""
     with fleet_of("threads:4+prefetch=5,gevent:2+workers=2") as fleet:
-        ahead, several = (stats(fleet, contestant) for contestant in fleet.contestants)
+        ahead, several = (stats(fleet, deployment) for deployment in fleet.deployments)
 
     assert {name: found["prefetch_count"] for name, found in ahead.items()} == {"threads": 20}
     assert {name: found["prefetch_count"] for name, found in several.items()} == {"gevent-1": 2, "gevent-2": 2}

@@ -63,13 +63,13 @@ def experiment_of(*words: str, folder: Path) -> tuple[Experiment, str]:
 
 
 def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -> None:
-    """Given two contestants of one pool and a third, I expect balanced books, each order once, and a full account."""
+    """Given two deployments of one pool and a third, I expect balanced books, each order once, and a full account."""
     words = "small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
     experiment, text = experiment_of(*words.split(), folder=tmp_path)
 
     names = ["threads:2", "threads:8", "gevent:20", "serial"]
-    assert [each.name for each in experiment.contestants] == names
-    orders = {number: [turn.contestant for turn in experiment.turns if turn.round == number] for number in (0, 1, 2)}
+    assert [each.name for each in experiment.deployments] == names
+    orders = {number: [turn.deployment for turn in experiment.turns if turn.round == number] for number in (0, 1, 2)}
     assert orders == {0: ["serial", *names[:3]], 1: names, 2: [*names[1:], names[0]]}
     assert [turn.place for turn in experiment.turns] == [0, 1, 2, 3] * 3
     assert experiment.command == (
@@ -85,7 +85,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         assert usage.pss_peak > 20 * 2**20
         assert usage.lateness is not None
         assert usage.lateness.p50 <= usage.lateness.p99 <= usage.lateness.worst
-    slots = {turn.contestant: turn.books.executors for turn in experiment.turns if turn.round == 1}
+    slots = {turn.deployment: turn.books.executors for turn in experiment.turns if turn.round == 1}
     assert slots["threads:2"] == "2 threads of 1 process"
     assert "greenlets of 1 thread" in slots["gevent:20"]
     for name in names:
@@ -130,7 +130,7 @@ def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp
     assert not [each for each in started if each.is_running()]
     assert said.read_text().endswith("\ninterrupted\n")
     experiment = from_json((tmp_path / "out.json").read_text())
-    measured = [(turn.contestant, turn.round) for turn in experiment.turns]
+    measured = [(turn.deployment, turn.round) for turn in experiment.turns]
     assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
     assert "interrupted in round 1 of 3: what was measured is here" in experiment.notes
     assert "threads:2: 0 of 3 rounds count; nothing is said of it" in experiment.notes
@@ -138,11 +138,11 @@ def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp
 
 
 @contextmanager
-def in_round_1(contestant: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A comparison of one contestant, in the middle of its only round."""
-    words = f"slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools {contestant}"
+def in_round_1(deployment: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A comparison of one deployment, in the middle of its only round."""
+    words = f"slow --jobs 40 --repeat 1 --seed 1 --no-serial --pools {deployment}"
     with compare(*words.split(), folder=folder) as (process, said):
-        wait_for(lambda: f"round 1 of 1 · {contestant} · " in said.read_text(), seconds=100, what="jobs of round 1")
+        wait_for(lambda: f"round 1 of 1 · {deployment} · " in said.read_text(), seconds=100, what="jobs of round 1")
         yield process, said
 
 
@@ -157,10 +157,10 @@ def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
     return found
 
 
-def killed(contestant: str, words: str, folder: Path) -> tuple[Turn, Turn, str]:
+def killed(deployment: str, words: str, folder: Path) -> tuple[Turn, Turn, str]:
     """SIGKILL to a worker in the middle of a turn: that turn, the one after it, and what was said. The reason must come
     before the ledger can know of the death."""
-    with in_round_1(contestant, folder) as (process, said):
+    with in_round_1(deployment, folder) as (process, said):
         child(process, words).kill()
         wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
         assert process.wait(200) == 0, said.read_text()
@@ -220,7 +220,7 @@ def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kep
 
 
 def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_name() -> None:
-    """Given another worker on the queue, of the contestant's own name, I expect turns that do not count, and why."""
+    """Given another worker on the queue, of the deployment's own name, I expect turns that do not count, and why."""
     page = Page(Console(file=io.StringIO(), width=80))
     with Private(Settings(), [Spec(Pool.THREADS, 2)], serial=False) as fleet:
         stack = fleet._stack
@@ -233,7 +233,7 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.contestants, fleet.settings.origin_url)
+        work = from_recipe(SCENARIOS["slow"], Options(1, 16, 1000), fleet.deployments, fleet.settings.origin_url)
         try:
             design = Design(1, Request(("producer", "compare")), warm_up=True, limits=NONE)
             with Downloads(fleet, work) as workload:

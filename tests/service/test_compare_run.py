@@ -20,7 +20,7 @@ from ledger.jobs import Pool as LedgerPool
 from ledger.settings import Settings
 from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
-from poolbench.experiment import Contestant, Executor, Experiment, Pool, Request, State, from_json, to_json
+from poolbench.experiment import Deployment, Executor, Experiment, Pool, Request, State, from_json, to_json
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Finding, Page, close, find, shown
 from producer import downloads
@@ -39,9 +39,9 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
     """The article once, quickly, on workers that are up."""
     ledger = Client(settings).ledger
     fleet = Shared(settings, ledger, [Spec(pool) for pool in pools or Pool], serial=serial)
-    work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.contestants, settings.origin_url)
+    work = work or from_recipe(SCENARIOS["article"], QUICK, fleet.deployments, settings.origin_url)
     design = Design(1, Request(("producer", "compare")), warm_up=False, again=False, limits=NONE)
-    page.opens(work.scenario, fleet.contestants, 1, settings.origin_url)
+    page.opens(work.scenario, fleet.deployments, 1, settings.origin_url)
     with Downloads(fleet, work) as workload:
         outcome = run_experiment(workload, design, page)
     assert outcome.cut is None
@@ -93,8 +93,8 @@ def seen(world: World) -> tuple[Experiment, str]:
 def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
     """Given files of 1 and 2 s, I expect every pool to overlap them, one slot not to, and books that balance."""
     experiment, page = seen
-    assert [each.name for each in experiment.contestants] == ["prefork", "threads", "gevent", "serial"]
-    assert [each.slots for each in experiment.contestants] == [2, None, None, 1]  # a process of prefork is a slot
+    assert [each.name for each in experiment.deployments] == ["prefork", "threads", "gevent", "serial"]
+    assert [each.slots for each in experiment.deployments] == [2, None, None, 1]  # a process of prefork is a slot
     assert not failed(experiment)
     *pools, serial = shown(experiment)
     for each in pools:
@@ -116,7 +116,7 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
     experiment, _ = seen
     executors: dict[Pool, list[Executor]] = {}
     for each in shown(experiment)[:3]:
-        pool = each.contestant.pool
+        pool = each.deployment.pool
         executors[pool] = [job.attempts[0].executor for job in each.turn.jobs if job.attempts[0].executor]
         for job in each.turn.jobs:
             path = world.settings.downloads / each.turn.batch / job.filename
@@ -136,7 +136,7 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
 def test_workers_of_this_machine_are_measured_and_their_events_heard(seen: tuple[Experiment, str]) -> None:
     """Given workers that were up already, I expect their CPU and memory, processes as they are, and each arrival."""
     experiment, _ = seen
-    usages = {turn.contestant: turn.usage for turn in experiment.turns}
+    usages = {turn.deployment: turn.usage for turn in experiment.turns}
     for name in ("prefork", "threads", "gevent"):
         usage = usages[name]
         assert usage is not None
@@ -155,7 +155,7 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
     planned = (paced("good.bin", 1, 5000), paced("bad.bin", 1, 5000))
     good, bad = look_up(world.settings.origin_url, planned)
     article = from_recipe(
-        SCENARIOS["article"], QUICK, [Contestant("threads", Pool.THREADS, 2)], world.settings.origin_url
+        SCENARIOS["article"], QUICK, [Deployment("threads", Pool.THREADS, 2)], world.settings.origin_url
     )
     work = replace(article, shares={Pool.THREADS: Part([good, replace(bad, sha256="0" * 64)], [1.0, 1.0])})
 

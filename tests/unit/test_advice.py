@@ -23,8 +23,8 @@ def text(sentences: Iterable[str]) -> str:
     return "\n".join(sentences)
 
 
-def advice(*contestants: Made, limits: Limits | None = None, **how: object) -> Advice:
-    return recommend([made(*contestants, **how)], limits)  # type: ignore[arg-type]
+def advice(*deployments: Made, limits: Limits | None = None, **how: object) -> Advice:
+    return recommend([made(*deployments, **how)], limits)  # type: ignore[arg-type]
 
 
 def curve(pool: Pool, *slots: int, run: float = 0.5, **how: object) -> list[Made]:
@@ -77,7 +77,7 @@ def test_a_tie_in_memory_too_goes_to_the_shorter_tail() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.1))
     slow_tail = tuple(
         replace(turn, spans=replace(turn.spans, ran=(*turn.spans.ran[:-2], 3.0, 3.0)))
-        if turn.contestant == "threads:8"
+        if turn.deployment == "threads:8"
         else turn
         for turn in experiment.turns
     )
@@ -138,12 +138,12 @@ def test_memory_that_grows_is_said() -> None:
 def test_slots_that_are_not_known_are_not_in_the_command() -> None:
     """Given the workers of a running stack, whose slots nobody told, I expect a command without -c."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    contestants = tuple(
+    deployments = tuple(
         replace(each, slots=None, command=start(each.pool, None, PLAIN), running=True)
-        for each in experiment.contestants
+        for each in experiment.deployments
     )
 
-    found = recommend([replace(experiment, contestants=contestants)])
+    found = recommend([replace(experiment, deployments=deployments)])
 
     assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -E"
 
@@ -172,15 +172,15 @@ def test_too_few_rounds_are_no_answer_however_large_the_difference() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 9.0), rounds=2)
 
     assert found.answer is None
-    assert found.because == ("no contestant has 3 turns that count (threads:8 2, gevent:8 2)",)
+    assert found.because == ("no deployment has 3 turns that count (threads:8 2, gevent:8 2)",)
     assert found.next == ("producer compare made --jobs 40 --seed 1 --repeat 5",)
 
 
-def test_contestants_with_other_jobs_are_no_answer() -> None:
+def test_deployments_with_other_jobs_are_no_answer() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.5), jobs=2, nominal=0.1)
     other = tuple(
         replace(turn, jobs=tuple(replace(job, nominal=0.5) for job in turn.jobs))
-        if turn.contestant == "gevent:8"
+        if turn.deployment == "gevent:8"
         else turn
         for turn in experiment.turns
     )
@@ -217,7 +217,7 @@ def test_what_whoever_measured_noted_is_repeated() -> None:
     assert "Note: the stack was shared." in recommend([experiment]).reasoning
 
 
-def test_one_contestant_alone_is_no_answer() -> None:
+def test_one_deployment_alone_is_no_answer() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.THREADS, 1, 0.1, serial=True))
 
     assert found.answer is None
@@ -225,7 +225,7 @@ def test_one_contestant_alone_is_no_answer() -> None:
 
 
 def test_nothing_measured_is_no_answer() -> None:
-    empty = replace(made(Made(Pool.THREADS, 8, 0.1)), contestants=(), turns=())
+    empty = replace(made(Made(Pool.THREADS, 8, 0.1)), deployments=(), turns=())
 
     assert recommend([empty]).answer is None
 
@@ -267,7 +267,7 @@ def test_spoiled_turns_do_not_count_and_are_named() -> None:
     assert "4 rounds count" in text(found.because)
 
 
-def test_a_contestant_with_too_few_good_turns_is_not_compared_and_is_named() -> None:
+def test_a_deployment_with_too_few_good_turns_is_not_compared_and_is_named() -> None:
     spoiled = dict.fromkeys((1, 2, 3), "load")
     found = advice(Made(Pool.THREADS, 8, 0.1, excluded=spoiled), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
 
@@ -291,10 +291,10 @@ def test_as_many_slots_as_jobs_asks_for_more_jobs() -> None:
 
 
 def test_little_noise_makes_a_small_difference_certain_and_not_important() -> None:
-    """Given a contestant that is certainly 2 % slower and takes less memory, I expect a tie and that one."""
+    """Given a deployment that is certainly 2 % slower and takes less memory, I expect a tie and that one."""
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     walls = {"threads:8": 1.0, "gevent:8": 1.02}
-    exact = tuple(replace(turn, wall=walls[turn.contestant] + turn.round / 10_000) for turn in experiment.turns)
+    exact = tuple(replace(turn, wall=walls[turn.deployment] + turn.round / 10_000) for turn in experiment.turns)
 
     found = recommend([replace(experiment, turns=exact)])
 
@@ -308,7 +308,7 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     factors = (1.0, 0.98, 1.1, 1.1, 1.2, 1.1)
     walls = tuple(
-        replace(turn, wall=factors[turn.round] if turn.contestant == "gevent:8" else 1.0) for turn in experiment.turns
+        replace(turn, wall=factors[turn.round] if turn.deployment == "gevent:8" else 1.0) for turn in experiment.turns
     )
 
     found = recommend([replace(experiment, turns=walls)])
@@ -320,7 +320,7 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
 
 def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
-    blind = tuple(replace(turn, usage=None) if turn.contestant == "threads:8" else turn for turn in experiment.turns)
+    blind = tuple(replace(turn, usage=None) if turn.deployment == "threads:8" else turn for turn in experiment.turns)
 
     assert recommend([replace(experiment, turns=blind)]).criterion != "less memory"
 
@@ -357,10 +357,10 @@ def test_small_lateness_is_not_worth_a_word() -> None:
     assert "Promptness" not in text(found.gives_up)
 
 
-# -- contestants with options
+# -- deployments with options
 
 
-def test_a_curve_has_contestants_of_one_setup_only() -> None:
+def test_a_curve_has_deployments_of_one_setup_only() -> None:
     """Given threads whose knee is at 16, and at 4 if they prefetch, I expect two curves, each with its own knee."""
     ahead = Setup(prefetch=4)
     found = advice(
@@ -447,7 +447,7 @@ def test_measuring_that_took_much_speaks_against_confidence() -> None:
 
     found = recommend([replace(experiment, sampling=Sampling(0.25, 1.0, 0.11))])
 
-    assert "measuring took 11% of the CPU that the contestants took" in found.because
+    assert "measuring took 11% of the CPU that the deployments took" in found.because
 
 
 # -- limits
@@ -462,9 +462,9 @@ def test_a_memory_limit_leaves_out_what_is_larger() -> None:
 
 
 def test_a_limit_of_the_tail_leaves_out_what_is_slower() -> None:
-    contestants = [Made(Pool.PREFORK, 4, 0.1, idle=20 * MIB), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.15)]
+    deployments = [Made(Pool.PREFORK, 4, 0.1, idle=20 * MIB), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.15)]
 
-    assert advice(*contestants, limits=Limits(p99=0.9)).compared == ("threads:8", "gevent:8")
+    assert advice(*deployments, limits=Limits(p99=0.9)).compared == ("threads:8", "gevent:8")
 
 
 def test_the_only_one_within_the_limits_is_the_answer() -> None:
@@ -480,13 +480,13 @@ def test_limits_that_nobody_keeps_are_no_answer_and_say_what_would_do() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), limits=Limits(memory=MIB))
 
     assert found.answer is None
-    assert found.because[0].startswith("no contestant keeps the limits; the least memory is 60.8 MiB (gevent:8)")
+    assert found.because[0].startswith("no deployment keeps the limits; the least memory is 60.8 MiB (gevent:8)")
     assert any("threads:4,gevent:4" in command for command in found.next)
 
 
 def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    blind = tuple(replace(turn, usage=None) if turn.contestant == "threads:8" else turn for turn in experiment.turns)
+    blind = tuple(replace(turn, usage=None) if turn.deployment == "threads:8" else turn for turn in experiment.turns)
 
     assert recommend([replace(experiment, turns=blind)], Limits(memory=100 * MIB)).answer == "gevent:8"
     assert recommend([replace(experiment, turns=blind)]).answer == "threads:8"
@@ -506,7 +506,7 @@ def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
     cores=st.floats(0.5, 8.0),
     seed=st.integers(0, 10_000),
 )
-def test_an_answer_is_one_of_the_contestants_and_no_answer_has_its_reasons(  # noqa: PLR0917 - hypothesis' arguments
+def test_an_answer_is_one_of_the_deployments_and_no_answer_has_its_reasons(  # noqa: PLR0917 - hypothesis' arguments
     pools: list[Pool],
     slots: list[int],
     setups: list[Setup],
@@ -516,10 +516,10 @@ def test_an_answer_is_one_of_the_contestants_and_no_answer_has_its_reasons(  # n
     cores: float,
     seed: int,
 ) -> None:
-    contestants = [
+    deployments = [
         Made(pool, n, 0.1, noise=noise, work=work, setup=setup) for pool in pools for n in slots for setup in setups
     ]
-    found = recommend([made(*contestants, jobs=16, rounds=rounds, seed=seed, cores=cores)])
+    found = recommend([made(*deployments, jobs=16, rounds=rounds, seed=seed, cores=cores)])
 
     if found.answer is None:
         assert found.confidence is Confidence.NONE

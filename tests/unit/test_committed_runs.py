@@ -35,7 +35,7 @@ def test_there_is_a_run_of_every_scenario() -> None:
 def test_its_books_balance(path: Path) -> None:
     found = read(path)
     assert all(turn.books.balance for turn in found.turns if turn.counts)
-    assert all(any(found.of(each.name)) for each in found.contestants)
+    assert all(any(found.of(each.name)) for each in found.deployments)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=_name)
@@ -58,7 +58,7 @@ def test_a_picture_on_the_page_is_what_report_draws(name: str, part: str, tmp_pa
 
 @pytest.mark.parametrize("path", RUNS, ids=_name)
 def test_the_figures_in_pools_md_are_the_run_s(path: Path) -> None:
-    """A row ``| `slow` | threads:100 | 104 | 1.54 s | 5.5 ms | 73 MiB |`` of the page, for each contestant."""
+    """A row ``| `slow` | threads:100 | 104 | 1.54 s | 5.5 ms | 73 MiB |`` of the page, for each deployment."""
     found = read(path)
     rows = re.findall(rf"^\| `{_name(path)}` \| ([\w:]+) \| ([\d.]+) \| ([\d.]+) s \| ", PAGE, re.MULTILINE)
     said = {name: (float(rate), float(wall)) for name, rate, wall in rows}

@@ -210,7 +210,7 @@ def test_the_page_fits_80_columns_and_the_terminals_encoding(encoding: str) -> N
     assert "In threads the total was not known" in text.replace("\n", " ") or "bad.bin failed" in text
 
 
-def test_the_table_of_contestants_with_options_fits_80_columns_and_says_each_option() -> None:
+def test_the_table_of_deployments_with_options_fits_80_columns_and_says_each_option() -> None:
     file = io.StringIO()
 
     close(Page(Console(file=file, width=80)), varied())

@@ -12,7 +12,7 @@ from ledger.jobs import check_batch_name
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import PLAIN, Pool, Setup
 from poolbench.run import label, ordered, stamp
-from producer.deployments import contestants, pool_of, worker_line
+from producer.deployments import deployments, pool_of, worker_line
 from stack.plan import ROOT
 
 
@@ -54,8 +54,8 @@ def test_options_are_part_of_the_name_in_an_order_of_their_own() -> None:
     assert parse(",".join(each.name for each in found)) == found
 
 
-def test_a_contestant_has_the_slots_of_all_of_its_workers_and_a_command_that_starts_them() -> None:
-    several, one = contestants(parse("prefork:4+workers=2,threads:8+prefetch=4+events=off"), serial=False)
+def test_a_deployment_has_the_slots_of_all_of_its_workers_and_a_command_that_starts_them() -> None:
+    several, one = deployments(parse("prefork:4+workers=2,threads:8+prefetch=4+events=off"), serial=False)
 
     assert (several.slots, several.slots_each) == (8, 4)
     assert several.command == (
@@ -71,7 +71,7 @@ def test_a_contestant_has_the_slots_of_all_of_its_workers_and_a_command_that_sta
 @pytest.mark.parametrize("pool", list(Pool))
 def test_a_worker_without_options_is_started_as_the_procfile_does(pool: Pool) -> None:
     line = parse_procfile((ROOT / "Procfile").read_text()).processes[f"worker-{pool}"]
-    (found,) = contestants(parse(f"{pool}:7"), serial=False)
+    (found,) = deployments(parse(f"{pool}:7"), serial=False)
 
     assert worker_line(found, pool.value) == re.sub(r"\$\{\w+:-\d+\}", "7", line)
 
@@ -81,14 +81,14 @@ def test_workers_that_were_started_by_such_a_command_belong_to_their_pool() -> N
 
 
 def test_the_longest_name_leaves_room_in_the_name_of_a_batch() -> None:
-    (found,) = contestants(parse("threads:1000+prefetch=1000+events=off"), serial=False)
+    (found,) = deployments(parse("threads:1000+prefetch=1000+events=off"), serial=False)
 
     assert label(found, 12) == "threads-1000-12"
     check_batch_name(f"manifest-{stamp()}-1000b-{label(found, 12)}-warm")
 
 
 def test_the_yardstick_comes_last_with_one_slot_of_the_first_pool() -> None:
-    found = contestants(parse("gevent:20,threads:2"), serial=True)
+    found = deployments(parse("gevent:20,threads:2"), serial=True)
 
     assert [(each.name, each.pool, each.slots, each.serial) for each in found] == [
         ("gevent:20", Pool.GEVENT, 20, False),
@@ -97,8 +97,8 @@ def test_the_yardstick_comes_last_with_one_slot_of_the_first_pool() -> None:
     ]
 
 
-def test_over_as_many_rounds_as_contestants_each_has_every_place_once() -> None:
-    found = contestants(parse("prefork:2,threads:8,gevent:20"), serial=True)
+def test_over_as_many_rounds_as_deployments_each_has_every_place_once() -> None:
+    found = deployments(parse("prefork:2,threads:8,gevent:20"), serial=True)
 
     places = Counter((each.name, place) for number in range(1, 5) for place, each in enumerate(ordered(found, number)))
 

@@ -11,16 +11,16 @@ from ledger.jobs import Job, JobRecord
 from poolbench import checks
 from poolbench.checks import Limits, failed
 from poolbench.deployment import parse
-from poolbench.experiment import Books, Contestant, Executor, MeasuredJob, Pool, Spans, State
+from poolbench.experiment import Books, Deployment, Executor, MeasuredJob, Pool, Spans, State
 from poolbench.run import arrived
 from poolbench.sampler import Machine
-from producer.deployments import contestants
+from producer.deployments import deployments
 from producer.downloads import LOOK_EVERY, Digests, _pause, measured_job
 from producer.scenarios import SCENARIOS, Options, from_manifest, paced, sample
 from tests.experiments import Made, made
 from tests.measured import EPOCH, attempt, on_its_pool, record, who
 
-THREADS = Contestant("threads:8", Pool.THREADS, 8)
+THREADS = Deployment("threads:8", Pool.THREADS, 8)
 
 
 def measured(records: Sequence[JobRecord], digests: Digests | None = None) -> list[MeasuredJob]:
@@ -55,7 +55,7 @@ def test_a_sample_is_on_average_a_job_like_the_rest() -> None:
 
 
 def test_the_yardstick_runs_a_sample_of_many_jobs_and_the_notes_say_so() -> None:
-    found = contestants(parse("threads:8"), serial=True)
+    found = deployments(parse("threads:8"), serial=True)
     work = from_manifest([Job(f"http://a/{n}", str(n)) for n in range(100)], "urls.txt", found)
 
     assert len(work.share(found[0]).jobs) == 100
@@ -126,7 +126,7 @@ def test_executors_with_the_same_ids_on_two_hosts_are_two(
     assert checks.executors(pool, measured(found)) == counted
 
 
-def test_without_a_digest_all_contestants_must_bring_the_same_bytes() -> None:
+def test_without_a_digest_all_deployments_must_bring_the_same_bytes() -> None:
     asked, digests = Job("http://a/x", "x"), Digests()
     slot = attempt(who(Pool.THREADS, 1, 2), 0, 1)
     records = [record(Pool.THREADS, "x", slot, asked=asked, sha256=letter * 64) for letter in "aab"]
@@ -181,7 +181,7 @@ def test_a_machine_that_others_use_excludes_a_turn(after: Machine, ours: float |
     assert found == ([] if reason is None else [reason])
 
 
-def test_contestants_with_fewer_rounds_than_asked_for_are_named() -> None:
+def test_deployments_with_fewer_rounds_than_asked_for_are_named() -> None:
     experiment = made(
         Made(Pool.THREADS, 8, 0.1, excluded={1: "noise", 2: "noise"}), Made(Pool.GEVENT, 20, 0.1), rounds=2
     )

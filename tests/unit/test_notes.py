@@ -22,7 +22,7 @@ BEARING = (
     "2 runs were pooled",
 )
 OTHERS = (
-    "a stack of its own: for each turn the contestant's workers are started anew, alone, and warmed up",
+    "a stack of its own: for each turn the deployment's workers are started anew, alone, and warmed up",
     "workers run on north (its clock is 0.2 s ahead of Redis'): only when they received a job is told by their clocks",
     "a turn is excluded when strangers use much of the CPU",
     "a note that nobody has thought of",
@@ -31,8 +31,8 @@ OTHERS = (
 
 @pytest.fixture(scope="module", params=["new", "old"])
 def noted(request: pytest.FixtureRequest) -> Experiment:
-    contestants = (Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    experiment = replace(made(*contestants), notes=(*BEARING, *OTHERS))
+    deployments = (Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
+    experiment = replace(made(*deployments), notes=(*BEARING, *OTHERS))
     # A run of before caveats were a field tells them by their words, when it is read.
     return (
         from_json(to_json(replace(experiment, request=None)))

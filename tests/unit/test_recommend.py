@@ -155,11 +155,11 @@ def test_two_rounds_and_two_rounds_are_enough_for_an_answer(tmp_path: Path) -> N
     assert cli.run(["recommend", *saved(tmp_path, run(1, rounds=2), run(2, rounds=2))]) == 0
 
 
-def test_contestants_of_only_one_of_the_runs_are_kept() -> None:
+def test_deployments_of_only_one_of_the_runs_are_kept() -> None:
     more = made(THREADS, Made(Pool.PREFORK, 4, 0.1), seed=2)
     more = replace(more, scenario=run().scenario, turns=tuple(replace(t, batch=f"{t.batch}-2") for t in more.turns))
 
-    names = [each.name for each in pooled([run(), more]).contestants]
+    names = [each.name for each in pooled([run(), more]).deployments]
 
     assert sorted(names) == ["gevent:8", "prefork:4", "threads:8"]
 

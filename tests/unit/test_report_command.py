@@ -84,7 +84,7 @@ def test_a_file_that_is_no_run_is_code_two_and_says_where(
     assert not (tmp_path / "r.html").exists()
 
 
-def test_turns_of_a_contestant_that_is_not_there_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_turns_of_a_deployment_that_is_not_there_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = json.loads(a_run.read_text())
     changed["contestants"][1]["name"] = "another"
     a_run.write_text(json.dumps(changed))

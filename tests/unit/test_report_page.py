@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from poolbench.experiment import Contestant, Experiment, Pool, from_json
+from poolbench.experiment import Deployment, Experiment, Pool, from_json
 from poolbench.report.page import page, text
 from tests.experiments import Made, made
 from tests.reported import HOSTILE, few, many, sweep
@@ -107,7 +107,7 @@ def test_headings_leave_no_level_out(shown: Page) -> None:
     assert {each.tag for each in shown.elements} >= {"main", "header", "footer", "section", "article"}
 
 
-def test_every_contestant_has_a_row_in_each_table_and_every_table_a_caption(shown: Page) -> None:
+def test_every_deployment_has_a_row_in_each_table_and_every_table_a_caption(shown: Page) -> None:
     tables = shown.source.split("<table")[1:]
     assert len(tables) == shown.source.count("<caption>") == 6
 
@@ -141,16 +141,16 @@ def test_names_that_others_wrote_are_text_wherever_they_stand(shown: Page) -> No
     assert HOSTILE in data["names"]
 
 
-def test_a_hostile_contestant_is_text_too() -> None:
+def test_a_hostile_deployment_is_text_too() -> None:
     name = '"><script>alert(1)</script>'
     experiment = few()
-    hostile = Contestant(name, Pool.THREADS, 8)
+    hostile = Deployment(name, Pool.THREADS, 8)
     turns = tuple(
-        replace(turn, contestant=name) if turn.contestant == "threads:8" else turn for turn in experiment.turns
+        replace(turn, deployment=name) if turn.deployment == "threads:8" else turn for turn in experiment.turns
     )
-    contestants = tuple(hostile if each.name == "threads:8" else each for each in experiment.contestants)
+    deployments = tuple(hostile if each.name == "threads:8" else each for each in experiment.deployments)
 
-    found = Page(page([replace(experiment, contestants=contestants, turns=turns)]))
+    found = Page(page([replace(experiment, deployments=deployments, turns=turns)]))
     assert len(found.all("script")) == 4
     assert f"Timeline of {name}" in [each.attributes.get("aria-label") for each in found.all("canvas")]
 
@@ -159,7 +159,7 @@ def test_the_raw_data_is_the_experiment_to_ten_microseconds(shown: Page) -> None
     raw = next(each.text for each in shown.all("script") if each.attributes.get("id") == "raw-1")
     found, experiment = from_json(gzip.decompress(base64.b64decode(raw))), few()
 
-    assert found.contestants == experiment.contestants
+    assert found.deployments == experiment.deployments
     assert found.notes == experiment.notes
     assert [turn.books for turn in found.turns] == [turn.books for turn in experiment.turns]
     assert [turn.wall for turn in found.turns] == pytest.approx([turn.wall for turn in experiment.turns], abs=1e-5)

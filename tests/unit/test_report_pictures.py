@@ -39,7 +39,7 @@ def test_a_part_is_an_svg_document_with_its_own_colours_and_words(part: str) -> 
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_contestant_s_options_are_whole_in_each_picture(part: str) -> None:
+def test_a_deployment_s_options_are_whole_in_each_picture(part: str) -> None:
     root = ElementTree.fromstring(svg(varied(), part))  # noqa: S314 - ours
 
     labels = {text.text or "" for text in root.iter(f"{_SVG}text")}
@@ -144,7 +144,7 @@ def race_of(experiment: Experiment) -> Race:
     return race(experiment, summarise(experiment))
 
 
-def test_jobs_that_all_contestants_have_give_one_sum_and_one_longest() -> None:
+def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
     found = race_of(few())
 
     assert found.common == Ends(20.0, 0.5, planned=True)
@@ -152,7 +152,7 @@ def test_jobs_that_all_contestants_have_give_one_sum_and_one_longest() -> None:
     assert svg(few(), "bars").count(">longest job 500 ms<") == 1
 
 
-def test_in_the_tutorial_each_contestant_has_its_own() -> None:
+def test_in_the_tutorial_each_deployment_has_its_own() -> None:
     found = race_of(tutorial())
 
     assert found.common is None

@@ -20,9 +20,9 @@ from tests.producer_process import ROOT
 _UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
-def column(of: Table, contestant: str, name: str) -> str:
+def column(of: Table, deployment: str, name: str) -> str:
     """A cell's text and its note."""
-    cell = next(line for line in of.lines if line.name == contestant).cells[of.columns.index(name) - 1]
+    cell = next(line for line in of.lines if line.name == deployment).cells[of.columns.index(name) - 1]
     return f"{cell.text} ({cell.note})" if cell.note else cell.text
 
 
@@ -31,16 +31,16 @@ def seconds(text: str) -> float:
     return float(number) * _UNITS[unit]
 
 
-@pytest.mark.parametrize("contestant", ["serial", "prefork:2", "threads:8", "gevent:8"])
-def test_the_parts_of_a_job_s_time_add_up_to_both_sums(contestant: str) -> None:
+@pytest.mark.parametrize("deployment", ["serial", "prefork:2", "threads:8", "gevent:8"])
+def test_the_parts_of_a_job_s_time_add_up_to_both_sums(deployment: str) -> None:
     of = split(summarise(read(ROOT / "docs" / "runs" / "cpu.json.gz")))
 
     def sum_of(*names: str) -> float:
-        return sum(seconds(column(of, contestant, name)) for name in names)
+        return sum(seconds(column(of, deployment, name)) for name in names)
 
-    way = seconds(column(of, contestant, "its whole way"))
+    way = seconds(column(of, deployment, "its whole way"))
     assert sum_of("until queued", "waited", "ran", "its step") == pytest.approx(way, rel=0.01)
-    cost = seconds(column(of, contestant, "of the slots' time"))
+    cost = seconds(column(of, deployment, "of the slots' time"))
     assert sum_of("ran", "its step", "overhead") == pytest.approx(cost, rel=0.01)
 
 
@@ -56,7 +56,7 @@ def test_memory_per_slot_has_the_processes_in_it_and_says_what_work_adds() -> No
     assert column(of, "prefork:4", "memory per slot") == "42.0 MiB (work adds 2.00 MiB)"
 
 
-def test_of_a_contestant_without_a_turn_that_counts_nothing_is_said() -> None:
+def test_of_a_deployment_without_a_turn_that_counts_nothing_is_said() -> None:
     spoiled = Made(Pool.GEVENT, 4, 0.5, excluded=dict.fromkeys(range(1, 6), "a swap storm"))
     experiment = made(Made(Pool.THREADS, 4, 0.5), spoiled)
     summary = summarise(experiment)
@@ -122,7 +122,7 @@ def test_of_a_run_that_was_cut_short_in_the_warm_up_the_terminal_has_no_table() 
     assert "jobs/s" not in text
 
 
-def test_a_sentence_begins_with_a_contestant_s_name_as_it_is() -> None:
+def test_a_sentence_begins_with_a_deployment_s_name_as_it_is() -> None:
     said = io.StringIO()
     close(Page(Console(file=said, width=80)), made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)))
 

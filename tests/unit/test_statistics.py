@@ -17,12 +17,12 @@ GEVENT = Made(Pool.GEVENT, 8, run=0.1)
 SERIAL = Made(Pool.THREADS, 1, run=0.1, serial=True)
 
 
-def changed(experiment: Experiment, contestant: str, number: int | None = None, **fields: object) -> Experiment:
-    """The experiment with other fields in a contestant's turns, or in that of one round."""
+def changed(experiment: Experiment, deployment: str, number: int | None = None, **fields: object) -> Experiment:
+    """The experiment with other fields in a deployment's turns, or in that of one round."""
     return replace(
         experiment,
         turns=tuple(
-            replace(turn, **fields) if turn.contestant == contestant and number in {None, turn.round} else turn  # type: ignore[arg-type]
+            replace(turn, **fields) if turn.deployment == deployment and number in {None, turn.round} else turn  # type: ignore[arg-type]
             for turn in experiment.turns
         ),
     )
@@ -69,12 +69,12 @@ def test_rates_speedup_and_share_of_the_ideal_follow_from_the_walls() -> None:
     assert serial.speedup is None
 
 
-def paced(experiment: Experiment, contestant: str, *seconds: float) -> Experiment:
-    """The experiment with other paces of a contestant's jobs."""
-    shown = experiment.shown(contestant)
+def paced(experiment: Experiment, deployment: str, *seconds: float) -> Experiment:
+    """The experiment with other paces of a deployment's jobs."""
+    shown = experiment.shown(deployment)
     assert shown is not None
     jobs = tuple(replace(job, nominal=pace) for job, pace in zip(shown.jobs, seconds, strict=True))
-    return changed(experiment, contestant, shown.round, jobs=jobs)
+    return changed(experiment, deployment, shown.round, jobs=jobs)
 
 
 def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
@@ -84,12 +84,12 @@ def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
 
 
 def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
-    """Given a serial contestant that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
+    """Given a serial deployment that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
     experiment = made(THREADS, SERIAL, nominal=0.1)
     turns = []
     for turn in experiment.turns:
         part = replace(turn, books=replace(turn.books, jobs=10, done=10), jobs=turn.jobs[:10])
-        turns.append(part if turn.contestant == "serial" else turn)
+        turns.append(part if turn.deployment == "serial" else turn)
     row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
 
     assert row.ideal == pytest.approx(1.0)
@@ -102,7 +102,7 @@ def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
     assert summarise(changed(experiment, "serial", jobs=(), books=books)).row("serial").ideal is None
 
 
-def test_contestants_with_other_jobs_are_not_compared() -> None:
+def test_deployments_with_other_jobs_are_not_compared() -> None:
     """Given the tutorial's files, which differ from pool to pool, I expect no verdict."""
     experiment = made(THREADS, Made(Pool.GEVENT, 8, run=0.5), jobs=2, nominal=0.1)
     experiment = paced(experiment, "gevent:8", 0.5, 0.5)
@@ -119,18 +119,18 @@ def test_there_is_no_ideal_of_jobs_that_nobody_paced() -> None:
 
 
 @pytest.mark.parametrize(
-    "contestant", [THREADS, Made(Pool.GEVENT, 100, run=0.1), Made(Pool.PREFORK, 2, 0.01, work=0.1)]
+    "deployment", [THREADS, Made(Pool.GEVENT, 100, run=0.1), Made(Pool.PREFORK, 2, 0.01, work=0.1)]
 )
-def test_where_the_time_goes_adds_up_in_both_sums(contestant: Made) -> None:
+def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     """submit + wait + run + step is the mean latency, run + step + overhead what a job costs of the slots' time."""
-    experiment = made(contestant, GEVENT)
+    experiment = made(deployment, GEVENT)
     summary = summarise(experiment)
-    row, split = summary.row(contestant.name), summary.row(contestant.name).split
-    turns = list(experiment.of(contestant.name))
+    row, split = summary.row(deployment.name), summary.row(deployment.name).split
+    turns = list(experiment.of(deployment.name))
     ends = [
         sum(job) for turn in turns for job in zip(turn.spans.queued, turn.spans.waited, turn.spans.ran, strict=True)
     ]
-    slots = min(contestant.slots, 40)
+    slots = min(deployment.slots, 40)
 
     assert split is not None
     assert split.overhead is not None
@@ -178,8 +178,8 @@ def test_what_could_not_be_measured_is_none_and_the_rest_is_there() -> None:
 
 def test_slots_that_are_not_known_leave_out_what_needs_them() -> None:
     experiment = made(THREADS, GEVENT, nominal=0.1)
-    unknown = replace(experiment.contestants[0], slots=None)
-    row = summarise(replace(experiment, contestants=(unknown, experiment.contestants[1]))).row("threads:8")
+    unknown = replace(experiment.deployments[0], slots=None)
+    row = summarise(replace(experiment, deployments=(unknown, experiment.deployments[1]))).row("threads:8")
 
     assert row.ideal is None
     assert row.split is not None
@@ -249,7 +249,7 @@ def test_rounds_in_which_one_of_the_two_was_spoiled_are_no_pairs() -> None:
 
 
 def test_drift_of_the_machine_cancels_because_turns_are_paired_by_round() -> None:
-    """Given rounds that differ by a factor of two and a contestant that is 10 % slower, I expect the difference to be
+    """Given rounds that differ by a factor of two and a deployment that is 10 % slower, I expect the difference to be
     seen although the ranges of the walls overlap."""
     summary = summarise(made(THREADS, Made(Pool.GEVENT, 8, run=0.11), rounds=8, drift=0.5))
     one, other = summary.row("threads:8").wall, summary.row("gevent:8").wall
@@ -270,7 +270,7 @@ def test_the_serial_yardstick_is_compared_with_nobody() -> None:
 
 @pytest.mark.parametrize("rounds", [3, 5, 7])
 def test_equals_are_called_different_at_most_as_often_as_claimed(rounds: int) -> None:
-    """Given 600 experiments with two contestants that are the same, I expect at most 5 of 100 differences (and three
+    """Given 600 experiments with two deployments that are the same, I expect at most 5 of 100 differences (and three
     standard errors of chance)."""
     different = 0
     for seed in range(600):

@@ -91,7 +91,7 @@ def test_every_attempt_is_a_slice_on_the_lane_of_its_executor() -> None:
         if each.get("cat") == "run"
     )
     expected = Counter(
-        (each.contestant.name, lane.label)
+        (each.deployment.name, lane.label)
         for each in shown(experiment)
         for lane in each.chart.lanes
         for _ in lane.strips
@@ -101,7 +101,7 @@ def test_every_attempt_is_a_slice_on_the_lane_of_its_executor() -> None:
     assert "gevent:8: gevent:8@host, pid 300, thread 300" in processes.values()
 
 
-def test_moments_are_microseconds_since_the_contestants_own_submission() -> None:
+def test_moments_are_microseconds_since_the_deployments_own_submission() -> None:
     experiment = few()
     turn = experiment.shown("prefork:4")
     assert turn is not None

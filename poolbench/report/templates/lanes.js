@@ -381,9 +381,9 @@
       const data = JSON.parse(document.getElementById("timelines-" + box.dataset.number).textContent);
       this.names = data.names;
       this.tick = data.tick;
-      this.end = Math.max(1, ...data.contestants.map((each) => each.end));
+      this.end = Math.max(1, ...data.deployments.map((each) => each.end));
       this.box = box;
-      this.each = [...box.querySelectorAll(".timeline")].map((figure, n) => new Timeline(figure, data.contestants[n], this));
+      this.each = [...box.querySelectorAll(".timeline")].map((figure, n) => new Timeline(figure, data.deployments[n], this));
       this.labelled = this.each.some((each) => each.tall >= LABELLED);
       box.querySelector(".controls").addEventListener("click", (event) => this.press(event.target.dataset.do));
       new ResizeObserver(() => this.resize()).observe(box);
