@@ -11,7 +11,7 @@ NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as p
 	Install one or say where it is: make PYTHON=/path/to/python demo))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up producer test pools fault chaos chaos-short matrix perfetto bench lint clean
+.PHONY: help demo up producer test pools fault chaos chaos-short nightly matrix perfetto bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,8 +41,11 @@ chaos: $(DEV) ## 300 kills under 100,000 jobs, books balanced, docs/chaos.md: ab
 	@$(BIN)/python -m chaos run --seed 1 --kills 320 --jobs 100000 --out docs/chaos/downpour.json $(ARGS)
 	@$(BIN)/python -m chaos table docs/chaos/*.json >docs/chaos.md
 
-chaos-short: $(DEV) ## the same with some 20 kills, as a test: two minutes and a half
+chaos-short: $(DEV) ## the same with some 20 kills, as a test: three minutes
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+nightly: ## what takes long, one after the other, all of it whatever fails: pools, fault, matrix, chaos
+	@$(MAKE) --keep-going --jobs=1 pools fault matrix chaos
 
 matrix: $(DEV) ## what works in which pool: every cell of docs/capabilities.md again; ARGS="-k name" selects
 	@$(BIN)/python -m pytest -n 8 --dist worksteal tests/matrix $(ARGS)

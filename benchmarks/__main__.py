@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import enqueue, hostile, hostile_page, slow
+from benchmarks import enqueue, hostile, slow
 from benchmarks.bare import Bare
 from benchmarks.contenders import Aria2, Curl, Downpour
-from benchmarks.deployed import deployed
-from benchmarks.origins import Nginx, Origin, Own
+from benchmarks.origins import Nginx, Origin, Own, deployed
 from benchmarks.page import TARGETS, page
 from benchmarks.rounds import Contender, Section, conditions, save, save_rows
 from ledger.jobs import Pool
@@ -56,7 +55,7 @@ def _hostile(out: Path) -> None:
     """Not how fast, but how well; nobody is measured, so it need not be alone on the machine."""
     folder = Path(tempfile.mkdtemp(prefix="downpour-hostile-"))
     try:
-        print(hostile_page.save(hostile.measure(folder), out))
+        print(hostile.save(hostile.measure(folder), out))
     finally:
         shutil.rmtree(folder)
 

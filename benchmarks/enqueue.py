@@ -9,7 +9,7 @@ from statistics import median
 
 import psutil
 
-from benchmarks.deployed import deployed
+from benchmarks.origins import deployed
 from ledger.connection import connect
 from ledger.jobs import Job, Pool
 from ledger.settings import Settings

@@ -1,4 +1,4 @@
-"""The server that everybody downloads from: nginx where it is installed, our own origin otherwise."""
+"""The server that all download from: nginx where it is installed, our own origin otherwise; and Redis as deployed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from stack.supervisor import Command, Process
 from tests.origin_process import OriginProcess
+from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 
 _RATE = 10 * 1024  # bytes/s of nginx on /slow/
@@ -94,3 +95,8 @@ class Nginx:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.stop(grace=20)
+
+
+def deployed() -> ValkeyProcess:
+    """Redis as it is deployed; the one of the tests waits for the disk at each write."""
+    return ValkeyProcess(appendonly=True, options={"appendfsync": "everysec"})

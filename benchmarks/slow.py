@@ -8,8 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.deployed import deployed
-from benchmarks.origins import Origin
+from benchmarks.origins import Origin, deployed
 from ledger.jobs import Job, Pool
 from tests.waiting import wait_for
 from tests.world import World

@@ -24,6 +24,7 @@ from chaos.subject import Subject
 from stack.errors import StackError
 from stack.run import Stack
 
+_say = partial(click.echo, err=True)
 _LAST_WORDS = 400.0  # seconds for what comes after the load; then the process ends, and its guardian cleans up
 
 
@@ -93,10 +94,6 @@ def _run(subject: Callable[[Stack, int], Subject], *profile: str, **chosen: Any)
         _say(f"NOT GOOD: {table.complaints(found)}")
     if isinstance(subject, type) and not found.good:
         sys.exit(1)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _end_when_told(seconds: float) -> None:

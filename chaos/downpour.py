@@ -17,10 +17,12 @@ from redis.exceptions import RedisError
 from chaos.fleet import Member
 from chaos.mix import Planned
 from chaos.subject import Blow, Ended, Interruption, Subject
-from ledger.jobs import FINAL_STATES, Pool
+from ledger.dead_letters import DeadLetters
+from ledger.jobs import FINAL_STATES, JobState, Pool
 from ledger.keys import Keys
 from ledger.leases import Leases
 from ledger.ledger import Batch, Ledger
+from ledger.records import STATE_LETTERS
 from ledger.settings import Settings
 from stack.run import Stack
 from worker.janitor import EVERY
@@ -28,18 +30,10 @@ from worker.janitor import EVERY
 _HOLDER = re.compile(r"its holder (\w+) was not heard of")
 _RESULTS_PATIENCE = 180.0  # seconds for one `producer results`
 _MUST_BE_EMPTY = (
-    "running",
-    "held",
-    "cancel",
-    "dead",
-    "due",
-    "hand",
-    "sent",
-    "resend",
-    "suspects",
-    "queue",
-    "stale incarnations",
+    *("running", "held", "cancel", "dead", "due", "hand", "sent", "resend", "suspects", "trial"),
+    *("queue", "stale incarnations"),
 )
+_MAY_STAY = ("unacked", "dead-letters", "other", "jobs", "batches")
 
 
 class Downpour(Subject):
@@ -77,6 +71,14 @@ class Downpour(Subject):
         """Who an incarnation was is forgotten once it is buried."""
         for incarnation, who in self.redis.hgetall(self._keys.incarnations).items():
             self._pids[str(incarnation)] = int(json.loads(who)["pid"])
+
+    def holder(self, job: str) -> int | None:
+        state, holder = self.redis.hmget(self._keys.job(job), ["s", "h"])
+        self.note()
+        return self._pids.get(str(holder)) if state == STATE_LETTERS[JobState.RUNNING] else None
+
+    def dead_letters(self) -> int:
+        return sum(DeadLetters(self.redis, self.prefix).counts().values())
 
     def finished(self, batches: Mapping[str, Sequence[Planned]]) -> set[str]:
         """Names of batches whose every job has its end, by the counters."""
@@ -132,7 +134,7 @@ class Downpour(Subject):
         return max(hits, key=lambda n: blows[n].at, default=-1)
 
     def leftovers(self) -> tuple[dict[str, int], tuple[str, ...]]:
-        counts: dict[str, int] = dict.fromkeys(_MUST_BE_EMPTY, 0) | {"unacked": 0, "other": 0, "jobs": 0, "batches": 0}
+        counts: dict[str, int] = dict.fromkeys((*_MUST_BE_EMPTY, *_MAY_STAY), 0)
         kinds = {"hash": self.redis.hlen, "set": self.redis.scard, "zset": self.redis.zcard, "list": self.redis.llen}
         for key in self.redis.scan_iter(match=f"{self.prefix}*", count=5000):
             what = self._what(str(key).removeprefix(self.prefix))
@@ -153,11 +155,10 @@ class Downpour(Subject):
             return "queue"
         if first == "job":
             return "jobs"
-        return first if first in (*_MUST_BE_EMPTY, "unacked") else "other"
+        return first if first in (*_MUST_BE_EMPTY, "unacked", "dead-letters") else "other"
 
 
 def _final(batch: Batch | None) -> int:
-
     return 0 if batch is None else batch.count(*FINAL_STATES)
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -52,8 +51,6 @@ class Feed:
     jobs: int
     batch: int
     low: int
-    origin_url: str
-    folder: Path
     submissions: list[Submission] = field(default_factory=list)
     error: str | None = None
     faults_over: threading.Event = field(default_factory=threading.Event)
@@ -92,8 +89,9 @@ class Feed:
             batch = f"{name}-{len(self.submissions):03d}-{pool}"
             made = Submission(batch, pool, plan_batch(self.seed, batch, pool, count))
             self.submissions.append(made)
-        manifest = self.folder / f"{batch}.jsonl"
-        write_manifest(manifest, self.origin_url, made.jobs)
+        stack = self.subject.stack
+        manifest = stack.plan.private / f"{batch}.jsonl"
+        write_manifest(manifest, stack.origin_url, made.jobs)
         deadline = time.monotonic() + PATIENCE
         while not made.complete:
             if time.monotonic() > deadline:

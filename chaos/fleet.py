@@ -9,8 +9,8 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 import psutil
 
@@ -21,15 +21,6 @@ from stack.supervisor import Command, Process
 POLL = 0.03  # seconds between two looks
 _PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds until a restart; doubles while lives are short, as Docker does it
 _SHORT_LIFE = 10.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """An end that nobody asked for."""
-
-    name: str
-    code: int
-    at: float
 
 
 class Member:
@@ -76,21 +67,17 @@ class Member:
             self._process.signal(number, group=everybody)
             return True
 
-    def kill_child(self, which: int) -> int | None:
-        """SIGKILL to one child; its pid."""
-        children = self.pids()[1:]
-        if not children:
-            return None
-        pid = sorted(children)[which % len(children)]
+    def kill_child(self, pid: int) -> bool:
+        """SIGKILL to one child; whether there was one."""
         with contextlib.suppress(psutil.Error):
             child = psutil.Process(pid)  # the object knows when it was started: a stranger is not killed
-            if child.ppid() == self.pids()[0]:
+            if child.ppid() in self.pids()[:1] and child.status() != psutil.STATUS_ZOMBIE:
                 child.kill()
-                return pid
-        return None
+                return True
+        return False
 
-    def look(self) -> Exit | None:
-        """Start it again if it has ended; how it ended, if nobody asked for that."""
+    def look(self) -> str | None:
+        """Start it again if it has ended; its name and exit code, if no fault made it end."""
         with self._lock:
             process = self._process
             if process is None or (code := process.returncode) is None:
@@ -100,7 +87,7 @@ class Member:
                 self._short_lives = self._short_lives + 1 if time.time() - process.started < _SHORT_LIFE else 0
                 pause = min(_PAUSE * 2**self._short_lives, _LONGEST_PAUSE)
                 self._restart_at = time.monotonic() + pause
-                unasked = None if self.asked_to_end else Exit(self.name, code, time.time())
+                unasked = None if self.asked_to_end else f"{self.name}: {code}"
             due = time.monotonic() >= self._restart_at
             self._restart_at = 0.0 if due else self._restart_at
         if due:
@@ -116,7 +103,8 @@ class Member:
 class Fleet:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
-        self.exits: list[Exit] = []
+        self.exits: list[str] = []  # that no fault asked for
+        self._deserted: dict[Pool, list[float]] = {pool: [] for pool in Pool}  # looks that found no worker, epoch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="fleet", daemon=True)
         self._choice = threading.Lock()
@@ -128,6 +116,11 @@ class Fleet:
 
     def of(self, pool: Pool | None) -> list[Member]:
         return [member for member in self.members if member.pool is pool]
+
+    def deserted(self, pool: Pool, begin: float, end: float) -> bool:
+        """Whether at some moment of that time no worker of the pool was ready and spared by faults."""
+        looks = self._deserted[pool]
+        return bisect_left(looks, begin) < bisect_right(looks, end)
 
     def take(self, pool: Pool | None, first: int, *, patience: float = 20.0, all_: bool = False) -> list[Member]:
         """One ready member that no other fault is played on (or all of the pool's); none if there is none for long."""
@@ -150,10 +143,10 @@ class Fleet:
         for member in members:
             member.free = True
 
-    def wait_ready(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> list[str]:
-        """Wait until everybody is ready; the names of those who are not."""
+    def wait_ready(self, seconds: float) -> list[str]:
+        """Wait until all members are ready; the names of those that are not."""
         deadline = time.monotonic() + seconds
-        while (late := [member.name for member in self.members if not member.ready]) and not give_up():
+        while late := [member.name for member in self.members if not member.ready]:
             if time.monotonic() > deadline:
                 break
             time.sleep(POLL)
@@ -172,3 +165,6 @@ class Fleet:
     def _supervise(self) -> None:
         while not self._stop.wait(POLL):
             self.exits += [ended for member in self.members if (ended := member.look())]
+            for pool, looks in self._deserted.items():
+                if not any(member.free and member.ready for member in self.of(pool)):
+                    looks.append(time.time())

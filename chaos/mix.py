@@ -14,6 +14,9 @@ from origin.content import Entity
 KIB = 1024
 PACED = 0.03  # of the jobs: 0.2 to 1.5 s
 LONG = 0.005  # of the jobs: 5 to 8 s
+PARTIAL = ".partial"  # the folder of temp files
+POISON = "poison"  # the name of batches whose jobs kill the process that runs them
+_NEVER = 60.0  # seconds: longer than such a job is let run
 DESCRIPTION = "96.5 % quick files of 1–64 KiB, 3 % paced over 0.2–1.5 s, 0.5 % paced over 5–8 s; each with its sha256"
 
 
@@ -33,6 +36,10 @@ class Planned:
         folder = f"paced/{self.seconds}" if self.seconds else "files"
         return f"/{folder}/{self.filename}?size={self.size}"
 
+    @property
+    def poison(self) -> bool:
+        return self.id.startswith(f"{POISON}-")
+
     @cached_property
     def sha256(self) -> str:
         return Entity(self.filename, self.size).sha256().hex()
@@ -46,7 +53,9 @@ def plan_batch(seed: int, batch: str, pool: Pool, count: int) -> list[Planned]:
 
 def _planned(dice: random.Random, batch: str, pool: Pool, ordinal: int) -> Planned:
     drawn, size, seconds = dice.random(), int(KIB * 64 ** dice.random()), 0.0  # as many of 1–8 KiB as of 8–64 KiB
-    if drawn < LONG:
+    if batch.startswith(f"{POISON}-"):
+        seconds = _NEVER
+    elif drawn < LONG:
         size, seconds = dice.randrange(64 * KIB, 256 * KIB), round(dice.uniform(5, 8), 2)
     elif drawn < LONG + PACED:
         size, seconds = dice.randrange(8 * KIB, 64 * KIB), round(dice.uniform(0.2, 1.5), 2)

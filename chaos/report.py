@@ -48,22 +48,29 @@ class Books:
     temp_files: int
     not_allowed: tuple[str, ...] = ()  # leftovers in Redis that must not be there
     leftovers: dict[str, int] = field(default_factory=dict)  # in Redis, in entries
+    poisoned: int = 0  # jobs that kill their process and ended as they must: failed, kind poison
+    escaped: int = 0  # jobs that kill their process and ended otherwise
+    malformed: int = 0  # messages that were put on the queues
     examples: dict[str, list[str]] = field(default_factory=dict)  # ids, a few of each that is not zero
+
+    @property
+    def innocent_failed(self) -> int:
+        return self.failed - self.poisoned
 
     @property
     def wrong(self) -> dict[str, int]:
         """What keeps the books from balancing."""
-        left = self.submitted - self.done - self.failed - self.cancelled - self.lost
+        dead = self.leftovers.get("dead-letters", 0)
         found = {
-            "unaccounted": left,
-            "lost": self.lost,
+            "unaccounted": self.submitted - self.done - self.failed - self.cancelled - self.lost,
+            "innocent failed": self.innocent_failed,
             "done twice": self.doubled,
-            "wrong files": self.wrong_files,
-            "changed files": self.changed_files,
-            "strange files": self.strange_files,
-            "temp files": self.temp_files,
             "left in Redis": len(self.not_allowed),
+            # A malformed message that a worker had in its hand when it was killed is nowhere.
+            "dead letters": 0 if 0.9 * self.malformed <= dead <= self.malformed else max(1, dead - self.malformed),
         }
+        names = ("lost", "wrong_files", "changed_files", "strange_files", "temp_files", "escaped")
+        found |= {name.replace("_", " "): getattr(self, name) for name in names}
         return {what: count for what, count in found.items() if count}
 
 
@@ -135,7 +142,7 @@ class Report:
     work: Work
     feeding: Feeding
     recovery: tuple[Recovery, ...]
-    overall: dict[str, Spread | None]  # all interrupted jobs: back, again; the same where Redis and sweep stayed up
+    overall: dict[str, Spread | None]  # back, again: of all interrupted jobs, and by case; see ``findings.overall``
     redis_gap: dict[str, Spread | None]  # Redis killed → it answers again (away); by pool: → the next job begins
     unasked_exits: dict[str, int]  # processes that ended although nobody touched them, by name and code
     starts: dict[str, int]  # of each supervised process

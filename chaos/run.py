@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections import deque
@@ -11,22 +12,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from redis.exceptions import RedisError
 
-from chaos.books import temp_files
-from chaos.faults import Faults
+from chaos.books import Witness, temp_files
+from chaos.faults import Disk, Faults
 from chaos.feed import Feed
 from chaos.fleet import Fleet
 from chaos.mix import Planned
-from chaos.schedule import Fault, deck
+from chaos.schedule import Fault, Kind, deck
 from chaos.subject import Subject
-from chaos.witness import Witness
 from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack.plan import ROOT
 from stack.ports import HOST
 from stack.run import Stack
-from stack.supervisor import Command, Process
+from stack.supervisor import Command
 
 LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)
@@ -50,23 +51,18 @@ class Options:
 class Course:
     """One run under way. What it found stays in its attributes."""
 
-    def __init__(self, options: Options, subject: Subject, access_log: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: Options, subject: Subject, access_log: Path, say: Callable[[str], None], disk: Disk | None
+    ) -> None:
         self.options, self.subject, self.access_log, self._say = options, subject, access_log, say
         batch = max(500, min(2000, options.jobs // 20))  # starting a producer takes as long as 100 jobs
-        self.feed = Feed(
-            subject,
-            options.seed,
-            options.jobs,
-            batch,
-            low=round(batch * 0.6),
-            origin_url=subject.stack.origin_url,
-            folder=subject.stack.plan.private,
-        )
+        self.feed = Feed(subject, options.seed, options.jobs, batch, low=round(batch * 0.6))
         self.fleet = Fleet(subject.members())
-        self.faults = Faults(subject.stack, self.fleet, self.feed, options.seed, say)
+        self.faults = Faults(subject.stack, self.fleet, self.feed, options.seed, disk)
         downloads = subject.stack.downloads
         self.witness = Witness(downloads, self.feed.planned, subject.finished, subject.note)
-        self.deck = deck(options.seed, options.kills, lease=LEASE)
+        without = frozenset[Kind]() if disk else {Kind.DISK}
+        self.deck = deck(options.seed, options.kills, lease=LEASE, without=subject.spared | without)
         self.complete = False
         self.unhealthy: tuple[str, ...] = ()
         self.begun = self.over = 0.0  # epoch
@@ -93,6 +89,7 @@ class Course:
                 self.faults.strike(fault)
                 if self.feed.error or time.monotonic() > deadline:
                     break
+            self.faults.settle(max(60, deadline - time.monotonic()))  # a job that kills takes its time
             self.feed.faults_over.set()
             self._end_of_load(deadline)
         finally:
@@ -103,7 +100,6 @@ class Course:
         while self.feed.submitted < self.options.jobs and not self.feed.error and time.monotonic() < deadline:
             self._tick("no more faults")
         self.feed.join(60)
-        self.faults.settle(60)
         # What waits on the queues is load too; the time to settle begins when they are empty.
         while self._queued() > 0 and time.monotonic() < deadline:
             self._tick("no more jobs")
@@ -145,7 +141,7 @@ class Course:
         """As long as it takes to spread the faults over the jobs."""
         begun = time.monotonic()
         while time.monotonic() < deadline:
-            self._tick(f"{len(self.faults.blows)} of {len(self.deck)} faults")
+            self._tick(f"{number} of {len(self.deck)} faults")
             left = max(0, self.options.jobs - self._progress())
             average = left / self._rate() / (len(self.deck) - number)
             if time.monotonic() - begun >= fault.share * min(max(average, _PAUSE[0]), _PAUSE[1]):
@@ -205,10 +201,11 @@ def course(
         access_log = stack.plan.private / "access.jsonl"
         words = ("-m", "origin", "--host", HOST, "--port", str(stack.plan.origin_port), "--access-log", str(access_log))
         log = stack.plan.log("origin")
-        origin = Process(Command("origin", [sys.executable, *words], stack.env("origin"), ROOT, log))
-        closing.callback(origin.stop, 5.0)
-        _wait(lambda: stack.plan.probe("origin").look(origin), 30)
-        made = Course(options, subject(stack, options.each), access_log, say)
+        stack.launch(Command("origin", [sys.executable, *words], stack.env("origin"), ROOT, log))
+        disk = _disk(stack.downloads, options.jobs, say)
+        if disk:
+            closing.callback(disk.close)
+        made = Course(options, subject(stack, options.each), access_log, say, disk)
         closing.callback(made.fleet.stop, GRACE + 5)
         try:
             made.run()
@@ -219,9 +216,13 @@ def course(
             raise
 
 
-def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s")
-        time.sleep(0.05)
+def _disk(folder: Path, jobs: int, say: Callable[[str], None]) -> Disk | None:
+    """A disk for many times what the jobs are expected to bring, if it and the memory for it can be had."""
+    size = max(2**28, jobs * 3 * 2**15)
+    try:
+        if psutil.virtual_memory().available < size:
+            raise OSError(f"it may take {size / 2**30:.1f} GiB of memory")
+        return Disk(folder, size)
+    except (OSError, subprocess.CalledProcessError) as error:
+        say(f"the disk is never full: a file system of its own cannot be mounted ({error})")
+        return None

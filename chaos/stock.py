@@ -16,6 +16,7 @@ import psutil
 
 from chaos.fleet import Member
 from chaos.mix import Planned
+from chaos.schedule import STRANGE
 from chaos.subject import Blow, Ended, Interruption, Subject
 from ledger.jobs import Pool
 from stack.run import Stack
@@ -39,6 +40,7 @@ class Mark:
 class Stock(Subject):
     prefix = ""
     role = "admin"
+    spared = STRANGE
 
     def __init__(self, stack: Stack, each: int, profile: str) -> None:
         super().__init__(stack, each)
@@ -68,7 +70,7 @@ class Stock(Subject):
         return made
 
     def submission(self, batch: str, pool: Pool, manifest: Path) -> Command:
-        command = self.python("producer", "-m", "chaos.stock_send", manifest, pool, batch)
+        command = self.python("producer", "-m", "chaos.stock_app", manifest, pool, batch)
         return Command(command.name, command.argv, {**command.env, **self._variables}, command.cwd, command.log)
 
     def begun(self, batch: str) -> bool:

@@ -1,14 +1,17 @@
 """The same job in a stock Celery app: the same download function, a temp file, a rename, and Celery's own safety.
 
     celery -A chaos.stock_app worker -P threads -Q downloads.threads
+    python -m chaos.stock_app FILE POOL BATCH  # submits a manifest, a message per job
 
 CHAOS_PROFILE chooses how far it is tuned; CHAOS_MARKS is a folder in which each process notes what it starts and ends.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from download.fetch import Fetcher, Wanted
 from download.threads import disk_runner
 from download.timeouts import Limits
 from ledger.connection import PerProcess
-from ledger.jobs import Pool
+from ledger.jobs import Pool, job_id
 from ledger.settings import get_settings
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -93,3 +96,18 @@ def download(job: str, url: str, filename: str, sha256: str, size: int) -> None:
 def _alive(**_: Any) -> None:
     if settings.health_file:
         settings.health_file.touch()
+
+
+def submit() -> None:
+    manifest, pool, batch = Path(sys.argv[1]), Pool(sys.argv[2]), sys.argv[3]
+    with manifest.open(encoding="utf-8") as lines:
+        for ordinal, line in enumerate(lines):
+            job = json.loads(line)
+            words = (job_id(batch, ordinal), job["url"], job["filename"], job["sha256"], job["size"])
+            download.apply_async(args=words, queue=pool.queue)
+            if ordinal == 50:
+                manifest.with_suffix(".begun").touch()
+
+
+if __name__ == "__main__":
+    submit()

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,8 @@ class Blow:
     @property
     def killed(self) -> bool:
         """Whether it did send a SIGKILL to somebody who was there."""
-        return (
-            self.kind in KILLS and self.note is None and (bool(self.pids) or self.kind in (Kind.REDIS, Kind.PRODUCER))
-        )
+        kills = self.kind in KILLS | {Kind.POISON}
+        return kills and self.note is None and (bool(self.pids) or self.kind in (Kind.REDIS, Kind.PRODUCER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,11 @@ class Ended:
 
 
 class Subject(ABC):
-    """Args:
-    stack: runs Redis and nothing else.
-    each: workers per pool.
+    """What asks Redis raises ``redis.RedisError`` while Redis is away.
+
+    Args:
+        stack: runs Redis and nothing else.
+        each: workers per pool.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Subject(ABC):
     prefix: str  # of the queues' keys
     role: str  # as whom it submits
     tidies_within: float = 0.0  # seconds after which what killed workers left on the disk is gone
+    spared: Set[Kind] = frozenset()
 
     def __init__(self, stack: Stack, each: int) -> None:
         self.stack = stack
@@ -90,11 +92,7 @@ class Subject(ABC):
         return connect(Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password), connections=4)
 
     def queued(self, pool: Pool) -> int:
-        """Messages on the pool's queue.
-
-        Raises:
-            redis.RedisError: Redis is away.
-        """
+        """Messages on the pool's queue."""
         return int(self.redis.llen(f"{self.prefix}{pool.queue}"))
 
     def python(self, name: str, *words: str | Path) -> Command:
@@ -137,19 +135,11 @@ class Subject(ABC):
 
     @abstractmethod
     def finished(self, batches: Mapping[str, Sequence[Planned]]) -> set[str]:
-        """Names of the batches whose every job has its end.
-
-        Raises:
-            redis.RedisError: Redis is away.
-        """
+        """Names of the batches whose every job has its end."""
 
     @abstractmethod
     def awaited(self, batches: Mapping[str, Sequence[Planned]]) -> int:
-        """How many of these have no end although one may still come.
-
-        Raises:
-            redis.RedisError: Redis is away.
-        """
+        """How many of these have no end although one may still come."""
 
     @abstractmethod
     def ended(self, batches: Mapping[str, Sequence[Planned]]) -> dict[str, Ended]:
@@ -158,6 +148,13 @@ class Subject(ABC):
     @abstractmethod
     def interruptions(self, blows: Sequence[Blow]) -> list[Interruption]:
         """After ``ended``."""
+
+    def holder(self, job: str) -> int | None:  # noqa: ARG002
+        """The process that runs a job."""
+        return None
+
+    def dead_letters(self) -> int:
+        return 0
 
     @abstractmethod
     def leftovers(self) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from chaos import books, recovery
+from chaos import books, findings
+from chaos.books import Look, look
+from chaos.faults import Disk
 from chaos.mix import Planned, plan_batch
 from chaos.report import Books, Spread
 from chaos.schedule import Kind
 from chaos.subject import Blow, Ended, Interruption
-from chaos.witness import Look, look
 from ledger.jobs import Pool
 from origin.content import Entity
 
@@ -80,6 +83,29 @@ def test_temp_files_and_leftovers_in_redis_are_found(shelf: Shelf) -> None:
     assert shelf.books(left=("held",)).wrong == {"temp files": 1, "left in Redis": 1}
 
 
+def test_a_failed_job_is_innocent_unless_it_killed_its_process_and_that_one_must_be_poison(shelf: Shelf) -> None:
+    killer, escaped = (plan_batch(1, f"poison-{n}", Pool.THREADS, 1)[0] for n in range(2))
+    shelf.jobs += [killer, escaped]
+    shelf.ended[killer.id] = Ended("failed", lost=5, kind="poison")
+    shelf.ended[escaped.id] = Ended("failed", lost=1, kind="deadline")
+    assert shelf.books().wrong == {"innocent failed": 1, "escaped": 1}
+    shelf.ended[escaped.id] = shelf.ended[killer.id]
+    assert shelf.books().wrong == {}
+    shelf.file(shelf.jobs[3]).unlink()
+    shelf.ended[shelf.jobs[3].id] = Ended("failed", lost=5, kind="poison")
+    assert shelf.books().wrong == {"innocent failed": 1}
+    assert shelf.books().examples["innocent failed"] == ["b.3"]
+
+
+@pytest.mark.parametrize(("malformed", "dead", "wrong"), [(0, 0, 0), (20, 20, 0), (20, 19, 0), (20, 9, 1), (20, 22, 2)])
+def test_malformed_messages_are_dead_letters_and_no_other_is(
+    shelf: Shelf, malformed: int, dead: int, wrong: int
+) -> None:
+    left = ({"dead-letters": dead}, ())
+    books_ = books.balance(shelf.jobs, shelf.ended, shelf.downloads, shelf.first, left, malformed=malformed)
+    assert books_.wrong.get("dead letters", 0) == wrong
+
+
 def test_the_origin_counts_what_it_sent_to_the_last_byte(tmp_path: Path) -> None:
     log = tmp_path / "access.jsonl"
     lines = [
@@ -103,10 +129,31 @@ def test_times_are_told_by_fault_and_pool() -> None:
         Interruption("b.2", Pool.GEVENT, 2, 11.0, None),
         Interruption("b.3", Pool.GEVENT, -1, 0.0, 1.0),
     ]
-    rows = {row.kind: row for row in recovery.rows(blows, interruptions)}
+    rows = {row.kind: row for row in findings.rows(blows, interruptions)}
     assert rows[Kind.WORKER].back == Spread(1, 5.0, 5.0, 5.0)
     assert (rows[Kind.TWO].interrupted, rows[Kind.TWO].never_again) == (1, 1)
-    assert rows[recovery.UNKNOWN].interrupted == 1
-    found = recovery.overall(blows, interruptions)
+    assert rows[findings.UNKNOWN].interrupted == 1
+    found = findings.overall(blows, interruptions, lambda pool, begin, end: pool is Pool.GEVENT and begin < 210 <= end)
     assert found["back"] == Spread(2, 5.0, 11.0, 11.0)
-    assert found["calm back"] == Spread(1, 5.0, 5.0, 5.0)
+    assert found["calm back"] == found["lives back"] == Spread(1, 5.0, 5.0, 5.0)
+    assert found["none back"] == Spread(1, 11.0, 11.0, 11.0)
+
+
+@pytest.mark.timeout(30)
+def test_a_disk_is_full_when_it_is_as_small_as_what_lies_on_it(tmp_path: Path) -> None:
+    (folder := tmp_path / "disk").mkdir()
+    if os.geteuid() != 0:
+        with pytest.raises(subprocess.CalledProcessError):
+            Disk(folder, 2**20)
+        return
+    disk = Disk(folder, 2**20)
+    try:
+        (folder / "a").write_bytes(b"x" * 10_000)
+        assert disk.fill()
+        with pytest.raises(OSError, match="No space left"):
+            (folder / "b").write_bytes(b"x" * 10_000)
+        disk.free()
+        (folder / "b").write_bytes(b"x" * 10_000)
+    finally:
+        disk.close()
+    assert list(folder.iterdir()) == []

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.hostile import Outcome
-from benchmarks.hostile_page import page
+from benchmarks.hostile import Outcome, page
 from ledger.jobs import Pool
 from tests.hostile import CASES, ROWS
 
