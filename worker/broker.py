@@ -12,7 +12,11 @@ connection anyway.
 A prefork child that dies in the moment in which the connection breaks is noted as ended and not replaced yet when the
 worker connects anew; celery then watches a file descriptor that is ``None``, and ends with a ``ValueError``.
 
-Kept true by ``tests/fault/test_redis_faults.py`` and ``tests/fault/test_stop_without_redis.py``.
+A Redis that answers and refuses (a failover, a full disk, a long script) is away, too: see ``ledger.connection``. kombu
+connects to it all the same and fails with its first write, at once and again. So a channel is connected when Redis has
+taken a write.
+
+Kept true by ``tests/fault/test_redis_faults.py``, ``test_redis_refuses.py`` and ``test_stop_without_redis.py`` there.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from redis import Redis
 from ledger.jobs import Pool
 from ledger.messages import broker_options
 from tests.fault.given import SLOTS, all_done, all_whole, pools
-from tests.refusals import REFUSALS, Refusal, no_replicas
+from tests.refusals import REFUSALS, Refusal, full_when_clients_connect, no_replicas
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import stays, wait_for
 from tests.world import World
@@ -120,6 +120,15 @@ def test_a_worker_that_starts_meanwhile_waits(world: World, pool: Pool) -> None:
         wait_for(lambda: "NOREPLICAS" in service.text() or "replicas" in service.text(), what="it to say why it waits")
         stays(lambda: service.process.poll() is None, seconds=3, what="it to wait")
     all_done(world, 3, seconds=20)
+
+
+@pools
+def test_a_full_redis_is_emptied_by_a_worker_that_connects_to_it(world: World, pool: Pool) -> None:
+    """Otherwise there would never be room again."""
+    world.submit(pool, [world.file(f"f{n}") for n in range(JOBS)])
+    with full_when_clients_connect(world.valkey):
+        world.start(pool)
+        all_done(world, JOBS, seconds=30)
 
 
 @pools

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from redis.connection import DefaultParser
 
-from ledger.connection import connect, once
+from ledger.connection import AWAY, FullError, RefusedError, connect, once
 from ledger.settings import Settings
 
 
@@ -66,3 +67,37 @@ def test_patience_is_back_after_a_call_that_was_made_once(nobody: Settings) -> N
         with pytest.raises(redis.ConnectionError):
             client.ping()
     assert len(asked) == 2
+
+
+def parsed(answer: str) -> redis.RedisError:
+    error = DefaultParser.parse_error(answer)  # type: ignore[no-untyped-call]
+    assert isinstance(error, redis.RedisError)
+    return error
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "READONLY You can't write against a read only replica.",
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "LOADING Redis is loading the dataset in memory",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+    ],
+)
+def test_a_redis_that_refuses_for_now_is_away(answer: str) -> None:
+    error = parsed(answer)
+    assert isinstance(error, RefusedError)
+    assert isinstance(error, AWAY)
+    assert isinstance(error, FullError) is answer.startswith("OOM")
+    assert f"{error.status_code} {error}" == answer
+
+
+@pytest.mark.parametrize(
+    "answer", ["BUSYGROUP Consumer Group name already exists", "WRONGTYPE Operation against a key"]
+)
+def test_an_error_of_a_command_is_not_away(answer: str) -> None:
+    assert not isinstance(parsed(answer), AWAY)
