@@ -152,7 +152,7 @@ class Machine:
 
 
 def process(pid: int) -> Process | None:
-    with suppress(psutil.Error, OSError, IndexError)  # it ended while it was read:
+    with suppress(psutil.Error, OSError, IndexError):  # it ended while it was read
         found = psutil.Process(pid)
         with found.oneshot():
             used = found.cpu_times()
