@@ -180,5 +180,4 @@ def survive_a_closed_connection() -> None:
     """Before any connection to the broker is made."""
     pidbox.gPidbox = CalmPidbox
     Mailbox.node_cls = AnswerOnce
-    redis.Transport.Channel = WritingChannel
     prefork.TaskPool.Pool = SturdyPool
