@@ -6,7 +6,7 @@ any message is sent. Whoever comes first has the name; who comes later has its o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from redis import Redis
@@ -15,18 +15,8 @@ from ledger.connection import Library
 from ledger.jobs import Job, Naming
 from ledger.keys import Keys
 from ledger.ledger import Claim
-from ledger.names import numbered
 
 _FOLDER = "-"
-
-
-def candidates(wanted: str, ordinal: int) -> list[str]:
-    """What to try: the name, then with the job's ordinal once, twice, three times."""
-    names, path = [wanted], PurePosixPath(wanted)
-    for _ in range(3):
-        path = path.with_name(numbered(path.name, ordinal))
-        names.append(str(path))
-    return names
 
 
 class NamesTaken:
@@ -37,10 +27,9 @@ class NamesTaken:
         self._keys = Keys(prefix)
         self._call = Library(redis, prefix, "job")
 
-    def reserve(self, claim: Claim, wanted: str) -> str | None:
-        """The name that a running job's file gets; empty: there is none left. None: the claim is void."""
+    def reserve(self, claim: Claim, names: Sequence[str]) -> str | None:
+        """The first free one of these, for a running job's file; empty: all are taken. None: the claim is void."""
         id_ = claim.record.id
-        names = candidates(wanted, int(id_.rpartition(".")[2]))
         answer = self._call("reserve", id_, claim.incarnation, claim.number, *names)
         return None if answer == 0 else str(answer)
 

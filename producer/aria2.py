@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ledger.names import name_of_url
+from download.filenames import name_of_url
 
 _MOST = 100  # options of one file
 _HEADERS = {"user-agent": "User-Agent", "referer": "Referer"}

@@ -26,8 +26,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from download.filenames import check_filename, name_of_url
 from ledger.jobs import Job, Naming
-from ledger.names import check_filename, name_of_url
 from producer import aria2, metalink, options, parquet
 from producer.csv_rows import Csv, header
 from producer.names import Names

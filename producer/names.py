@@ -1,4 +1,4 @@
-"""The files' names are unique in their batch. What a name may be, ``ledger.names`` says.
+"""The files' names are unique in their batch. What a name may be, ``download.filenames`` says.
 
 Names are given in the manifest's order, so the same manifest names the same files each time; only hashes are kept,
 about 100 bytes per job.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import PurePosixPath
 
-from ledger.names import suffixed
+from download.filenames import suffixed
 
 
 class Names:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from download.errors import HandedBackError
 from download.fetch import Fetched, Wanted
-from download.filenames import final_path
+from download.filenames import check_path, final_path
 from download.tempfile import TempFiles
 from download.threads import native_runner
 from download.timeouts import Limits
@@ -26,7 +26,6 @@ from ledger.connection import PerProcess
 from ledger.groups import Groups
 from ledger.jobs import JobState
 from ledger.ledger import Claim
-from ledger.names import check_path
 from ledger.settings import get_settings
 from worker import drain
 from worker.chunk_close import Closer, Work

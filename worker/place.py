@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from download.errors import FileNameError, LeaseLostError
 from download.fetch import Fetched, Wanted
-from download.filenames import final_path, from_disposition
+from download.filenames import candidates, final_path, from_disposition
 from download.tempfile import publish
 from ledger.jobs import Naming
 from ledger.ledger import Result
@@ -93,7 +93,8 @@ class Place:
             return job.filename
         proposed = from_disposition(fetched.disposition) if job.naming is Naming.SERVER else None
         wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
-        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, wanted))
+        names = candidates(wanted, int(self._record.id.rpartition(".")[2]))
+        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, names))
         if name is None:
             raise LeaseLostError("another worker holds the job now")
         if not name:

@@ -9,11 +9,10 @@ from itertools import product
 import pytest
 
 from download.addresses import Target
-from download.filenames import from_disposition
+from download.filenames import check_filename, clean, from_disposition
 from download.http1 import Head
 from download.retry import retry_after
 from download.validators import content_range, repr_sha256, strong_date, strong_etag
-from ledger.names import check_filename, clean
 from ledger.validators import encode_validators
 from producer.urls import check_url, redact, shown
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download.filenames import LONGEST, check_filename, name_of_url
 from ledger.jobs import Job
-from ledger.names import LONGEST, check_filename, name_of_url
 from producer.errors import ManifestError
 from producer.manifest import FIELDS, BadLine, Format, read, read_urls
 from producer.names import Names

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download.filenames import check_filename
 from ledger.jobs import Job
-from ledger.names import check_filename
 from producer.errors import ManifestError
 from producer.manifest import BadLine, Format, format_of, read
 from producer.options import MOST_MIRRORS

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from download.errors import FileNameError
-from download.filenames import final_path, from_disposition
-from ledger.names import (
+from download.filenames import (
     LONGEST,
     LONGEST_PATH,
     UNNAMED,
     check_filename,
     check_path,
     clean,
+    final_path,
+    from_disposition,
     from_url,
     name_of_url,
     suffixed,
