@@ -169,6 +169,31 @@ def test_framing_that_cannot_be_trusted_is_an_error(desk: Desk, answer: bytes, k
         assert desk.fails(server.url()).kind is kind
 
 
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",  # bare line feeds
+        OK + b"X: a\r\n b\r\nContent-Length:\r\n 5\r\n\r\nhello",  # folded lines
+        OK + b"X: " + b"x" * 60_000 + b"\r\nContent-Length: 5\r\n\r\nhello",
+        OK + b"".join(b"X%d: %s\r\n" % (n, b"y" * 1000) for n in range(90)) + b"Content-Length: 5\r\n\r\nhello",
+        OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        OK + b"Content-Length: 5, 5\r\n\r\nhello",
+        OK + b"X: caf\xe9\r\nContent-Length: 5\r\n\r\nhello",
+        OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 99\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        CHUNKED + b"3;a=b\r\nhel\r\n2 \r\nlo\r\n0\r\nA: b\r\n\r\n",  # extensions, blanks and trailers
+        CHUNKED + b"5\nhello\n0\n\n",
+    ],
+)
+def test_an_unusual_answer_that_is_clear_becomes_a_file(desk: Desk, answer: bytes) -> None:
+    with reciting(answer, answer) as server:
+        assert desk.bring(server.url()) == b"hello"
+
+
 def test_informational_answers_are_skipped(desk: Desk) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     with reciting(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + ok(b"hello")) as server:
