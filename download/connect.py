@@ -259,7 +259,7 @@ def _connect_one(address: str, port: int, timeouts: Timeouts, give_up: float) ->
         if code:
             raise OSError(code, os.strerror(code))
         peer = sock.getpeername()[0]
-        if peer != address:
+        if ip_address(peer) != ip_address(address):  # some have two spellings
             raise RefusedError(f"expected a connection to {address}, got one to {peer}")
     except BaseException:
         sock.close()
