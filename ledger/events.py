@@ -50,7 +50,7 @@ def tell_flower(redis: Redis, keys: Keys, jobs: Mapping[str, Sequence[TakenOver]
     events = [
         {**event, "hostname": worker, "timestamp": now}
         for worker, taken in jobs.items()
-        for event in [*_rows(taken), *([] if worker in alive else [{"type": "worker-offline"}])]
+        for event in [*_rows(taken), *([] if worker in alive else [{"type": "worker-offline", "active": 0}])]
     ]
     channel = keys.events("task.multi", redis.get_connection_kwargs().get("db", 0))
     for at in range(0, len(events), _AT_ONCE):

@@ -32,10 +32,10 @@ class Batches(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def shutdown(self, consumer: Any) -> None:
         """After the pool has ended: the timer is gone. An event of a task makes Flower take its worker for alive, so
-        what Celery has said before is said again, at the very end."""
+        what Celery has said before is said again, at the very end, and that nothing runs."""
         self.stop(consumer)
         if consumer.event_dispatcher is not None:
-            consumer.event_dispatcher.send("worker-offline")
+            consumer.event_dispatcher.send("worker-offline", active=0)
 
 
 class _Later:

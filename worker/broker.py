@@ -10,13 +10,16 @@ under gevent no job could end meanwhile, and no worker stop. An event that is no
 connection anyway.
 
 A prefork child that dies in the moment in which the connection breaks is noted as ended and not replaced yet when the
-worker connects anew; celery then watches a file descriptor that is ``None``, and ends with a ``ValueError``.
+worker connects anew; celery then watches a file descriptor that is ``None``, and ends with a ``ValueError``. One that
+is killed while the worker starts ends it, too: with "Could not start worker processes" before its first turn of the
+loop, and with a ``StopIteration`` if Redis goes away meanwhile, because the pipes of the dead child are not free yet.
 
 A Redis that answers and refuses (a failover, a full disk, a long script) is away, too: see ``ledger.connection``. kombu
 connects to it all the same and fails with its first write, at once and again. So a channel is connected when Redis has
 taken a write.
 
-Kept true by ``tests/fault/test_redis_faults.py``, ``test_redis_refuses.py`` and ``test_stop_without_redis.py`` there.
+Kept true by ``tests/fault/test_redis_faults.py``, and there ``test_redis_refuses.py``, ``test_stop_without_redis.py``
+and ``test_killed_workers.py``.
 """
 
 from __future__ import annotations
@@ -164,6 +167,16 @@ class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
 
 
 class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]
+    def did_start_ok(self) -> bool:
+        """A child that was killed before the loop began is replaced; one that ended by itself cannot start."""
+        started = all(child.exitcode is None or child.exitcode < 0 for child in self._pool)
+        self.maintain_pool()
+        return started
+
+    def maintain_pool(self) -> None:
+        if self._registered_with_event_loop:  # else what a dead child leaves is not cleared away: it waits in the pool
+            super().maintain_pool()
+
     def _track_child_process(self, proc: Any, hub: Any) -> None:
         if getattr(proc, "_sentinel_poll", proc) is None:  # its end was seen: it is to be replaced, not to be watched
             hub.call_soon(self.maintain_pool)

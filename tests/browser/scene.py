@@ -16,7 +16,9 @@ from stack.plan import ROOT
 from stack.run import Stack
 from stack.supervisor import Command, Process
 
+PURGE = 15  # seconds after which Flower forgets a worker that is gone
 SETTINGS = {
+    "FLOWER_PURGE_OFFLINE_WORKERS": str(PURGE),
     "DOWNPOUR_WAIT_IN_JOB": "0",  # a second attempt is another worker's or another task's, never the same one's
     "DOWNPOUR_RETRY_BASE": "0.1",
     "DOWNPOUR_MAX_ATTEMPTS": "2",

@@ -25,6 +25,7 @@ from tests.browser.scene import (
     LONG,
     LONGER,
     MISSING,
+    PURGE,
     SECOND,
     TO_CANCEL,
     Scene,
@@ -187,7 +188,10 @@ def test_a_worker_that_ended_leaves_no_ghost(scene: Scene, page: Page, pool: Poo
         job_of(page, scene, name, f"{batch}.0", "STARTED")
         page.goto(scene.url)
         worker.signal(signal_)
-        expect(row).to_have_count(0, timeout=30_000)
+        cells = row.locator("td")
+        expect(cells.nth(1)).to_have_text("Offline", timeout=30_000)
+        expect(cells.nth(2)).to_have_text("0", timeout=30_000)  # active
+        expect(row).to_have_count(0, timeout=(PURGE + 10) * 1000)
         job_of(page, scene, name, f"{batch}.0", "SUCCESS" if signal_ is signal.SIGTERM else "RETRY")
         job_of(page, scene, name, f"{batch}.1", "RETRY")
     finally:

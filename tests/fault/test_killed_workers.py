@@ -11,6 +11,7 @@ import pytest
 from ledger.jobs import FailureKind, JobRecord, JobState, Pool
 from tests.fault.given import all_whole, busy, pools
 from tests.waiting import wait_for
+from tests.worker_process import Service
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(150)
@@ -46,6 +47,30 @@ def test_a_prefork_child_that_is_killed_costs_its_own_job_one_attempt_and_no_lea
         os.kill(parent.children()[0], signal.SIGKILL)
         assert losses(all_whole(world, 4)) == 1
         assert parent.process.poll() is None
+
+
+def starting(world: World) -> Service:
+    """A prefork worker that is connected and whose loop does not run yet."""
+    parent = world.worker(Pool.PREFORK, slots=4)
+    wait_for(lambda: "Connected to" in parent.text() and len(parent.children()) == 4, what="the children to begin")
+    return parent
+
+
+def works(world: World, parent: Service) -> None:
+    """It has as many children as it should, and they run jobs."""
+    parent.wait_until_ready()
+    wait_for(lambda: len(parent.children()) == 4, what="killed children to be replaced")
+    world.submit(Pool.PREFORK, [world.paced(f"f{n}", 1) for n in range(8)])
+    all_whole(world, 8)
+
+
+@pytest.mark.parametrize("killed", [1, 4])
+def test_prefork_children_killed_before_their_worker_is_ready_are_replaced(world: World, killed: int) -> None:
+    world.start()
+    parent = starting(world)
+    for child in parent.children()[:killed]:
+        os.kill(child, signal.SIGKILL)
+    works(world, parent)
 
 
 @pools

@@ -70,8 +70,10 @@ class Shown:
         except AssertionError:
             raise AssertionError(f"expected {rows}, got {self.rows()}") from None
 
-    def lose(self, worker: str) -> None:
-        wait_for(lambda: worker not in self.online(), what=f"{worker} to be gone")
+    def lose(self, name: str) -> None:
+        """Wait until the worker is offline and runs nothing."""
+        (worker,) = [each for each in list(self._state.workers.values()) if each.hostname.startswith(f"{name}@")]
+        wait_for(lambda: not worker.alive and worker.active == 0, what=f"{name} to be gone")
 
 
 @pytest.fixture
