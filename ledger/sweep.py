@@ -164,7 +164,7 @@ class Sweep:
             swept.orphans += len(back)
             swept.ended += len(ended)
             if states:
-                log.warning("took over incarnation=%s of=%s back=%s ended=%s", incarnation, worker, back[:5], ended[:5])
+                log.info("took over incarnation=%s of=%s back=%s ended=%s", incarnation, worker, back[:5], ended[:5])
             reasons = {record.id: _reason(record) for record in self._ledger.read(ended)}
             rows = zip(answer[2::3], states.items(), strict=True)
             taken += [TakenOver(row, state, reasons.get(id_, "")) for row, (id_, state) in rows]
