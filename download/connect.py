@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from download.addresses import AddressPolicy, Target
-from download.errors import ConnectError, DnsError, RefusedError, ResetError
+from download.errors import ConnectError, DnsError, MachineError, RefusedError, ResetError, translate
 from download.http1 import Connection, Response
 from download.proxy import Proxy
 from download.timeouts import Timeouts, translated
@@ -189,7 +189,7 @@ class LookUp:
             return
         try:
             start(f"resolve {host}", run)
-        except RuntimeError as error:  # no thread left; that passes
+        except RuntimeError as error:  # no thread left
             self._outcome.append(error)
             done()
 
@@ -203,8 +203,11 @@ class LookUp:
         Raises:
             RefusedError: the policy denies one of them.
             DnsError: there is none.
+            MachineError: there was no descriptor or thread to look it up.
         """
         found = self._outcome[0]
+        if isinstance(found, Exception):
+            _raise_if_machine(found, f"resolving {self._host}: ")
         if isinstance(found, Exception) or not found:
             cause = found if isinstance(found, Exception) else None
             raise DnsError(f"expected an address of {self._host}, got: {found or 'none'}") from cause
@@ -228,6 +231,7 @@ def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> 
         DnsError: the host has no address, or none is found in time.
         RefusedError: the policy denies one of the addresses.
         ConnectError: none of them answered.
+        MachineError: there is no descriptor or thread for it.
     """
     done = threading.Event()
     timeouts.resolving(host)
@@ -241,8 +245,14 @@ def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> 
         try:
             return _connect_one(address, port, timeouts, time.monotonic() + timeouts.remaining / left)
         except OSError as error:
+            _raise_if_machine(error, f"connecting to {host}: ")
             reasons.append(f"{address}: {error.strerror or error}")
     raise ConnectError(f"expected a connection to {host}:{port}, got {'; '.join(reasons)}")
+
+
+def _raise_if_machine(error: Exception, prefix: str) -> None:
+    if isinstance(cause := translate(error, prefix), MachineError):
+        raise cause from error
 
 
 def _connect_one(address: str, port: int, timeouts: Timeouts, give_up: float) -> socket.socket:

@@ -7,6 +7,7 @@
     │   ├── CancelledError     by request
     │   ├── HandedBackError    the worker drains; another one goes on
     │   └── LeaseLostError     the job belongs to another holder now
+    ├── TempLostError          the temp file was removed, replaced or locked; the file can be begun anew
     └── DownloadError          has a FailureKind, one class per kind
         ├── TransientError     worth another attempt
         └── PermanentError     another attempt would fail in the same way
@@ -35,6 +36,7 @@ class Ended(Exception):  # noqa: N818 - not every end is an error
     status: int | None = None  # the last HTTP status
     received: int = 0  # bytes, in this attempt
     first_byte: float | None = None  # time.monotonic() of the answer's first byte
+    errno: int | None = None  # of the operating system's error that became this one
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
@@ -54,6 +56,10 @@ class HandedBackError(Interrupted):
 
 class LeaseLostError(Interrupted):
     pass
+
+
+class TempLostError(Ended):
+    keeps_partial = False
 
 
 class DownloadError(Ended):
@@ -76,7 +82,16 @@ class ServerError(TransientError):
         self.retry_after = retry_after  # seconds from now, as the server asked; not capped
 
 
-LEAVES: dict[FailureKind, type[DownloadError]] = {FailureKind.SERVER: ServerError}
+class DiskFullError(TransientError):
+    kind = FailureKind.DISK_FULL
+    keeps_partial = False  # what it holds is the room that others need
+    need = 0  # bytes that the file takes, as far as that is known
+
+
+LEAVES: dict[FailureKind, type[DownloadError]] = {
+    FailureKind.SERVER: ServerError,
+    FailureKind.DISK_FULL: DiskFullError,
+}
 
 
 def _one(base: type[Leaf], name: str, kind: FailureKind, **more: bool) -> type[Leaf]:
@@ -93,9 +108,8 @@ ResetError = _one(TransientError, "ResetError", FailureKind.RESET)
 TruncatedError = _one(TransientError, "TruncatedError", FailureKind.TRUNCATED)
 ProtocolError = _one(TransientError, "ProtocolError", FailureKind.PROTOCOL)
 ChangedError = _one(TransientError, "ChangedError", FailureKind.CHANGED, keeps_partial=False)
-# What it holds is the room that others need.
-DiskFullError = _one(TransientError, "DiskFullError", FailureKind.DISK_FULL, keeps_partial=False)
 LostError = _one(TransientError, "LostError", FailureKind.LOST)
+MachineError = _one(TransientError, "MachineError", FailureKind.MACHINE)
 
 BadUrlError = _one(PermanentError, "BadUrlError", FailureKind.BAD_URL)
 RefusedError = _one(PermanentError, "RefusedError", FailureKind.REFUSED)
@@ -122,15 +136,11 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DISK = frozenset(
     {
         errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO, errno.ENOENT,
-        errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EXDEV,
+        errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EXDEV, errno.ESTALE, errno.ENODEV, errno.ENXIO,
     }
 )  # fmt: skip
-_UNREACHABLE = frozenset(
-    {
-        errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN,
-        errno.EMFILE, errno.ENFILE,  # our own limit, but it passes
-    }
-)  # fmt: skip
+_UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
+_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 # The first match counts: subclasses stand before their bases.
@@ -141,6 +151,7 @@ _LEAF_OF: list[tuple[tuple[type[Exception], ...], type[DownloadError]]] = [
     ((ssl.SSLError,), ProtocolError),
     ((ConnectionResetError, ConnectionAbortedError, BrokenPipeError), ResetError),
     ((TimeoutError,), SilenceError),
+    ((MemoryError,), MachineError),
 ]
 
 
@@ -153,7 +164,9 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
     if isinstance(error, DownloadError):
         return error
     text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever the server sent
-    return _leaf(error)(prefix + text)
+    leaf = _leaf(error)(prefix + text)
+    leaf.errno = error.errno if isinstance(error, OSError) else None
+    return leaf
 
 
 def _leaf(error: Exception) -> type[DownloadError]:
@@ -162,12 +175,16 @@ def _leaf(error: Exception) -> type[DownloadError]:
             return leaf
     if isinstance(error, OSError):
         return _leaf_of_errno(error.errno)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return MachineError
     return InternalError
 
 
 def _leaf_of_errno(number: int | None) -> type[DownloadError]:
     if number in _FULL:
         return DiskFullError
+    if number in _MACHINE:
+        return MachineError
     if number in _UNREACHABLE:
         return ConnectError
     return DiskError if number in _DISK else ResetError

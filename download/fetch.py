@@ -37,6 +37,7 @@ from download.addresses import AddressPolicy, Target
 from download.connect import Client
 from download.errors import (
     ChangedError,
+    DiskFullError,
     Ended,
     ProtocolError,
     RedirectError,
@@ -87,6 +88,7 @@ class Fetched:
     last_modified: str | None
     disposition: str | None  # Content-Disposition; download.filenames reads it
     notes: tuple[str, ...]
+    identity: tuple[int, int] | None  # of the temp file: device and inode
 
 
 class Fetcher:
@@ -268,6 +270,7 @@ class Attempt:
             last_modified=head.headers.get("Last-Modified"),
             disposition=head.headers.get("Content-Disposition"),
             notes=tuple(notes),
+            identity=self.temp.identity,
         )
 
     def give_up(self, end: BaseException) -> None:
@@ -275,6 +278,8 @@ class Attempt:
         if isinstance(end, Ended):
             reached = self.timeouts
             end.status, end.received, end.first_byte = reached.status, reached.received, reached.first_byte
+        if isinstance(end, DiskFullError):
+            end.need = self.temp.total or self.temp.size + 1
         with suppress(OSError):
             self.temp.give_up(keep=getattr(end, "keeps_partial", True))
 

@@ -470,7 +470,11 @@ class _Handle:
         except Exception as error:
             self.refused = translate(error)
             return pycurl.SOCKET_BAD
-        opened: socket.socket = self._socket(family, kind, protocol)
+        try:
+            opened: socket.socket = self._socket(family, kind, protocol)
+        except OSError as error:
+            self.refused = translate(error, f"connecting to {self._host}: ")
+            return pycurl.SOCKET_BAD
         if self._listens:
             self.opened = [opened]  # libcurl closes its own copy
         return opened

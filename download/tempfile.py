@@ -28,7 +28,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from download.errors import DiskFullError, LeaseLostError, SizeError, TooLargeError
+from download.errors import DiskFullError, SizeError, TempLostError, TooLargeError
 from download.threads import Run, in_place
 from download.validators import WORTH_KEEPING, Validators
 
@@ -108,6 +108,7 @@ class TempFile:
         self.total: int | None = None  # announced length
         self.resumed_from = 0  # bytes that an earlier attempt had left
         self.validators: Validators | None = None  # on disk, too
+        self.identity: tuple[int, int] | None = None  # of the file: device and inode; another may have its name one day
         self.lent = False  # used by another thread
         self._run = run
         self._max_bytes = max_bytes
@@ -376,7 +377,7 @@ class TempFile:
             return
         self.save()
         stamp(self.path)
-        publish(self.path, Path(final), fsync=fsync, replace=replace)
+        publish(self.path, Path(final), fsync=fsync, replace=replace, identity=self.identity)
 
     def give_up(self, *, keep: bool) -> None:
         """The attempt failed: what a later one can continue stays if it may, the rest is removed."""
@@ -404,36 +405,53 @@ class TempFile:
                 os.close(self._fds.pop())
 
     def _open(self, fd: int) -> None:
-        self._fds, self._closing = [fd], False
+        self._fds, self._closing, self.identity = [fd], False, _identity(fd)
 
     @property
     def _fd(self) -> int:
         return self._fds[0]
 
 
-def publish(temp: Path, final: Path, *, fsync: bool = False, replace: bool = False) -> None:
+def publish(
+    temp: Path,
+    final: Path,
+    *,
+    fsync: bool = False,
+    replace: bool = False,
+    identity: tuple[int, int] | None = None,
+) -> None:
     """Give a whole, verified file its name. The link is the commit; a kill before it leaves no final name.
 
     Args:
         replace: whatever has the name gives way. Only for a caller that proved that it is its own.
+        identity: device and inode of the file that was verified, if they are known.
 
     Raises:
         FileExistsError: something has that name already; temp stays.
-        LeaseLostError: temp is gone or being written to: another attempt adopted it.
+        TempLostError: temp is gone, locked, or another file than the one that was verified.
     """
     try:
         fd = os.open(temp, _OPEN)
-    except FileNotFoundError as error:
-        raise LeaseLostError(f"expected {temp.name}, but another attempt has taken it over") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
     try:
         if not _lock(fd):
-            raise LeaseLostError(f"expected {temp.name} to be ours, but another attempt writes to it")
+            raise TempLostError(f"expected {temp.name} for this attempt alone, but another process has locked it")
+        if identity not in (None, _identity(fd)):
+            raise TempLostError(f"expected {temp.name} as it was written, but another file has its name")
         if fsync:
             os.fsync(fd)
-        if replace:
-            temp.replace(final)  # does nothing if both are one file already, hence the unlink
-        else:
-            _link(temp, final)
+        try:
+            if replace:
+                temp.replace(final)  # does nothing if both are one file already, hence the unlink
+            else:
+                _link(temp, final)
+        except FileNotFoundError as error:
+            if os.path.lexists(temp):
+                raise
+            raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
         _remove(temp)
     finally:
         os.close(fd)
@@ -521,6 +539,11 @@ def _lock(fd: int) -> bool:
     return True
 
 
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
 def _is_abandoned(fd: int, path: Path) -> bool:
     """Whether an opened file has no writer, and still is what its path names, and has no other name."""
     if not _lock(fd):
@@ -551,8 +574,13 @@ def _validators_path(temp: Path) -> Path:
 def _write_validators(temp: Path, validators: Validators) -> None:
     target = _validators_path(temp)
     fresh = target.with_name(target.name + ".new")
-    fresh.write_text(json.dumps({**asdict(validators), "boot": _boot()}))
-    fresh.replace(target)
+    try:
+        fresh.write_text(json.dumps({**asdict(validators), "boot": _boot()}))
+        fresh.replace(target)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
 
 
 def _read_validators(temp: Path) -> Validators | None:

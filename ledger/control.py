@@ -1,19 +1,30 @@
-"""What a person holds back: pools that are paused, workers that are drained; and which workers there are.
+"""What is held back: pools that are paused, workers that are drained or unwell; and which workers there are.
 
 A paused pool takes no new jobs anywhere; a drained worker takes none, the others of its pool do. What runs goes on,
 what was reserved stays queued in the ledger, and nothing is lost: it is sent again when it may be. The flags lie in
-Redis, so whoever restarts still knows them. ``lua/claim.lua`` obeys them at once; within some two seconds a worker
+Redis, so whoever restarts still knows them. ``lua/job.lua`` obeys them at once; within some two seconds a worker
 stops consuming its queue (``worker.consuming``), and the sweep sends nothing to a paused pool.
 Kept true by ``tests/service/test_control.py``.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ledger.jobs import Pool
 from ledger.leases import Leases
 from ledger.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a worker is unwell: a fault of its machine, for which it takes no jobs."""
+
+    reason: str
+    since: float  # seconds since the epoch
+    need: int = 0  # bytes of room that a job lacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,7 @@ class LiveWorker:
     running: int  # jobs
     paused: bool
     drained: bool
+    unwell: Fault | None
 
 
 class Control:
@@ -55,12 +67,28 @@ class Control:
         """Drained workers, whether they are alive or not."""
         return sorted(str(name) for name in self._redis.smembers(self._keys.drained))
 
+    def note_well(self, worker: str) -> None:
+        """The fault that ``Ledger.note_fault`` noted is over."""
+        self._redis.hdel(self._keys.unwell, worker)
+
+    def faults(self) -> dict[str, Fault]:
+        """By worker, whether it is alive or not."""
+        noted = self._redis.hgetall(self._keys.unwell)
+        return {str(worker): Fault(**json.loads(text)) for worker, text in noted.items()}
+
+    def forget_faults_of_the_gone(self, faults: Iterable[str]) -> None:
+        """Remove the notes of those workers that have no process any more."""
+        known = {lease.identity.worker for lease in self._leases.known()}
+        if gone := [worker for worker in faults if worker not in known]:
+            self._redis.hdel(self._keys.unwell, *gone)
+
     def may_take(self, pool: Pool, worker: str) -> bool:
         return pool not in self.paused() and worker not in self.drained()
 
     def workers(self) -> list[LiveWorker]:
         """Those that are alive, by name."""
         paused, drained = self.paused(), self.drained()
+        unwell = self.faults()
         found: dict[tuple[str, Pool], list[tuple[int, int]]] = {}
         for lease in self._leases.known():
             if lease.alive:
@@ -74,6 +102,7 @@ class Control:
                 running=sum(held for _, held in processes),
                 paused=pool in paused,
                 drained=name in drained,
+                unwell=unwell.get(name),
             )
             for (name, pool), processes in sorted(found.items())
         ]

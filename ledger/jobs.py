@@ -65,6 +65,7 @@ class FailureKind(StrEnum):
     CHANGED = "changed"  # the content changed while a resume was under way
     DISK_FULL = "disk-full"  # no space left for the temp file
     LOST = "lost"  # the holder died or lost its lease
+    MACHINE = "machine"  # the worker's machine has no descriptors, threads or memory left, or its temp files vanish
     # Permanent: another attempt would fail in the same way.
     BAD_URL = "bad-url"  # not an http(s) URL that we accept
     REFUSED = "refused"  # the address policy says no
@@ -81,6 +82,10 @@ class FailureKind(StrEnum):
     STEP = "step"  # what was to be done with the file is not known here, or went wrong
     POISON = "poison"  # its process died under it too often
     INTERNAL = "internal"  # a bug in Downpour; the reason has the exception
+
+
+# Attempts that ended so are not counted: they say nothing about the job. DISK without a fault of the machine is final.
+UNCOUNTED_KINDS = frozenset({None, FailureKind.LOST, FailureKind.MACHINE, FailureKind.DISK, FailureKind.DISK_FULL})
 
 
 class Naming(IntEnum):

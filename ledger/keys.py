@@ -18,6 +18,7 @@ due                          zset    ids of waiting jobs by due time
 deadlines                    zset    ids of jobs that were claimed and are not final, by when their time is used up
 paused                       set     pools whose jobs stay queued for now
 drained                      set     names of workers that take nothing new
+unwell                       hash    worker → fault of its machine, JSON, while it takes nothing new; ``worker.machine``
 suspects:POOL                zset    ids of queued jobs that may have killed their process, the next to be tried first
 trial:POOL                   hash    the one of them that was let run: ``id``, and ``since`` when it has, ledger clock
 incarnations                 hash    incarnation id → what process it is, JSON
@@ -90,6 +91,10 @@ class Keys:
     @property
     def drained(self) -> str:
         return f"{self.prefix}drained"
+
+    @property
+    def unwell(self) -> str:
+        return f"{self.prefix}unwell"
 
     @property
     def incarnations(self) -> str:

@@ -204,7 +204,7 @@ class Ledger:
     def claim(self, ref: Ref, pool: Pool, incarnation: str, *, deadline: float = _DAY) -> list[Claim]:
         """Take those of a message's jobs that are queued.
 
-        None if it is a duplicate, the pool is paused or the worker drained.
+        None if it is a duplicate, the pool is paused, or the worker drained or unwell.
 
         Args:
             deadline: seconds that a job may take from its first claim on, if its batch does not say otherwise.
@@ -245,6 +245,14 @@ class Ledger:
     def note_attempt(self, claim: Claim, attempt: Attempt) -> bool:
         """Note a failed attempt after which the holder tries again itself; False if the claim is void."""
         return self._held("attempt", claim, encode_attempt(attempt, claim.record.queued))
+
+    def note_fault(self, worker: str, reason: str, need: int = 0) -> None:
+        """A fault of its machine: the worker can claim nothing until ``Control.note_well``. The first note counts.
+
+        Args:
+            need: bytes of room that a job lacked.
+        """
+        self.call("unwell", worker, reason, need)
 
     def close(
         self,

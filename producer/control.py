@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 import click
 
@@ -215,7 +216,10 @@ def say_workers(client: Client, *, as_json: bool) -> int:
 
 
 def _worker_line(worker: LiveWorker) -> str:
-    """``threads@host  threads  pid 17  3 running  drained``."""
+    """``threads@host  threads  pid 17  3 running  drained  unwell since 12:30:05: ...``."""
     pids = ",".join(map(str, worker.pids))
     held_back = [word for word, on in (("paused", worker.paused), ("drained", worker.drained)) if on]
+    if worker.unwell:
+        since = datetime.fromtimestamp(worker.unwell.since).astimezone().isoformat(" ", "seconds")
+        held_back.append(f"unwell since {since}: {worker.unwell.reason}")
     return "  ".join([worker.name, worker.pool, f"pid {pids}", f"{worker.running} running", *held_back])

@@ -82,14 +82,20 @@ class World:
     def service(self, name: str) -> Service:
         return next(service for service in reversed(self.services) if service.name == name)
 
-    def submit(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b") -> None:
-        """As the producer does it: records, then messages, then the seal. One batch may come in several parts."""
+    def submit(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b", carried: int = 1) -> None:
+        """As the producer does it: records, then messages, then the seal. One batch may come in several parts.
+
+        Args:
+            carried: jobs per message.
+        """
         known = self.ledger.batch(batch)
         first = known.known if known else 0
-        for at in range(0, len(jobs), 500):
-            part = list(enumerate(jobs[at : at + 500], first + at))
-            self.ledger.submit([Message(Ref(batch, n, n), pool, (job,)) for n, job in part])
-            self.publisher.send(Envelope(f"{batch}.{n}", pool, label(job)) for n, job in part)
+        parts = [tuple(jobs[at : at + carried]) for at in range(0, len(jobs), carried)]
+        refs = [Ref(batch, first + at, first + min(at + carried, len(jobs)) - 1) for at in range(0, len(jobs), carried)]
+        for at in range(0, len(parts), 500):
+            some = list(zip(refs, parts, strict=True))[at : at + 500]
+            self.ledger.submit([Message(ref, pool, part) for ref, part in some])
+            self.publisher.send(Envelope(str(ref), pool, label(part[0], len(part) - 1)) for ref, part in some)
         self.ledger.seal(batch, first + len(jobs))
 
     def submit_grouped(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b") -> None:

@@ -31,6 +31,7 @@ from worker.consuming import Consuming
 from worker.incarnation import keep_touching
 from worker.janitor import keep_tidy
 from worker.lateness import keep_probing
+from worker.machine import Machine, allow_descriptors
 from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
 from worker.process import settle_memory, this_worker
 
@@ -39,6 +40,7 @@ broker.survive_a_closed_connection()
 transport.check_what_arrives()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
+_machine = Machine(settings)
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
 
 app = Celery("downpour", include=["worker.tasks"], events=broker.PromptEvents)
@@ -76,6 +78,9 @@ def _check_command_line(instance: Any, **_: Any) -> None:
     pool = line.pool
     for doubt in doubts(line):
         log.warning("command line: %s", doubt)
+    slots = max(instance.autoscale) if instance.autoscale else instance.concurrency
+    if few := allow_descriptors(slots, settings.chunk_parallel):
+        log.warning("open files: %s", few)
     try:
         this_worker.check()
     except ValueError as error:
@@ -96,7 +101,11 @@ def _check_command_line(instance: Any, **_: Any) -> None:
 def _in_service(sender: Any, **_: Any) -> None:
     assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
-    keep_touching(settings, who, lambda: list(worker_state.requests), Consuming(sender, who.pool.queue).allow)
+    consuming = Consuming(sender, who.pool.queue)
+    keep_touching(
+        settings, who, lambda: list(worker_state.requests), lambda may: consuming.allow(may and _machine.fault is None)
+    )
+    _machine.keep_well(who.worker)
     keep_tidy(settings)
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
@@ -117,7 +126,7 @@ def _warm_up(**_: Any) -> None:
 
 @signals.heartbeat_sent.connect
 def _alive(**_: Any) -> None:
-    if settings.health_file:
+    if settings.health_file and _machine.fault is None:
         settings.health_file.touch()
 
 

@@ -30,9 +30,7 @@ from ledger.settings import get_settings
 from worker import drain
 from worker.chunk_close import Closer, Work
 from worker.hold import Hold
-from worker.incarnation import Incarnation
-from worker.job import Outcome, run_job
-from worker.pools import executor
+from worker.job import Outcome, run_jobs
 from worker.process import this_worker
 
 try:
@@ -67,40 +65,40 @@ def suits(claims: Sequence[Claim]) -> bool:
     return AVAILABLE and len(claims) > 1 and not this_worker.manners().on and not this_worker.fetcher().proxy
 
 
-def run_chunk(claims: Sequence[Claim], incarnation: Incarnation, tell: Callable[[str], None]) -> list[Outcome]:
+def run_chunk(holds: Sequence[Hold], tell: Callable[[str], None]) -> list[Outcome]:
     """Run claimed jobs and close their records, whatever happens; as ``run_job``."""
-    begun = time.monotonic()
-    chunk = _Chunk(claims, incarnation, tell)
+    begun, first = time.monotonic(), holds[0].id
+    try:
+        chunk = _Chunk(holds, tell)
+    except Exception:
+        log.exception("chunk of job=%s: not begun; the single path goes on", first)
+        return run_jobs(holds, tell)
     try:
         chunk.run()
     except Exception:
-        log.exception("chunk of job=%s: a bug; the single path goes on", claims[0].record.id)
-        chunk.left = [claim for claim in claims if claim.record.id not in chunk.outcomes]
-    except BaseException:
-        incarnation.lost = True  # the records say that we hold them
-        raise
+        log.exception("chunk of job=%s: a bug; the single path goes on", first)
+        chunk.left = [hold for hold in holds if hold.id not in chunk.outcomes]
+    finally:
+        chunk.drop()
     done = sum(outcome.state is JobState.DONE for outcome in chunk.outcomes.values())
     took = time.monotonic() - begun
-    log.info("chunk of job=%s: %d of %d done in %.2f s", claims[0].record.id, done, len(claims), took)
+    log.info("chunk of job=%s: %d of %d done in %.2f s", first, done, len(holds), took)
     chunk.finish()
-    return [chunk.outcomes[claim.record.id] for claim in claims]
+    return [chunk.outcomes[hold.id] for hold in holds]
 
 
 class _Chunk:
-    def __init__(self, claims: Sequence[Claim], incarnation: Incarnation, tell: Callable[[str], None]) -> None:
-        self.claims = claims
-        self.incarnation = incarnation
+    def __init__(self, holds: Sequence[Hold], tell: Callable[[str], None]) -> None:
+        self.holds = holds
         self.tell = tell
         self.settings = get_settings()
-        self.ledger = this_worker.ledger()
-        self.who = executor(this_worker.name)
         self.tools = _tools()
-        self.fast = iter([claim for claim in claims if _plain(claim)])
-        self.left = [claim for claim in claims if not _plain(claim)]  # for the single path
+        self.fast = iter([hold for hold in holds if _plain(hold.claim)])
+        self.left = [hold for hold in holds if not _plain(hold.claim)]  # for the single path
         self.outcomes: dict[str, Outcome] = {}  # by id
         self.works: dict[Transfer, Work] = {}
         self.stillborn: list[Work] = []  # failed before they began
-        self.closer = Closer(self.tools.groups, self.tools.native, self.settings, self.outcomes)
+        self.closer = Closer(self.tools.groups, self.tools.native, self.settings, self.outcomes, self.left.append)
         self.last_limits: Limits | None = None
         self.folders: set[str] = set()  # that may be published in
         self.told = time.monotonic()
@@ -123,24 +121,34 @@ class _Chunk:
         loops.append(loop)  # if anything was raised before, it is not used again
         self.hand_back(list(self.fast))
 
+    def drop(self) -> None:
+        """Close the files of what was left in the middle: the single path begins anew, or another holder goes on."""
+        for transfer in self.works:
+            transfer.temp.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more should begin."""
+        return self.closer.unwell or drain.draining()
+
     def finish(self) -> None:
         """What the single path has to do."""
-        if drain.draining():
+        if self.over:
             self.hand_back(self.left)
             return
-        for claim in self.left:
-            self.outcomes[claim.record.id] = run_job(claim, self.incarnation, self.tell)
+        for hold, outcome in zip(self.left, run_jobs(self.left, self.tell), strict=True):
+            self.outcomes[hold.id] = outcome
 
     def feed(self) -> Iterator[Transfer]:
         """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
         fetcher = this_worker.fetcher()
-        while not drain.draining() and (claim := next(self.fast, None)):
-            record, work = claim.record, self.work(claim)
-            deadline = work.deadline = claim.ends
+        while not self.over and (hold := next(self.fast, None)):
+            record, work = hold.claim.record, self.work(hold)
+            deadline = work.deadline = hold.claim.ends
             try:
                 work.final = self.final(record.path)
                 if os.path.lexists(work.final):  # it may be what is wanted
-                    self.left.append(claim)
+                    self.left.append(hold)
                     continue
                 transfer = Transfer(
                     Wanted(record.job.url, record.job.sha256, record.job.size),
@@ -173,10 +181,8 @@ class _Chunk:
         self.folders.add(folder)
         return final
 
-    def work(self, claim: Claim) -> Work:
-        settings, record = self.settings, claim.record
-        hold = Hold(claim, self.ledger, self.incarnation, self.who, settings.progress_every)
-        return Work(hold, TempFiles(settings.downloads, record.id, claim.number), time.monotonic())
+    def work(self, hold: Hold) -> Work:
+        return Work(hold, TempFiles(self.settings.downloads, hold.id, hold.claim.number), time.monotonic())
 
     def settle(self, done: list[Transfer]) -> None:
         over, self.stillborn = self.stillborn, []
@@ -184,7 +190,7 @@ class _Chunk:
             work = self.works.pop(transfer)
             if isinstance(transfer.end, Again):
                 log.info("job=%s to the single path: %s", work.claim.record.id, transfer.end)
-                self.left.append(work.claim)
+                self.left.append(work.hold)
                 continue
             if isinstance(transfer.end, Fetched):
                 work.fetched, work.temp = transfer.end, transfer.temp
@@ -194,10 +200,11 @@ class _Chunk:
         if over:
             self.closer.close(over)
 
-    def hand_back(self, claims: Sequence[Claim]) -> None:
-        works = [self.work(claim) for claim in claims]
+    def hand_back(self, holds: Sequence[Hold]) -> None:
+        why = "a fault of the machine" if self.closer.unwell else "the worker stops"
+        works = [self.work(hold) for hold in holds]
         for work in works:
-            work.error = HandedBackError("not begun: the worker stops; handed back")
+            work.error = HandedBackError(f"not begun: {why}; handed back")
         if works:
             self.closer.close(works)
 
@@ -208,7 +215,7 @@ class _Chunk:
         self.told = now
         for transfer in loop.active:
             self.works[transfer].hold.progress(transfer.temp.written, transfer.temp.total)
-        self.tell(f"{len(self.outcomes)} of {len(self.claims)} over")
+        self.tell(f"{len(self.outcomes)} of {len(self.holds)} over")
 
 
 def _plain(claim: Claim) -> bool:

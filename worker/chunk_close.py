@@ -12,15 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from download.errors import DownloadError, HandedBackError, Interrupted, LeaseLostError, translate
+from download.errors import (
+    DownloadError,
+    HandedBackError,
+    Interrupted,
+    LeaseLostError,
+    TempLostError,
+    translate,
+)
 from download.fetch import Fetched
 from download.retry import Backoff
 from download.tempfile import TempFile, TempFiles
 from ledger.groups import Closing, Groups
-from ledger.jobs import JobState
+from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings
-from worker import present
+from worker import machine, present
 from worker.hold import Hold
 from worker.job import Outcome
 
@@ -39,6 +46,7 @@ class Work:
     fetched: Fetched | None = None
     temp: TempFile | None = None
     error: BaseException | None = None
+    fault: str | None = None  # of the machine, behind the error
 
     @property
     def claim(self) -> Claim:
@@ -52,22 +60,26 @@ class Closer:
         native: Callable[[Callable[[], None]], None],
         settings: Settings,
         outcomes: dict[str, Outcome],
+        leave: Callable[[Hold], None],
     ) -> None:
         """
         Args:
             native: runs what keeps the disk busy.
             outcomes: by job id; receives what came of each.
+            leave: takes the jobs that are left to the single path.
         """
         self._groups = groups
         self._native = native
         self._settings = settings
         self._outcomes = outcomes
+        self._leave = leave
+        self.unwell = False  # a fault of the machine was met
         self._folders: set[str] = set()  # that exist
 
     def close(self, works: Sequence[Work]) -> None:
         try:
             self._publish([work for work in works if work.fetched])
-            self._record(works)
+            self._record([work for work in works if not self._left(work)])
         except LeaseLostError as end:  # the ledger could not be asked before it was too late
             for work in works:
                 self._lost(work, end)
@@ -81,7 +93,7 @@ class Closer:
         def publish() -> None:
             for work, held in zip(works, standing, strict=True):
                 if not held:
-                    work.error = LeaseLostError("another worker holds the job now")
+                    work.error, work.hold.closed = LeaseLostError("another worker holds the job now"), True
                     continue
                 try:
                     self._link(work)
@@ -114,6 +126,26 @@ class Closer:
             stamp=lambda temp: present.stamp(temp, fetched, url),
         )
 
+    def _left(self, work: Work) -> bool:
+        """Whether the single path has to look at the job: its temp file is gone, or the disk took its file alone not.
+
+        A fault of the machine is noted here.
+        """
+        error = work.error
+        if error is None or isinstance(error, Interrupted):
+            return False
+        if not isinstance(error, TempLostError):
+            work.error = end = translate(_exception(error))
+            if fault := machine.fault_behind(end, self._settings.downloads, self._native):
+                work.fault, self.unwell = fault, True
+                work.hold.note_fault(fault, end)
+            if fault or end.kind not in (FailureKind.DISK, FailureKind.DISK_FULL):
+                return False
+        log.info("job=%s to the single path: %s", work.claim.record.id, error)
+        work.partials.clear()
+        self._leave(work.hold)
+        return True
+
     def _record(self, works: Sequence[Work]) -> None:
         closings: list[tuple[Work, Closing, Outcome]] = []
         for work in works:
@@ -125,6 +157,7 @@ class Closer:
             return
         closed = works[0].hold.insist(lambda: self._groups.close([closing for _, closing, _ in closings]))
         for (work, _, outcome), good in zip(closings, closed, strict=True):
+            work.hold.closed = True
             if good:
                 self._outcomes[work.claim.record.id] = outcome
                 if outcome.state is not JobState.DONE:
@@ -146,9 +179,10 @@ class Closer:
     def _closing_of_error(self, work: Work, error: BaseException) -> tuple[Closing, Outcome]:
         end = error if isinstance(error, Interrupted) else translate(_exception(error))
         state, due_in, text = self._fate(work, end)
+        kind = end.kind if isinstance(end, DownloadError) else None
         attempt = work.hold.attempt(
             work.begun,
-            kind=end.kind if isinstance(end, DownloadError) else None,
+            kind=FailureKind.MACHINE if work.fault and kind not in UNCOUNTED_KINDS else kind,
             reason=str(end),
             received=end.received,
             status=end.status,
@@ -162,6 +196,8 @@ class Closer:
         """State, seconds until due, and a text for people."""
         if isinstance(end, Interrupted):
             return (JobState.QUEUED if isinstance(end, HandedBackError) else JobState.CANCELLED), 0.0, str(end)
+        if work.fault:
+            return JobState.QUEUED, 0.0, f"handed back: a fault of the machine: {work.fault}"
         text = f"{end.kind}: {end}"
         backoff = Backoff(self._settings.max_attempts, self._settings.retry_base, self._settings.retry_cap)
         wait = backoff.wait(1, end, random.random)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from download.errors import CancelledError, HandedBackError, LeaseLostError
+from download.errors import CancelledError, DiskFullError, DownloadError, HandedBackError, LeaseLostError
 from ledger.connection import once
 from ledger.jobs import Attempt, Executor, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result
@@ -45,8 +45,18 @@ class Hold:
         self._incarnation = incarnation
         self._who = who
         self._progress_every = progress_every
-        self._told = time.monotonic()
+        self.begun = self._told = time.monotonic()
         self.awaited = False  # closed, and somebody waits for the slot of its host
+        self.closed = False  # by this hold, or the ledger said that the claim is void
+
+    @property
+    def open(self) -> bool:
+        """Whether the record still names this process, and the process is alive for the ledger."""
+        return not (self.closed or self._incarnation.lost)
+
+    def lose(self) -> None:
+        """The record could not be closed: the lease of this process lapses, and the sweep takes its jobs over."""
+        self._incarnation.lost = True
 
     def check(self) -> None:
         """Whether to go on; asked often, so it asks nobody but this process.
@@ -97,6 +107,11 @@ class Hold:
         """
         self._held(lambda: self._ledger.holds(self.claim))
 
+    def note_fault(self, reason: str, error: DownloadError) -> None:
+        """A fault of the machine ends the job here: the worker takes no others until it is over."""
+        need = error.need if isinstance(error, DiskFullError) else 0
+        self.insist(lambda: self._ledger.note_fault(self._who.worker, reason, need))
+
     def note(self, attempt: Attempt) -> None:
         """A failed attempt, after which this holder tries again itself.
 
@@ -112,6 +127,7 @@ class Hold:
             LeaseLostError: another worker holds the job.
         """
         closed = self.insist(lambda: self._ledger.close(self.claim, state, attempt, due_in=due_in, result=result))
+        self.closed = True
         if not closed:
             raise LeaseLostError("another worker holds the job now")
         self.awaited = closed is Closed.AWAITED
@@ -123,6 +139,7 @@ class Hold:
             LeaseLostError: another worker holds the job.
         """
         admission = self.insist(lambda: manners.acquire(self.claim, host))
+        self.closed = admission is not Admission.GRANTED
         if admission is Admission.VOID:
             raise LeaseLostError("another worker holds the job now")
         return admission is Admission.GRANTED
@@ -152,6 +169,7 @@ class Hold:
 
     def _held(self, call: Callable[[], bool]) -> None:
         if not self.insist(call):
+            self.closed = True
             raise LeaseLostError("another worker holds the job now")
 
     def insist(self, call: Callable[[], T]) -> T:

@@ -9,34 +9,45 @@ A job's step, if it has one, works on the temp file between 1 and 2.
 Killed before 3, the next holder begins anew or resumes what is there. Killed between 3 and 4, it downloads again and
 replaces the file with an equal one. Frozen between 2 and 3 until somebody else has published, it finds the name taken
 and leaves it alone. Kept true by ``tests/fault``.
+
+No job ends with an open record unless the ledger said that the claim is void. A bug or an interrupt hands the job back;
+if the ledger cannot be told, the lease of the process lapses. A temp file that something else removed, replaced or
+locked is begun anew. A fault of the machine (``worker.machine``) hands the job back and spends no attempt.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from download.errors import (
     CancelledError,
     DeadlineError,
+    DiskFullError,
     DownloadError,
+    Ended,
     HandedBackError,
     Interrupted,
     LeaseLostError,
+    MachineError,
     StatusError,
+    TempLostError,
     translate,
 )
 from download.fetch import Fetched
 from download.retry import Backoff
 from download.tempfile import TempFiles
 from download.timeouts import Limits
-from ledger.jobs import FailureKind, JobState
+from ledger.jobs import UNCOUNTED_KINDS, Attempt, FailureKind, JobState
 from ledger.ledger import Claim, Result
 from ledger.settings import Settings, get_settings
-from worker import steps
+from worker import machine, steps
 from worker.courtesy import Courtesy
 from worker.hold import Hold
 from worker.incarnation import Incarnation
@@ -47,39 +58,85 @@ from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
 
+_ANEW = 3  # times that a holder begins a file anew whose temp file was taken away
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     state: JobState | None  # None: the job is another holder's now
     text: str
+    unwell: bool = False  # ended by a fault of the machine: nothing else should begin
 
     @property
     def failed(self) -> bool:
         return self.state is JobState.FAILED
 
 
-def run_job(claim: Claim, incarnation: Incarnation, tell: Callable[[str], None]) -> Outcome:
+@contextmanager
+def taken(claims: Sequence[Claim], incarnation: Incarnation) -> Iterator[list[Hold]]:
+    """Claimed jobs, in the hands of this process. A record that is still open in the end is handed back."""
+    settings, ledger, who = get_settings(), this_worker.ledger(), executor(this_worker.name)
+    holds = [Hold(claim, ledger, incarnation, who, settings.progress_every) for claim in claims]
+    try:
+        yield holds
+    finally:
+        for hold in holds:
+            if hold.open:
+                log.error("job=%s claim=%d %s", hold.id, hold.claim.number, hand_back(hold, "interrupted").text)
+
+
+def run_jobs(holds: Sequence[Hold], tell: Callable[[str], None]) -> list[Outcome]:
+    """Run claimed jobs one after the other and close their records; a fault of the machine hands the rest back."""
+    outcomes: list[Outcome] = []
+    for hold in holds:
+        if outcomes and outcomes[-1].unwell:
+            outcomes.append(replace(hand_back(hold, "not begun: a fault of the machine"), unwell=True))
+        else:
+            outcomes.append(run_job(hold, tell))
+    return outcomes
+
+
+def run_job(hold: Hold, tell: Callable[[str], None]) -> Outcome:
     """Run a claimed job and close its record, whatever happens.
 
     Args:
-        incarnation: the one that claimed it.
         tell: takes a line of progress for people, at most every half second.
     """
-    settings = get_settings()
-    hold = Hold(claim, this_worker.ledger(), incarnation, executor(this_worker.name), settings.progress_every)
-    run = _Run(hold, settings, tell)
     try:
-        outcome = run.run()
-    except LeaseLostError as end:
-        run.partials.clear()
-        outcome = Outcome(None, f"lost: {end}; nothing published")
-    except BaseException:
-        # The record says that we hold it, and it could not be closed: only a lease that lapses makes that untrue.
-        incarnation.lost = True
-        raise
+        run = _Run(hold, get_settings(), tell)
+        try:
+            outcome = run.run()
+        except LeaseLostError as end:
+            run.partials.clear()
+            outcome = Outcome(None, f"lost: {end}; nothing published")
+    except Exception as error:
+        log.exception("job=%s: an error beside the attempt", hold.id)
+        cause = translate(error)
+        if isinstance(cause, MachineError):
+            hold.note_fault(str(cause), cause)
+            return replace(hand_back(hold, str(cause), cause.kind), unwell=True)
+        return hand_back(hold, f"{type(error).__name__}: {error}", FailureKind.INTERNAL)
     run.courtesy.leave()
-    log.info("job=%s claim=%d %s", claim.record.id, claim.number, outcome.text)
+    log.info("job=%s claim=%d %s", hold.id, hold.claim.number, outcome.text)
     return outcome
+
+
+def hand_back(hold: Hold, why: str, kind: FailureKind | None = None) -> Outcome:
+    """Close an open record: QUEUED, or FAILED when a bug handed the job back before.
+
+    If the ledger cannot be told, this process loses its lease.
+    """
+    record = hold.claim.record
+    before = kind is FailureKind.INTERNAL and any(each.kind is kind for each in record.attempts[record.before :])
+    state = JobState.FAILED if before else JobState.QUEUED
+    try:
+        hold.close(state, hold.attempt(hold.begun, kind=kind, reason=why))
+    except LeaseLostError as end:
+        return Outcome(None, f"lost: {end}; nothing published")
+    except BaseException:
+        hold.lose()
+        raise
+    return Outcome(state, f"{'failed' if before else 'handed back'}: {why}")
 
 
 class _Run:
@@ -93,8 +150,10 @@ class _Run:
         self.begun = time.monotonic()  # of the attempt
         self.deadline = hold.claim.ends
         counted = [each.kind for each in self.record.attempts[self.record.before :]]
-        # Attempts that count: not those that a dead holder or a stopping worker cut short.
-        self.attempts = sum(kind not in (None, FailureKind.LOST) for kind in counted)
+        # Attempts that count: not those that a dead holder, a stopping worker or a fault of its machine cut short.
+        self.attempts = sum(kind not in UNCOUNTED_KINDS for kind in counted)
+        self.full = counted.count(FailureKind.DISK_FULL)  # attempts for which the disk had no room
+        self.anew = 0  # times that this holder began the file anew
         self.route = Route(self.record.job.urls, counted)
         self.place = Place(hold, settings, self.partials.mine)
 
@@ -108,6 +167,9 @@ class _Run:
                 raise
             except Interrupted as end:
                 return self.interrupted(end)
+            except TempLostError as end:
+                if outcome := self.begin_anew(end):
+                    return outcome
             except Exception as error:
                 if outcome := self.failed(translate(error)):
                     return outcome
@@ -197,19 +259,45 @@ class _Run:
         self.hold.close(JobState.CANCELLED, attempt)
         return Outcome(JobState.CANCELLED, str(end))
 
-    def failed(self, error: DownloadError) -> Outcome | None:
-        """Note the attempt; None if this holder tries again itself."""
-        if error.kind is FailureKind.INTERNAL:
-            log.error("job=%s: a bug", self.record.id, exc_info=error)
-        settings, text = self.settings, f"{error.kind}: {error}"
-        attempt = self.hold.attempt(
+    def begin_anew(self, why: Ended) -> Outcome | None:
+        """Begin the file anew in the same claim, which spends no attempt; the outcome if that did not help."""
+        self.hold.confirm()  # else a later holder may have removed the temp file
+        if self.anew == _ANEW:
+            return self.unwell(MachineError(str(why)), f"{why}, {_ANEW + 1} times in a row")
+        self.anew += 1
+        self.attempts -= 1
+        log.warning("job=%s begins its file anew: %s", self.record.id, why)
+        if isinstance(why, TempLostError):
+            self.partials.clear()
+        return None
+
+    def unwell(self, error: DownloadError, fault: str) -> Outcome:
+        """Hand the job back because of a fault of this machine."""
+        self.hold.note_fault(fault, error)
+        kind = error.kind if error.kind in UNCOUNTED_KINDS else FailureKind.MACHINE
+        self.hold.close(JobState.QUEUED, self.ended(error, kind))
+        return Outcome(JobState.QUEUED, f"handed back: a fault of the machine: {fault}", unwell=True)
+
+    def ended(self, error: DownloadError, kind: FailureKind) -> Attempt:
+        return self.hold.attempt(
             self.begun,
-            kind=error.kind,
+            kind=kind,
             reason=str(error),
             received=error.received,
             status=error.status,
             first_byte=error.first_byte,
         )
+
+    def failed(self, error: DownloadError) -> Outcome | None:
+        """Note the attempt; None if this holder tries again itself."""
+        if fault := machine.fault_behind(error, self.settings.downloads, this_worker.fetcher().run):
+            return self.unwell(error, fault)
+        if error.kind is FailureKind.DISK and (error.errno == errno.ENOENT or not self.anew):
+            return self.begin_anew(error)  # a folder vanished, or the fault of the machine is just over
+        if error.kind is FailureKind.INTERNAL:
+            log.error("job=%s: a bug", self.record.id, exc_info=error)
+        settings, text = self.settings, f"{error.kind}: {error}"
+        attempt = self.ended(error, error.kind)
         wait, elsewhere = self.pause(error)
         quiet = self.courtesy.failed(error, again=not elsewhere and wait is not None and wait <= settings.wait_in_job)
         if wait is not None and not elsewhere:
@@ -223,6 +311,7 @@ class _Run:
             return Outcome(JobState.WAITING, f"again in {wait:.1f} s: {text}")
         log.info("job=%s attempt=%d again in %.1f s: %s", self.record.id, self.attempts, wait, text)
         self.hold.note(attempt)
+        self.attempts -= error.kind in UNCOUNTED_KINDS
         try:
             self.hold.wait(wait)
         except (CancelledError, HandedBackError) as end:
@@ -235,6 +324,11 @@ class _Run:
         settings, urls = self.settings, self.record.job.urls
         if self.route.failed(error.kind):
             return 0.0, True
+        if isinstance(error, DiskFullError):  # the machine is well: this job alone waits for its room
+            self.full += 1
+            fits = error.need <= machine.capacity(settings.downloads)
+            patient = Backoff(sys.maxsize, settings.retry_base, settings.retry_cap)
+            return patient.wait(self.full, error, random.random) if fits else None, False
         backoff = Backoff(max(settings.max_attempts, len(urls)), settings.retry_base, settings.retry_cap)
         left = len(urls) > 1 and self.route.may_go_on_after(error.kind)
         return (backoff.pause if left else backoff.wait)(self.attempts, error, random.random), False

@@ -16,7 +16,7 @@ from ledger.jobs import FailureKind, Job
 _OURS = frozenset(
     {
         FailureKind.DISK_FULL, FailureKind.DISK, FailureKind.NAME, FailureKind.TOO_LARGE, FailureKind.DEADLINE,
-        FailureKind.LOST, FailureKind.POISON, FailureKind.STEP, FailureKind.INTERNAL,
+        FailureKind.LOST, FailureKind.MACHINE, FailureKind.POISON, FailureKind.STEP, FailureKind.INTERNAL,
     }
 )  # fmt: skip
 

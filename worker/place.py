@@ -70,6 +70,7 @@ class Place:
 
         Raises:
             LeaseLostError: another worker holds the job.
+            TempLostError: the temp file is not what was verified.
             FileNameError: there is no name for it.
         """
         filename = self._filename(fetched)
@@ -78,12 +79,13 @@ class Place:
         self._hold.confirm()
         if not final.parent.is_dir():
             final.parent.mkdir(parents=True, exist_ok=True)
+        fsync, identity = self._settings.fsync, fetched.identity
         try:
-            publish(self._temp, final, fsync=self._settings.fsync)
+            publish(self._temp, final, fsync=fsync, identity=identity)
         except FileExistsError:
             # An earlier holder published and died before it could say so; or an older batch of this name did.
             self._hold.confirm()
-            publish(self._temp, final, fsync=self._settings.fsync, replace=True)
+            publish(self._temp, final, fsync=fsync, identity=identity, replace=True)
         notes = fetched.notes if url == self._job.url else (*fetched.notes, f"mirror: {urlsplit(url).hostname}")
         return Result(fetched.size, fetched.sha256, notes, fetched.etag, fetched.last_modified)
 

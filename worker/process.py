@@ -73,9 +73,11 @@ class ThisWorker:
         _whom_to_ask()
 
     def warm_up(self) -> None:
-        """Build everything before the first job, which would wait for it, and be seen by the ledger."""
+        """Build everything before the first job, which would wait for it; be seen by the ledger."""
         self.fetcher()
         self.ledger()
+        self.names()
+        self.manners()
         settle_memory()
         self.incarnation()
 

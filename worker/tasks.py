@@ -12,10 +12,9 @@ from ledger.connection import once
 from ledger.jobs import QUEUE_PREFIX, TASK_NAME, JobState, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
 from ledger.settings import get_settings
-from worker import chunk, drain, events
+from worker import chunk, drain, events, job
 from worker.app import app
 from worker.incarnation import Incarnation
-from worker.job import run_job
 from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
@@ -42,11 +41,8 @@ def download(task: Any, text: str) -> str:
     def tell(line: str) -> None:
         events.progress(task, line)
 
-    with incarnation.working([claim.record.id for claim in claims]):
-        if chunk.suits(claims):
-            outcomes = chunk.run_chunk(claims, incarnation, tell)
-        else:
-            outcomes = [run_job(claim, incarnation, tell) for claim in claims]
+    with incarnation.working([claim.record.id for claim in claims]), job.taken(claims, incarnation) as holds:
+        outcomes = chunk.run_chunk(holds, tell) if chunk.suits(claims) else job.run_jobs(holds, tell)
     if all(outcome.state is None for outcome in outcomes):
         return events.ended_elsewhere(_states(ref))
     return events.ended(outcomes)

@@ -117,7 +117,7 @@ end
 -- Messages arrived: take those of their jobs that are queued. A duplicate message takes nothing.
 -- The token makes it safe to repeat: a call whose answer got lost is answered with the same jobs again.
 --
--- While the pool is paused, or the worker drained, it takes nothing; the messages are sent again later.
+-- While the pool is paused, or the worker drained or unwell, it takes nothing; the messages are sent again later.
 --
 -- ARGV  incarnation, pool, token of this call, milliseconds that a job may take from its first claim on unless its
 --       batch says otherwise, then for each message: ref, batch, first ordinal, last ordinal
@@ -132,8 +132,9 @@ function commands.claim()
   many('ZREM', prefix .. 'sent:' .. pool, refs)
   many('ZREM', prefix .. 'hand:' .. pool, refs)
   if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1
-    or (redis.call('EXISTS', prefix .. 'drained') == 1
-      and redis.call('SISMEMBER', prefix .. 'drained', cjson.decode(identity).worker) == 1) then
+    or (redis.call('EXISTS', prefix .. 'drained', prefix .. 'unwell') > 0
+      and (redis.call('SISMEMBER', prefix .. 'drained', cjson.decode(identity).worker) == 1
+        or redis.call('HEXISTS', prefix .. 'unwell', cjson.decode(identity).worker) == 1)) then
     for _, ref in ipairs(refs) do needs_message(ref, string.sub(pool, 1, 1)) end
     return {}
   end
@@ -166,6 +167,14 @@ function commands.claim()
     end
   end
   return #taken > 2 and taken or {}
+end
+
+-- Note a fault of a worker's machine, unless one is noted.
+--
+-- ARGV  worker, reason, bytes of room that a job lacked
+function commands.unwell()
+  local fault = {reason = ARGV[4], since = wall / 1000, need = tonumber(ARGV[5])}
+  redis.call('HSETNX', prefix .. 'unwell', ARGV[3], cjson.encode(fault))
 end
 
 -- Whether a claim still stands.

@@ -77,6 +77,13 @@ def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str,
     assert control.drain("threads@here")
     assert [worker.running for worker in control.workers()] == [1]
     assert control.undrain("threads@here")
+    mine = Control(ledger)
+    for name in ("threads@here", "threads@gone"):
+        ledger.note_fault(name, "no room", 7)
+    mine.forget_faults_of_the_gone(mine.faults())
+    assert [worker.unwell.need for worker in control.workers() if worker.unwell] == [7]
+    mine.note_well("threads@here")
+    assert not mine.faults()
     assert control.resume(Pool.GEVENT)
     assert leases.touch(Pool.THREADS, ["b.0"], "threads@here")
     assert client.cancel(client.batch("b"), [Ref("b", 0, 3)]) == (2, 1)

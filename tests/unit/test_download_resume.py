@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from download.errors import DiskError, DownloadError, HandedBackError, LeaseLostError
+from download.errors import DiskError, DownloadError, HandedBackError, TempLostError
 from download.tempfile import TempFile, companions, publish
 from ledger.jobs import FailureKind
 from origin.content import Entity
@@ -227,12 +227,24 @@ def test_what_another_attempt_took_over_is_not_published(origin: OriginProcess, 
     desk.fetch(f"{origin.url}/files/n?size={SIZE}")
     with desk.temp.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(TempLostError):
             publish(desk.temp, desk.final)
     desk.temp.unlink()
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(TempLostError):
         publish(desk.temp, desk.final)
     assert not desk.final.exists()
+
+
+def test_another_file_of_the_temp_files_name_is_not_published(origin: OriginProcess, desk: Desk) -> None:
+    fetched = desk.fetch(f"{origin.url}/files/n?size={SIZE}")
+    desk.temp.rename(desk.folder / "moved")
+    desk.temp.write_bytes(bytes(SIZE))
+    with pytest.raises(TempLostError, match="another file has its name"):
+        publish(desk.temp, desk.final, identity=fetched.identity)
+    assert not desk.final.exists()
+    (desk.folder / "moved").replace(desk.temp)
+    publish(desk.temp, desk.final, identity=fetched.identity)
+    assert desk.final.read_bytes() == WHOLE
 
 
 def test_validators_of_other_bytes_do_not_survive_a_new_start(origin: OriginProcess, desk: Desk) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from download.errors import DiskFullError, LeaseLostError, translate
+from download.errors import DiskFullError, TempLostError, translate
 from download.tempfile import TempFile, _mode
 from download.validators import Validators
 from tests.origin_process import ROOT
@@ -79,9 +79,21 @@ def test_a_temp_file_that_a_later_claim_removed_is_not_published(
 ) -> None:
     without_unnamed(monkeypatch)
     temp = tmp_path / ".partial" / "b.0.1.part"
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(TempLostError):
         draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda _: temp.unlink())
     assert files(tmp_path) == []
+
+
+def test_a_file_of_the_temp_files_name_that_is_not_ours_is_not_published(
+    tmp_path: Path, draft: TempFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_unnamed(monkeypatch)
+    temp = tmp_path / ".partial" / "b.0.1.part"
+    temp.parent.mkdir()
+    temp.write_text("other")
+    draft.publish(str(tmp_path / "final"), fsync=False)
+    assert (tmp_path / "final").read_text() == "hello"
+    assert files(tmp_path) == ["final"]
 
 
 @pytest.mark.parametrize("refuse", [("link",), ("write", "pwrite")], ids=["link", "write"])

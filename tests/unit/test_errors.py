@@ -35,6 +35,7 @@ TRANSIENT = {
     "changed",
     "disk-full",
     "lost",
+    "machine",
 }
 
 
@@ -64,7 +65,7 @@ def test_an_interrupt_is_no_failure() -> None:
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "connect"),
         (OSError(errno.EHOSTUNREACH, "no route"), "connect"),
         (OSError(errno.ENETUNREACH, "unreachable"), "connect"),
-        (OSError(errno.EMFILE, "too many open files"), "connect"),
+        (OSError(errno.EMFILE, "too many open files"), "machine"),
         (TimeoutError("timed out"), "timeout"),
         (ConnectionResetError(errno.ECONNRESET, "reset"), "reset"),
         (BrokenPipeError(errno.EPIPE, "pipe"), "reset"),
@@ -79,6 +80,9 @@ def test_an_interrupt_is_no_failure() -> None:
         (OSError(errno.ENAMETOOLONG, "long"), "disk"),
         (OSError(errno.EFBIG, "big"), "disk"),
         (FileNotFoundError(errno.ENOENT, "none"), "disk"),
+        (OSError(errno.ESTALE, "stale"), "disk"),
+        (MemoryError(), "machine"),
+        (RuntimeError("can't start new thread"), "machine"),
         (ValueError("a bug"), "internal"),
         (KeyError("a bug"), "internal"),
     ],
