@@ -17,7 +17,7 @@ from ledger.jobs import FailureKind, JobState, Pool, Ref
 from tests.fault.given import all_done, all_whole, pools
 from tests.producer_process import run
 from tests.waiting import stays, wait_for
-from tests.worker_process import Service, worker
+from tests.worker_process import Service, environment_of, worker
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(180)
