@@ -157,10 +157,10 @@ def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> I
         f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')} after the"
         " warm-up."
     )
-    spoiled = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
-    if spoiled:
-        more = f"; and {len(spoiled) - 6} more" if len(spoiled) > 6 else ""
-        yield f"Left out, {len(spoiled)} turns: {'; '.join(spoiled[:6])}{more}."
+    excluded = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
+    if excluded:
+        more = f"; and {len(excluded) - 6} more" if len(excluded) > 6 else ""
+        yield f"Left out, {len(excluded)} turns: {'; '.join(excluded[:6])}{more}."
     few = [f"{row.name} ({row.turns})" for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         yield f"Not compared, because fewer than {LEAST} of their turns count: {', '.join(few)}."
@@ -202,25 +202,28 @@ def _curve_in_words(summary: Summary, curve: Curve) -> str:
     points = ", ".join(figures.rate_of(row) for row in curve.rows)
     if len(curve.rows) == 1:
         return f"{curve.name}: {points}; one point is no curve."
-    if curve.knee is curve.best:
+    if curve.saturation is curve.best:
         why = "nothing else is as fast" if curve.reached else "the most that was measured"
     else:
-        found = summary.compare(curve.knee.name, curve.best.name).ratio
+        found = summary.compare(curve.saturation.name, curve.best.name).ratio
         why = f"{figures.ratio(found)} of {curve.best.name}, the fastest: not worth more slots"
-    return f"{curve.name}: {points}; the knee is at {curve.knee.deployment.slots_each}: {why}."
+    return f"{curve.name}: {points}; the saturation point is {curve.saturation.deployment.slots_each}: {why}."
 
 
 def _knees(summary: Summary, choice: Choice) -> Iterator[str]:
     for curve in choice.curves:
-        if curve.knee is choice.best:
+        if curve.saturation is choice.best:
             continue
         how = {
             Standing.BEHIND: "is slower than",
             Standing.TIED: f"is tied with (within {TIE:.0%} for certain)",
             Standing.OPEN: "cannot be told from",
-        }[standing(summary, curve.knee, choice.best)]
-        found = summary.compare(curve.knee.name, choice.best.name).ratio
-        yield f"{curve.knee.name} {how} {choice.best.name}, the fastest knee: {figures.ratio(found)} of its jobs/s."
+        }[standing(summary, curve.saturation, choice.best)]
+        found = summary.compare(curve.saturation.name, choice.best.name).ratio
+        yield (
+            f"{curve.saturation.name} {how} {choice.best.name}, the fastest saturation point: {figures.ratio(found)} of"
+            " its jobs/s."
+        )
 
 
 def runner_up(summary: Summary, choice: Choice) -> str | None:
@@ -299,7 +302,7 @@ def gated(experiment: Experiment, choice: Choice) -> bool:
     cores = effective(experiment)
     if cores is not None and cores >= SEVERAL_CORES:
         return False
-    used = [cores_of(row) or 0.0 for curve in choice.curves for row in (curve.knee, curve.best)]
+    used = [cores_of(row) or 0.0 for curve in choice.curves for row in (curve.saturation, curve.best)]
     return max(used) >= MATTERS * (cores or 1.0)
 
 
@@ -333,11 +336,11 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
         yield f"{pick.turns} rounds count; below {ROUNDS} much depends on how the noise is distributed"
     turns = sum(row.turns for row in summary.rows) + summary.excluded
     if summary.excluded > OFTEN * turns:
-        yield f"{summary.excluded} of {turns} turns were spoiled"
+        yield f"{summary.excluded} of {turns} turns were excluded"
     if len({curve.pool for curve in choice.curves}) == 1:
         yield f"no pool but {pick.deployment.pool} was compared"
-    knees = [curve.knee for curve in choice.curves if curve.knee is not pick]
-    if unclear := [knee.name for knee in knees if is_open(summary, pick, knee)]:
+    saturated = [curve.saturation for curve in choice.curves if curve.saturation is not pick]
+    if unclear := [saturation.name for saturation in saturated if is_open(summary, pick, saturation)]:
         yield f"whether {' or '.join(unclear)} is slower cannot be told"
     yield from _open_ends(experiment, choice)
     if choice.certain and choice.regret > TIE:
@@ -365,9 +368,9 @@ def _open_ends(experiment: Experiment, choice: Choice) -> Iterator[str]:
     if curve.reached or slots is None:
         return
     if slots >= experiment.scenario.jobs:
-        yield f"there were no more jobs ({experiment.scenario.jobs}) than slots: the knee needs more jobs"
+        yield f"there were no more jobs ({experiment.scenario.jobs}) than slots: the saturation point needs more jobs"
     elif not busy(experiment, choice.pick):
-        yield f"the knee of {curve.name} was not reached: more than {each} slots were not measured"
+        yield f"the saturation point of {curve.name} was not reached: more than {each} slots were not measured"
 
 
 def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
@@ -544,7 +547,7 @@ def p99(row: Row) -> float | None:
 
 def late(row: Row) -> float | None:
     """Seconds, p99."""
-    return row.lateness.p99 if row.lateness else None
+    return row.scheduling.p99 if row.scheduling else None
 
 
 def _better(rows: Sequence[Row], pick: Row, value: Callable[[Row], float | None]) -> Row | None:

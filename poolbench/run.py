@@ -1,4 +1,4 @@
-"""An experiment, run: rounds of turns in rotated order, the warm-up first, spoiled turns once more.
+"""An experiment, run: rounds of turns in rotated order, the warm-up first, excluded turns once more.
 
 Ctrl-C, or SIGTERM, cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it
 is when the workload fails for good, or a worker does not start.
@@ -32,7 +32,7 @@ class Position:
     round: int  # 0: the warm-up
     rounds: int
     left: float | None  # seconds until the end, about; None: nothing is known yet
-    again: bool = False  # a spoiled turn, once more
+    again: bool = False  # a excluded turn, once more
 
 
 class Stage(Audience, Protocol):
@@ -53,7 +53,7 @@ class Design:
     repeat: int
     request: Request
     warm_up: bool = True
-    again: bool = True  # run a spoiled turn once more
+    again: bool = True  # run a excluded turn once more
     limits: Limits = field(default_factory=Limits)
 
 
@@ -127,12 +127,12 @@ class _Rounds:
         turns = [self._turn(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)]
         if not self._design.again or not number:
             return
-        spoiled = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
-        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.books.balance]
+        excluded = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
+        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.checks.passed]
         if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
-            self._stage.says("most of this round was spoiled by the machine: it is not run again")
+            self._stage.says("most of this round was excluded because of the machine: it is not run again")
             return
-        for place, each in enumerate(spoiled, len(order)):
+        for place, each in enumerate(excluded, len(order)):
             self._turn(each, number, place, [], again=True)
 
     def _turn(
@@ -180,7 +180,7 @@ class _Rounds:
         def belongs(who: Executor) -> bool:
             return workers.belongs(who, seen.pids)
 
-        books = checks.books(deployment, jobs, ran.jobs, belongs)
+        checked = checks.check(deployment, jobs, ran.jobs, belongs)
         turn = Turn(
             deployment=deployment.name,
             round=number,
@@ -189,16 +189,16 @@ class _Rounds:
             submitted=ran.submitted,
             wall=checks.wall(ran.submitted, ran.jobs),
             spans=checks.spans(ran.submitted, ran.jobs),
-            books=books,
+            checks=checked,
             usage=seen.usage,
-            excluded=(*seen.excluded, *checks.of_books(books)),
+            excluded=(*seen.excluded, *checks.of_checks(checked)),
             jobs=_with_arrivals(ran, arrivals) if keep else (),
         )
         return turn, ran.note
 
     @contextmanager
     def _observed(self, workers: Workers, batch: str, seen: _Seen) -> Iterator[None]:
-        watch = Sampler(workers.roots, workers.lateness)
+        watch = Sampler(workers.roots, workers.probes)
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
         try:

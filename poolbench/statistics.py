@@ -10,8 +10,8 @@ Where the time goes, per job, in two sums that a reader can add up (``Split``):
 
 ``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
 without the step, ``step`` what was done with the file. ``overhead`` is the slots' time in which none of our jobs ran:
-messages, claims, books between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment with
-more slots than jobs, only as many slots as jobs are counted.)
+messages, claims, records between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment
+with more slots than jobs, only as many slots as jobs are counted.)
 
 Two deployments are compared round by round: the machine's drift from round to round is in both turns of a round and
 cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
@@ -29,7 +29,7 @@ from enum import StrEnum
 from itertools import combinations, pairwise
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, Lateness, Turn, Usage
+from poolbench.experiment import Deployment, Experiment, SchedulingLatency, Turn, Usage
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -179,7 +179,7 @@ class Row:
     cores_used: Estimate | None  # seconds of CPU per second
     memory: Memory | None
     switches_per_job: Estimate | None  # voluntary and involuntary
-    lateness: Lateness | None  # p50 and p99: medians over turns; worst: of all
+    scheduling: SchedulingLatency | None  # p50 and p99: medians over turns; worst: of all
     executors: str | None  # of the last turn that counts
 
     @property
@@ -264,12 +264,12 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         split=_split(turns, slots),
         latency=_tail(turn_latencies(turn) for turn in turns),
         run=_tail(turn.spans.ran for turn in turns),
-        cpu_per_job=estimate([usage.cpu / turn.books.done for usage, turn in used if turn.books.done]),
+        cpu_per_job=estimate([usage.cpu / turn.checks.done for usage, turn in used if turn.checks.done]),
         cores_used=estimate([usage.cpu / turn.wall for usage, turn in used if turn.wall]),
         memory=_memory([usage for usage, _ in used], deployment.slots),
-        switches_per_job=estimate([_switches(usage) / turn.books.done for usage, turn in used if turn.books.done]),
-        lateness=_lateness([usage.lateness for usage, _ in used if usage.lateness]),
-        executors=turns[-1].books.executors if turns else None,
+        switches_per_job=estimate([_switches(usage) / turn.checks.done for usage, turn in used if turn.checks.done]),
+        scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
+        executors=turns[-1].checks.executors if turns else None,
     )
 
 
@@ -280,7 +280,7 @@ def _exclusions(turns: Iterable[Turn]) -> Iterable[str]:
 
 
 def _rate(turn: Turn) -> float | None:
-    return turn.books.done / turn.wall if turn.wall and turn.books.done else None
+    return turn.checks.done / turn.wall if turn.wall and turn.checks.done else None
 
 
 def _switches(usage: Usage) -> int:
@@ -298,10 +298,10 @@ def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
     The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
     """
     shown = experiment.shown(deployment.name)
-    if shown and shown.round and len(shown.jobs) == shown.books.jobs:  # a warm-up may run fewer
+    if shown and shown.round and len(shown.jobs) == shown.checks.jobs:  # a warm-up may run fewer
         seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
         return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
-    whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(deployment.name))
+    whole = all(turn.checks.jobs == experiment.scenario.jobs for turn in experiment.of(deployment.name))
     return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
@@ -354,10 +354,10 @@ def _memory(usages: Sequence[Usage], slots: int | None) -> Memory | None:
     )
 
 
-def _lateness(seen: Sequence[Lateness]) -> Lateness | None:
+def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:
     if not seen:
         return None
-    return Lateness(
+    return SchedulingLatency(
         p50=median(each.p50 for each in seen),
         p99=median(each.p99 for each in seen),
         worst=max(each.worst for each in seen),

@@ -39,7 +39,7 @@ class Workers:
     roots: tuple[int, ...]
     belongs: Callable[[Executor, frozenset[int]], bool]
     others: tuple[int, ...] | None = None
-    lateness: Path | None = None  # the folder of their probes
+    probes: Path | None = None  # the folder of their probes
     fresh: bool = False
     ended: Callable[[], list[str]] = list
 
@@ -101,7 +101,7 @@ class Workload(Protocol):
         """Run the jobs to their end; on any exception, Ctrl-C too, what is left is cancelled."""
 
     def disturbances(self, ran: Ran, workers: Workers) -> list[str]:
-        """What spoiled a run: workers that ended, other work that was done meanwhile."""
+        """What disturbed a run: workers that ended, other work that was done meanwhile."""
 
     def discard(self, batch: str) -> None:
         """What a batch left behind is not needed any more."""

@@ -107,9 +107,9 @@ def compare(
     mixed    some of all
 
     Each round has a turn of every deployment, in an order that rotates; a warm-up round does not count, and neither
-    does a turn that something spoiled: it says why, and is run once more.
+    does an excluded turn: it says why, and is run once more.
 
-    Exit codes: 0 every job is done, 1 jobs failed or the books do not balance, 2 wrong usage or no origin,
+    Exit codes: 0 every job is done, 1 jobs failed or checks failed, 2 wrong usage or no origin,
     3 Redis cannot be used, 130 interrupted, 143 told to stop by SIGTERM (what was measured is kept in both cases).
     """
     if sum(each is not None for each in (name, scenario, source)) > 1:

@@ -203,7 +203,7 @@ class Private:
                 roots=tuple(self._stack.processes[name].pid for name in names),
                 belongs=belongs,
                 others=tuple(process.pid for each, process in self._stack.processes.items() if each not in names),
-                lateness=notes,
+                probes=notes,
                 fresh=True,
                 ended=lambda: list(self._ended(names)),
             )

@@ -249,7 +249,7 @@ class Queue:
                 watch.until_final(part, quickly=one_at_a_time)
         except GivenUpError as error:
             note = str(error)
-            self._record(pool, batch, everything)  # those whose turn did not come are in the books too
+            self._record(pool, batch, everything)  # those whose turn did not come are in the ledger too
             self.ledger.seal(batch, len(jobs))
             self._cancel(batch, len(jobs))
         except BaseException:

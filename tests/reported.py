@@ -42,7 +42,7 @@ def one_failed(job: MeasuredJob) -> MeasuredJob:
 
 
 def few() -> Experiment:
-    """A yardstick and three pools, a step after each job, a failed attempt, a spoiled turn, notes, hostile names."""
+    """A yardstick and three pools, a step after each job, a failed attempt, a excluded turn, notes, hostile names."""
 
     def change(n: int, job: MeasuredJob) -> MeasuredJob:
         job = replace(job, step=0.1, filename=HOSTILE if n == 3 else job.filename)

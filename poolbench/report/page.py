@@ -122,7 +122,7 @@ def _section_in_words(told: Sheet, answered: Answer) -> Iterator[str]:
         yield from _table(told.excluded)
     else:
         yield "Every turn counts; none was left out but the warm-up."
-    yield from ("", *_table(told.books), "", "## Conditions", "")
+    yield from ("", *_table(told.checks), "", "## Conditions", "")
     yield from (f"- {plain(term)}: {plain(said)}" for term, said in told.conditions)
 
 
@@ -269,7 +269,7 @@ def _curves(told: Sheet) -> Iterator[Figure]:
         if chart := charts.distribution(told.experiment, told.summary, kind):
             yield _figure(f"{spread} Marks: a half, and 95 %.", chart)
     reading = {
-        "throughput": "A line that turns flat has its knee there: more slots bring nothing more.",
+        "throughput": "A line that turns flat has its saturation point there: more slots bring nothing more.",
         "memory": "All processes of the worker together, at the peak.",
     }
     for kind, how in reading.items():

@@ -123,7 +123,7 @@ def split(summary: Summary) -> Table:
 
 def cost(summary: Summary) -> Table:
     def cells(row: Row) -> Iterator[Cell]:
-        memory, late = row.memory, row.lateness
+        memory, late = row.memory, row.scheduling
         yield _estimated(row.cpu_per_job, "seconds")
         yield _estimated(row.cores_used)
         yield from _memory(memory, row.deployment) if memory else [Cell(w.NONE)] * 3
@@ -137,7 +137,8 @@ def cost(summary: Summary) -> Table:
         " split among their processes); per slot is the peak over the slots, of which work added so much to an idle"
         " worker. Workers that live on from turn to turn also have what they grew by, from the end of one turn to the"
         " end of the next; of workers that are started anew for each turn that would mean nothing, and what work added"
-        " is all that there is to say. Lateness: how late a thread wakes that wants the interpreter at fixed moments.",
+        " is all that there is to say. Scheduling latency: how late a thread wakes that wants the interpreter at fixed"
+        " moments.",
         (
             "deployment",
             "CPU per job",
@@ -146,7 +147,7 @@ def cost(summary: Summary) -> Table:
             "memory per slot",
             "memory grew per turn",
             "context switches per job",
-            "lateness p99",
+            "scheduling latency p99",
             "ran on",
         ),
         tuple(_named(row, *cells(row)) for row in summary.rows),
@@ -216,7 +217,7 @@ def race(experiment: Experiment, summary: Summary) -> Race:
 
 
 def jobs_of(experiment: Experiment, row: Row) -> int:
-    return max((turn.books.jobs for turn in experiment.of(row.name)), default=0)
+    return max((turn.checks.jobs for turn in experiment.of(row.name)), default=0)
 
 
 def _planned(experiment: Experiment, row: Row) -> Ends | None:
@@ -244,7 +245,7 @@ class Sheet:
     about: str
     tables: tuple[Table, ...]
     excluded: Table | None
-    books: Table
+    checks: Table
     conditions: tuple[tuple[str, str], ...]
 
 
@@ -259,7 +260,7 @@ def sheet(experiment: Experiment) -> Sheet:
         about=_about(experiment, summary),
         tables=tuple(known(table) for table in tables if table.lines),
         excluded=_excluded(experiment),
-        books=_books(experiment),
+        checks=_checks(experiment),
         conditions=tuple(_conditions(experiment, summary)),
     )
 
@@ -282,7 +283,7 @@ def _excluded(experiment: Experiment) -> Table | None:
         return None
     return Table(
         "Turns that do not count",
-        "They were measured, and something spoiled them; no figure above uses them.",
+        "They were measured, and something disturbed them; no figure above uses them.",
         ("deployment", "round", "why", "took"),
         tuple(
             Line(
@@ -299,20 +300,20 @@ def _excluded(experiment: Experiment) -> Table | None:
     )
 
 
-def _books(experiment: Experiment) -> Table:
+def _checks(experiment: Experiment) -> Table:
     def line(turns: Sequence[Turn], name: str, of: str) -> Line:
-        sums = [sum(getattr(turn.books, what) for turn in turns) for what in ("jobs", "done", "once", "here", "right")]
-        faults = "; ".join(dict.fromkeys(fault for turn in turns for fault in turn.books.faults))
-        balance = all(turn.books.balance for turn in turns)
-        verdict = Cell("balance" if balance else "do not balance", faults)
+        sums = [sum(getattr(turn.checks, what) for turn in turns) for what in ("jobs", "done", "once", "here", "right")]
+        faults = "; ".join(dict.fromkeys(fault for turn in turns for fault in turn.checks.faults))
+        balance = all(turn.checks.passed for turn in turns)
+        verdict = Cell("passed" if balance else "failed", faults)
         return Line(name, of, (*(Cell(f"{value:,}") for value in sums), verdict))
 
     by_name = {each.name: list(experiment.of(each.name, counted=False)) for each in experiment.deployments}
     return Table(
-        "The books",
-        "From the jobs' records alone, over all turns, the warm-up and the spoiled ones included: was each job done, by"
+        "Checks",
+        "From the jobs' records alone, over all turns, also the warm-up and the excluded ones: was each job done, by"
         " exactly one attempt, on a worker of the deployment, with the right bytes?",
-        ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "the books"),
+        ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "checks"),
         tuple(line(by_name[each.name], each.name, look(each)) for each in experiment.deployments if by_name[each.name]),
     )
 

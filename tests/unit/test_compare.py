@@ -12,7 +12,7 @@ from rich.console import Console
 from ledger.jobs import FailureKind
 from poolbench.checks import executors
 from poolbench.experiment import Pool, State, Turn, from_json, to_json
-from poolbench.terminal import Finding, Page, Shown, books, close, faults, find, verdict
+from poolbench.terminal import Finding, Page, Shown, checks_said, close, faults, find, verdict
 from poolbench.workload import Running
 from producer import cli
 from producer.scenarios import ARTICLE_FILES, Options, article
@@ -119,13 +119,13 @@ def test_the_sentence_claims_nothing_about_a_pool_with_a_failed_file() -> None:
     )
 
 
-# -- the books
+# -- the checks
 
 
 def test_the_books_balance_when_every_job_ran_once_on_its_pool() -> None:
     assert faults(turns(ALL)) == []
-    assert books(turns(ALL)) == (
-        "The books: 8 jobs, each ran exactly once, on the pool under test, and its sha256 is right: prefork in"
+    assert checks_said(turns(ALL)) == (
+        "Checks passed: 8 jobs, each ran once, on the pool under test, and its sha256 is right: prefork in"
         " 2 processes; threads in 2 threads of 1 process; gevent in 2 greenlets of 1 thread; serial in 2 processes."
     )
 
@@ -143,7 +143,7 @@ def test_the_books_name_what_does_not_balance() -> None:
         "threads: bad.bin ran 2 times",
         "threads: x has another sha256 than the origin's",
     ]
-    assert books(turns([failed()])).startswith("The books do not balance: threads: bad.bin is failed; ")
+    assert checks_said(turns([failed()])).startswith("Checks failed: threads: bad.bin is failed; ")
 
 
 def test_executors_are_counted_not_assumed() -> None:

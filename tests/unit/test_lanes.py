@@ -49,15 +49,15 @@ def test_greenlets_that_live_for_one_job_are_packed_into_as_many_slots_as_ran_at
     assert {strip.executor.greenlet for strip in found.strips if strip.executor} == set(range(5000, 6000))
 
 
-def test_a_turn_that_counts_is_shown_before_a_spoiled_one_and_that_before_the_warm_up() -> None:
+def test_a_turn_that_counts_is_shown_before_a_excluded_one_and_that_before_the_warm_up() -> None:
     """Given jobs that were kept of the warm-up too, I expect it only where nothing else is, and the words to say so."""
     whole = made(Made(Pool.THREADS, 4, 0.5), rounds=3)
     jobs = next(turn.jobs for turn in whole.turns if turn.jobs)
     kept = replace(whole, turns=tuple(replace(turn, jobs=jobs) for turn in whole.turns))
-    spoiled = replace(kept, turns=tuple(replace(turn, excluded=("a swap storm",)) for turn in kept.turns))
+    excluded = replace(kept, turns=tuple(replace(turn, excluded=("a swap storm",)) for turn in kept.turns))
     early = replace(kept, turns=tuple(turn for turn in kept.turns if not turn.round))
 
-    found = [shown(experiment)[0] for experiment in (kept, spoiled, early)]
+    found = [shown(experiment)[0] for experiment in (kept, excluded, early)]
 
     assert [each.turn.round for each in found] == [1, 1, 0]
     assert [in_words(each).partition("40 attempts on ")[0] for each in found] == [

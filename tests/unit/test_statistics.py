@@ -36,7 +36,7 @@ def scaled(experiment: Experiment, factor: float) -> Experiment:
 
 
 def test_a_row_counts_its_turns_and_says_why_others_do_not() -> None:
-    """Given five rounds, of which one was spoiled and one did not end, I expect three turns and two reasons."""
+    """Given five rounds, of which one was excluded and one did not end, I expect three turns and two reasons."""
     experiment = made(replace(THREADS, excluded={2: "the machine was busy"}), GEVENT)
     experiment = changed(experiment, "threads:8", 4, wall=None, spans=Spans())
 
@@ -88,7 +88,7 @@ def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> 
     experiment = made(THREADS, SERIAL, nominal=0.1)
     turns = []
     for turn in experiment.turns:
-        part = replace(turn, books=replace(turn.books, jobs=10, done=10), jobs=turn.jobs[:10])
+        part = replace(turn, checks=replace(turn.checks, jobs=10, done=10), jobs=turn.jobs[:10])
         turns.append(part if turn.deployment == "serial" else turn)
     row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
 
@@ -97,9 +97,9 @@ def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> 
 
 def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
     experiment = made(THREADS, SERIAL, nominal=0.1)
-    books = replace(experiment.turns[0].books, jobs=10, done=10)
+    found = replace(experiment.turns[0].checks, jobs=10, done=10)
 
-    assert summarise(changed(experiment, "serial", jobs=(), books=books)).row("serial").ideal is None
+    assert summarise(changed(experiment, "serial", jobs=(), checks=found)).row("serial").ideal is None
 
 
 def test_deployments_with_other_jobs_are_not_compared() -> None:
@@ -172,7 +172,7 @@ def test_memory_that_stays_from_round_to_round_grows() -> None:
 def test_what_could_not_be_measured_is_none_and_the_rest_is_there() -> None:
     row = summarise(changed(made(THREADS, GEVENT), "threads:8", usage=None)).row("threads:8")
 
-    assert (row.memory, row.cpu_per_job, row.cores_used, row.switches_per_job, row.lateness) == (None,) * 5
+    assert (row.memory, row.cpu_per_job, row.cores_used, row.switches_per_job, row.scheduling) == (None,) * 5
     assert row.wall is not None
 
 
@@ -239,8 +239,8 @@ def test_two_rounds_are_too_few_however_clear_they_look() -> None:
     assert summary.compare("threads:8", "gevent:8").verdict is Verdict.CANNOT_TELL
 
 
-def test_rounds_in_which_one_of_the_two_was_spoiled_are_no_pairs() -> None:
-    """Given five rounds, with another turn spoiled on either side, I expect three pairs."""
+def test_rounds_in_which_one_of_the_two_was_excluded_are_no_pairs() -> None:
+    """Given five rounds, with another turn excluded on either side, I expect three pairs."""
     summary = summarise(made(replace(THREADS, excluded={1: "load"}), replace(GEVENT, excluded={2: "load"})))
     found = summary.compare("threads:8", "gevent:8")
 
@@ -318,8 +318,8 @@ def test_the_worst_lateness_is_that_of_all_turns() -> None:
     experiment = made(replace(THREADS, late=0.004), GEVENT)
     usage = next(experiment.of("threads:8")).usage
     assert usage is not None
-    late = replace(usage, lateness=replace(usage.lateness, worst=7.0))  # type: ignore[type-var]
-    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").lateness
+    late = replace(usage, scheduling=replace(usage.scheduling, worst=7.0))  # type: ignore[type-var]
+    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").scheduling
 
     assert lateness is not None
     assert (lateness.p99, lateness.worst) == (0.004, 7.0)
