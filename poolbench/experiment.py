@@ -1,6 +1,6 @@
 """CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
 
-An experiment gives the same jobs to several *deployments* (a pool with so many slots, perhaps with options), in
+An experiment gives the same jobs to several *deployments* (a pool with a concurrency, perhaps with options), in
 *rounds*. In each round every deployment has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
 turn that was disturbed says why in ``excluded`` and does not count either; nothing is dropped silently.
 
@@ -86,10 +86,10 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a deployment's workers are set up, beyond pool and slots; by default as ``worker.app`` has it."""
+    """How a deployment's workers are set up, beyond pool and concurrency; by default as ``worker.app`` has it."""
 
-    workers: int = 1  # each with the same number of slots
-    prefetch: int | None = None  # messages that a worker takes ahead per slot (Celery's multiplier)
+    workers: int = 1  # each with the same concurrency
+    prefetch: int | None = None  # messages that a worker takes ahead per job at once (Celery's multiplier)
     events: bool = True  # whether Flower and others are told of each job
 
     def __str__(self) -> str:
@@ -113,7 +113,9 @@ class Deployment:
 
     name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
     pool: Pool
-    slots: int | None  # jobs at once, over all processes of all its workers; None: not known
+    concurrency: Annotated[
+        int | None, Field(alias="slots")
+    ]  # jobs at once, over all processes of all its workers; None: not known
     serial: bool = False  # the yardstick: one job at a time, the next one submitted when the last is over
     command: str | None = None  # how workers like its are started; None: not known
     setup: Setup = PLAIN
@@ -125,9 +127,9 @@ class Deployment:
         return self.running or self.command is None
 
     @property
-    def slots_each(self) -> int | None:
+    def concurrency_each(self) -> int | None:
         """Of one of its workers."""
-        return self.slots and self.slots // self.setup.workers
+        return self.concurrency and self.concurrency // self.setup.workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ the interval of that median (see ``Estimate``), unless it says otherwise.
 Where the time goes, per job, in two sums that a reader can add up (``Split``):
 
     submit + wait + run + step       = latency: from the turn's submission to the job's end, on average
-    run + step + overhead            = slots * wall / jobs: what a job costs of the slots' time
+    run + step + overhead            = concurrency * wall / jobs: what a job costs of the slots' time
 
 ``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
 without the step, ``step`` what was done with the file. ``overhead`` is the slots' time in which none of our jobs ran:
 messages, claims, records between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment
-with more slots than jobs, only as many slots as jobs are counted.)
+with a concurrency above the number of jobs, only as many slots as jobs are counted.)
 
 Two deployments are compared round by round: the machine's drift from round to round is in both turns of a round and
 cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
@@ -139,7 +139,7 @@ class Split:
     wait: float
     run: float
     step: float
-    overhead: float | None  # None: the number of slots is not known
+    overhead: float | None  # None: the concurrency is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Memory:
 
     idle: float  # before the submission
     peak: float
-    per_slot: float | None  # (peak - idle) / slots: what work adds; processes are in idle. None: not known
+    per_slot: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
     growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
     stays: float  # at the end of a turn, more than before it
 
@@ -170,7 +170,7 @@ class Row:
     speedup: Estimate | None  # over the serial yardstick, by rounds
     ideal: (
         float | None
-    )  # seconds: no schedule of the paced jobs on so many slots is shorter than max(longest, sum / slots)
+    )  # seconds: no schedule of the paced jobs at this concurrency is shorter than max(longest, sum / concurrency)
     share_of_ideal: Estimate | None  # ideal / wall
     split: Split | None
     latency: Tail | None  # from the turn's submission to the job's end
@@ -245,8 +245,8 @@ def summarise(experiment: Experiment) -> Summary:
 
 def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> Row:
     turns = sorted(experiment.of(deployment.name), key=lambda turn: turn.round)
-    slots = slots_of(deployment)
-    ideal = lower_bound(paced(experiment, deployment), slots)
+    concurrency = concurrency_of(deployment)
+    ideal = lower_bound(paced(experiment, deployment), concurrency)
     walls = [turn.wall for turn in turns if turn.wall]
     used = [(turn.usage, turn) for turn in turns if turn.usage]
     speedup = None
@@ -261,12 +261,12 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         speedup=speedup,
         ideal=ideal,
         share_of_ideal=estimate([ideal / wall for wall in walls]) if ideal else None,
-        split=_split(turns, slots),
+        split=_split(turns, concurrency),
         latency=_tail(turn_latencies(turn) for turn in turns),
         run=_tail(turn.spans.ran for turn in turns),
         cpu_per_job=estimate([usage.cpu / turn.checks.done for usage, turn in used if turn.checks.done]),
         cores_used=estimate([usage.cpu / turn.wall for usage, turn in used if turn.wall]),
-        memory=_memory([usage for usage, _ in used], deployment.slots),
+        memory=_memory([usage for usage, _ in used], deployment.concurrency),
         switches_per_job=estimate([_switches(usage) / turn.checks.done for usage, turn in used if turn.checks.done]),
         scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
         executors=turns[-1].checks.executors if turns else None,
@@ -287,9 +287,9 @@ def _switches(usage: Usage) -> int:
     return usage.voluntary_switches + usage.involuntary_switches
 
 
-def slots_of(deployment: Deployment) -> int | None:
+def concurrency_of(deployment: Deployment) -> int | None:
     """Jobs at once; one at a time there is one, whatever the worker could."""
-    return 1 if deployment.serial else deployment.slots
+    return 1 if deployment.serial else deployment.concurrency
 
 
 def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
@@ -305,9 +305,9 @@ def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
     return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
-def lower_bound(seconds: Sequence[float], slots: int | None) -> float | None:
-    """Seconds that no schedule of paced jobs on so many slots can beat; None if either is not known."""
-    return max(*seconds, sum(seconds) / slots) if seconds and slots else None
+def lower_bound(seconds: Sequence[float], concurrency: int | None) -> float | None:
+    """Seconds that no schedule of paced jobs at this concurrency can beat; None if either is not known."""
+    return max(*seconds, sum(seconds) / concurrency) if seconds and concurrency else None
 
 
 def turn_latencies(turn: Turn) -> tuple[float, ...]:
@@ -324,7 +324,7 @@ def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
     return Tail(p50, p95, p99, ordered[-1], len(ordered))
 
 
-def _split(turns: Sequence[Turn], slots: int | None) -> Split | None:
+def _split(turns: Sequence[Turn], concurrency: int | None) -> Split | None:
     told = [turn for turn in turns if turn.spans.ran and turn.wall is not None]
     jobs = sum(len(turn.spans.ran) for turn in told)
     if not jobs:
@@ -335,20 +335,20 @@ def _split(turns: Sequence[Turn], slots: int | None) -> Split | None:
 
     ran, step = mean(lambda turn: turn.spans.ran), mean(lambda turn: turn.spans.step)
     overhead = None
-    if slots:
-        offered = sum(min(slots, len(turn.spans.ran)) * (turn.wall or 0.0) for turn in told)
+    if concurrency:
+        offered = sum(min(concurrency, len(turn.spans.ran)) * (turn.wall or 0.0) for turn in told)
         overhead = offered / jobs - ran
     return Split(mean(lambda turn: turn.spans.queued), mean(lambda turn: turn.spans.waited), ran - step, step, overhead)
 
 
-def _memory(usages: Sequence[Usage], slots: int | None) -> Memory | None:
+def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
     if not usages:
         return None
     added = median(usage.pss_peak - usage.pss_idle for usage in usages)
     return Memory(
         idle=median(usage.pss_idle for usage in usages),
         peak=median(usage.pss_peak for usage in usages),
-        per_slot=added / slots if slots else None,
+        per_slot=added / concurrency if concurrency else None,
         growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
         stays=median(usage.pss_end - usage.pss_idle for usage in usages),
     )

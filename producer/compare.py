@@ -65,9 +65,10 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option(
     "--pools",
     callback=_pools,
-    metavar="POOL[:SLOTS[+OPTION=VALUE]...],...",
-    help="With slots: workers of our own, e.g. threads:8,threads:100, also with options, e.g. threads:8+workers=2 (each"
-    " with 8), +prefetch=4 (messages ahead per slot), +events=off. Without: those of the running stack, all.",
+    metavar="POOL[:CONCURRENCY[+OPTION=VALUE]...],...",
+    help="With a concurrency: workers of our own, e.g. threads:8,threads:100, also with options, e.g."
+    " threads:8+workers=2 (each with 8), +prefetch=4 (messages ahead per job at once), +events=off. Without: those of"
+    " the running stack, all.",
 )
 @click.option("--repeat", type=click.IntRange(1, 1000), help="Rounds that count; default: 3, of the article 1.")
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Default: as many as take a minute or two in all.")
@@ -151,7 +152,7 @@ def _design(work: Work, repeat: int, noise: float, request: Request) -> Design:
 
 @contextmanager
 def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) -> Iterator[Fleet]:
-    if pools and pools[0].slots is not None:
+    if pools and pools[0].concurrency is not None:
         with Private(settings, pools, serial=serial) as fleet:
             yield fleet
         return

@@ -121,8 +121,8 @@ class Downloads:
             yield workers
 
     def _warm_up(self, deployment: Deployment, batch: str, workers: Workers) -> None:
-        """Tiny jobs, two per slot: connections are made, threads are started, modules are loaded."""
-        origin, count = self._settings.origin_url, min(2 * (deployment.slots or 1), _WARM_MOST)
+        """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
+        origin, count = self._settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
         pool = Pool(deployment.pool)
         self._queue.run(jobs, _Watch(self._queue, _Quiet(), pool, batch, count, workers=workers, start=""))

@@ -41,7 +41,7 @@ class Made:
     """A deployment, and how it behaves."""
 
     pool: Pool
-    slots: int  # of each worker
+    concurrency: int  # of each worker
     run: float  # seconds that a job takes in a slot
     cpu: float = 0.002  # seconds per job
     noise: float = 0.02  # relative spread of a turn
@@ -58,12 +58,12 @@ class Made:
 
     @property
     def name(self) -> str:
-        return "serial" if self.serial else f"{self.pool}:{self.slots}{self.setup}"
+        return "serial" if self.serial else f"{self.pool}:{self.concurrency}{self.setup}"
 
     @property
     def total(self) -> int:
         """Slots of all of its workers."""
-        return self.slots * self.setup.workers
+        return self.concurrency * self.setup.workers
 
 
 def made(
@@ -101,7 +101,7 @@ def made(
                 each.pool,
                 each.total,
                 each.serial,
-                start(each.pool, each.slots, each.setup),
+                start(each.pool, each.concurrency, each.setup),
                 each.setup,
                 running=each.lives_on,
             )
@@ -169,7 +169,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
             pss_idle=idle,
             pss_peak=idle + each.total * each.per_slot,
             pss_end=idle + each.total * each.per_slot // 2,
-            processes=each.setup.workers * (each.slots + 1 if each.pool is Pool.PREFORK else 1),
+            processes=each.setup.workers * (each.concurrency + 1 if each.pool is Pool.PREFORK else 1),
             threads=each.total + 3,
             voluntary_switches=jobs * 20,
             involuntary_switches=jobs * 3,

@@ -1,4 +1,4 @@
-"""Charts by Altair: bars, where the time of a job goes, how latencies are spread, what more slots bring and cost.
+"""Charts by Altair: bars, where the time of a job goes, how latencies are spread, what concurrency brings and costs.
 
 A chart becomes SVG by vl-convert, without a script. Colours are those of the palette; in a page they follow its scheme.
 """
@@ -373,22 +373,22 @@ def _rate(row: Row) -> tuple[float, float, float] | None:
 
 
 # By kind: title, figure of a row with its ends, the figure in words.
-SLOT_KINDS: Mapping[str, tuple[str, _Ends, _Words]] = {
-    "throughput": ("Jobs per second against slots", _rate, significant),
-    "memory": ("Memory at the peak against slots", _memory, size),
+CONCURRENCY_KINDS: Mapping[str, tuple[str, _Ends, _Words]] = {
+    "throughput": ("Jobs per second against concurrency", _rate, significant),
+    "memory": ("Memory at the peak against concurrency", _memory, size),
 }
 
 
-def against_slots(summary: Summary, kind: str) -> Chart | None:
-    """A line per pool and setup; None if none was measured with several numbers of slots."""
-    title, of, words = SLOT_KINDS[kind]
+def against_concurrency(summary: Summary, kind: str) -> Chart | None:
+    """A line per pool and setup; None if none was measured at several concurrencies."""
+    title, of, words = CONCURRENCY_KINDS[kind]
     found: dict[tuple[Pool, Setup], list[dict[str, Any]]] = {}
     for row in summary.rows:
         each, value = row.deployment, of(row)
-        if value and each.slots and not each.serial:
+        if value and each.concurrency and not each.serial:
             point = {**dict(zip(("value", "low", "high"), value, strict=True)), **_marked(each.pool.value)}
             name = f"{each.pool}{each.setup}"
-            found.setdefault((each.pool, each.setup), []).append({"name": name, "slots": each.slots, **point})
+            found.setdefault((each.pool, each.setup), []).append({"name": name, "slots": each.concurrency, **point})
     for points in found.values():
         points.sort(key=lambda point: point["slots"])
     if not any(len({point["slots"] for point in points}) > 1 for points in found.values()):

@@ -79,7 +79,7 @@ def _sentence(advice: Advice, summary: Summary) -> str:
     if found is None:
         return f"{advice.answer}{did}."
     if found.median < 1:
-        return f"{advice.answer}{did}: {w.percent(found.median)} of {advice.runner_up}, for fewer slots."
+        return f"{advice.answer}{did}: {w.percent(found.median)} of {advice.runner_up}, at a lower concurrency."
     return f"{advice.answer}{did}, {w.times(found.median)} as many as {advice.runner_up}."
 
 
@@ -269,11 +269,11 @@ def _curves(told: Sheet) -> Iterator[Figure]:
         if chart := charts.distribution(told.experiment, told.summary, kind):
             yield _figure(f"{spread} Marks: a half, and 95 %.", chart)
     reading = {
-        "throughput": "A line that turns flat has its saturation point there: more slots bring nothing more.",
+        "throughput": "Where a line turns flat is its saturation point: a higher concurrency brings nothing more.",
         "memory": "All processes of the worker together, at the peak.",
     }
     for kind, how in reading.items():
-        if chart := charts.against_slots(told.summary, kind):
+        if chart := charts.against_concurrency(told.summary, kind):
             yield _figure(how, chart)
 
 
@@ -364,8 +364,8 @@ PARTS: Mapping[str, Part] = {
     "split": charts.split,
     "latency": lambda experiment, summary: charts.distribution(experiment, summary, "latency"),
     "run": lambda experiment, summary: charts.distribution(experiment, summary, "run"),
-    "throughput": lambda _, summary: charts.against_slots(summary, "throughput"),
-    "memory": lambda _, summary: charts.against_slots(summary, "memory"),
+    "throughput": lambda _, summary: charts.against_concurrency(summary, "throughput"),
+    "memory": lambda _, summary: charts.against_concurrency(summary, "memory"),
 }
 
 
@@ -377,7 +377,7 @@ def svg(experiment: Experiment, part: str) -> str:
     drawing = PARTS[part](experiment, summarise(experiment))
     if drawing is None:
         missing = {"timeline": "no turn's jobs were kept", "latency": "no turn counts", "run": "no turn counts"}
-        why = missing.get(part, "no pool was measured with several numbers of slots")
+        why = missing.get(part, "no pool was measured at several concurrencies")
         raise ReportError(f"expected something to draw for {part}, got none: {why}")
     return drawing.svg()
 

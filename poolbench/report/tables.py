@@ -82,7 +82,7 @@ def speed(experiment: Experiment, summary: Summary) -> Table:
     return Table(
         "How fast",
         "Each figure is the median of the turns that count, the interval of that median (95 %) below it. A job's"
-        " latency runs from the submission to its end. Ideal: the longest job, or the sum over the slots.",
+        " latency runs from the submission to its end. Ideal: the longest job, or the sum over the concurrency.",
         (
             "deployment",
             "turns",
@@ -133,12 +133,12 @@ def cost(summary: Summary) -> Table:
 
     return Table(
         "What it cost",
-        "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages are"
-        " split among their processes); per slot is the peak over the slots, of which work added so much to an idle"
-        " worker. Workers that live on from turn to turn also have what they grew by, from the end of one turn to the"
-        " end of the next; of workers that are started anew for each turn that would mean nothing, and what work added"
-        " is all that there is to say. Scheduling latency: how late a thread wakes that wants the interpreter at fixed"
-        " moments.",
+        "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages"
+        " are split among their processes); per slot is the peak over the concurrency, of which work added so much"
+        " to an idle worker. Workers that live on from turn to turn also have what they grew by, from the end of"
+        " one turn to the end of the next; of workers that are started anew for each turn that would mean nothing,"
+        " and what work added is all that there is to say. Scheduling latency: how late a thread wakes that wants"
+        " the interpreter at fixed moments.",
         (
             "deployment",
             "CPU per job",
@@ -155,9 +155,9 @@ def cost(summary: Summary) -> Table:
 
 
 def _memory(of: Memory, deployment: Deployment) -> Iterator[Cell]:
-    slots, lives_on = deployment.slots, deployment.lives_on
+    concurrency, lives_on = deployment.concurrency, deployment.lives_on
     yield Cell(w.size(of.peak), "grows from turn to turn" if lives_on and of.grows else f"idle {w.size(of.idle)}")
-    yield Cell(w.size(of.peak / slots), f"work adds {w.size(of.per_slot)}") if slots else Cell(w.NONE)
+    yield Cell(w.size(of.peak / concurrency), f"work adds {w.size(of.per_slot)}") if concurrency else Cell(w.NONE)
     yield _estimated(of.growth, "size") if lives_on else Cell(w.NONE)
 
 

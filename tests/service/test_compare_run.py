@@ -94,7 +94,7 @@ def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
     """Given files of 1 and 2 s, I expect every pool to overlap them, one slot not to, and books that balance."""
     experiment, page = seen
     assert [each.name for each in experiment.deployments] == ["prefork", "threads", "gevent", "serial"]
-    assert [each.slots for each in experiment.deployments] == [2, None, None, 1]  # a process of prefork is a slot
+    assert [each.concurrency for each in experiment.deployments] == [2, None, None, 1]  # a process of prefork is a slot
     assert not failed(experiment)
     *pools, serial = shown(experiment)
     for each in pools:

@@ -139,7 +139,7 @@ def test_slots_that_are_not_known_are_not_in_the_command() -> None:
     """Given the workers of a running stack, whose slots nobody told, I expect a command without -c."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
     deployments = tuple(
-        replace(each, slots=None, command=start(each.pool, None, PLAIN), running=True)
+        replace(each, concurrency=None, command=start(each.pool, None, PLAIN), running=True)
         for each in experiment.deployments
     )
 
@@ -208,7 +208,7 @@ def test_a_process_per_slot_costs_what_the_curve_says() -> None:
     """Given children of 30 MiB, I expect that figure, although they are there before the first job."""
     found = recommend([counting()])
 
-    assert "Memory per slot: a slot is a process, and each adds 30.0 MiB to the peak" in text(found.gives_up)
+    assert "Memory per process: each runs one job at once, and adds 30.0 MiB to the peak" in text(found.gives_up)
 
 
 def test_what_whoever_measured_noted_is_repeated() -> None:
@@ -279,7 +279,7 @@ def test_a_curve_that_still_rises_asks_for_more_slots() -> None:
     found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
 
     assert found.answer == "threads:16"
-    assert "more than 16 slots were not measured" in text(found.because)
+    assert "a concurrency above 16 was not measured" in text(found.because)
     assert any("threads:32,threads:64" in command for command in found.next)
 
 
@@ -348,7 +348,7 @@ def test_an_answer_that_needs_most_of_the_cores_says_what_fewer_would_do() -> No
 def test_an_answer_at_the_end_of_its_curve_may_change_with_more_slots() -> None:
     found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
 
-    assert "More slots: threads with more than 16 was not measured." in found.would_change
+    assert "A higher concurrency: threads above 16 was not measured." in found.would_change
 
 
 def test_small_lateness_is_not_worth_a_word() -> None:
@@ -396,7 +396,7 @@ def test_options_that_bring_nothing_are_not_recommended() -> None:
     assert found.answer == "threads:8"
     assert found.tied == ("threads:8+prefetch=4",)
     assert found.criterion == "fewer options"
-    assert "then fewer slots, then fewer options" in text(found.reasoning)
+    assert "then a lower concurrency, then fewer options" in text(found.reasoning)
 
 
 def test_what_to_measure_next_keeps_the_options_and_what_is_possible() -> None:
@@ -405,7 +405,7 @@ def test_what_to_measure_next_keeps_the_options_and_what_is_possible() -> None:
 
     assert found.answer == "prefork:16+workers=2"
     assert (
-        "the saturation point of prefork+workers=2 was not reached: more than 16 slots were not measured"
+        "the saturation point of prefork+workers=2 was not reached: a concurrency above 16 was not measured"
         in found.because
     )
     (command,) = (line for line in found.next if "--pools" in line)

@@ -177,8 +177,8 @@ def test_ten_thousand_jobs_of_three_pools_make_a_page_below_five_million_bytes()
 
 
 def test_curves_over_slots_are_drawn_where_a_pool_was_measured_with_several() -> None:
-    assert "Memory at the peak against slots" in page([sweep()])
-    assert "Memory at the peak against slots" not in page([few()])
+    assert "Memory at the peak against concurrency" in page([sweep()])
+    assert "Memory at the peak against concurrency" not in page([few()])
 
 
 def test_runs_of_two_kinds_are_two_articles_and_runs_of_one_kind_are_one() -> None:

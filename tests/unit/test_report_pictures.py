@@ -89,7 +89,7 @@ def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None
     experiment = few()
     without = replace(experiment, turns=tuple(replace(turn, jobs=()) for turn in experiment.turns))
 
-    with pytest.raises(ReportError, match="no pool was measured with several numbers of slots"):
+    with pytest.raises(ReportError, match="no pool was measured at several concurrencies"):
         svg(experiment, "memory")
     with pytest.raises(ReportError, match="no turn's jobs were kept"):
         svg(without, "timeline")

@@ -130,7 +130,7 @@ def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     ends = [
         sum(job) for turn in turns for job in zip(turn.spans.queued, turn.spans.waited, turn.spans.ran, strict=True)
     ]
-    slots = min(deployment.slots, 40)
+    slots = min(deployment.concurrency, 40)
 
     assert split is not None
     assert split.overhead is not None
@@ -178,7 +178,7 @@ def test_what_could_not_be_measured_is_none_and_the_rest_is_there() -> None:
 
 def test_slots_that_are_not_known_leave_out_what_needs_them() -> None:
     experiment = made(THREADS, GEVENT, nominal=0.1)
-    unknown = replace(experiment.deployments[0], slots=None)
+    unknown = replace(experiment.deployments[0], concurrency=None)
     row = summarise(replace(experiment, deployments=(unknown, experiment.deployments[1]))).row("threads:8")
 
     assert row.ideal is None
