@@ -26,7 +26,7 @@ from poolbench.sampler import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class NoiseLimits:
     """Shares of the machine's CPU time, if nothing else is said."""
 
     strangers: float = 0.25
@@ -47,7 +47,7 @@ class Limits:
 
 
 # Whatever the machine does, its turns count.
-NONE = Limits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
+NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
 
 
 def of_checks(checks: Checks) -> list[str]:
@@ -61,7 +61,7 @@ def of_checks(checks: Checks) -> list[str]:
     return found
 
 
-def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: Limits) -> list[str]:
+def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: NoiseLimits) -> list[str]:
     """
     Args:
         ours: seconds of CPU that the stack and we used; None: not known, so strangers are not either.

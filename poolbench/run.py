@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from poolbench import checks, sampler
-from poolbench.checks import NONE, Limits
+from poolbench.checks import NONE, NoiseLimits
 from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
 from poolbench.sampler import Probes, Sampler
-from poolbench.workload import Arrivals, Audience, Ran, Workers, Workload
+from poolbench.workload import Arrivals, Display, Ran, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of turns with no more than that, every turn's are kept; of others, those of the first round
 _CALM = 3.0  # seconds to wait for cores that are busy before a round begins
@@ -35,8 +35,8 @@ class Position:
     again: bool = False  # a excluded turn, once more
 
 
-class Stage(Audience, Protocol):
-    """An audience that also learns which turn is on."""
+class RunDisplay(Display, Protocol):
+    """An display that also learns which turn is on."""
 
     def begins(self, position: Position, workload: Workload) -> None: ...
 
@@ -54,11 +54,11 @@ class Design:
     request: Request
     warm_up: bool = True
     again: bool = True  # run a excluded turn once more
-    limits: Limits = field(default_factory=Limits)
+    limits: NoiseLimits = field(default_factory=NoiseLimits)
 
 
 @dataclass(slots=True)
-class _Pace:
+class _TimeLeft:
     """How long is left, from how long turns took so far."""
 
     took: dict[str, float] = field(default_factory=dict)
@@ -75,22 +75,22 @@ class Outcome:
     cut: BaseException | None = None  # what ended it early
 
 
-def run_experiment(workload: Workload, design: Design, stage: Stage) -> Outcome:
+def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> Outcome:
     """
     Raises:
         KeyboardInterrupt, one of the workload's failures: before there was anything to keep.
     """
-    return _Rounds(workload, design, stage).run()
+    return _Rounds(workload, design, display).run()
 
 
 class _Rounds:
-    def __init__(self, workload: Workload, design: Design, stage: Stage) -> None:
+    def __init__(self, workload: Workload, design: Design, display: RunDisplay) -> None:
         self._workload = workload
         self._design = design
-        self._stage = stage
+        self._display = display
         self._probes = Probes()
         self._turns: list[Turn] = []
-        self._pace = _Pace()
+        self._time_left = _TimeLeft()
         self._notes: list[Note] = []
         self._stamp = stamp()
         self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
@@ -117,7 +117,7 @@ class _Rounds:
     def _round(self, number: int) -> None:
         found, ours = self._probes.look(), self._design.limits.cores
         if found < ours * sampler.nominal() and len(self._probes.seen) == 1:
-            self._stage.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
+            self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
         dropped = self._probes.dropped(ours)
         if dropped:
             time.sleep(_CALM)
@@ -130,7 +130,7 @@ class _Rounds:
         excluded = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
         by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.checks.passed]
         if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
-            self._stage.says("most of this round was excluded because of the machine: it is not run again")
+            self._display.says("most of this round was excluded because of the machine: it is not run again")
             return
         for place, each in enumerate(excluded, len(order)):
             self._turn(each, number, place, [], again=True)
@@ -143,17 +143,17 @@ class _Rounds:
         left = None
         if number:
             rest = ordered(deployments, number)[place:] if not again else [deployment]
-            rounds = self._pace.left(deployments, self._design.repeat - number)
-            this = self._pace.left(rest, 1)
+            rounds = self._time_left.left(deployments, self._design.repeat - number)
+            this = self._time_left.left(rest, 1)
             left = None if rounds is None or this is None else rounds + this
-        self._stage.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
+        self._display.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
         name = label(deployment, deployments.index(deployment) + 1)
         batch = f"{self._workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
         turn, note = self._measure(deployment, number, place, batch, excluded)
         self._turns.append(turn)
         if number:
-            self._pace.took[deployment.name] = time.monotonic() - begun
-        self._stage.measured(turn, note)
+            self._time_left.took[deployment.name] = time.monotonic() - begun
+        self._display.measured(turn, note)
         return turn
 
     def _measure(
@@ -173,7 +173,7 @@ class _Rounds:
         seen = _Seen(list(excluded))
         with workload.deployed(deployment, batch) as workers:
             with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, batch, seen):
-                ran = workload.run(deployment, batch, workers, self._stage, warm_up=number == 0)
+                ran = workload.run(deployment, batch, workers, self._display, warm_up=number == 0)
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
 

@@ -131,7 +131,7 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ProcessUsage:
     """CPU in seconds; that of children counts once they have ended and were waited for."""
 
     parent: int
@@ -151,13 +151,13 @@ class Machine:
     major_faults: int
 
 
-def process(pid: int) -> Process | None:
+def process(pid: int) -> ProcessUsage | None:
     with suppress(psutil.Error, OSError, IndexError):  # it ended while it was read
         found = psutil.Process(pid)
         with found.oneshot():
             used = found.cpu_times()
             of_children = used.children_user + used.children_system
-            return Process(found.ppid(), used.user + used.system, of_children, found.num_threads())
+            return ProcessUsage(found.ppid(), used.user + used.system, of_children, found.num_threads())
     return None
 
 

@@ -29,7 +29,7 @@ _PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x
 
 
 class Page:
-    """The ``Stage`` of a person who looks on."""
+    """The ``RunDisplay`` of a person who looks on."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console

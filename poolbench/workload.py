@@ -53,7 +53,7 @@ class Running:
     share: float | None = None  # of its work that is done; None: not known
 
 
-class Audience(Protocol):
+class Display(Protocol):
     """Is told what happens while it happens."""
 
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
@@ -96,7 +96,7 @@ class Workload(Protocol):
         """Around a run: listens for the messages that workers receive."""
 
     def run(
-        self, deployment: Deployment, batch: str, workers: Workers, audience: Audience, *, warm_up: bool = False
+        self, deployment: Deployment, batch: str, workers: Workers, display: Display, *, warm_up: bool = False
     ) -> Ran:
         """Run the jobs to their end; on any exception, Ctrl-C too, what is left is cancelled."""
 

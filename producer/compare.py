@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ledger.jobs import Job
 from ledger.settings import Settings, get_settings
-from poolbench.checks import NONE, Limits, failed
+from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import Experiment, Request, to_json
 from poolbench.run import Design, run_experiment
@@ -78,7 +78,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),
-    default=Limits().strangers,
+    default=NoiseLimits().strangers,
     show_default=True,
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
@@ -146,7 +146,7 @@ def compare(
 def _design(work: Work, repeat: int, noise: float, request: Request) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
-    limits = NONE if show or noise >= 1 else Limits(strangers=noise)
+    limits = NONE if show or noise >= 1 else NoiseLimits(strangers=noise)
     return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from poolbench.experiment import Experiment, Pool, Setup, Turn
 from poolbench.figures import bounds, seconds, significant, size
 from poolbench.report.palette import FONT, LIGHT, look
-from poolbench.report.tables import Race, race
+from poolbench.report.tables import BarsData, bars_data
 from poolbench.runfiles import ReportError
 from poolbench.statistics import Row, Summary, percentile, turn_latencies
 
@@ -145,12 +145,12 @@ def _bars(plot: _Plot, names: Sequence[str], most: float, *, pitch: int) -> tupl
 
 def bars(experiment: Experiment, summary: Summary, width: float = WIDE) -> Chart:
     """The sum of the jobs against the longest of them, and what each deployment took."""
-    of = race(experiment, summary)
+    of = bars_data(experiment, summary)
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
     return Chart("The sum against the longest", says, _race(of, width))
 
 
-def _race(of: Race, width: float) -> dict[str, Any]:
+def _race(of: BarsData, width: float) -> dict[str, Any]:
     plot = _Plot(width)
     one_by_one = "all jobs, one by one"
     names = [*([one_by_one] if of.common else []), *(row.name for row in of.rows), *([_BELOW] if of.common else [])]

@@ -28,7 +28,7 @@ from poolbench.report import charts, lanes_svg
 from poolbench.report.charts import Chart
 from poolbench.report.lanes_svg import Drawing, in_words, said
 from poolbench.report.palette import DARK, DRAWING, LIGHT, look, variables
-from poolbench.report.tables import Cell, Sheet, Table, jobs_of, race, sheet
+from poolbench.report.tables import Cell, ReportData, Table, bars_data, jobs_of, report_data
 from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import Summary, summarise
 
@@ -97,12 +97,12 @@ def text(experiments: Sequence[Experiment]) -> str:
     lines: list[str] = []
     for group in agreeing(experiments):
         experiment = pooled(group)
-        told = sheet(experiment)
+        told = report_data(experiment)
         lines += [*_section_in_words(told, answer(recommend(group, conditions=False), told.summary)), ""]
     return "\n".join(lines)
 
 
-def _section_in_words(told: Sheet, answered: Answer) -> Iterator[str]:
+def _section_in_words(told: ReportData, answered: Answer) -> Iterator[str]:
     advice = answered.advice
     yield f"# {plain(answered.sentence)}"
     yield ""
@@ -176,7 +176,7 @@ class Figure:
 class Section:
     """Runs of one kind."""
 
-    sheet: Sheet
+    sheet: ReportData
     answer: Answer
     race: Figure | None
     lanes: tuple[tuple[str, str, str], ...]  # per deployment: name, look, in words
@@ -219,7 +219,7 @@ def _style() -> str:
 
 
 def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> Section:
-    told = sheet(experiment)
+    told = report_data(experiment)
     found = shown(experiment)
     drawable = charts.drawable()
     return Section(
@@ -229,15 +229,15 @@ def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> S
         lanes=tuple((each.deployment.name, look(each.deployment), in_words(each)) for each in found),
         figures=(_split(told),) if drawable else (),
         curves=tuple(_curves(told)) if drawable else (),
-        steps=any(strip.step for each in found for strip in each.chart.strips),
-        failures=any(strip.failed for each in found for strip in each.chart.strips),
+        steps=any(span.step for each in found for span in each.chart.spans),
+        failures=any(span.failed for each in found for span in each.chart.spans),
         data=as_script(timelines(found)),
         raw=compressed(experiment),
     )
 
 
-def _race(told: Sheet) -> Figure:
-    of = race(told.experiment, told.summary)
+def _race(told: ReportData) -> Figure:
+    of = bars_data(told.experiment, told.summary)
     how = "One at a time, jobs take their sum; all at once, no less than the longest of them (the upright line)."
     if of.own:
         how += " Each deployment has jobs of its own: the outline is their sum, the bar what they took."
@@ -252,7 +252,7 @@ def _race(told: Sheet) -> Figure:
     return _figure(how, *(charts.bars(told.experiment, told.summary, width) for width in (charts.WIDE, charts.NARROW)))
 
 
-def _split(told: Sheet) -> Figure:
+def _split(told: ReportData) -> Figure:
     how = (
         "Upper bar: a job's way from the submission to its end, on average; thin while it waits, full while it runs,"
         " with a dark foot for the step after the download. Lower bar: what a job cost of the slots' time; hollow is"
@@ -261,7 +261,7 @@ def _split(told: Sheet) -> Figure:
     return _figure(how, *(charts.split(told.experiment, told.summary, width) for width in (charts.WIDE, charts.NARROW)))
 
 
-def _curves(told: Sheet) -> Iterator[Figure]:
+def _curves(told: ReportData) -> Iterator[Figure]:
     few = len(charts.drawn(told.summary)) < len(told.summary.rows)
     which = " Of each pool the fastest is drawn." if few else ""
     spread = f"Higher and further left is faster: the share of jobs that took no longer than so long.{which}"
@@ -316,23 +316,23 @@ def _deployment(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
 
 def _lane(lane: Lane, turn: Turn, names: dict[str, int], *, packed: bool) -> dict[str, Any]:
     rows: list[list[Any]] = []
-    for strip in lane.strips:
-        job = turn.jobs[strip.job]
+    for span in lane.spans:
+        job = turn.jobs[span.job]
         row: list[Any] = [
             names.setdefault(job.filename, len(names)),
-            _ticks(strip.queued),
-            None if strip.received is None else _ticks(strip.received),
-            _ticks(strip.started),
-            None if strip.first_byte is None else _ticks(strip.first_byte),
-            _ticks(strip.finished),
-            _ticks(strip.step),
+            _ticks(span.queued),
+            None if span.received is None else _ticks(span.received),
+            _ticks(span.started),
+            None if span.first_byte is None else _ticks(span.first_byte),
+            _ticks(span.finished),
+            _ticks(span.step),
         ]
-        if packed or strip.failed:
-            row.append(name_of(strip.executor) if packed and strip.executor else None)
-        if strip.failed:
-            row.append(strip.failed)
+        if packed or span.failed:
+            row.append(name_of(span.executor) if packed and span.executor else None)
+        if span.failed:
+            row.append(span.failed)
         rows.append(row)
-    return {"label": lane.label, "strips": rows}
+    return {"label": lane.label, "spans": rows}
 
 
 def _ticks(seconds: float) -> int:

@@ -193,7 +193,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Race:
+class BarsData:
     rows: tuple[Row, ...]  # of those that ran all jobs
     common: Ends | None  # of all of them
     own: tuple[Ends | None, ...]  # of each, where they differ; empty: they do not
@@ -204,16 +204,16 @@ class Race:
         return [ends for ends in (self.common, *self.own) if ends]
 
 
-def race(experiment: Experiment, summary: Summary) -> Race:
+def bars_data(experiment: Experiment, summary: Summary) -> BarsData:
     ran = {row.name: jobs_of(experiment, row) for row in summary.rows if row.wall}
     all_jobs = max(ran.values(), default=0)
     rows = tuple(row for row in summary.rows if row.wall and ran[row.name] == all_jobs)
     partial = tuple(row for row in summary.rows if row.wall and ran[row.name] < all_jobs)
     own = tuple(_planned(experiment, row) for row in rows)
     if len({(round(ends.sum, 3), round(ends.longest, 3)) if ends else None for ends in own}) > 1:
-        return Race(rows, None, own, partial)
+        return BarsData(rows, None, own, partial)
     common = own[0] if own and own[0] else _ran(experiment, (*partial, *rows), all_jobs)
-    return Race(rows, common, (), partial)
+    return BarsData(rows, common, (), partial)
 
 
 def jobs_of(experiment: Experiment, row: Row) -> int:
@@ -238,7 +238,7 @@ def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class ReportData:
     experiment: Experiment
     summary: Summary
     title: str
@@ -249,11 +249,11 @@ class Sheet:
     conditions: tuple[tuple[str, str], ...]
 
 
-def sheet(experiment: Experiment) -> Sheet:
+def report_data(experiment: Experiment) -> ReportData:
     summary = summarise(experiment)
     title = experiment.scenario.title or experiment.scenario.name
     tables = [speed(experiment, summary), split(summary), cost(summary), pairs(summary)]
-    return Sheet(
+    return ReportData(
         experiment=experiment,
         summary=summary,
         title=title[:1].upper() + title[1:],

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.jobs import Job, JobRecord
 from poolbench import checks
-from poolbench.checks import Limits, failed
+from poolbench.checks import NoiseLimits, failed
 from poolbench.deployment import parse
 from poolbench.experiment import Checks, Deployment, Executor, MeasuredJob, Pool, Spans, State
 from poolbench.run import arrived
@@ -176,7 +176,7 @@ BEFORE = Machine(busy=100, idle=100, stolen=0, swapped=0, major_faults=0)
 )
 def test_a_machine_that_others_use_excludes_a_turn(after: Machine, ours: float | None, reason: str | None) -> None:
     """Given ten seconds of two cores."""
-    found = checks.of_machine(BEFORE, after, 10.0, ours, Limits())
+    found = checks.of_machine(BEFORE, after, 10.0, ours, NoiseLimits())
 
     assert found == ([] if reason is None else [reason])
 

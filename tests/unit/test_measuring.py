@@ -76,7 +76,7 @@ def test_processes_are_read_by_tree_whatever_their_names(proc: Path) -> None:
         process(proc, pid, parent, ticks=TICK * pid, dead=TICK)
 
     assert sampler.tree([10, 99]) == {10, 11, 12}
-    assert sampler.process(11) == sampler.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
+    assert sampler.process(11) == sampler.ProcessUsage(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
     assert sampler.process(99) is None
     assert sampler.pss(11) == 1000 * 1024
     assert sampler.switches(11) == (7, 2)

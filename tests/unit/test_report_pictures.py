@@ -18,7 +18,7 @@ from poolbench.report import charts
 from poolbench.report.lanes_svg import Scale
 from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
-from poolbench.report.tables import Ends, Race, race
+from poolbench.report.tables import BarsData, Ends, bars_data
 from poolbench.runfiles import ReportError
 from poolbench.statistics import summarise
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
@@ -140,8 +140,8 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 # -- the sum against the longest
 
 
-def race_of(experiment: Experiment) -> Race:
-    return race(experiment, summarise(experiment))
+def race_of(experiment: Experiment) -> BarsData:
+    return bars_data(experiment, summarise(experiment))
 
 
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
