@@ -167,7 +167,7 @@ def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> I
 
 
 def noted(notes: Sequence[str]) -> Iterator[str]:
-    """What whoever measured says that a reader must know."""
+    """The notes of the experiment."""
     yield from (f"Note: {note}." for note in notes)
 
 

@@ -169,7 +169,7 @@ def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
 
 
 def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Row]:
-    """Those within ``ALIKE`` of the smallest; all, if not everybody's value is known."""
+    """Those within ``ALIKE`` of the smallest; all, unless each value is known."""
     values = [value(row) for row in rows]
     known = [each for each in values if each is not None]
     if len(known) < len(rows):

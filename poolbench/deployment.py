@@ -4,7 +4,7 @@
 ``threads:8,threads:100``  a worker of ours for each, with this concurrency
 ``prefork:4+workers=2``    two workers of ours, each with this concurrency
 ``prefork:4+prefetch=4``   it takes four messages ahead per job at once, instead of one
-``prefork:4+events=off``   nobody is told of each job, as without ``-E``
+``prefork:4+events=off``   no event is sent for a job, as without ``-E``
 
 Options may be combined. A name has them in this order, so that a deployment has one name.
 """

@@ -99,8 +99,11 @@ class Downloads:
             redis.RedisError, kombu.exceptions.OperationalError, TimeoutError: Redis cannot be used.
         """
         self._publisher = Publisher(self._settings)
-        # Connects: the first turn must not pay for it.
-        bounded(lambda: self._publisher.send([]), self._settings.redis_timeout)
+        try:  # connects: the first turn must not pay for it
+            bounded(lambda: self._publisher.send([]), self._settings.redis_timeout)
+        except BaseException:
+            self._publisher.close()
+            raise
         self._queue = Queue(self._ledger, self._publisher, self._settings.redis_timeout)
         return self
 

@@ -162,7 +162,7 @@ def _memory(of: Memory, deployment: Deployment) -> Iterator[Cell]:
 
 
 def pairs(summary: Summary) -> Table:
-    """Everybody against the fastest; all pairs would be many."""
+    """Each deployment against the fastest; all pairs would be many."""
     rivals = [row for row in summary.rows if row.wall and not row.deployment.serial]
     best = min(rivals, key=lambda row: row.wall.median if row.wall else 0.0, default=None)
     found = [summary.compare(best.name, row.name) for row in rivals if best and row is not best]
