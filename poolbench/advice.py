@@ -25,7 +25,7 @@ from poolbench.statistics import LEAST, Row, Summary, summarise
 
 
 class Confidence(StrEnum):
-    HIGH = "high"  # nothing speaks against it
+    HIGH = "high"  # nothing limits it
     MODERATE = "moderate"  # one or two things do
     LOW = "low"  # more do
     NONE = "cannot tell"
@@ -37,7 +37,7 @@ class Advice:
 
     scenario: str
     confidence: Confidence
-    because: tuple[str, ...]  # what speaks against more confidence, or why we cannot tell
+    because: tuple[str, ...]  # what limits the confidence, or why we cannot tell
     compared: tuple[str, ...]  # the deployments it was chosen from
     reasoning: tuple[str, ...]  # to be numbered
     next: tuple[str, ...]  # commands that would make the answer surer

@@ -163,7 +163,7 @@ def lines(advice: Advice) -> Iterator[str]:
         if advice.runner_up:
             yield f"  Runner-up: {advice.runner_up}, {advice.runner_up_rate}"
         yield f"  Confidence: {advice.confidence}"
-    yield from _listed("Why not more confidence" if advice.answer else "Why", advice.because)
+    yield from _listed("What limits the confidence" if advice.answer else "Why", advice.because)
     yield from _listed("What it gives up", advice.gives_up)
     yield from _listed("What would change it", advice.would_change)
     yield from _listed("How this was found", [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)])

@@ -131,7 +131,7 @@ def command(app: str, queue: str, pool: Pool, concurrency: int | None, setup: Se
 
 
 def deployments(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[Deployment, ...]:
-    """In the order given; the yardstick last, on the first one's pool."""
+    """In the order given; the baseline last, on the first one's pool."""
     found = [_deployment(each, start) for each in specs]
     if serial and specs:
         first = specs[0]

@@ -116,7 +116,7 @@ class Deployment:
     concurrency: Annotated[
         int | None, Field(alias="slots")
     ]  # jobs at once, over all processes of all its workers; None: not known
-    serial: bool = False  # the yardstick: one job at a time, the next one submitted when the last is over
+    serial: bool = False  # the baseline: one job at a time, the next one submitted when the last is over
     command: str | None = None  # how workers like its are started; None: not known
     setup: Setup = PLAIN
     running: bool = False  # its workers were running already, and live on from turn to turn

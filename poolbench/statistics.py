@@ -167,7 +167,7 @@ class Row:
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
-    speedup: Estimate | None  # over the serial yardstick, by rounds
+    speedup: Estimate | None  # over the serial baseline, by rounds
     ideal: (
         float | None
     )  # seconds: no schedule of the paced jobs at this concurrency is shorter than max(longest, sum / concurrency)
@@ -204,7 +204,7 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Summary:
     rows: tuple[Row, ...]  # in the order of the experiment's deployments
-    comparisons: tuple[Comparison, ...]  # each pair once; the serial yardstick is in none
+    comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
     rounds: int  # without the warm-up
     excluded: int  # turns
     method: str = METHOD
@@ -295,7 +295,7 @@ def concurrency_of(deployment: Deployment) -> int | None:
 def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
     """Seconds for which the origin paced each of its jobs; empty: it did not, or we do not know which jobs it had.
 
-    The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
+    The jobs that are kept know best: in the tutorial each pool has its own files, and the baseline may run a part.
     """
     shown = experiment.shown(deployment.name)
     if shown and shown.round and len(shown.jobs) == shown.checks.jobs:  # a warm-up may run fewer

@@ -313,7 +313,7 @@ def _verdicts(summary: Summary) -> Iterator[str]:
 # -- the tutorial
 
 
-TOLERANCE = 0.05  # of the yardstick: this near, the total "was" the longest or the sum
+TOLERANCE = 0.05  # of the baseline: this near, the total "was" the longest or the sum
 
 
 class Finding(StrEnum):
@@ -345,7 +345,7 @@ class Totals:
     """A turn in four numbers; ``total`` and ``ratio`` are None unless every job is done.
 
     ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
-    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the yardstick.
+    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
     """
 
     sum: float
@@ -379,7 +379,7 @@ def find(each: Shown) -> Finding:
 
 
 def verdict(turns: Sequence[Shown]) -> str:
-    """One sentence: the pools grouped by what was found, then the serial row, which is a yardstick and not a pool."""
+    """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
     pools = [each for each in turns if not each.deployment.serial]
     clauses = []
     for finding in Finding:

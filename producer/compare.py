@@ -74,7 +74,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Default: as many as take a minute or two in all.")
 @click.option("--seed", type=click.IntRange(0), help="Of what is random; the same seed gives the same downloads.")
 @click.option("--size", type=click.IntRange(1, 2**30), metavar="BYTES", help="Of each file, where all are alike.")
-@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a yardstick.", show_default=True)
+@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a baseline.", show_default=True)
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),

@@ -53,7 +53,7 @@ def start(pool: experiment.Pool, concurrency: int | None, setup: Setup) -> str:
 
 
 def deployments(specs: Sequence[Spec], *, serial: bool) -> tuple[Deployment, ...]:
-    """In the order given; the yardstick last, on the first one's pool."""
+    """In the order given; the baseline last, on the first one's pool."""
     return deployment.deployments(specs, start, serial=serial)
 
 

@@ -270,7 +270,7 @@ KINDS: Mapping[str, tuple[str, Spans]] = {
 
 
 def drawn(summary: Summary) -> list[Row]:
-    """The deployments whose curves are drawn: all, or the fastest of each pool and the yardstick."""
+    """The deployments whose curves are drawn: all, or the fastest of each pool and the baseline."""
     rows = [row for row in summary.rows if row.latency]
     if len(rows) <= MOST_CURVES:
         return rows

@@ -63,7 +63,7 @@ class Drawing:
         self.marks.append(Mark("text", {"x": _r(x), "y": _r(y)} | ({"class": look} if look else {}), text))
 
     def mark(self, x: float, y: float, look: str) -> None:
-        """The pool's own: a square, a disc, a triangle; a diamond for the yardstick."""
+        """The pool's own: a square, a disc, a triangle; a diamond for the baseline."""
         m = _MARK
         corners = {
             "prefork": f"M{_r(x - m)} {_r(y - m)}h{2 * m}v{2 * m}h{-2 * m}z",

@@ -33,9 +33,9 @@ from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import Summary, summarise
 
 _SURE = {
-    Confidence.HIGH: "nothing that was measured speaks against it",
-    Confidence.MODERATE: "something speaks against more",
-    Confidence.LOW: "much speaks against more",
+    Confidence.HIGH: "nothing that was measured limits it",
+    Confidence.MODERATE: "one or two things limit it",
+    Confidence.LOW: "several things limit it",
     Confidence.NONE: "so no pool is recommended",
 }
 
@@ -52,7 +52,7 @@ class Answer:
         """What else there is to say, by its heading."""
         of = self.advice
         found = (
-            ("What speaks against more confidence" if of.answer else "Why not", of.because),
+            ("What limits the confidence" if of.answer else "Why not", of.because),
             ("The runner-up", (f"{of.runner_up}, {of.runner_up_rate}",) if of.runner_up else ()),
             ("What it gives up", of.gives_up),
             ("What would change the answer", of.would_change),

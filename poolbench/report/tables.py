@@ -75,7 +75,7 @@ def speed(experiment: Experiment, summary: Summary) -> Table:
         wall, ran = _estimated(row.wall, "seconds"), jobs_of(experiment, row)
         yield Cell(wall.text, f"{ran:,} of the jobs") if 0 < ran < most else wall
         yield _estimated(row.jobs_per_second)
-        yield Cell("yardstick") if row.deployment.serial else _estimated(row.speedup, "times")
+        yield Cell("baseline") if row.deployment.serial else _estimated(row.speedup, "times")
         yield _estimated(row.share_of_ideal, "percent")
         yield from _tail(row.latency)
 
@@ -226,7 +226,7 @@ def _planned(experiment: Experiment, row: Row) -> Ends | None:
 
 
 def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
-    """As they ran on the yardstick, or else on the first deployment; of some of the jobs, as many times as they are."""
+    """As they ran on the baseline, or else on the first deployment; of some of the jobs, as many times as they are."""
     for row in sorted(rows, key=lambda row: not row.deployment.serial):
         spans = [turn.spans.ran for turn in experiment.of(row.name) if turn.spans.ran]
         if spans:

@@ -57,7 +57,7 @@ def took(total: float, waited: float = 0.0) -> Shown:
 # -- numbers
 
 
-def test_total_is_from_submission_to_the_last_finish_and_the_yardsticks_are_nominal() -> None:
+def test_total_is_from_submission_to_the_last_finish_and_the_baselines_are_nominal() -> None:
     numbers = prefork().totals
 
     assert (numbers.sum, numbers.longest) == (12, 7)

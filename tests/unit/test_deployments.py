@@ -90,7 +90,7 @@ def test_the_longest_name_leaves_room_in_the_name_of_a_batch() -> None:
     check_batch_name(f"manifest-{stamp()}-1000b-{label(found, 12)}-warm")
 
 
-def test_the_yardstick_comes_last_with_one_slot_of_the_first_pool() -> None:
+def test_the_baseline_comes_last_with_one_slot_of_the_first_pool() -> None:
     found = deployments(parse("gevent:20,threads:2"), serial=True)
 
     assert [(each.name, each.pool, each.concurrency, each.serial) for each in found] == [

@@ -54,7 +54,7 @@ def test_a_sample_is_on_average_a_job_like_the_rest() -> None:
     assert sample(jobs[:5], 10) == [0, 1, 2, 3, 4]
 
 
-def test_the_yardstick_runs_a_sample_of_many_jobs_and_the_notes_say_so() -> None:
+def test_the_baseline_runs_a_sample_of_many_jobs_and_the_notes_say_so() -> None:
     found = deployments(parse("threads:8"), serial=True)
     work = from_manifest([Job(f"http://a/{n}", str(n)) for n in range(100)], "urls.txt", found)
 

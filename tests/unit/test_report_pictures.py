@@ -161,7 +161,7 @@ def test_in_the_tutorial_each_deployment_has_its_own() -> None:
     assert " of 18.0 s" in svg(tutorial(), "bars")
 
 
-def test_a_yardstick_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
+def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
     found = race_of(sampled())
 
     assert [row.name for row in found.rows] == ["threads:8"]
@@ -171,7 +171,7 @@ def test_a_yardstick_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ra
     assert "<small>10 of the jobs</small>" in page([sampled()])
 
 
-def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_yardstick() -> None:
+def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_baseline() -> None:
     experiment = sampled()
     unpaced = with_jobs(
         replace(experiment, scenario=replace(experiment.scenario, nominal=())),

@@ -83,7 +83,7 @@ def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
     assert summarise(experiment).row("gevent:100").ideal == 5.0
 
 
-def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
+def test_a_baseline_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
     """Given a serial deployment that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
     experiment = made(THREADS, SERIAL, nominal=0.1)
     turns = []
@@ -95,7 +95,7 @@ def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> 
     assert row.ideal == pytest.approx(1.0)
 
 
-def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
+def test_a_baseline_whose_part_nobody_kept_has_no_ideal() -> None:
     experiment = made(THREADS, SERIAL, nominal=0.1)
     found = replace(experiment.turns[0].checks, jobs=10, done=10)
 
@@ -260,7 +260,7 @@ def test_drift_of_the_machine_cancels_because_turns_are_paired_by_round() -> Non
     assert summary.compare("threads:8", "gevent:8").verdict is Verdict.FASTER
 
 
-def test_the_serial_yardstick_is_compared_with_nobody() -> None:
+def test_the_serial_baseline_is_compared_with_nobody() -> None:
     summary = summarise(made(THREADS, GEVENT, SERIAL))
 
     assert [(each.a, each.b) for each in summary.comparisons] == [("threads:8", "gevent:8")]
