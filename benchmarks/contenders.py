@@ -142,7 +142,7 @@ class Downpour:
             return None
         pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
         sampler.settle(folder, pids, ended)
-        found = sampler.read_lateness(folder, pids, begun, ended)
+        found = sampler.read_scheduling(folder, pids, begun, ended)
         return found.p99 if found else None
 
     def _prove(self, batch: str, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Which pool and how many slots, for the work that was measured: one command, and why.
+"""Which pool, with what concurrency, for the work that was measured: one command, and why.
 
 The answer follows from the measurements alone (``choice`` says how; ``reasons`` puts the figures into words). Nothing
 is taken from a rule of thumb, and nothing from what the scenario calls itself. Where the noise is larger than the
@@ -25,7 +25,7 @@ from poolbench.statistics import LEAST, Row, Summary, summarise
 
 
 class Confidence(StrEnum):
-    HIGH = "high"  # nothing speaks against it
+    HIGH = "high"  # nothing limits it
     MODERATE = "moderate"  # one or two things do
     LOW = "low"  # more do
     NONE = "cannot tell"
@@ -37,7 +37,7 @@ class Advice:
 
     scenario: str
     confidence: Confidence
-    because: tuple[str, ...]  # what speaks against more confidence, or why we cannot tell
+    because: tuple[str, ...]  # what limits the confidence, or why we cannot tell
     compared: tuple[str, ...]  # the deployments it was chosen from
     reasoning: tuple[str, ...]  # to be numbered
     next: tuple[str, ...]  # commands that would make the answer surer
@@ -144,7 +144,7 @@ def effective(experiment: Experiment) -> float | None:
 
 
 def processes(row: Row) -> int | None:
-    """In which its jobs run, one for each worker; None: prefork has one for each slot."""
+    """In which its jobs run, one for each worker; None: prefork has one for each job at once."""
     return None if row.deployment.pool is Pool.PREFORK else row.deployment.setup.workers
 
 
@@ -157,17 +157,17 @@ def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> I
         f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')} after the"
         " warm-up."
     )
-    spoiled = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
-    if spoiled:
-        more = f"; and {len(spoiled) - 6} more" if len(spoiled) > 6 else ""
-        yield f"Left out, {len(spoiled)} turns: {'; '.join(spoiled[:6])}{more}."
+    excluded = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
+    if excluded:
+        more = f"; and {len(excluded) - 6} more" if len(excluded) > 6 else ""
+        yield f"Left out, {len(excluded)} turns: {'; '.join(excluded[:6])}{more}."
     few = [f"{row.name} ({row.turns})" for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         yield f"Not compared, because fewer than {LEAST} of their turns count: {', '.join(few)}."
 
 
 def noted(notes: Sequence[str]) -> Iterator[str]:
-    """What whoever measured says that a reader must know."""
+    """The notes of the experiment."""
     yield from (f"Note: {note}." for note in notes)
 
 
@@ -195,32 +195,35 @@ def chosen(experiment: Experiment, summary: Summary, choice: Choice) -> Iterator
         yield f"{choice.pick.name} is {figures.ratio(choice.pick.speedup)} times as fast as one job at a time."
     if choice.pick.share_of_ideal:
         reached = choice.pick.share_of_ideal.median
-        yield f"{choice.pick.name} reaches {reached:.0%} of the best that its slots allow for these paced jobs."
+        yield f"{choice.pick.name} reaches {reached:.0%} of the best that its concurrency allows for these paced jobs."
 
 
 def _curve_in_words(summary: Summary, curve: Curve) -> str:
     points = ", ".join(figures.rate_of(row) for row in curve.rows)
     if len(curve.rows) == 1:
         return f"{curve.name}: {points}; one point is no curve."
-    if curve.knee is curve.best:
+    if curve.saturation is curve.best:
         why = "nothing else is as fast" if curve.reached else "the most that was measured"
     else:
-        found = summary.compare(curve.knee.name, curve.best.name).ratio
-        why = f"{figures.ratio(found)} of {curve.best.name}, the fastest: not worth more slots"
-    return f"{curve.name}: {points}; the knee is at {curve.knee.deployment.slots_each}: {why}."
+        found = summary.compare(curve.saturation.name, curve.best.name).ratio
+        why = f"{figures.ratio(found)} of {curve.best.name}, the fastest: not worth a higher concurrency"
+    return f"{curve.name}: {points}; the saturation point is {curve.saturation.deployment.concurrency_each}: {why}."
 
 
 def _knees(summary: Summary, choice: Choice) -> Iterator[str]:
     for curve in choice.curves:
-        if curve.knee is choice.best:
+        if curve.saturation is choice.best:
             continue
         how = {
             Standing.BEHIND: "is slower than",
             Standing.TIED: f"is tied with (within {TIE:.0%} for certain)",
             Standing.OPEN: "cannot be told from",
-        }[standing(summary, curve.knee, choice.best)]
-        found = summary.compare(curve.knee.name, choice.best.name).ratio
-        yield f"{curve.knee.name} {how} {choice.best.name}, the fastest knee: {figures.ratio(found)} of its jobs/s."
+        }[standing(summary, curve.saturation, choice.best)]
+        found = summary.compare(curve.saturation.name, choice.best.name).ratio
+        yield (
+            f"{curve.saturation.name} {how} {choice.best.name}, the fastest saturation point: {figures.ratio(found)} of"
+            " its jobs/s."
+        )
 
 
 def runner_up(summary: Summary, choice: Choice) -> str | None:
@@ -232,11 +235,12 @@ def runner_up(summary: Summary, choice: Choice) -> str | None:
 
 
 def _tie(choice: Choice) -> str:
-    figures = "; ".join(f"{row.name} {_limited(row)}, {row.deployment.slots} slots" for row in choice.tied)
+    figures = "; ".join(f"{row.name} {_limited(row)}, concurrency {row.deployment.concurrency}" for row in choice.tied)
     options = ", then fewer options" if any(row.deployment.setup.options for row in choice.tied) else ""
     return (
-        f"A tie of {len(choice.tied)}, decided by less memory, then a shorter p99 of latency, then fewer slots{options}"
-        f" (where they differ by more than {ALIKE:.0%}): {figures}. {choice.pick.name} has {choice.criterion}."
+        f"A tie of {len(choice.tied)}, decided by less memory, then a shorter p99 of latency, then a lower"
+        f" concurrency{options} (where they differ by more than {ALIKE:.0%}): {figures}. {choice.pick.name} has"
+        f" {choice.criterion}."
     )
 
 
@@ -299,7 +303,7 @@ def gated(experiment: Experiment, choice: Choice) -> bool:
     cores = effective(experiment)
     if cores is not None and cores >= SEVERAL_CORES:
         return False
-    used = [cores_of(row) or 0.0 for curve in choice.curves for row in (curve.knee, curve.best)]
+    used = [cores_of(row) or 0.0 for curve in choice.curves for row in (curve.saturation, curve.best)]
     return max(used) >= MATTERS * (cores or 1.0)
 
 
@@ -333,11 +337,11 @@ def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iter
         yield f"{pick.turns} rounds count; below {ROUNDS} much depends on how the noise is distributed"
     turns = sum(row.turns for row in summary.rows) + summary.excluded
     if summary.excluded > OFTEN * turns:
-        yield f"{summary.excluded} of {turns} turns were spoiled"
+        yield f"{summary.excluded} of {turns} turns were excluded"
     if len({curve.pool for curve in choice.curves}) == 1:
         yield f"no pool but {pick.deployment.pool} was compared"
-    knees = [curve.knee for curve in choice.curves if curve.knee is not pick]
-    if unclear := [knee.name for knee in knees if is_open(summary, pick, knee)]:
+    saturated = [curve.saturation for curve in choice.curves if curve.saturation is not pick]
+    if unclear := [saturation.name for saturation in saturated if is_open(summary, pick, saturation)]:
         yield f"whether {' or '.join(unclear)} is slower cannot be told"
     yield from _open_ends(experiment, choice)
     if choice.certain and choice.regret > TIE:
@@ -361,13 +365,14 @@ def is_open(summary: Summary, pick: Row, other: Row) -> bool:
 
 def _open_ends(experiment: Experiment, choice: Choice) -> Iterator[str]:
     curve = choice.curve
-    slots, each = choice.pick.deployment.slots, choice.pick.deployment.slots_each
-    if curve.reached or slots is None:
+    concurrency, each = choice.pick.deployment.concurrency, choice.pick.deployment.concurrency_each
+    if curve.reached or concurrency is None:
         return
-    if slots >= experiment.scenario.jobs:
-        yield f"there were no more jobs ({experiment.scenario.jobs}) than slots: the knee needs more jobs"
+    if concurrency >= experiment.scenario.jobs:
+        jobs = experiment.scenario.jobs
+        yield f"there were no more jobs ({jobs}) than ran at once: the saturation point needs more jobs"
     elif not busy(experiment, choice.pick):
-        yield f"the knee of {curve.name} was not reached: more than {each} slots were not measured"
+        yield f"the saturation point of {curve.name} was not reached: a concurrency above {each} was not measured"
 
 
 def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
@@ -395,9 +400,9 @@ def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
     if not choice.certain or choice.pick.turns < ROUNDS or choice.regret > TIE:
         yield again(experiment, rounds=_rounds(choice))
     pick = choice.pick.deployment
-    if pick.slots and not choice.curve.reached and not busy(experiment, choice.pick):
-        jobs = 4 * pick.slots if pick.slots >= experiment.scenario.jobs else None
-        wider = [Spec(pick.pool, (pick.slots_each or 0) * times, pick.setup) for times in (2, 4)]
+    if pick.concurrency and not choice.curve.reached and not busy(experiment, choice.pick):
+        jobs = 4 * pick.concurrency if pick.concurrency >= experiment.scenario.jobs else None
+        wider = [Spec(pick.pool, (pick.concurrency_each or 0) * times, pick.setup) for times in (2, 4)]
         names = [each.name for each in wider if each.possible]
         if names or jobs:
             yield again(experiment, [choice.pick.name, *names] if names else [], jobs=jobs)
@@ -410,10 +415,10 @@ def next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[st
         return
     fewest: dict[tuple[Pool, Setup], int] = {}
     for row in able:
-        if slots := row.deployment.slots_each:
+        if concurrency := row.deployment.concurrency_each:
             kind = row.deployment.pool, row.deployment.setup
-            fewest[kind] = min(slots, fewest.get(kind, slots))
-    if fewer := [Spec(pool, slots // 2, setup).name for (pool, setup), slots in fewest.items() if slots > 1]:
+            fewest[kind] = min(concurrency, fewest.get(kind, concurrency))
+    if fewer := [Spec(pool, least // 2, setup).name for (pool, setup), least in fewest.items() if least > 1]:
         yield again(experiment, fewer)
 
 
@@ -468,14 +473,14 @@ def _isolation(choice: Choice) -> Iterator[str]:
     pick = choice.pick
     where = f" (it ran in {pick.executors})" if pick.executors else ""
     if of := processes(pick):
-        slots = pick.deployment.slots_each
+        most = pick.deployment.concurrency_each
         yield (
             f"Isolation: what kills {'the' if of == 1 else 'a'} process takes all jobs that run in it"
-            f"{f', up to {slots}' if slots else ''}; a process of prefork runs one{where}."
+            f"{f', up to {most}' if most else ''}; a process of prefork runs one{where}."
         )
         return
-    if each := choice.curve.memory_per_slot:
-        yield f"Memory per slot: a slot is a process, and each adds {figures.size(each)} to the peak{where}."
+    if each := choice.curve.memory_per_job_at_once:
+        yield f"Memory per process: each runs one job at once, and adds {figures.size(each)} to the peak{where}."
 
 
 def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows: Sequence[Row]) -> Iterator[str]:
@@ -483,9 +488,9 @@ def would_change(experiment: Experiment, summary: Summary, choice: Choice, rows:
     pick = choice.pick
     yield from _without_the_fat(summary, choice, rows)
     yield from _cpu(experiment, pick)
-    slots = pick.deployment.slots_each
-    if slots and not choice.curve.reached and not busy(experiment, pick):
-        yield f"More slots: {choice.curve.name} with more than {slots} was not measured."
+    most = pick.deployment.concurrency_each
+    if most and not choice.curve.reached and not busy(experiment, pick):
+        yield f"A higher concurrency: {choice.curve.name} above {most} was not measured."
     lives_on = pick.deployment.lives_on  # of workers that are started anew, growth would mean nothing
     if lives_on and pick.memory and pick.memory.grows and pick.memory.growth:
         yield (
@@ -544,7 +549,7 @@ def p99(row: Row) -> float | None:
 
 def late(row: Row) -> float | None:
     """Seconds, p99."""
-    return row.lateness.p99 if row.lateness else None
+    return row.scheduling.p99 if row.scheduling else None
 
 
 def _better(rows: Sequence[Row], pick: Row, value: Callable[[Row], float | None]) -> Row | None:

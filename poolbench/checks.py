@@ -1,4 +1,4 @@
-"""What spoils a turn: then it is shown, says why, does not count, and is run once more.
+"""Noise checks, which exclude a turn: it is shown, says why, does not count, and is run once more. Checks of its jobs.
 
 ==================  ===========================================================================================
 a turn is excluded  when
@@ -21,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
-from poolbench.experiment import Books, Deployment, Executor, Experiment, MeasuredJob, Note, Pool, Spans, State, Turn
+from poolbench.experiment import Checks, Deployment, Executor, Experiment, MeasuredJob, Note, Pool, Spans, State, Turn
 from poolbench.sampler import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class NoiseLimits:
     """Shares of the machine's CPU time, if nothing else is said."""
 
     strangers: float = 0.25
@@ -47,21 +47,21 @@ class Limits:
 
 
 # Whatever the machine does, its turns count.
-NONE = Limits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
+NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
 
 
-def of_books(books: Books) -> list[str]:
+def of_checks(checks: Checks) -> list[str]:
     found = []
-    if books.here < books.done:
-        found.append(f"{books.done - books.here} of its jobs ran on another worker")
-    if books.once < books.done:
-        found.append(f"{books.done - books.once} of its jobs were tried more than once")
-    if books.right < books.done:
-        found.append(f"{books.done - books.right} of its files have another sha256")
+    if checks.here < checks.done:
+        found.append(f"{checks.done - checks.here} of its jobs ran on another worker")
+    if checks.once < checks.done:
+        found.append(f"{checks.done - checks.once} of its jobs were tried more than once")
+    if checks.right < checks.done:
+        found.append(f"{checks.done - checks.right} of its files have another sha256")
     return found
 
 
-def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: Limits) -> list[str]:
+def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: NoiseLimits) -> list[str]:
     """
     Args:
         ours: seconds of CPU that the stack and we used; None: not known, so strangers are not either.
@@ -91,7 +91,7 @@ def too_few(turns: Sequence[Turn], deployments: Sequence[str], rounds: int) -> l
         for name, count in counted.items()
         if count < rounds
     ]
-    if found and any(turn.books.balance and turn.excluded for turn in turns):
+    if found and any(turn.checks.passed and turn.excluded for turn in turns):
         found.append("run it again when the machine is quiet, or with --noise 1 to count every turn that ran well")
     return [Note(text, caveat=True) for text in found]
 
@@ -133,10 +133,10 @@ def _rounded(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(value, 4) for value in values)
 
 
-# -- the books
+# -- the checks
 
 
-def books(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], belongs: Belongs) -> Books:
+def check(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], belongs: Belongs) -> Checks:
     """Whether every job ran exactly once, on the deployment's workers, and is done with the right bytes."""
     done = [record for record in records if record.state is State.DONE]
     found = [(record, _faults(record, belongs)) for record in records]
@@ -144,7 +144,7 @@ def books(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], bel
     if len(records) < jobs:
         wrong.insert(0, f"{jobs - len(records)} records are missing")
     more = [f"and {len(wrong) - _FAULTS} more"] if len(wrong) > _FAULTS else []
-    return Books(
+    return Checks(
         jobs=jobs,
         done=len(done),
         once=sum("once" not in faults for record, faults in found if record.state is State.DONE),
@@ -191,6 +191,6 @@ def _count(things: Sized, word: str) -> str:
 
 
 def failed(experiment: Experiment) -> bool:
-    """Whether jobs failed, or books do not balance: those of the last turn that each deployment had in each round."""
+    """Whether jobs failed, or checks failed: those of the last turn that each deployment had in each round."""
     last = {(turn.deployment, turn.round): turn for turn in experiment.turns}
-    return not all(turn.books.balance for turn in last.values())
+    return not all(turn.checks.passed for turn in last.values())

@@ -1,6 +1,6 @@
-"""Which deployment to take, from a summary alone: the knee of each curve, then the knees.
+"""Which deployment to take, from a summary alone: the saturation point of each curve, then these.
 
-A *curve* has the deployments of one pool that are set up alike, by their slots: options are never mixed in one.
+A *curve* has the deployments of one pool that are set up alike, by their concurrency: options are never mixed in one.
 
 Three shares say what a difference is worth; all are of jobs per second:
 
@@ -10,9 +10,9 @@ Three shares say what a difference is worth; all are of jobs per second:
 
 What is neither behind nor tied is *open*: the noise is too large to say.
 
-The *knee* of a curve is the fewest slots that are tied with the curve's fastest. Among knees that are tied with the
-fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then fewer slots, then fewer
-options: in that order, and a criterion decides only where it differs by more than ``ALIKE``.
+The *saturation point* of a curve is the lowest concurrency that is tied with the curve's fastest. Among those points
+that are tied with the fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then a lower
+concurrency, then fewer options: in that order, and a criterion decides only where it differs by more than ``ALIKE``.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Deployments of one pool and one setup by their slots."""
+    """Deployments of one pool and one setup by their concurrency."""
 
     pool: Pool
     setup: Setup
     rows: tuple[Row, ...]
     best: Row
-    knee: Row
+    saturation: Row
 
     @property
     def name(self) -> str:
@@ -57,14 +57,14 @@ class Curve:
 
     @property
     def reached(self) -> bool:
-        """Whether more slots than the knee were measured."""
-        return self.knee is not self.rows[-1]
+        """Whether a concurrency above the saturation point was measured."""
+        return self.saturation is not self.rows[-1]
 
     @property
-    def memory_per_slot(self) -> float | None:
-        """Bytes that each further slot adds to the peak, over the whole curve; None: it takes two points."""
+    def memory_per_job_at_once(self) -> float | None:
+        """Bytes that each further job at once adds to the peak, over the whole curve; None: it takes two points."""
         least, most = self.rows[0], self.rows[-1]
-        more = (most.deployment.slots or 0) - (least.deployment.slots or 0)
+        more = (most.deployment.concurrency or 0) - (least.deployment.concurrency or 0)
         return (most.memory.peak - least.memory.peak) / more if more and most.memory and least.memory else None
 
 
@@ -73,13 +73,15 @@ class Choice:
     """What to take, and what it was chosen from."""
 
     pick: Row
-    best: Row  # the fastest of the knees
+    best: Row  # the fastest of the saturation points
     curves: tuple[Curve, ...]
-    tied: tuple[Row, ...]  # knees that are tied with the fastest, itself included
+    tied: tuple[Row, ...]  # saturation points that are tied with the fastest, itself included
     criterion: str | None  # what decided among them; None: nothing had to
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
     rival: Row | None  # ... and what that is
-    runner_up: Row | None  # the fastest of the other curves' knees; of one curve alone, its fastest other deployment
+    runner_up: (
+        Row | None
+    )  # the fastest of the other curves' saturation points; of one curve alone, its fastest other deployment
 
     @property
     def certain(self) -> bool:
@@ -102,13 +104,17 @@ def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
         return None
     kinds = dict.fromkeys((row.deployment.pool, row.deployment.setup) for row in rows)
     curves = tuple(_curve(summary, rows, *kind) for kind in sorted(kinds, key=lambda kind: list(Pool).index(kind[0])))
-    knees = [curve.knee for curve in curves]
-    best = max(knees, key=rate)
-    tied = tuple(knee for knee in knees if knee is best or standing(summary, knee, best) is Standing.TIED)
+    saturated = [curve.saturation for curve in curves]
+    best = max(saturated, key=rate)
+    tied = tuple(
+        saturation
+        for saturation in saturated
+        if saturation is best or standing(summary, saturation, best) is Standing.TIED
+    )
     pick, criterion = _preferred(tied)
     others = [row for row in rows if row is not pick]
     rival = max(others, key=lambda row: may_gain(summary, row, pick), default=None)
-    rest = [knee for knee in knees if knee is not pick] or others
+    rest = [row for row in saturated if row is not pick] or others
     return Choice(
         pick=pick,
         best=best,
@@ -143,10 +149,10 @@ def may_gain(summary: Summary, row: Row, pick: Row) -> float:
 
 def _curve(summary: Summary, rows: Sequence[Row], pool: Pool, setup: Setup) -> Curve:
     alike = (row for row in rows if row.deployment.pool is pool and row.deployment.setup == setup)
-    ordered = tuple(sorted(alike, key=lambda row: (row.deployment.slots or 0, row.name)))
+    ordered = tuple(sorted(alike, key=lambda row: (row.deployment.concurrency or 0, row.name)))
     best = max(ordered, key=rate)
-    knee = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
-    return Curve(pool, setup, ordered, best, knee)
+    saturation = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
+    return Curve(pool, setup, ordered, best, saturation)
 
 
 def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
@@ -163,7 +169,7 @@ def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
 
 
 def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Row]:
-    """Those within ``ALIKE`` of the smallest; all, if not everybody's value is known."""
+    """Those within ``ALIKE`` of the smallest; all, unless each value is known."""
     values = [value(row) for row in rows]
     known = [each for each in values if each is not None]
     if len(known) < len(rows):
@@ -174,6 +180,6 @@ def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Ro
 _CRITERIA: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
     ("less memory", lambda row: row.memory.peak if row.memory else None),
     ("a shorter p99 of latency", lambda row: row.latency.p99 if row.latency else None),
-    ("fewer slots", lambda row: row.deployment.slots),
+    ("a lower concurrency", lambda row: row.deployment.concurrency),
     ("fewer options", lambda row: row.deployment.setup.options),
 )

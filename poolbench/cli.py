@@ -124,7 +124,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
     return int(digits) * _UNITS[unit]
 
 
-@click.command("recommend", short_help="Say which pool and how many slots, from measured runs.")
+@click.command("recommend", short_help="Say which pool, with what concurrency, from measured runs.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN.json...", type=click.Path(path_type=Path))
 @click.option("--memory-limit", callback=_bytes, metavar="BYTES", help="At the peak, all processes; e.g. 256M.")
 @click.option(
@@ -132,7 +132,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
 )
 @click.option("--json", "as_json", is_flag=True, help="The advice as JSON on stdout: a list, one per kind of run.")
 def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | None, as_json: bool) -> int:
-    """Say which pool and how many slots to deploy for the work that was measured, and why.
+    """Say which pool to deploy, with what concurrency, for the work that was measured, and why.
 
     Runs of the same scenario, machine and versions are taken together; others are answered one by one.
 
@@ -163,7 +163,7 @@ def lines(advice: Advice) -> Iterator[str]:
         if advice.runner_up:
             yield f"  Runner-up: {advice.runner_up}, {advice.runner_up_rate}"
         yield f"  Confidence: {advice.confidence}"
-    yield from _listed("Why not more confidence" if advice.answer else "Why", advice.because)
+    yield from _listed("What limits the confidence" if advice.answer else "Why", advice.because)
     yield from _listed("What it gives up", advice.gives_up)
     yield from _listed("What would change it", advice.would_change)
     yield from _listed("How this was found", [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)])

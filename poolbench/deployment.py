@@ -1,10 +1,10 @@
 """Who is compared: what ``--pools`` says.
 
 ``prefork,threads``        pools as the running stack has them
-``threads:8,threads:100``  a worker of ours for each, with so many slots
-``prefork:4+workers=2``    two workers of ours, each with so many slots
-``prefork:4+prefetch=4``   it takes four messages ahead per slot, instead of one
-``prefork:4+events=off``   nobody is told of each job, as without ``-E``
+``threads:8,threads:100``  a worker of ours for each, with this concurrency
+``prefork:4+workers=2``    two workers of ours, each with this concurrency
+``prefork:4+prefetch=4``   it takes four messages ahead per job at once, instead of one
+``prefork:4+events=off``   no event is sent for a job, as without ``-E``
 
 Options may be combined. A name has them in this order, so that a deployment has one name.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from poolbench.experiment import PLAIN, Deployment, Pool, Setup
 
-MOST_SLOTS = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all workers together
+MOST_CONCURRENCY = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all workers together
 MOST_WORKERS = 16
 MOST_PREFETCH = 1000
 SERIAL = "serial"
@@ -30,16 +30,16 @@ Start = Callable[[Pool, int | None, Setup], str]  # the command that starts such
 @dataclass(frozen=True, slots=True)
 class Spec:
     pool: Pool
-    slots: int | None = None  # of each worker; None: of the running stack
+    concurrency: int | None = None  # of each worker; None: of the running stack
     setup: Setup = PLAIN
 
     @property
     def name(self) -> str:
-        return self.pool.value if self.slots is None else f"{self.pool}:{self.slots}{self.setup}"
+        return self.pool.value if self.concurrency is None else f"{self.pool}:{self.concurrency}{self.setup}"
 
     @property
     def possible(self) -> bool:
-        return (self.slots or 0) * self.setup.workers <= MOST_SLOTS[self.pool]
+        return (self.concurrency or 0) * self.setup.workers <= MOST_CONCURRENCY[self.pool]
 
 
 def parse(text: str) -> tuple[Spec, ...]:
@@ -50,36 +50,39 @@ def parse(text: str) -> tuple[Spec, ...]:
     specs = tuple(_parse(name.strip()) for name in text.split(","))
     if len(set(specs)) < len(specs):
         raise ValueError(
-            f"expected each pool once, or once with each number of slots and each set of options, got {text!r}"
+            f"expected each pool once, or once with each concurrency and each set of options, got {text!r}"
         )
-    if len({each.slots is None for each in specs}) > 1:
+    if len({each.concurrency is None for each in specs}) > 1:
         raise ValueError(
-            f"expected slots for every pool (workers of our own) or for none (the running stack), got {text!r}"
+            f"expected a concurrency for every pool (workers of our own) or for none (the running stack), got {text!r}"
         )
     return specs
 
 
 def _parse(text: str) -> Spec:
     name, *options = text.split("+")
-    pool_name, colon, slots = name.partition(":")
+    pool_name, colon, concurrency = name.partition(":")
     try:
         pool = Pool(pool_name)
     except ValueError:
-        raise ValueError(f"expected names out of {', '.join(Pool)}, each with :SLOTS or none, got {text!r}") from None
+        raise ValueError(
+            f"expected names out of {', '.join(Pool)}, each with :CONCURRENCY or none, got {text!r}"
+        ) from None
     if not colon and options:
         raise ValueError(
-            f"expected {pool}:SLOTS before +{options[0]}, got {text!r}: only workers of our own can have options, those"
-            " of the running stack are as they are"
+            f"expected {pool}:CONCURRENCY before +{options[0]}, got {text!r}: only workers of our own can have options,"
+            " those of the running stack are as they are"
         )
     if not colon:
         return Spec(pool)
-    most = MOST_SLOTS[pool]
-    if not 1 <= _number(slots) <= most:
-        raise ValueError(f"expected {pool}:SLOTS with 1 to {most} slots, got {text!r}")
-    spec = Spec(pool, int(slots), _setup(options, text))
+    most = MOST_CONCURRENCY[pool]
+    if not 1 <= _number(concurrency) <= most:
+        raise ValueError(f"expected {pool}:CONCURRENCY with 1 to {most}, got {text!r}")
+    spec = Spec(pool, int(concurrency), _setup(options, text))
     if not spec.possible:
         raise ValueError(
-            f"expected at most {most} slots of {pool} in all, got {spec.setup.workers} × {slots} from {text!r}"
+            f"expected {pool} to have a concurrency of at most {most} in all, got {spec.setup.workers} × {concurrency}"
+            f" from {text!r}"
         )
     return spec
 
@@ -119,26 +122,26 @@ def words(setup: Setup) -> str:
     return prefetch + (" -E" if setup.events else " worker_send_task_events=off")
 
 
-def command(app: str, queue: str, pool: Pool, slots: int | None, setup: Setup = PLAIN) -> str:
-    """For a shell: starts workers of a Celery app, with so many slots each; None: as many as Celery takes."""
+def command(app: str, queue: str, pool: Pool, concurrency: int | None, setup: Setup = PLAIN) -> str:
+    """For a shell: starts workers of a Celery app, with this concurrency each; None: as many as Celery takes."""
     several = setup.workers > 1
-    node, many = f"{pool}-$n" if several else pool, f" -c {slots}" if slots else ""
+    node, many = f"{pool}-$n" if several else pool, f" -c {concurrency}" if concurrency else ""
     one = f"celery -A {app} worker -P {pool} -Q {queue} -n {node}@%h{many}{words(setup)}"
     return f"for n in $(seq {setup.workers}); do {one} & done; wait" if several else one
 
 
 def deployments(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[Deployment, ...]:
-    """In the order given; the yardstick last, on the first one's pool."""
+    """In the order given; the baseline last, on the first one's pool."""
     found = [_deployment(each, start) for each in specs]
     if serial and specs:
         first = specs[0]
-        started = start(first.pool, 1 if first.slots else None, PLAIN)
-        found.append(Deployment(SERIAL, first.pool, 1, serial=True, command=started, running=first.slots is None))
+        started = start(first.pool, 1 if first.concurrency else None, PLAIN)
+        found.append(Deployment(SERIAL, first.pool, 1, serial=True, command=started, running=first.concurrency is None))
     return tuple(found)
 
 
 def _deployment(spec: Spec, start: Start) -> Deployment:
-    started = start(spec.pool, spec.slots, spec.setup)
-    if spec.slots is None:
+    started = start(spec.pool, spec.concurrency, spec.setup)
+    if spec.concurrency is None:
         return Deployment(spec.name, spec.pool, None, command=started, running=True)
-    return Deployment(spec.name, spec.pool, spec.slots * spec.setup.workers, command=started, setup=spec.setup)
+    return Deployment(spec.name, spec.pool, spec.concurrency * spec.setup.workers, command=started, setup=spec.setup)

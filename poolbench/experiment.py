@@ -1,8 +1,8 @@
 """CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
 
-An experiment gives the same jobs to several *deployments* (a pool with so many slots, perhaps with options), in
+An experiment gives the same jobs to several *deployments* (a pool with a concurrency, perhaps with options), in
 *rounds*. In each round every deployment has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
-turn that something spoiled says why in ``excluded`` and does not count either; nothing is dropped silently.
+turn that was disturbed says why in ``excluded`` and does not count either; nothing is dropped silently.
 
 Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.
 ``SCHEMA`` changes when a reader of the old shape would misread the new one.
@@ -77,7 +77,7 @@ class Bound(StrEnum):
     """What the jobs of a scenario wait for most; for people, never for the advice."""
 
     LATENCY = "latency"  # a server that takes its time
-    OVERHEAD = "overhead"  # queue, claim, books: the files are small
+    OVERHEAD = "overhead"  # queue, claim, records: the files are small
     THROUGHPUT = "throughput"  # bytes, and hashing them
     CPU = "cpu"  # a step in pure Python, which holds the GIL
     MIXED = "mixed"
@@ -86,10 +86,10 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a deployment's workers are set up, beyond pool and slots; by default as ``worker.app`` has it."""
+    """How a deployment's workers are set up, beyond pool and concurrency; by default as ``worker.app`` has it."""
 
-    workers: int = 1  # each with the same number of slots
-    prefetch: int | None = None  # messages that a worker takes ahead per slot (Celery's multiplier)
+    workers: int = 1  # each with the same concurrency
+    prefetch: int | None = None  # messages that a worker takes ahead per job at once (Celery's multiplier)
     events: bool = True  # whether Flower and others are told of each job
 
     def __str__(self) -> str:
@@ -113,8 +113,10 @@ class Deployment:
 
     name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
     pool: Pool
-    slots: int | None  # jobs at once, over all processes of all its workers; None: not known
-    serial: bool = False  # the yardstick: one job at a time, the next one submitted when the last is over
+    concurrency: Annotated[
+        int | None, Field(alias="slots")
+    ]  # jobs at once, over all processes of all its workers; None: not known
+    serial: bool = False  # the baseline: one job at a time, the next one submitted when the last is over
     command: str | None = None  # how workers like its are started; None: not known
     setup: Setup = PLAIN
     running: bool = False  # its workers were running already, and live on from turn to turn
@@ -125,9 +127,9 @@ class Deployment:
         return self.running or self.command is None
 
     @property
-    def slots_each(self) -> int | None:
+    def concurrency_each(self) -> int | None:
         """Of one of its workers."""
-        return self.slots and self.slots // self.setup.workers
+        return self.concurrency and self.concurrency // self.setup.workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True)
-class Lateness:
+class SchedulingLatency:
     """How late a thread is that wants the interpreter at fixed moments: what a GIL, or a hub, makes others wait."""
 
     p50: float
@@ -182,11 +184,11 @@ class Usage:
     voluntary_switches: int
     involuntary_switches: int
     samples: int
-    lateness: Lateness | None = None  # None: could not be had
+    scheduling: Annotated[SchedulingLatency | None, Field(alias="lateness")] = None  # None: could not be had
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Checks:
     """Whether each job ran exactly once, where it should, and brought the right bytes; from the records alone."""
 
     jobs: int
@@ -198,7 +200,7 @@ class Books:
     faults: tuple[str, ...] = ()  # for people, at most a few
 
     @property
-    def balance(self) -> bool:
+    def passed(self) -> bool:
         return self.jobs == self.done == self.once == self.here == self.right
 
 
@@ -213,7 +215,7 @@ class Turn:
     submitted: float  # just before the submission
     wall: float | None  # until the last job's end; None: not every job is done
     spans: Spans
-    books: Books
+    checks: Annotated[Checks, Field(alias="books")]
     usage: Usage | None = None
     excluded: tuple[str, ...] = ()  # why it does not count
     jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one turn per deployment when there are many jobs
@@ -318,7 +320,7 @@ class Experiment:
         return tuple(note for note in self.notes if note not in self.caveats)
 
     def shown(self, deployment: str) -> Turn | None:
-        """The turn whose jobs are kept for the timeline: one that counts, or else a spoiled one, or the warm-up."""
+        """The turn whose jobs are kept for the timeline: one that counts, or else a excluded one, or the warm-up."""
         kept = [turn for turn in self.turns if turn.deployment == deployment and turn.jobs]
         return max(kept, key=lambda turn: (turn.counts, turn.round > 0), default=None)
 

@@ -25,7 +25,7 @@ _REUSED = 2  # as many executors per slot as still have a lane each
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
+class Span:
     """An attempt; seconds since the turn's submission."""
 
     job: int  # its place in the turn's jobs
@@ -47,7 +47,7 @@ class Strip:
 class Lane:
     label: str  # "pid 123", "thread 124", "greenlet 3", "slot 1"; "pid 123 @host" if there are several
     pid: int | None  # None: of several processes, or not known
-    strips: tuple[Strip, ...]  # by their start
+    spans: tuple[Span, ...]  # by their start
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class LaneChart:
     """The lanes of a turn."""
 
     groups: tuple[Group, ...]
@@ -71,8 +71,8 @@ class Chart:
         return tuple(lane for group in self.groups for lane in group.lanes)
 
     @property
-    def strips(self) -> Iterator[Strip]:
-        return (strip for lane in self.lanes for strip in lane.strips)
+    def spans(self) -> Iterator[Span]:
+        return (span for lane in self.lanes for span in lane.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Shown:
 
     deployment: Deployment
     turn: Turn
-    chart: Chart
+    chart: LaneChart
 
 
 def shown(experiment: Experiment) -> list[Shown]:
@@ -89,19 +89,19 @@ def shown(experiment: Experiment) -> list[Shown]:
     return [Shown(each, turn, chart(turn)) for each, turn in turns if turn]
 
 
-def chart(turn: Turn) -> Chart:
-    strips = [strip for place, job in enumerate(turn.jobs) for strip in _strips(place, job, turn.submitted)]
-    found: dict[tuple[str, ...], list[Strip]] = {}
-    for strip in sorted(strips, key=lambda strip: (strip.started, strip.finished)):
-        found.setdefault(_shared(strip.executor), []).append(strip)
-    several = len({strip.executor.host for strip in strips if strip.executor}) > 1
+def chart(turn: Turn) -> LaneChart:
+    spans = [span for place, job in enumerate(turn.jobs) for span in _spans(place, job, turn.submitted)]
+    found: dict[tuple[str, ...], list[Span]] = {}
+    for span in sorted(spans, key=lambda span: (span.started, span.finished)):
+        found.setdefault(_shared(span.executor), []).append(span)
+    several = len({span.executor.host for span in spans if span.executor}) > 1
     groups = tuple(_group(of, several=several) for of in found.values())
-    return Chart(groups, max((strip.finished for strip in strips), default=0.0), peak(strips))
+    return LaneChart(groups, max((span.finished for span in spans), default=0.0), peak(spans))
 
 
-def peak(strips: Iterable[Strip]) -> int:
+def peak(spans: Iterable[Span]) -> int:
     """How many ran at once, at the most; one that ends as another begins made room for it."""
-    moments = sorted(moment for strip in strips for moment in ((strip.started, 1), (strip.finished, -1)))
+    moments = sorted(moment for span in spans for moment in ((span.started, 1), (span.finished, -1)))
     most = now = 0
     for _, change in moments:
         now += change
@@ -109,14 +109,14 @@ def peak(strips: Iterable[Strip]) -> int:
     return most
 
 
-def _strips(place: int, job: MeasuredJob, zero: float) -> Iterator[Strip]:
+def _spans(place: int, job: MeasuredJob, zero: float) -> Iterator[Span]:
     queued = job.queued
     for number, attempt in enumerate(job.attempts):
         started = max(attempt.started - zero, 0.0)
         finished = max(attempt.finished - zero, started)
         last = number == len(job.attempts) - 1
         first_byte = None if attempt.first_byte is None else min(max(attempt.first_byte - zero, started), finished)
-        yield Strip(
+        yield Span(
             job=place,
             executor=attempt.executor,
             queued=min(max(queued - zero, 0.0), started),
@@ -156,20 +156,20 @@ def _shared(who: Executor | None) -> tuple[str, ...]:
     return kind, who.worker, *names[kind]
 
 
-def _group(strips: Sequence[Strip], *, several: bool) -> Group:
-    first = strips[0].executor
+def _group(spans: Sequence[Span], *, several: bool) -> Group:
+    first = spans[0].executor
     if first is None:
-        lanes = tuple(_packed(strips, "lost"))
-        return Group("holder vanished", f"{len(strips)} attempts whose holder vanished", True, lanes)
+        lanes = tuple(_packed(spans, "lost"))
+        return Group("holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
     kind, *names = _shared(first)
-    by_executor: dict[Executor, list[Strip]] = {}
-    for strip in strips:
-        if strip.executor:
-            by_executor.setdefault(strip.executor, []).append(strip)
+    by_executor: dict[Executor, list[Span]] = {}
+    for span in spans:
+        if span.executor:
+            by_executor.setdefault(span.executor, []).append(span)
     count = len(by_executor)
-    packed = count > max(_FEW, _REUSED * peak(strips))
+    packed = count > max(_FEW, _REUSED * peak(spans))
     if packed:
-        lanes = tuple(_packed(strips, "slot"))
+        lanes = tuple(_packed(spans, "slot"))
     else:
         # By their first jobs: pools that started two jobs a millisecond apart look alike.
         order = sorted(by_executor.items(), key=lambda each: (each[1][0].job, _number(each[0])))
@@ -182,32 +182,32 @@ def _group(strips: Sequence[Strip], *, several: bool) -> Group:
     return Group(", ".join(names), said, packed, lanes)
 
 
-def _own(who: Executor, strips: Sequence[Strip]) -> Iterator[Lane]:
+def _own(who: Executor, spans: Sequence[Span]) -> Iterator[Lane]:
     """The executor's lane, and another one for what cannot have been at the same time."""
-    for n, lane in enumerate(_first_fit(strips)):
+    for n, lane in enumerate(_first_fit(spans)):
         yield Lane(name_of(who) + (", overlapping" if n else ""), who.pid, tuple(lane))
 
 
-def _packed(strips: Sequence[Strip], word: str) -> Iterator[Lane]:
-    for n, lane in enumerate(_first_fit(strips), 1):
-        pids = {strip.executor.pid if strip.executor else None for strip in lane}
+def _packed(spans: Sequence[Span], word: str) -> Iterator[Lane]:
+    for n, lane in enumerate(_first_fit(spans), 1):
+        pids = {span.executor.pid if span.executor else None for span in lane}
         yield Lane(f"{word} {n}", pids.pop() if len(pids) == 1 else None, tuple(lane))
 
 
-def _first_fit(strips: Sequence[Strip]) -> list[list[Strip]]:
-    """Each strip, in the order of their starts, on the first lane that is free by then."""
-    lanes: list[list[Strip]] = []
+def _first_fit(spans: Sequence[Span]) -> list[list[Span]]:
+    """Each span, in the order of their starts, on the first lane that is free by then."""
+    lanes: list[list[Span]] = []
     free: list[int] = []
     busy: list[tuple[float, int]] = []
-    for strip in strips:
-        while busy and busy[0][0] <= strip.started:
+    for span in spans:
+        while busy and busy[0][0] <= span.started:
             heapq.heappush(free, heapq.heappop(busy)[1])
         if not free:
             lanes.append([])
             heapq.heappush(free, len(lanes) - 1)
         lane = heapq.heappop(free)
-        lanes[lane].append(strip)
-        heapq.heappush(busy, (strip.finished, lane))
+        lanes[lane].append(span)
+        heapq.heappush(busy, (span.finished, lane))
     return lanes
 
 
@@ -250,7 +250,7 @@ def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE)
     if not labels:
         return []
     label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
-    scale = _Scale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
+    scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
     lines = []
     for each in found:
         ran = "; ".join(group.executors for group in each.chart.groups) or "nothing ran"
@@ -258,8 +258,8 @@ def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE)
         lines += _drawn(each, scale, label_width, glyphs)
     indent = " " * (_MARGIN + label_width + 1)
     lines += [(indent + line).rstrip() for line in scale.axis(glyphs)]
-    strips = [strip for each in found for strip in each.chart.strips]
-    return lines + textwrap.wrap(_legend(scale, strips, glyphs), width)
+    spans = [span for each in found for span in each.chart.spans]
+    return lines + textwrap.wrap(_legend(scale, spans, glyphs), width)
 
 
 def label_of(lane: Lane) -> str:
@@ -270,41 +270,41 @@ def label_of(lane: Lane) -> str:
     return f"{who} of pid {lane.pid}{at}{host}"
 
 
-def _drawn(of: Shown, scale: _Scale, label_width: int, glyphs: Glyphs) -> Iterator[str]:
+def _drawn(of: Shown, scale: _TextScale, label_width: int, glyphs: Glyphs) -> Iterator[str]:
     lanes = of.chart.lanes
     for lane in lanes[:MOST_LANES]:
         cells = [" "] * scale.columns
-        for strip in lane.strips:
-            scale.wait(cells, strip, glyphs)
+        for span in lane.spans:
+            scale.wait(cells, span, glyphs)
         # After all waits: a job that waited for this very lane does not hide what ran there.
-        for strip in lane.strips:
-            scale.run(cells, strip, of.turn.jobs[strip.job].filename, glyphs)
+        for span in lane.spans:
+            scale.run(cells, span, of.turn.jobs[span.job].filename, glyphs)
         yield f"{'':{_MARGIN}}{_fit(label_of(lane), label_width):{label_width}} {''.join(cells)}".rstrip()
     if len(lanes) > MOST_LANES:
         yield f"{'':{_MARGIN}}and {len(lanes) - MOST_LANES:,} more"
 
 
 @dataclass(frozen=True, slots=True)
-class _Scale:
+class _TextScale:
     columns: int
     end: float  # seconds at the right edge
 
     def at(self, seconds: float) -> int:
         return min(round(seconds / self.end * self.columns), self.columns) if self.end else 0
 
-    def wait(self, cells: list[str], strip: Strip, glyphs: Glyphs) -> None:
-        first, stop = self.at(strip.queued), self.at(strip.started)
+    def wait(self, cells: list[str], span: Span, glyphs: Glyphs) -> None:
+        first, stop = self.at(span.queued), self.at(span.started)
         cells[first:stop] = glyphs.wait * (stop - first)
 
-    def run(self, cells: list[str], strip: Strip, name: str, glyphs: Glyphs) -> None:
-        first = min(self.at(strip.started), self.columns - 1)
-        length = max(self.at(strip.finished) - first, 1)
+    def run(self, cells: list[str], span: Span, name: str, glyphs: Glyphs) -> None:
+        first = min(self.at(span.started), self.columns - 1)
+        length = max(self.at(span.finished) - first, 1)
         if length == 1:
-            mostly_step = strip.step > (strip.finished - strip.started) / 2
-            cells[first] = glyphs.failed if strip.failed else glyphs.step if mostly_step else glyphs.only
+            mostly_step = span.step > (span.finished - span.started) / 2
+            cells[first] = glyphs.failed if span.failed else glyphs.step if mostly_step else glyphs.only
             return
-        step = min(self.at(strip.finished) - self.at(strip.finished - strip.step), length - 1)
-        last = glyphs.failed if strip.failed else glyphs.last
+        step = min(self.at(span.finished) - self.at(span.finished - span.step), length - 1)
+        last = glyphs.failed if span.failed else glyphs.last
         inner = glyphs.run * (length - 1 - max(step, 1))
         if len(inner) >= _NAME_LEAST + 3:
             inner = f"{glyphs.run} {_fit(name, len(inner) - 3)} ".ljust(len(inner), glyphs.run)
@@ -325,13 +325,13 @@ class _Scale:
         yield "".join(numbers)
 
 
-def _legend(scale: _Scale, strips: Sequence[Strip], glyphs: Glyphs) -> str:
+def _legend(scale: _TextScale, spans: Sequence[Span], glyphs: Glyphs) -> str:
     parts = [f"{glyphs.first}{glyphs.run}{glyphs.last} runs"]
-    if any(strip.step for strip in strips):
+    if any(span.step for span in spans):
         parts.append(f"{glyphs.step} its step")
-    if any(strip.failed for strip in strips):
+    if any(span.failed for span in spans):
         parts.append(f"{glyphs.run}{glyphs.failed} failed")
-    waited = max(strip.waited for strip in strips)
+    waited = max(span.waited for span in spans)
     parts.append(f"{glyphs.wait * 3} waits in the queue (longest {seconds(waited)})")
     parts.append(f"one column is {tick_seconds(float(f'{scale.end / scale.columns:.2g}'))}")
     return "  ".join(parts)
@@ -368,7 +368,7 @@ def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
     return gzip.compress(text, mtime=0) if compressed else text
 
 
-def _turn(turn: Turn, lanes: Chart, numbers: Iterator[int]) -> Iterator[Event]:
+def _turn(turn: Turn, lanes: LaneChart, numbers: Iterator[int]) -> Iterator[Event]:
     """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
     for group in lanes.groups:
         pids: dict[int | None, int] = {}
@@ -387,41 +387,41 @@ def _turn(turn: Turn, lanes: Chart, numbers: Iterator[int]) -> Iterator[Event]:
 def _lane(turn: Turn, lane: Lane, pid: int, tid: int) -> Iterator[Event]:
     yield _named("thread_name", pid, tid, name=lane.label)
     yield _named("thread_sort_index", pid, tid, sort_index=tid)
-    for strip in lane.strips:
-        job = turn.jobs[strip.job]
-        yield from _run(job, strip, pid, tid)
-        yield from _wait(job, strip, pid, tid, f"{turn.batch}.{job.id}")
+    for span in lane.spans:
+        job = turn.jobs[span.job]
+        yield from _run(job, span, pid, tid)
+        yield from _wait(job, span, pid, tid, f"{turn.batch}.{job.id}")
 
 
-def _run(job: MeasuredJob, strip: Strip, pid: int, tid: int) -> Iterator[Event]:
-    begin, end = _us(strip.started), _us(strip.finished)
-    told = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(strip)}
-    if strip.failed:
-        told["failed"] = strip.failed
+def _run(job: MeasuredJob, span: Span, pid: int, tid: int) -> Iterator[Event]:
+    begin, end = _us(span.started), _us(span.finished)
+    told = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(span)}
+    if span.failed:
+        told["failed"] = span.failed
     yield _slice(job.filename, "run", (begin, end), pid, tid) | {"args": told}
-    if strip.first_byte is not None:
-        yield _slice("first byte", "first byte", (begin, _us(strip.first_byte)), pid, tid)
-    if strip.step:
-        since = max(begin, _us(strip.first_byte or 0.0), _us(strip.finished - strip.step))
+    if span.first_byte is not None:
+        yield _slice("first byte", "first byte", (begin, _us(span.first_byte)), pid, tid)
+    if span.step:
+        since = max(begin, _us(span.first_byte or 0.0), _us(span.finished - span.step))
         yield _slice("step", "step", (since, end), pid, tid)
 
 
-def _wait(job: MeasuredJob, strip: Strip, pid: int, tid: int, name: str) -> Iterator[Event]:
-    begin, end = _us(strip.queued), _us(strip.started)
+def _wait(job: MeasuredJob, span: Span, pid: int, tid: int, name: str) -> Iterator[Event]:
+    begin, end = _us(span.queued), _us(span.started)
     # Local to the process: there it is shown. What has a plain "id" belongs to the whole trace.
     common = {"cat": "wait", "id2": {"local": f"{name}@{begin}"}, "pid": pid, "tid": tid}
     yield {"ph": "b", "name": "wait", "ts": begin, "args": {"file": job.filename, "job": job.id}} | common
     yield {"ph": "n", "name": "enqueued", "ts": begin} | common
-    if strip.received is not None:
-        yield {"ph": "n", "name": "received", "ts": min(max(_us(strip.received), begin), end)} | common
+    if span.received is not None:
+        yield {"ph": "n", "name": "received", "ts": min(max(_us(span.received), begin), end)} | common
     yield {"ph": "e", "name": "wait", "ts": end} | common
 
 
 def _running(lanes: list[Lane], pid: int) -> Iterator[Event]:
     changes: dict[int, int] = {}
     for lane in lanes:
-        for strip in lane.strips:
-            for moment, change in ((strip.started, 1), (strip.finished, -1)):
+        for span in lane.spans:
+            for moment, change in ((span.started, 1), (span.finished, -1)):
                 changes[_us(moment)] = changes.get(_us(moment), 0) + change
     now = 0
     for moment in sorted(changes):
@@ -438,8 +438,8 @@ def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
 
 
-def _who(strip: Strip) -> str:
-    who = strip.executor
+def _who(span: Span) -> str:
+    who = span.executor
     if who is None:
         return "vanished"
     greenlet = "" if who.greenlet is None else f", greenlet {who.greenlet}"

@@ -1,4 +1,4 @@
-"""An experiment, run: rounds of turns in rotated order, the warm-up first, spoiled turns once more.
+"""An experiment, run: rounds of turns in rotated order, the warm-up first, excluded turns once more.
 
 Ctrl-C, or SIGTERM, cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it
 is when the workload fails for good, or a worker does not start.
@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from poolbench import checks, sampler
-from poolbench.checks import NONE, Limits
+from poolbench.checks import NONE, NoiseLimits
 from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
 from poolbench.sampler import Probes, Sampler
-from poolbench.workload import Arrivals, Audience, Ran, Workers, Workload
+from poolbench.workload import Arrivals, Display, Ran, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of turns with no more than that, every turn's are kept; of others, those of the first round
 _CALM = 3.0  # seconds to wait for cores that are busy before a round begins
@@ -32,11 +32,11 @@ class Position:
     round: int  # 0: the warm-up
     rounds: int
     left: float | None  # seconds until the end, about; None: nothing is known yet
-    again: bool = False  # a spoiled turn, once more
+    again: bool = False  # a excluded turn, once more
 
 
-class Stage(Audience, Protocol):
-    """An audience that also learns which turn is on."""
+class RunDisplay(Display, Protocol):
+    """An display that also learns which turn is on."""
 
     def begins(self, position: Position, workload: Workload) -> None: ...
 
@@ -53,12 +53,12 @@ class Design:
     repeat: int
     request: Request
     warm_up: bool = True
-    again: bool = True  # run a spoiled turn once more
-    limits: Limits = field(default_factory=Limits)
+    again: bool = True  # run a excluded turn once more
+    limits: NoiseLimits = field(default_factory=NoiseLimits)
 
 
 @dataclass(slots=True)
-class _Pace:
+class _TimeLeft:
     """How long is left, from how long turns took so far."""
 
     took: dict[str, float] = field(default_factory=dict)
@@ -75,22 +75,22 @@ class Outcome:
     cut: BaseException | None = None  # what ended it early
 
 
-def run_experiment(workload: Workload, design: Design, stage: Stage) -> Outcome:
+def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> Outcome:
     """
     Raises:
         KeyboardInterrupt, one of the workload's failures: before there was anything to keep.
     """
-    return _Rounds(workload, design, stage).run()
+    return _Rounds(workload, design, display).run()
 
 
 class _Rounds:
-    def __init__(self, workload: Workload, design: Design, stage: Stage) -> None:
+    def __init__(self, workload: Workload, design: Design, display: RunDisplay) -> None:
         self._workload = workload
         self._design = design
-        self._stage = stage
+        self._display = display
         self._probes = Probes()
         self._turns: list[Turn] = []
-        self._pace = _Pace()
+        self._time_left = _TimeLeft()
         self._notes: list[Note] = []
         self._stamp = stamp()
         self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
@@ -117,7 +117,7 @@ class _Rounds:
     def _round(self, number: int) -> None:
         found, ours = self._probes.look(), self._design.limits.cores
         if found < ours * sampler.nominal() and len(self._probes.seen) == 1:
-            self._stage.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
+            self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
         dropped = self._probes.dropped(ours)
         if dropped:
             time.sleep(_CALM)
@@ -127,12 +127,12 @@ class _Rounds:
         turns = [self._turn(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)]
         if not self._design.again or not number:
             return
-        spoiled = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
-        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.books.balance]
+        excluded = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
+        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.checks.passed]
         if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
-            self._stage.says("most of this round was spoiled by the machine: it is not run again")
+            self._display.says("most of this round was excluded because of the machine: it is not run again")
             return
-        for place, each in enumerate(spoiled, len(order)):
+        for place, each in enumerate(excluded, len(order)):
             self._turn(each, number, place, [], again=True)
 
     def _turn(
@@ -143,17 +143,17 @@ class _Rounds:
         left = None
         if number:
             rest = ordered(deployments, number)[place:] if not again else [deployment]
-            rounds = self._pace.left(deployments, self._design.repeat - number)
-            this = self._pace.left(rest, 1)
+            rounds = self._time_left.left(deployments, self._design.repeat - number)
+            this = self._time_left.left(rest, 1)
             left = None if rounds is None or this is None else rounds + this
-        self._stage.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
+        self._display.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
         name = label(deployment, deployments.index(deployment) + 1)
         batch = f"{self._workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
         turn, note = self._measure(deployment, number, place, batch, excluded)
         self._turns.append(turn)
         if number:
-            self._pace.took[deployment.name] = time.monotonic() - begun
-        self._stage.measured(turn, note)
+            self._time_left.took[deployment.name] = time.monotonic() - begun
+        self._display.measured(turn, note)
         return turn
 
     def _measure(
@@ -173,14 +173,14 @@ class _Rounds:
         seen = _Seen(list(excluded))
         with workload.deployed(deployment, batch) as workers:
             with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, batch, seen):
-                ran = workload.run(deployment, batch, workers, self._stage, warm_up=number == 0)
+                ran = workload.run(deployment, batch, workers, self._display, warm_up=number == 0)
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
 
         def belongs(who: Executor) -> bool:
             return workers.belongs(who, seen.pids)
 
-        books = checks.books(deployment, jobs, ran.jobs, belongs)
+        checked = checks.check(deployment, jobs, ran.jobs, belongs)
         turn = Turn(
             deployment=deployment.name,
             round=number,
@@ -189,16 +189,16 @@ class _Rounds:
             submitted=ran.submitted,
             wall=checks.wall(ran.submitted, ran.jobs),
             spans=checks.spans(ran.submitted, ran.jobs),
-            books=books,
+            checks=checked,
             usage=seen.usage,
-            excluded=(*seen.excluded, *checks.of_books(books)),
+            excluded=(*seen.excluded, *checks.of_checks(checked)),
             jobs=_with_arrivals(ran, arrivals) if keep else (),
         )
         return turn, ran.note
 
     @contextmanager
     def _observed(self, workers: Workers, batch: str, seen: _Seen) -> Iterator[None]:
-        watch = Sampler(workers.roots, workers.lateness)
+        watch = Sampler(workers.roots, workers.probes)
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
         try:

@@ -117,7 +117,7 @@ def _scenario(experiment: Experiment) -> str:
 
 
 def _same(deployment: Deployment) -> tuple[object, ...]:
-    return deployment.pool, deployment.slots, deployment.serial, deployment.setup
+    return deployment.pool, deployment.concurrency, deployment.serial, deployment.setup
 
 
 def _unequal(what: str, one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from poolbench.experiment import Cores, Lateness, Usage
+from poolbench.experiment import Cores, SchedulingLatency, Usage
 
 EVERY = 0.25  # seconds
 _LONGEST = 2.0
@@ -86,7 +86,7 @@ class Sampler:
             voluntary_switches=max(0, voluntary - self._switches[0]),
             involuntary_switches=max(0, involuntary - self._switches[1]),
             samples=self._looks,
-            lateness=read_lateness(self._notes, self.pids, self._began, ended) if self._notes else None,
+            scheduling=read_scheduling(self._notes, self.pids, self._began, ended) if self._notes else None,
         )
 
     def _run(self) -> None:
@@ -131,7 +131,7 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ProcessUsage:
     """CPU in seconds; that of children counts once they have ended and were waited for."""
 
     parent: int
@@ -151,13 +151,13 @@ class Machine:
     major_faults: int
 
 
-def process(pid: int) -> Process | None:
+def process(pid: int) -> ProcessUsage | None:
     with suppress(psutil.Error, OSError, IndexError):  # it ended while it was read
         found = psutil.Process(pid)
         with found.oneshot():
             used = found.cpu_times()
             of_children = used.children_user + used.children_system
-            return Process(found.ppid(), used.user + used.system, of_children, found.num_threads())
+            return ProcessUsage(found.ppid(), used.user + used.system, of_children, found.num_threads())
     return None
 
 
@@ -298,7 +298,7 @@ def _last(file: Path) -> float:
     return max((moment for moment, _ in _pairs(file)), default=0.0)
 
 
-def read_lateness(folder: Path, pids: Iterable[int], begun: float, ended: float) -> Lateness | None:
+def read_scheduling(folder: Path, pids: Iterable[int], begun: float, ended: float) -> SchedulingLatency | None:
     """What the probes of these processes noted between two moments of CLOCK_MONOTONIC; None: nothing."""
     late: list[float] = []
     for pid in pids:
@@ -307,7 +307,7 @@ def read_lateness(folder: Path, pids: Iterable[int], begun: float, ended: float)
         return None
     late.sort()
     p50, p99 = (late[min(len(late) - 1, int(share * len(late)))] for share in (0.5, 0.99))
-    return Lateness(round(p50, 6), round(p99, 6), round(late[-1], 6), len(late))
+    return SchedulingLatency(round(p50, 6), round(p99, 6), round(late[-1], 6), len(late))
 
 
 def _noted(file: Path, begun: float, ended: float) -> Iterable[float]:

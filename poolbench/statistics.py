@@ -6,12 +6,12 @@ the interval of that median (see ``Estimate``), unless it says otherwise.
 Where the time goes, per job, in two sums that a reader can add up (``Split``):
 
     submit + wait + run + step       = latency: from the turn's submission to the job's end, on average
-    run + step + overhead            = slots * wall / jobs: what a job costs of the slots' time
+    run + step + overhead            = concurrency * wall / jobs: what a job costs of the slots' time
 
 ``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
 without the step, ``step`` what was done with the file. ``overhead`` is the slots' time in which none of our jobs ran:
-messages, claims, books between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment with
-more slots than jobs, only as many slots as jobs are counted.)
+messages, claims, records between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment
+with a concurrency above the number of jobs, only as many slots as jobs are counted.)
 
 Two deployments are compared round by round: the machine's drift from round to round is in both turns of a round and
 cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
@@ -29,7 +29,7 @@ from enum import StrEnum
 from itertools import combinations, pairwise
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, Lateness, Turn, Usage
+from poolbench.experiment import Deployment, Experiment, SchedulingLatency, Turn, Usage
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -139,7 +139,7 @@ class Split:
     wait: float
     run: float
     step: float
-    overhead: float | None  # None: the number of slots is not known
+    overhead: float | None  # None: the concurrency is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Memory:
 
     idle: float  # before the submission
     peak: float
-    per_slot: float | None  # (peak - idle) / slots: what work adds; processes are in idle. None: not known
+    per_slot: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
     growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
     stays: float  # at the end of a turn, more than before it
 
@@ -167,10 +167,10 @@ class Row:
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
-    speedup: Estimate | None  # over the serial yardstick, by rounds
+    speedup: Estimate | None  # over the serial baseline, by rounds
     ideal: (
         float | None
-    )  # seconds: no schedule of the paced jobs on so many slots is shorter than max(longest, sum / slots)
+    )  # seconds: no schedule of the paced jobs at this concurrency is shorter than max(longest, sum / concurrency)
     share_of_ideal: Estimate | None  # ideal / wall
     split: Split | None
     latency: Tail | None  # from the turn's submission to the job's end
@@ -179,7 +179,7 @@ class Row:
     cores_used: Estimate | None  # seconds of CPU per second
     memory: Memory | None
     switches_per_job: Estimate | None  # voluntary and involuntary
-    lateness: Lateness | None  # p50 and p99: medians over turns; worst: of all
+    scheduling: SchedulingLatency | None  # p50 and p99: medians over turns; worst: of all
     executors: str | None  # of the last turn that counts
 
     @property
@@ -204,7 +204,7 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Summary:
     rows: tuple[Row, ...]  # in the order of the experiment's deployments
-    comparisons: tuple[Comparison, ...]  # each pair once; the serial yardstick is in none
+    comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
     rounds: int  # without the warm-up
     excluded: int  # turns
     method: str = METHOD
@@ -245,8 +245,8 @@ def summarise(experiment: Experiment) -> Summary:
 
 def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> Row:
     turns = sorted(experiment.of(deployment.name), key=lambda turn: turn.round)
-    slots = slots_of(deployment)
-    ideal = lower_bound(paced(experiment, deployment), slots)
+    concurrency = concurrency_of(deployment)
+    ideal = lower_bound(paced(experiment, deployment), concurrency)
     walls = [turn.wall for turn in turns if turn.wall]
     used = [(turn.usage, turn) for turn in turns if turn.usage]
     speedup = None
@@ -261,15 +261,15 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         speedup=speedup,
         ideal=ideal,
         share_of_ideal=estimate([ideal / wall for wall in walls]) if ideal else None,
-        split=_split(turns, slots),
+        split=_split(turns, concurrency),
         latency=_tail(turn_latencies(turn) for turn in turns),
         run=_tail(turn.spans.ran for turn in turns),
-        cpu_per_job=estimate([usage.cpu / turn.books.done for usage, turn in used if turn.books.done]),
+        cpu_per_job=estimate([usage.cpu / turn.checks.done for usage, turn in used if turn.checks.done]),
         cores_used=estimate([usage.cpu / turn.wall for usage, turn in used if turn.wall]),
-        memory=_memory([usage for usage, _ in used], deployment.slots),
-        switches_per_job=estimate([_switches(usage) / turn.books.done for usage, turn in used if turn.books.done]),
-        lateness=_lateness([usage.lateness for usage, _ in used if usage.lateness]),
-        executors=turns[-1].books.executors if turns else None,
+        memory=_memory([usage for usage, _ in used], deployment.concurrency),
+        switches_per_job=estimate([_switches(usage) / turn.checks.done for usage, turn in used if turn.checks.done]),
+        scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
+        executors=turns[-1].checks.executors if turns else None,
     )
 
 
@@ -280,34 +280,34 @@ def _exclusions(turns: Iterable[Turn]) -> Iterable[str]:
 
 
 def _rate(turn: Turn) -> float | None:
-    return turn.books.done / turn.wall if turn.wall and turn.books.done else None
+    return turn.checks.done / turn.wall if turn.wall and turn.checks.done else None
 
 
 def _switches(usage: Usage) -> int:
     return usage.voluntary_switches + usage.involuntary_switches
 
 
-def slots_of(deployment: Deployment) -> int | None:
+def concurrency_of(deployment: Deployment) -> int | None:
     """Jobs at once; one at a time there is one, whatever the worker could."""
-    return 1 if deployment.serial else deployment.slots
+    return 1 if deployment.serial else deployment.concurrency
 
 
 def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
     """Seconds for which the origin paced each of its jobs; empty: it did not, or we do not know which jobs it had.
 
-    The jobs that are kept know best: in the tutorial each pool has its own files, and the yardstick may run a part.
+    The jobs that are kept know best: in the tutorial each pool has its own files, and the baseline may run a part.
     """
     shown = experiment.shown(deployment.name)
-    if shown and shown.round and len(shown.jobs) == shown.books.jobs:  # a warm-up may run fewer
+    if shown and shown.round and len(shown.jobs) == shown.checks.jobs:  # a warm-up may run fewer
         seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
         return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
-    whole = all(turn.books.jobs == experiment.scenario.jobs for turn in experiment.of(deployment.name))
+    whole = all(turn.checks.jobs == experiment.scenario.jobs for turn in experiment.of(deployment.name))
     return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
-def lower_bound(seconds: Sequence[float], slots: int | None) -> float | None:
-    """Seconds that no schedule of paced jobs on so many slots can beat; None if either is not known."""
-    return max(*seconds, sum(seconds) / slots) if seconds and slots else None
+def lower_bound(seconds: Sequence[float], concurrency: int | None) -> float | None:
+    """Seconds that no schedule of paced jobs at this concurrency can beat; None if either is not known."""
+    return max(*seconds, sum(seconds) / concurrency) if seconds and concurrency else None
 
 
 def turn_latencies(turn: Turn) -> tuple[float, ...]:
@@ -324,7 +324,7 @@ def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
     return Tail(p50, p95, p99, ordered[-1], len(ordered))
 
 
-def _split(turns: Sequence[Turn], slots: int | None) -> Split | None:
+def _split(turns: Sequence[Turn], concurrency: int | None) -> Split | None:
     told = [turn for turn in turns if turn.spans.ran and turn.wall is not None]
     jobs = sum(len(turn.spans.ran) for turn in told)
     if not jobs:
@@ -335,29 +335,29 @@ def _split(turns: Sequence[Turn], slots: int | None) -> Split | None:
 
     ran, step = mean(lambda turn: turn.spans.ran), mean(lambda turn: turn.spans.step)
     overhead = None
-    if slots:
-        offered = sum(min(slots, len(turn.spans.ran)) * (turn.wall or 0.0) for turn in told)
+    if concurrency:
+        offered = sum(min(concurrency, len(turn.spans.ran)) * (turn.wall or 0.0) for turn in told)
         overhead = offered / jobs - ran
     return Split(mean(lambda turn: turn.spans.queued), mean(lambda turn: turn.spans.waited), ran - step, step, overhead)
 
 
-def _memory(usages: Sequence[Usage], slots: int | None) -> Memory | None:
+def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
     if not usages:
         return None
     added = median(usage.pss_peak - usage.pss_idle for usage in usages)
     return Memory(
         idle=median(usage.pss_idle for usage in usages),
         peak=median(usage.pss_peak for usage in usages),
-        per_slot=added / slots if slots else None,
+        per_slot=added / concurrency if concurrency else None,
         growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
         stays=median(usage.pss_end - usage.pss_idle for usage in usages),
     )
 
 
-def _lateness(seen: Sequence[Lateness]) -> Lateness | None:
+def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:
     if not seen:
         return None
-    return Lateness(
+    return SchedulingLatency(
         p50=median(each.p50 for each in seen),
         p99=median(each.p99 for each in seen),
         worst=max(each.worst for each in seen),

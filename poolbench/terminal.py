@@ -29,7 +29,7 @@ _PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x
 
 
 class Page:
-    """The ``Stage`` of a person who looks on."""
+    """The ``RunDisplay`` of a person who looks on."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -153,7 +153,7 @@ class Page:
             self.say(f"  {note}", "red")
         elif turn.wall is None:
             self.say("  no total: not every file is there", "red")
-            for fault in turn.books.faults:
+            for fault in turn.checks.faults:
                 self.say(f"    {fault}", "red")
         elif self._show:
             self._total(turn)
@@ -164,8 +164,8 @@ class Page:
 
     def _turn(self, turn: Turn) -> None:
         assert turn.wall is not None  # noqa: S101 - the caller has looked
-        rate = turn.books.done / turn.wall
-        self.say(f"  {self._where()}{turn.books.done:,} jobs in {turn.wall:.2f} s · {rate:.1f}/s")
+        rate = turn.checks.done / turn.wall
+        self.say(f"  {self._where()}{turn.checks.done:,} jobs in {turn.wall:.2f} s · {rate:.1f}/s")
 
     def _total(self, turn: Turn) -> None:
         numbers = totals(turn)
@@ -231,7 +231,7 @@ def _article(page: Page, experiment: Experiment) -> None:
         page.say(line)
     page.say()
     told = [each.turn for each in turns]
-    page.paragraph(books(told), "" if all(turn.books.balance for turn in told) else "red")
+    page.paragraph(checks_said(told), "" if all(turn.checks.passed for turn in told) else "red")
     page.paragraph(verdict(turns), "bold")
 
 
@@ -267,7 +267,7 @@ def _deployments(page: Page, experiment: Experiment) -> None:
         page.paragraph(line, "bold")
     counted = [turn for turn in experiment.turns if turn.counts]
     if counted:
-        page.paragraph(books(counted), "" if all(turn.books.balance for turn in counted) else "red")
+        page.paragraph(checks_said(counted), "" if all(turn.checks.passed for turn in counted) else "red")
     if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
     for note in experiment.notes:
@@ -313,7 +313,7 @@ def _verdicts(summary: Summary) -> Iterator[str]:
 # -- the tutorial
 
 
-TOLERANCE = 0.05  # of the yardstick: this near, the total "was" the longest or the sum
+TOLERANCE = 0.05  # of the baseline: this near, the total "was" the longest or the sum
 
 
 class Finding(StrEnum):
@@ -345,7 +345,7 @@ class Totals:
     """A turn in four numbers; ``total`` and ``ratio`` are None unless every job is done.
 
     ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
-    claim, HTTP, publication and books cost stands in ``total`` and ``ratio``, and cannot hide in the yardstick.
+    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
     """
 
     sum: float
@@ -379,7 +379,7 @@ def find(each: Shown) -> Finding:
 
 
 def verdict(turns: Sequence[Shown]) -> str:
-    """One sentence: the pools grouped by what was found, then the serial row, which is a yardstick and not a pool."""
+    """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
     pools = [each for each in turns if not each.deployment.serial]
     clauses = []
     for finding in Finding:
@@ -425,20 +425,20 @@ def _serial(each: Shown) -> str:
     return f"one at a time it was {found.value}: {numbers.total:.2f} s (sum {numbers.sum:g} s)"
 
 
-# -- the books
+# -- the checks
 
 
 def faults(turns: Sequence[Turn]) -> list[str]:
-    """Why the books do not balance: every job should have run exactly once, on the deployment under test."""
-    return [f"{turn.deployment}: {fault}" for turn in turns for fault in turn.books.faults]
+    """Why checks failed: every job should have run exactly once, on the deployment under test."""
+    return [f"{turn.deployment}: {fault}" for turn in turns for fault in turn.checks.faults]
 
 
-def books(turns: Sequence[Turn]) -> str:
+def checks_said(turns: Sequence[Turn]) -> str:
     """Whether each job ran once and where, from the records alone."""
     wrong = faults(turns)
     if wrong:
-        return "The books do not balance: " + "; ".join(wrong) + "."
-    jobs = sum(turn.books.jobs for turn in turns)
-    ran = {turn.deployment: turn.books.executors for turn in turns}
+        return "Checks failed: " + "; ".join(wrong) + "."
+    jobs = sum(turn.checks.jobs for turn in turns)
+    ran = {turn.deployment: turn.checks.executors for turn in turns}
     where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
-    return f"The books: {jobs:,} jobs, each ran exactly once, on the pool under test, and its sha256 is right: {where}."
+    return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test, and its sha256 is right: {where}."

@@ -39,7 +39,7 @@ class Workers:
     roots: tuple[int, ...]
     belongs: Callable[[Executor, frozenset[int]], bool]
     others: tuple[int, ...] | None = None
-    lateness: Path | None = None  # the folder of their probes
+    probes: Path | None = None  # the folder of their probes
     fresh: bool = False
     ended: Callable[[], list[str]] = list
 
@@ -53,7 +53,7 @@ class Running:
     share: float | None = None  # of its work that is done; None: not known
 
 
-class Audience(Protocol):
+class Display(Protocol):
     """Is told what happens while it happens."""
 
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
@@ -96,12 +96,12 @@ class Workload(Protocol):
         """Around a run: listens for the messages that workers receive."""
 
     def run(
-        self, deployment: Deployment, batch: str, workers: Workers, audience: Audience, *, warm_up: bool = False
+        self, deployment: Deployment, batch: str, workers: Workers, display: Display, *, warm_up: bool = False
     ) -> Ran:
         """Run the jobs to their end; on any exception, Ctrl-C too, what is left is cancelled."""
 
     def disturbances(self, ran: Ran, workers: Workers) -> list[str]:
-        """What spoiled a run: workers that ended, other work that was done meanwhile."""
+        """What disturbed a run: workers that ended, other work that was done meanwhile."""
 
     def discard(self, batch: str) -> None:
         """What a batch left behind is not needed any more."""

@@ -157,7 +157,7 @@ for command in (pause, resume, drain, undrain, prune, dead_letters):
 cli.add_command(retry)
 for late in (
     Late("compare", "producer.compare:compare", "Compare the pools, with numbers."),
-    Late("recommend", "poolbench.cli:recommend_", "Say which pool and how many slots, from measured runs."),
+    Late("recommend", "poolbench.cli:recommend_", "Say which pool, with what concurrency, from measured runs."),
     Late("report", "poolbench.cli:report_", "Show measured runs: page, text, pictures, trace."),
 ):
     cli.add_command(late)

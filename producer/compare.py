@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ledger.jobs import Job
 from ledger.settings import Settings, get_settings
-from poolbench.checks import NONE, Limits, failed
+from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import Experiment, Request, to_json
 from poolbench.run import Design, run_experiment
@@ -65,19 +65,20 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option(
     "--pools",
     callback=_pools,
-    metavar="POOL[:SLOTS[+OPTION=VALUE]...],...",
-    help="With slots: workers of our own, e.g. threads:8,threads:100, also with options, e.g. threads:8+workers=2 (each"
-    " with 8), +prefetch=4 (messages ahead per slot), +events=off. Without: those of the running stack, all.",
+    metavar="POOL[:CONCURRENCY[+OPTION=VALUE]...],...",
+    help="With a concurrency: workers of our own, e.g. threads:8,threads:100, also with options, e.g."
+    " threads:8+workers=2 (each with 8), +prefetch=4 (messages ahead per job at once), +events=off. Without: those of"
+    " the running stack, all.",
 )
 @click.option("--repeat", type=click.IntRange(1, 1000), help="Rounds that count; default: 3, of the article 1.")
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Default: as many as take a minute or two in all.")
 @click.option("--seed", type=click.IntRange(0), help="Of what is random; the same seed gives the same downloads.")
 @click.option("--size", type=click.IntRange(1, 2**30), metavar="BYTES", help="Of each file, where all are alike.")
-@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a yardstick.", show_default=True)
+@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a baseline.", show_default=True)
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),
-    default=Limits().strangers,
+    default=NoiseLimits().strangers,
     show_default=True,
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
@@ -107,9 +108,9 @@ def compare(
     mixed    some of all
 
     Each round has a turn of every deployment, in an order that rotates; a warm-up round does not count, and neither
-    does a turn that something spoiled: it says why, and is run once more.
+    does an excluded turn: it says why, and is run once more.
 
-    Exit codes: 0 every job is done, 1 jobs failed or the books do not balance, 2 wrong usage or no origin,
+    Exit codes: 0 every job is done, 1 jobs failed or checks failed, 2 wrong usage or no origin,
     3 Redis cannot be used, 130 interrupted, 143 told to stop by SIGTERM (what was measured is kept in both cases).
     """
     if sum(each is not None for each in (name, scenario, source)) > 1:
@@ -145,13 +146,13 @@ def compare(
 def _design(work: Work, repeat: int, noise: float, request: Request) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
-    limits = NONE if show or noise >= 1 else Limits(strangers=noise)
+    limits = NONE if show or noise >= 1 else NoiseLimits(strangers=noise)
     return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
 
 
 @contextmanager
 def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) -> Iterator[Fleet]:
-    if pools and pools[0].slots is not None:
+    if pools and pools[0].concurrency is not None:
         with Private(settings, pools, serial=serial) as fleet:
             yield fleet
         return

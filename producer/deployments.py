@@ -47,13 +47,13 @@ _LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
 APP = "worker.app"
 
 
-def start(pool: experiment.Pool, slots: int | None, setup: Setup) -> str:
+def start(pool: experiment.Pool, concurrency: int | None, setup: Setup) -> str:
     """For a shell: starts workers like these."""
-    return deployment.command(APP, Pool(pool).queue, pool, slots, setup)
+    return deployment.command(APP, Pool(pool).queue, pool, concurrency, setup)
 
 
 def deployments(specs: Sequence[Spec], *, serial: bool) -> tuple[Deployment, ...]:
-    """In the order given; the yardstick last, on the first one's pool."""
+    """In the order given; the baseline last, on the first one's pool."""
     return deployment.deployments(specs, start, serial=serial)
 
 
@@ -88,7 +88,7 @@ class Shared:
             alive = {worker.pool for worker in workers}
             specs = [Spec(pool) for pool in experiment.Pool if Pool(pool) in alive or not alive]
         found = deployments(specs, serial=serial)
-        self.deployments = tuple(_with_slots(each, workers) for each in found)
+        self.deployments = tuple(_with_concurrency(each, workers) for each in found)
 
     @contextmanager
     def deployed(self, deployment: Deployment) -> Iterator[Workers]:
@@ -116,12 +116,12 @@ def pool_of(worker: str) -> str:
     return worker.partition("@")[0].partition("-")[0]
 
 
-def _with_slots(deployment: Deployment, workers: Sequence[LiveWorker]) -> Deployment:
+def _with_concurrency(deployment: Deployment, workers: Sequence[LiveWorker]) -> Deployment:
     """Of prefork the ledger knows them: a process each."""
-    slots = sum(len(worker.pids) for worker in workers if worker.pool is Pool.PREFORK)
-    if deployment.serial or deployment.pool is not experiment.Pool.PREFORK or not slots:
+    concurrency = sum(len(worker.pids) for worker in workers if worker.pool is Pool.PREFORK)
+    if deployment.serial or deployment.pool is not experiment.Pool.PREFORK or not concurrency:
         return deployment
-    return replace(deployment, slots=slots, command=start(deployment.pool, slots, PLAIN))
+    return replace(deployment, concurrency=concurrency, command=start(deployment.pool, concurrency, PLAIN))
 
 
 def _root(worker: LiveWorker) -> int | None:
@@ -203,7 +203,7 @@ class Private:
                 roots=tuple(self._stack.processes[name].pid for name in names),
                 belongs=belongs,
                 others=tuple(process.pid for each, process in self._stack.processes.items() if each not in names),
-                lateness=notes,
+                probes=notes,
                 fresh=True,
                 ended=lambda: list(self._ended(names)),
             )
@@ -245,11 +245,11 @@ class Private:
 
 
 def worker_line(deployment: Deployment, node: str) -> str:
-    """The Procfile's command of a worker, with its own name, slots and options."""
+    """The Procfile's command of a worker, with its own name, concurrency and options."""
     pool = deployment.pool
     options = _LIKE_PROCFILE.format(words(deployment.setup))
     queue = Pool(pool).queue
-    return f"celery -A {APP} worker -P {pool} -Q {queue} -n {node}@%h -c {deployment.slots_each} {options}"
+    return f"celery -A {APP} worker -P {pool} -Q {queue} -n {node}@%h -c {deployment.concurrency_each} {options}"
 
 
 def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
@@ -258,8 +258,8 @@ def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
         from stack.run import Stack  # noqa: PLC0415
     except ImportError as error:
         raise LocalStackError(
-            f"workers of our own (--pools POOL:SLOTS) need the package {error.name}, which is not installed here: "
-            "install requirements/local.txt, or compare the running stack with --pools prefork,threads,gevent"
+            f"workers of our own (--pools POOL:CONCURRENCY) need the package {error.name}, which is not installed"
+            " here: install requirements/local.txt, or compare the running stack with --pools prefork,threads,gevent"
         ) from error
     origin = ports.choose()
     allowed_ports = settings.allow_ports | {origin} if settings.allow_ports else frozenset()  # empty: every port

@@ -29,7 +29,7 @@ from ledger.messages import Envelope, Publisher, label
 from poolbench import experiment
 from poolbench.experiment import Deployment, MeasuredJob, Note, State
 from poolbench.workers import ON_THE_WAY, Arrivals
-from poolbench.workload import Audience, Ran, Running, Share, Workers
+from poolbench.workload import Display, Ran, Running, Share, Workers
 from producer.client import Client
 from producer.deployments import Fleet, start
 from producer.errors import ProducerError, bounded
@@ -99,8 +99,11 @@ class Downloads:
             redis.RedisError, kombu.exceptions.OperationalError, TimeoutError: Redis cannot be used.
         """
         self._publisher = Publisher(self._settings)
-        # Connects: the first turn must not pay for it.
-        bounded(lambda: self._publisher.send([]), self._settings.redis_timeout)
+        try:  # connects: the first turn must not pay for it
+            bounded(lambda: self._publisher.send([]), self._settings.redis_timeout)
+        except BaseException:
+            self._publisher.close()
+            raise
         self._queue = Queue(self._ledger, self._publisher, self._settings.redis_timeout)
         return self
 
@@ -121,8 +124,8 @@ class Downloads:
             yield workers
 
     def _warm_up(self, deployment: Deployment, batch: str, workers: Workers) -> None:
-        """Tiny jobs, two per slot: connections are made, threads are started, modules are loaded."""
-        origin, count = self._settings.origin_url, min(2 * (deployment.slots or 1), _WARM_MOST)
+        """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
+        origin, count = self._settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
         pool = Pool(deployment.pool)
         self._queue.run(jobs, _Watch(self._queue, _Quiet(), pool, batch, count, workers=workers, start=""))
@@ -141,7 +144,7 @@ class Downloads:
             yield moments
 
     def run(
-        self, deployment: Deployment, batch: str, workers: Workers, audience: Audience, *, warm_up: bool = False
+        self, deployment: Deployment, batch: str, workers: Workers, display: Display, *, warm_up: bool = False
     ) -> Ran:
         """
         Raises:
@@ -149,7 +152,7 @@ class Downloads:
         """
         part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
         how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
-        watch = _Watch(self._queue, audience, pool, batch, len(part.jobs), workers=workers, start=how)
+        watch = _Watch(self._queue, display, pool, batch, len(part.jobs), workers=workers, start=how)
         submitted, records, note = self._queue.run(part.jobs, watch, one_at_a_time=deployment.serial)
         executors = [each.executor for record in records for each in record.attempts if each.executor]
         self._hosts |= {who.host for who in executors}
@@ -249,7 +252,7 @@ class Queue:
                 watch.until_final(part, quickly=one_at_a_time)
         except GivenUpError as error:
             note = str(error)
-            self._record(pool, batch, everything)  # those whose turn did not come are in the books too
+            self._record(pool, batch, everything)  # those whose turn did not come are in the ledger too
             self.ledger.seal(batch, len(jobs))
             self._cancel(batch, len(jobs))
         except BaseException:
@@ -289,14 +292,14 @@ class _Watch:
     """Looks at a batch until it is over."""
 
     def __init__(
-        self, queue: Queue, audience: Audience, pool: Pool, batch: str, jobs: int, *, workers: Workers, start: str
+        self, queue: Queue, display: Display, pool: Pool, batch: str, jobs: int, *, workers: Workers, start: str
     ) -> None:
         """
         Args:
             start: how a person starts workers; empty: they are not a person's to start.
         """
         self._queue = queue
-        self._audience = audience
+        self._display = display
         self.pool = pool
         self.batch = batch
         self._jobs = jobs
@@ -322,7 +325,7 @@ class _Watch:
                 self._done += len(part)
                 return
             if not quickly or self._jobs <= FEW or now - self._checked > LOOK_EVERY:
-                self._audience.progress(now - self._begun, self._done + len(part) - left, self._jobs, records)
+                self._display.progress(now - self._begun, self._done + len(part) - left, self._jobs, records)
             self._care(now)
             time.sleep(_pause(now - begun) if quickly else LOOK_EVERY)
 
@@ -332,7 +335,7 @@ class _Watch:
             if record.state.final:
                 pending.remove(record.id)
                 if self._jobs <= FEW:
-                    self._audience.ended(measured_job(record, None, record.job.sha256))
+                    self._display.ended(measured_job(record, None, record.job.sha256))
         return len(pending), [_running(record) for record in records if not record.state.final]
 
     def _look_at_counters(self, jobs: int) -> tuple[int, list[Running]]:
@@ -356,7 +359,7 @@ class _Watch:
             self._say_unserved()
 
     def _say_unserved(self) -> None:
-        self._audience.unserved(f"no worker serves {self.pool.queue}" + (f": {self._start}" if self._start else ""))
+        self._display.unserved(f"no worker serves {self.pool.queue}" + (f": {self._start}" if self._start else ""))
 
 
 def _running(record: JobRecord) -> Running:

@@ -60,7 +60,7 @@ class Recipe:
     title: str
     bound: Bound
     jobs: int  # by default
-    serial: int  # how many of them the yardstick runs at the most
+    serial: int  # how many of them the baseline runs at the most
     size: int  # bytes of each file by default; 0: they have sizes of their own
     plan: Callable[[Options, Pool], Sequence[PlannedJob]]
     repeat: int = 3
@@ -156,7 +156,7 @@ SCENARIOS: Mapping[str, Recipe] = {
 # -- what each deployment is given
 
 
-MANIFEST_SERIAL = 20  # jobs of a manifest that the yardstick runs at the most
+MANIFEST_SERIAL = 20  # jobs of a manifest that the baseline runs at the most
 _WARM_LEAST = 10  # jobs of the warm-up round
 
 
@@ -174,7 +174,7 @@ class Work:
 
     scenario: Scenario
     shares: Mapping[Pool, Part]  # whole; the same for all pools, but in the article
-    serial: Sequence[int]  # numbers of the jobs that the yardstick runs
+    serial: Sequence[int]  # numbers of the jobs that the baseline runs
     repeat: int = 3
     keeps_files: bool = False
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from poolbench.experiment import (
     PLAIN,
     Attempt,
-    Books,
     Bound,
+    Checks,
     Cores,
     Deployment,
     Executor,
     Experiment,
-    Lateness,
     MeasuredJob,
     Pool,
     Request,
     Sampling,
     Scenario,
+    SchedulingLatency,
     Setup,
     Spans,
     State,
@@ -41,7 +41,7 @@ class Made:
     """A deployment, and how it behaves."""
 
     pool: Pool
-    slots: int  # of each worker
+    concurrency: int  # of each worker
     run: float  # seconds that a job takes in a slot
     cpu: float = 0.002  # seconds per job
     noise: float = 0.02  # relative spread of a turn
@@ -51,19 +51,19 @@ class Made:
     late: float = 0.001  # p99 of the lateness
     excluded: dict[int, str] | None = None  # by round
     work: float = 0.0  # seconds per job in pure Python: threads and greenlets share one core for it
-    knee: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
+    saturation: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
     growth: int = 0  # bytes that stay per round
     lives_on: bool = False  # its workers were running already; the others are started anew for each turn
     setup: Setup = PLAIN
 
     @property
     def name(self) -> str:
-        return "serial" if self.serial else f"{self.pool}:{self.slots}{self.setup}"
+        return "serial" if self.serial else f"{self.pool}:{self.concurrency}{self.setup}"
 
     @property
     def total(self) -> int:
         """Slots of all of its workers."""
-        return self.slots * self.setup.workers
+        return self.concurrency * self.setup.workers
 
 
 def made(
@@ -101,7 +101,7 @@ def made(
                 each.pool,
                 each.total,
                 each.serial,
-                start(each.pool, each.slots, each.setup),
+                start(each.pool, each.concurrency, each.setup),
                 each.setup,
                 running=each.lives_on,
             )
@@ -130,7 +130,7 @@ class _Machine:
         """How long a job runs, and how much of that is its step: the more jobs want a core, the longer."""
         running = min(1 if each.serial else each.total, jobs)
         cores = min(running if each.pool is Pool.PREFORK else each.setup.workers, self.cores)
-        crowd = max(1.0, running / each.knee) if each.knee else 1.0
+        crowd = max(1.0, running / each.saturation) if each.saturation else 1.0
         step = each.work * max(1.0, running / cores)
         return each.run * crowd + step, step
 
@@ -163,18 +163,18 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
         spans=Spans(
             tuple(queued), tuple(waited), tuple(ran), tuple(span / 10 for span in ran), _steps(ran, step / span)
         ),
-        books=Books(jobs, jobs, jobs, jobs, jobs, f"{each.total} slots"),
+        checks=Checks(jobs, jobs, jobs, jobs, jobs, f"{each.total} slots"),
         usage=Usage(
             cpu=cpu,
             pss_idle=idle,
             pss_peak=idle + each.total * each.per_slot,
             pss_end=idle + each.total * each.per_slot // 2,
-            processes=each.setup.workers * (each.slots + 1 if each.pool is Pool.PREFORK else 1),
+            processes=each.setup.workers * (each.concurrency + 1 if each.pool is Pool.PREFORK else 1),
             threads=each.total + 3,
             voluntary_switches=jobs * 20,
             involuntary_switches=jobs * 3,
             samples=20,
-            lateness=Lateness(each.late / 10, each.late, each.late * 3, 500),
+            scheduling=SchedulingLatency(each.late / 10, each.late, each.late * 3, 500),
         ),
         excluded=(each.excluded[number],) if each.excluded and number in each.excluded else (),
         jobs=tuple(measured) if keep else (),

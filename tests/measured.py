@@ -75,8 +75,8 @@ def on_its_pool(pool: Pool) -> Callable[[measured.Executor], bool]:
 def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, serial: bool = False) -> Shown:
     """A deployment and its only turn."""
     deployment = Deployment(name or pool.value, pool, None, serial)
-    books = checks.books(deployment, len(jobs), jobs, on_its_pool(pool))
-    turn = Turn(deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), books, jobs=tuple(jobs))
+    found = checks.check(deployment, len(jobs), jobs, on_its_pool(pool))
+    turn = Turn(deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), found, jobs=tuple(jobs))
     return Shown(deployment, turn)
 
 

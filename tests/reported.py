@@ -42,7 +42,7 @@ def one_failed(job: MeasuredJob) -> MeasuredJob:
 
 
 def few() -> Experiment:
-    """A yardstick and three pools, a step after each job, a failed attempt, a spoiled turn, notes, hostile names."""
+    """A baseline and three pools, a step after each job, a failed attempt, a excluded turn, notes, hostile names."""
 
     def change(n: int, job: MeasuredJob) -> MeasuredJob:
         job = replace(job, step=0.1, filename=HOSTILE if n == 3 else job.filename)
@@ -59,7 +59,7 @@ def few() -> Experiment:
 
 
 def tutorial() -> Experiment:
-    """Two files for each pool, other ones for each; the yardstick has the first pool's."""
+    """Two files for each pool, other ones for each; the baseline has the first pool's."""
     seconds = {"serial": (5.0, 7.0), "prefork:2": (5.0, 7.0), "threads:2": (6.0, 9.0), "gevent:2": (8.0, 10.0)}
     experiment = made(
         Made(Pool.PREFORK, 2, 6.0, serial=True),
@@ -84,7 +84,7 @@ def tutorial() -> Experiment:
 
 
 def sampled() -> Experiment:
-    """A yardstick that ran ten of the forty jobs."""
+    """A baseline that ran ten of the forty jobs."""
     whole = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), nominal=0.5)
     part = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), jobs=10, nominal=0.5)
     turns = (

@@ -1,4 +1,4 @@
-"""Charts by Altair: bars, where the time of a job goes, how latencies are spread, what more slots bring and cost.
+"""Charts by Altair: bars, where the time of a job goes, how latencies are spread, what concurrency brings and costs.
 
 A chart becomes SVG by vl-convert, without a script. Colours are those of the palette; in a page they follow its scheme.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from poolbench.experiment import Experiment, Pool, Setup, Turn
 from poolbench.figures import bounds, seconds, significant, size
 from poolbench.report.palette import FONT, LIGHT, look
-from poolbench.report.tables import Race, race
+from poolbench.report.tables import BarsData, bars_data
 from poolbench.runfiles import ReportError
 from poolbench.statistics import Row, Summary, percentile, turn_latencies
 
@@ -145,12 +145,12 @@ def _bars(plot: _Plot, names: Sequence[str], most: float, *, pitch: int) -> tupl
 
 def bars(experiment: Experiment, summary: Summary, width: float = WIDE) -> Chart:
     """The sum of the jobs against the longest of them, and what each deployment took."""
-    of = race(experiment, summary)
+    of = bars_data(experiment, summary)
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
     return Chart("The sum against the longest", says, _race(of, width))
 
 
-def _race(of: Race, width: float) -> dict[str, Any]:
+def _race(of: BarsData, width: float) -> dict[str, Any]:
     plot = _Plot(width)
     one_by_one = "all jobs, one by one"
     names = [*([one_by_one] if of.common else []), *(row.name for row in of.rows), *([_BELOW] if of.common else [])]
@@ -270,7 +270,7 @@ KINDS: Mapping[str, tuple[str, Spans]] = {
 
 
 def drawn(summary: Summary) -> list[Row]:
-    """The deployments whose curves are drawn: all, or the fastest of each pool and the yardstick."""
+    """The deployments whose curves are drawn: all, or the fastest of each pool and the baseline."""
     rows = [row for row in summary.rows if row.latency]
     if len(rows) <= MOST_CURVES:
         return rows
@@ -373,22 +373,22 @@ def _rate(row: Row) -> tuple[float, float, float] | None:
 
 
 # By kind: title, figure of a row with its ends, the figure in words.
-SLOT_KINDS: Mapping[str, tuple[str, _Ends, _Words]] = {
-    "throughput": ("Jobs per second against slots", _rate, significant),
-    "memory": ("Memory at the peak against slots", _memory, size),
+CONCURRENCY_KINDS: Mapping[str, tuple[str, _Ends, _Words]] = {
+    "throughput": ("Jobs per second against concurrency", _rate, significant),
+    "memory": ("Memory at the peak against concurrency", _memory, size),
 }
 
 
-def against_slots(summary: Summary, kind: str) -> Chart | None:
-    """A line per pool and setup; None if none was measured with several numbers of slots."""
-    title, of, words = SLOT_KINDS[kind]
+def against_concurrency(summary: Summary, kind: str) -> Chart | None:
+    """A line per pool and setup; None if none was measured at several concurrencies."""
+    title, of, words = CONCURRENCY_KINDS[kind]
     found: dict[tuple[Pool, Setup], list[dict[str, Any]]] = {}
     for row in summary.rows:
         each, value = row.deployment, of(row)
-        if value and each.slots and not each.serial:
+        if value and each.concurrency and not each.serial:
             point = {**dict(zip(("value", "low", "high"), value, strict=True)), **_marked(each.pool.value)}
             name = f"{each.pool}{each.setup}"
-            found.setdefault((each.pool, each.setup), []).append({"name": name, "slots": each.slots, **point})
+            found.setdefault((each.pool, each.setup), []).append({"name": name, "slots": each.concurrency, **point})
     for points in found.values():
         points.sort(key=lambda point: point["slots"])
     if not any(len({point["slots"] for point in points}) > 1 for points in found.values()):

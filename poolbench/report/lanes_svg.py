@@ -63,7 +63,7 @@ class Drawing:
         self.marks.append(Mark("text", {"x": _r(x), "y": _r(y)} | ({"class": look} if look else {}), text))
 
     def mark(self, x: float, y: float, look: str) -> None:
-        """The pool's own: a square, a disc, a triangle; a diamond for the yardstick."""
+        """The pool's own: a square, a disc, a triangle; a diamond for the baseline."""
         m = _MARK
         corners = {
             "prefork": f"M{_r(x - m)} {_r(y - m)}h{2 * m}v{2 * m}h{-2 * m}z",
@@ -161,16 +161,16 @@ def said(of: Shown) -> str:
 def in_words(of: Shown) -> str:
     """The lanes, for who does not see them."""
     lanes = of.chart
-    strips = list(lanes.strips)
-    if not strips:
+    spans = list(lanes.spans)
+    if not spans:
         return "nothing ran"
-    first = min(strip.started for strip in strips)
+    first = min(span.started for span in spans)
     executors = ", ".join(group.executors for group in lanes.groups)
     kind = "" if of.turn.counts else "a turn that does not count: " if of.turn.round else "only the warm-up: "
     return (
-        f"{kind}{counted(len(strips), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
+        f"{kind}{counted(len(spans), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
         f" the first began after {seconds(first)}, the last ended after"
-        f" {seconds(lanes.end)}; the longest wait was {seconds(max(strip.waited for strip in strips))}"
+        f" {seconds(lanes.end)}; the longest wait was {seconds(max(span.waited for span in spans))}"
     )
 
 
@@ -185,30 +185,30 @@ def _deployment(drawing: Drawing, scale: Scale, of: Shown, y: float) -> float:
     for n, lane in enumerate(lanes.lanes):
         if height >= _LABELLED:
             drawing.text(_LEFT - 8, y + n * height + height / 2 + 4, fit(lane.label, 20), "muted end")
-    _strips(drawing, scale, lanes.lanes, (y, height), name)
+    _spans(drawing, scale, lanes.lanes, (y, height), name)
     return y + len(lanes.lanes) * height
 
 
-def _strips(drawing: Drawing, scale: Scale, lanes: Sequence[Lane], place: tuple[float, float], name: str) -> None:
+def _spans(drawing: Drawing, scale: Scale, lanes: Sequence[Lane], place: tuple[float, float], name: str) -> None:
     """All of a kind as one path: a picture of ten thousand jobs stays one that a viewer can open."""
     top, height = place
     bar = max(height - (2 if height > 6 else 0.3), 0.4)
     waits, early, runs, steps, failed = [], [], [], [], []
     for n, lane in enumerate(lanes):
         y = top + n * height
-        for strip in lane.strips:
-            begin, end = scale.at(strip.started), scale.at(strip.finished)
-            if begin - scale.at(strip.queued) >= 1:
-                waits.append(f"M{num(scale.at(strip.queued))} {num(y + bar / 2)}H{num(begin)}")
-            if strip.failed:
+        for span in lane.spans:
+            begin, end = scale.at(span.started), scale.at(span.finished)
+            if begin - scale.at(span.queued) >= 1:
+                waits.append(f"M{num(scale.at(span.queued))} {num(y + bar / 2)}H{num(begin)}")
+            if span.failed:
                 failed.append(_box(begin, y, end - begin, bar))
                 continue
-            byte = begin if strip.first_byte is None else scale.at(strip.first_byte)
+            byte = begin if span.first_byte is None else scale.at(span.first_byte)
             early.append(_box(begin, y, byte - begin, bar) if byte - begin >= 1 else "")
             since = byte if byte - begin >= 1 else begin
             gap = 0.6 if end - since > 3 else 0
             runs.append(_box(since, y, max(end - since - gap, 0.4), bar))
-            if (step := end - scale.at(strip.finished - strip.step)) >= 1:
+            if (step := end - scale.at(span.finished - span.step)) >= 1:
                 steps.append(_box(end - step, y + bar * 0.65, step - gap, bar * 0.35))
     found = (("waits", waits), (f"{name} early", early), (name, runs), ("inked", steps), ("hollow", failed))
     for classes, parts in found:

@@ -28,14 +28,14 @@ from poolbench.report import charts, lanes_svg
 from poolbench.report.charts import Chart
 from poolbench.report.lanes_svg import Drawing, in_words, said
 from poolbench.report.palette import DARK, DRAWING, LIGHT, look, variables
-from poolbench.report.tables import Cell, Sheet, Table, jobs_of, race, sheet
+from poolbench.report.tables import Cell, ReportData, Table, bars_data, jobs_of, report_data
 from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import Summary, summarise
 
 _SURE = {
-    Confidence.HIGH: "nothing that was measured speaks against it",
-    Confidence.MODERATE: "something speaks against more",
-    Confidence.LOW: "much speaks against more",
+    Confidence.HIGH: "nothing that was measured limits it",
+    Confidence.MODERATE: "one or two things limit it",
+    Confidence.LOW: "several things limit it",
     Confidence.NONE: "so no pool is recommended",
 }
 
@@ -52,7 +52,7 @@ class Answer:
         """What else there is to say, by its heading."""
         of = self.advice
         found = (
-            ("What speaks against more confidence" if of.answer else "Why not", of.because),
+            ("What limits the confidence" if of.answer else "Why not", of.because),
             ("The runner-up", (f"{of.runner_up}, {of.runner_up_rate}",) if of.runner_up else ()),
             ("What it gives up", of.gives_up),
             ("What would change the answer", of.would_change),
@@ -79,7 +79,7 @@ def _sentence(advice: Advice, summary: Summary) -> str:
     if found is None:
         return f"{advice.answer}{did}."
     if found.median < 1:
-        return f"{advice.answer}{did}: {w.percent(found.median)} of {advice.runner_up}, for fewer slots."
+        return f"{advice.answer}{did}: {w.percent(found.median)} of {advice.runner_up}, at a lower concurrency."
     return f"{advice.answer}{did}, {w.times(found.median)} as many as {advice.runner_up}."
 
 
@@ -97,12 +97,12 @@ def text(experiments: Sequence[Experiment]) -> str:
     lines: list[str] = []
     for group in agreeing(experiments):
         experiment = pooled(group)
-        told = sheet(experiment)
+        told = report_data(experiment)
         lines += [*_section_in_words(told, answer(recommend(group, conditions=False), told.summary)), ""]
     return "\n".join(lines)
 
 
-def _section_in_words(told: Sheet, answered: Answer) -> Iterator[str]:
+def _section_in_words(told: ReportData, answered: Answer) -> Iterator[str]:
     advice = answered.advice
     yield f"# {plain(answered.sentence)}"
     yield ""
@@ -122,7 +122,7 @@ def _section_in_words(told: Sheet, answered: Answer) -> Iterator[str]:
         yield from _table(told.excluded)
     else:
         yield "Every turn counts; none was left out but the warm-up."
-    yield from ("", *_table(told.books), "", "## Conditions", "")
+    yield from ("", *_table(told.checks), "", "## Conditions", "")
     yield from (f"- {plain(term)}: {plain(said)}" for term, said in told.conditions)
 
 
@@ -176,7 +176,7 @@ class Figure:
 class Section:
     """Runs of one kind."""
 
-    sheet: Sheet
+    sheet: ReportData
     answer: Answer
     race: Figure | None
     lanes: tuple[tuple[str, str, str], ...]  # per deployment: name, look, in words
@@ -219,7 +219,7 @@ def _style() -> str:
 
 
 def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> Section:
-    told = sheet(experiment)
+    told = report_data(experiment)
     found = shown(experiment)
     drawable = charts.drawable()
     return Section(
@@ -229,15 +229,15 @@ def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> S
         lanes=tuple((each.deployment.name, look(each.deployment), in_words(each)) for each in found),
         figures=(_split(told),) if drawable else (),
         curves=tuple(_curves(told)) if drawable else (),
-        steps=any(strip.step for each in found for strip in each.chart.strips),
-        failures=any(strip.failed for each in found for strip in each.chart.strips),
+        steps=any(span.step for each in found for span in each.chart.spans),
+        failures=any(span.failed for each in found for span in each.chart.spans),
         data=as_script(timelines(found)),
         raw=compressed(experiment),
     )
 
 
-def _race(told: Sheet) -> Figure:
-    of = race(told.experiment, told.summary)
+def _race(told: ReportData) -> Figure:
+    of = bars_data(told.experiment, told.summary)
     how = "One at a time, jobs take their sum; all at once, no less than the longest of them (the upright line)."
     if of.own:
         how += " Each deployment has jobs of its own: the outline is their sum, the bar what they took."
@@ -252,7 +252,7 @@ def _race(told: Sheet) -> Figure:
     return _figure(how, *(charts.bars(told.experiment, told.summary, width) for width in (charts.WIDE, charts.NARROW)))
 
 
-def _split(told: Sheet) -> Figure:
+def _split(told: ReportData) -> Figure:
     how = (
         "Upper bar: a job's way from the submission to its end, on average; thin while it waits, full while it runs,"
         " with a dark foot for the step after the download. Lower bar: what a job cost of the slots' time; hollow is"
@@ -261,7 +261,7 @@ def _split(told: Sheet) -> Figure:
     return _figure(how, *(charts.split(told.experiment, told.summary, width) for width in (charts.WIDE, charts.NARROW)))
 
 
-def _curves(told: Sheet) -> Iterator[Figure]:
+def _curves(told: ReportData) -> Iterator[Figure]:
     few = len(charts.drawn(told.summary)) < len(told.summary.rows)
     which = " Of each pool the fastest is drawn." if few else ""
     spread = f"Higher and further left is faster: the share of jobs that took no longer than so long.{which}"
@@ -269,11 +269,11 @@ def _curves(told: Sheet) -> Iterator[Figure]:
         if chart := charts.distribution(told.experiment, told.summary, kind):
             yield _figure(f"{spread} Marks: a half, and 95 %.", chart)
     reading = {
-        "throughput": "A line that turns flat has its knee there: more slots bring nothing more.",
+        "throughput": "Where a line turns flat is its saturation point: a higher concurrency brings nothing more.",
         "memory": "All processes of the worker together, at the peak.",
     }
     for kind, how in reading.items():
-        if chart := charts.against_slots(told.summary, kind):
+        if chart := charts.against_concurrency(told.summary, kind):
             yield _figure(how, chart)
 
 
@@ -316,23 +316,23 @@ def _deployment(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
 
 def _lane(lane: Lane, turn: Turn, names: dict[str, int], *, packed: bool) -> dict[str, Any]:
     rows: list[list[Any]] = []
-    for strip in lane.strips:
-        job = turn.jobs[strip.job]
+    for span in lane.spans:
+        job = turn.jobs[span.job]
         row: list[Any] = [
             names.setdefault(job.filename, len(names)),
-            _ticks(strip.queued),
-            None if strip.received is None else _ticks(strip.received),
-            _ticks(strip.started),
-            None if strip.first_byte is None else _ticks(strip.first_byte),
-            _ticks(strip.finished),
-            _ticks(strip.step),
+            _ticks(span.queued),
+            None if span.received is None else _ticks(span.received),
+            _ticks(span.started),
+            None if span.first_byte is None else _ticks(span.first_byte),
+            _ticks(span.finished),
+            _ticks(span.step),
         ]
-        if packed or strip.failed:
-            row.append(name_of(strip.executor) if packed and strip.executor else None)
-        if strip.failed:
-            row.append(strip.failed)
+        if packed or span.failed:
+            row.append(name_of(span.executor) if packed and span.executor else None)
+        if span.failed:
+            row.append(span.failed)
         rows.append(row)
-    return {"label": lane.label, "strips": rows}
+    return {"label": lane.label, "spans": rows}
 
 
 def _ticks(seconds: float) -> int:
@@ -364,8 +364,8 @@ PARTS: Mapping[str, Part] = {
     "split": charts.split,
     "latency": lambda experiment, summary: charts.distribution(experiment, summary, "latency"),
     "run": lambda experiment, summary: charts.distribution(experiment, summary, "run"),
-    "throughput": lambda _, summary: charts.against_slots(summary, "throughput"),
-    "memory": lambda _, summary: charts.against_slots(summary, "memory"),
+    "throughput": lambda _, summary: charts.against_concurrency(summary, "throughput"),
+    "memory": lambda _, summary: charts.against_concurrency(summary, "memory"),
 }
 
 
@@ -377,7 +377,7 @@ def svg(experiment: Experiment, part: str) -> str:
     drawing = PARTS[part](experiment, summarise(experiment))
     if drawing is None:
         missing = {"timeline": "no turn's jobs were kept", "latency": "no turn counts", "run": "no turn counts"}
-        why = missing.get(part, "no pool was measured with several numbers of slots")
+        why = missing.get(part, "no pool was measured at several concurrencies")
         raise ReportError(f"expected something to draw for {part}, got none: {why}")
     return drawing.svg()
 

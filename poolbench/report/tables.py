@@ -75,14 +75,14 @@ def speed(experiment: Experiment, summary: Summary) -> Table:
         wall, ran = _estimated(row.wall, "seconds"), jobs_of(experiment, row)
         yield Cell(wall.text, f"{ran:,} of the jobs") if 0 < ran < most else wall
         yield _estimated(row.jobs_per_second)
-        yield Cell("yardstick") if row.deployment.serial else _estimated(row.speedup, "times")
+        yield Cell("baseline") if row.deployment.serial else _estimated(row.speedup, "times")
         yield _estimated(row.share_of_ideal, "percent")
         yield from _tail(row.latency)
 
     return Table(
         "How fast",
         "Each figure is the median of the turns that count, the interval of that median (95 %) below it. A job's"
-        " latency runs from the submission to its end. Ideal: the longest job, or the sum over the slots.",
+        " latency runs from the submission to its end. Ideal: the longest job, or the sum over the concurrency.",
         (
             "deployment",
             "turns",
@@ -123,7 +123,7 @@ def split(summary: Summary) -> Table:
 
 def cost(summary: Summary) -> Table:
     def cells(row: Row) -> Iterator[Cell]:
-        memory, late = row.memory, row.lateness
+        memory, late = row.memory, row.scheduling
         yield _estimated(row.cpu_per_job, "seconds")
         yield _estimated(row.cores_used)
         yield from _memory(memory, row.deployment) if memory else [Cell(w.NONE)] * 3
@@ -133,11 +133,12 @@ def cost(summary: Summary) -> Table:
 
     return Table(
         "What it cost",
-        "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages are"
-        " split among their processes); per slot is the peak over the slots, of which work added so much to an idle"
-        " worker. Workers that live on from turn to turn also have what they grew by, from the end of one turn to the"
-        " end of the next; of workers that are started anew for each turn that would mean nothing, and what work added"
-        " is all that there is to say. Lateness: how late a thread wakes that wants the interpreter at fixed moments.",
+        "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages"
+        " are split among their processes); per slot is the peak over the concurrency, of which work added so much"
+        " to an idle worker. Workers that live on from turn to turn also have what they grew by, from the end of"
+        " one turn to the end of the next; of workers that are started anew for each turn that would mean nothing,"
+        " and what work added is all that there is to say. Scheduling latency: how late a thread wakes that wants"
+        " the interpreter at fixed moments.",
         (
             "deployment",
             "CPU per job",
@@ -146,7 +147,7 @@ def cost(summary: Summary) -> Table:
             "memory per slot",
             "memory grew per turn",
             "context switches per job",
-            "lateness p99",
+            "scheduling latency p99",
             "ran on",
         ),
         tuple(_named(row, *cells(row)) for row in summary.rows),
@@ -154,14 +155,14 @@ def cost(summary: Summary) -> Table:
 
 
 def _memory(of: Memory, deployment: Deployment) -> Iterator[Cell]:
-    slots, lives_on = deployment.slots, deployment.lives_on
+    concurrency, lives_on = deployment.concurrency, deployment.lives_on
     yield Cell(w.size(of.peak), "grows from turn to turn" if lives_on and of.grows else f"idle {w.size(of.idle)}")
-    yield Cell(w.size(of.peak / slots), f"work adds {w.size(of.per_slot)}") if slots else Cell(w.NONE)
+    yield Cell(w.size(of.peak / concurrency), f"work adds {w.size(of.per_slot)}") if concurrency else Cell(w.NONE)
     yield _estimated(of.growth, "size") if lives_on else Cell(w.NONE)
 
 
 def pairs(summary: Summary) -> Table:
-    """Everybody against the fastest; all pairs would be many."""
+    """Each deployment against the fastest; all pairs would be many."""
     rivals = [row for row in summary.rows if row.wall and not row.deployment.serial]
     best = min(rivals, key=lambda row: row.wall.median if row.wall else 0.0, default=None)
     found = [summary.compare(best.name, row.name) for row in rivals if best and row is not best]
@@ -192,7 +193,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Race:
+class BarsData:
     rows: tuple[Row, ...]  # of those that ran all jobs
     common: Ends | None  # of all of them
     own: tuple[Ends | None, ...]  # of each, where they differ; empty: they do not
@@ -203,20 +204,20 @@ class Race:
         return [ends for ends in (self.common, *self.own) if ends]
 
 
-def race(experiment: Experiment, summary: Summary) -> Race:
+def bars_data(experiment: Experiment, summary: Summary) -> BarsData:
     ran = {row.name: jobs_of(experiment, row) for row in summary.rows if row.wall}
     all_jobs = max(ran.values(), default=0)
     rows = tuple(row for row in summary.rows if row.wall and ran[row.name] == all_jobs)
     partial = tuple(row for row in summary.rows if row.wall and ran[row.name] < all_jobs)
     own = tuple(_planned(experiment, row) for row in rows)
     if len({(round(ends.sum, 3), round(ends.longest, 3)) if ends else None for ends in own}) > 1:
-        return Race(rows, None, own, partial)
+        return BarsData(rows, None, own, partial)
     common = own[0] if own and own[0] else _ran(experiment, (*partial, *rows), all_jobs)
-    return Race(rows, common, (), partial)
+    return BarsData(rows, common, (), partial)
 
 
 def jobs_of(experiment: Experiment, row: Row) -> int:
-    return max((turn.books.jobs for turn in experiment.of(row.name)), default=0)
+    return max((turn.checks.jobs for turn in experiment.of(row.name)), default=0)
 
 
 def _planned(experiment: Experiment, row: Row) -> Ends | None:
@@ -225,7 +226,7 @@ def _planned(experiment: Experiment, row: Row) -> Ends | None:
 
 
 def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
-    """As they ran on the yardstick, or else on the first deployment; of some of the jobs, as many times as they are."""
+    """As they ran on the baseline, or else on the first deployment; of some of the jobs, as many times as they are."""
     for row in sorted(rows, key=lambda row: not row.deployment.serial):
         spans = [turn.spans.ran for turn in experiment.of(row.name) if turn.spans.ran]
         if spans:
@@ -237,29 +238,29 @@ def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class ReportData:
     experiment: Experiment
     summary: Summary
     title: str
     about: str
     tables: tuple[Table, ...]
     excluded: Table | None
-    books: Table
+    checks: Table
     conditions: tuple[tuple[str, str], ...]
 
 
-def sheet(experiment: Experiment) -> Sheet:
+def report_data(experiment: Experiment) -> ReportData:
     summary = summarise(experiment)
     title = experiment.scenario.title or experiment.scenario.name
     tables = [speed(experiment, summary), split(summary), cost(summary), pairs(summary)]
-    return Sheet(
+    return ReportData(
         experiment=experiment,
         summary=summary,
         title=title[:1].upper() + title[1:],
         about=_about(experiment, summary),
         tables=tuple(known(table) for table in tables if table.lines),
         excluded=_excluded(experiment),
-        books=_books(experiment),
+        checks=_checks(experiment),
         conditions=tuple(_conditions(experiment, summary)),
     )
 
@@ -282,7 +283,7 @@ def _excluded(experiment: Experiment) -> Table | None:
         return None
     return Table(
         "Turns that do not count",
-        "They were measured, and something spoiled them; no figure above uses them.",
+        "They were measured, and something disturbed them; no figure above uses them.",
         ("deployment", "round", "why", "took"),
         tuple(
             Line(
@@ -299,20 +300,20 @@ def _excluded(experiment: Experiment) -> Table | None:
     )
 
 
-def _books(experiment: Experiment) -> Table:
+def _checks(experiment: Experiment) -> Table:
     def line(turns: Sequence[Turn], name: str, of: str) -> Line:
-        sums = [sum(getattr(turn.books, what) for turn in turns) for what in ("jobs", "done", "once", "here", "right")]
-        faults = "; ".join(dict.fromkeys(fault for turn in turns for fault in turn.books.faults))
-        balance = all(turn.books.balance for turn in turns)
-        verdict = Cell("balance" if balance else "do not balance", faults)
+        sums = [sum(getattr(turn.checks, what) for turn in turns) for what in ("jobs", "done", "once", "here", "right")]
+        faults = "; ".join(dict.fromkeys(fault for turn in turns for fault in turn.checks.faults))
+        balance = all(turn.checks.passed for turn in turns)
+        verdict = Cell("passed" if balance else "failed", faults)
         return Line(name, of, (*(Cell(f"{value:,}") for value in sums), verdict))
 
     by_name = {each.name: list(experiment.of(each.name, counted=False)) for each in experiment.deployments}
     return Table(
-        "The books",
-        "From the jobs' records alone, over all turns, the warm-up and the spoiled ones included: was each job done, by"
+        "Checks",
+        "From the jobs' records alone, over all turns, also the warm-up and the excluded ones: was each job done, by"
         " exactly one attempt, on a worker of the deployment, with the right bytes?",
-        ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "the books"),
+        ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "checks"),
         tuple(line(by_name[each.name], each.name, look(each)) for each in experiment.deployments if by_name[each.name]),
     )
 

@@ -101,7 +101,7 @@ def test_a_pool_that_two_hosts_serve_whose_clocks_are_hours_off(pool: Pool, tmp_
 def books_tell_the_hosts_apart(compared: Compared, pool: Pool) -> None:
     """The main process is number 1 on both hosts: that makes two processes, not one."""
     turn = compared.turn
-    assert turn.books.balance, turn.books
+    assert turn.checks.passed, turn.checks
     who = [job.attempts[0].executor for job in turn.jobs if job.attempts[0].executor]
     assert {each.worker for each in who} == {f"{pool}@{host.name}" for host in HOSTS}
     assert pool is Pool.PREFORK or {each.pid for each in who} == {1}
@@ -110,7 +110,7 @@ def books_tell_the_hosts_apart(compared: Compared, pool: Pool) -> None:
         Pool.THREADS: r"4 threads of 2 processes",
         Pool.GEVENT: r"\d+ greenlets of 2 threads",
     }
-    assert re.fullmatch(executors[pool], turn.books.executors)
+    assert re.fullmatch(executors[pool], turn.checks.executors)
 
 
 def moments_are_in_order_and_around_the_origin_s(compared: Compared) -> None:
@@ -147,7 +147,7 @@ def lanes_are_of_one_host_each(compared: Compared) -> None:
     assert not any("overlapping" in label for label in labels)
     assert of.chart.peak == 2 * SLOTS
     for lane in of.chart.lanes:
-        (host,) = {host_of(of.turn.jobs[strip.job]) for strip in lane.strips}
+        (host,) = {host_of(of.turn.jobs[strip.job]) for strip in lane.spans}
         assert lane.label.endswith(f"@{host}")
     drawn = "\n".join(render(compared.experiment, width=100))
     assert all(drawn.count(f"@{host.name}") >= SLOTS for host in HOSTS)

@@ -76,16 +76,16 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         "producer compare small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
     )
     for turn in experiment.turns:
-        assert turn.books.balance, turn.books
+        assert turn.checks.passed, turn.checks
         assert turn.counts == (turn.round > 0)  # the warm-up never does
-        assert turn.books.jobs == (60 if turn.round else 15)
-        assert len(turn.spans.ran) == turn.books.jobs
+        assert turn.checks.jobs == (60 if turn.round else 15)
+        assert len(turn.spans.ran) == turn.checks.jobs
         usage = turn.usage
         assert usage is not None
         assert usage.pss_peak > 20 * 2**20
-        assert usage.lateness is not None
-        assert usage.lateness.p50 <= usage.lateness.p99 <= usage.lateness.worst
-    slots = {turn.deployment: turn.books.executors for turn in experiment.turns if turn.round == 1}
+        assert usage.scheduling is not None
+        assert usage.scheduling.p50 <= usage.scheduling.p99 <= usage.scheduling.worst
+    slots = {turn.deployment: turn.checks.executors for turn in experiment.turns if turn.round == 1}
     assert slots["threads:2"] == "2 threads of 1 process"
     assert "greenlets of 1 thread" in slots["gevent:20"]
     for name in names:
@@ -97,7 +97,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
     assert len(experiment.cores.probes) == 4  # before each round, and at the end
     assert experiment.sampling is not None
     assert "60 jobs in " in text
-    assert "The books: 480 jobs, each ran exactly once" in text.replace("\n", " ")
+    assert "Checks passed: 480 jobs, each ran once" in text.replace("\n", " ")
 
 
 def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp
     assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
     assert "interrupted in round 1 of 3: what was measured is here" in experiment.notes
     assert "threads:2: 0 of 3 rounds count; nothing is said of it" in experiment.notes
-    assert next(experiment.of("threads:16")).books.balance
+    assert next(experiment.of("threads:16")).checks.passed
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def in_round_1(deployment: str, folder: Path) -> Iterator[tuple[subprocess.Popen
 
 
 def rounds_of(folder: Path) -> list[Turn]:
-    """Its turns after the warm-up: the spoiled one and the one that was run again."""
+    """Its turns after the warm-up: the excluded one and the one that was run again."""
     return [turn for turn in from_json((folder / "out.json").read_text()).turns if turn.round == 1]
 
 
@@ -164,17 +164,17 @@ def killed(deployment: str, words: str, folder: Path) -> tuple[Turn, Turn, str]:
         child(process, words).kill()
         wait_for(lambda: "  does not count: " in said.read_text(), seconds=Settings().lease - 1, what="the reason")
         assert process.wait(200) == 0, said.read_text()
-    spoiled, whole = rounds_of(folder)
-    return spoiled, whole, said.read_text()
+    excluded, whole = rounds_of(folder)
+    return excluded, whole, said.read_text()
 
 
 def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_path: Path) -> None:
     """Given SIGKILL in the middle of a turn, I expect the reason before the ledger can know of it, no call to start
     workers, and the turn once more."""
-    spoiled, whole, said = killed("threads:2", "-P threads", tmp_path)
-    assert spoiled.excluded == ("worker-threads ended in the middle of it: killed by SIGKILL",)
+    excluded, whole, said = killed("threads:2", "-P threads", tmp_path)
+    assert excluded.excluded == ("worker-threads ended in the middle of it: killed by SIGKILL",)
     assert whole.counts
-    assert whole.books.balance
+    assert whole.checks.passed
     assert "does not count: worker-threads ended in the middle of it: killed by SIGKILL" in said
     assert "no worker serves downloads.threads\n" in said
     assert "; start celery" not in said
@@ -182,9 +182,9 @@ def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_p
 
 def test_one_of_two_workers_that_is_killed_ends_the_turn_too(tmp_path: Path) -> None:
     """Given SIGKILL of one, I expect the turn given up at once, and no claim that nobody serves the queue."""
-    spoiled, whole, said = killed("threads:1+workers=2", "-n threads-2@", tmp_path)
-    assert spoiled.excluded == ("worker-threads-2 ended in the middle of it: killed by SIGKILL",)
-    assert spoiled.books.done < spoiled.books.jobs
+    excluded, whole, said = killed("threads:1+workers=2", "-n threads-2@", tmp_path)
+    assert excluded.excluded == ("worker-threads-2 ended in the middle of it: killed by SIGKILL",)
+    assert excluded.checks.done < excluded.checks.jobs
     assert whole.counts
     assert "no worker serve" not in said
 
@@ -195,12 +195,12 @@ def test_a_child_of_prefork_that_is_killed_spoils_its_turn_which_goes_on_to_its_
         child(process, "-P prefork").children()[0].kill()
         assert process.wait(200) == 0, said.read_text()
 
-    spoiled, whole = rounds_of(tmp_path)
-    assert spoiled.books.done == spoiled.books.jobs == 40
-    assert spoiled.excluded
-    assert not any("ended in the middle of it" in reason for reason in spoiled.excluded)
+    excluded, whole = rounds_of(tmp_path)
+    assert excluded.checks.done == excluded.checks.jobs == 40
+    assert excluded.excluded
+    assert not any("ended in the middle of it" in reason for reason in excluded.excluded)
     assert whole.counts
-    assert whole.books.balance
+    assert whole.checks.passed
 
 
 def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kept(tmp_path: Path) -> None:
@@ -247,6 +247,6 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
     for turn in counted:
         assert not turn.counts
         assert any("of its jobs ran on another worker" in reason for reason in turn.excluded), turn
-        assert turn.books.done == 16
+        assert turn.checks.done == 16
         assert {job.state for job in turn.jobs} == {State.DONE}
     assert "threads:2: 0 of 1 rounds count; nothing is said of it" in experiment.notes

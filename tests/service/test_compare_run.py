@@ -94,7 +94,7 @@ def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
     """Given files of 1 and 2 s, I expect every pool to overlap them, one slot not to, and books that balance."""
     experiment, page = seen
     assert [each.name for each in experiment.deployments] == ["prefork", "threads", "gevent", "serial"]
-    assert [each.slots for each in experiment.deployments] == [2, None, None, 1]  # a process of prefork is a slot
+    assert [each.concurrency for each in experiment.deployments] == [2, None, None, 1]  # a process of prefork is a slot
     assert not failed(experiment)
     *pools, serial = shown(experiment)
     for each in pools:
@@ -142,7 +142,7 @@ def test_workers_of_this_machine_are_measured_and_their_events_heard(seen: tuple
         assert usage is not None
         assert usage.pss_peak >= usage.pss_idle > 10 * 2**20
         assert usage.processes == (3 if name == "prefork" else 1)
-        assert usage.lateness is None  # nobody probes workers that were not started for this
+        assert usage.scheduling is None  # nobody probes workers that were not started for this
     for turn in experiment.turns:
         for job in turn.jobs:
             assert job.received is not None
@@ -166,7 +166,7 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
     assert turn.wall is None
     assert turn.jobs[1].attempts[-1].kind == FailureKind.DIGEST
     assert "bad.bin failed: digest: " in watcher.text
-    assert turn.books.faults == ("bad.bin is failed",)
+    assert turn.checks.faults == ("bad.bin is failed",)
     assert failed(experiment)
 
 

@@ -97,12 +97,12 @@ def test_jobs_that_compute_get_processes_as_many_as_effective_cores() -> None:
     assert "A memory limit below" in text(found.would_change)
 
 
-def test_jobs_that_wait_get_the_knee_of_the_curve() -> None:
+def test_jobs_that_wait_get_the_saturation_point_of_the_curve() -> None:
     """Given a server that answers 16 at a time, I expect 16 slots and not 64."""
-    found = advice(*curve(Pool.THREADS, 4, 8, 16, 32, 64, knee=16), *curve(Pool.PREFORK, 4, 8), jobs=128)
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, 32, 64, saturation=16), *curve(Pool.PREFORK, 4, 8), jobs=128)
 
     assert found.answer == "threads:16"
-    assert "the knee is at 16" in text(found.reasoning)
+    assert "the saturation point is 16" in text(found.reasoning)
     assert found.confidence is Confidence.HIGH
 
 
@@ -139,7 +139,7 @@ def test_slots_that_are_not_known_are_not_in_the_command() -> None:
     """Given the workers of a running stack, whose slots nobody told, I expect a command without -c."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
     deployments = tuple(
-        replace(each, slots=None, command=start(each.pool, None, PLAIN), running=True)
+        replace(each, concurrency=None, command=start(each.pool, None, PLAIN), running=True)
         for each in experiment.deployments
     )
 
@@ -208,7 +208,7 @@ def test_a_process_per_slot_costs_what_the_curve_says() -> None:
     """Given children of 30 MiB, I expect that figure, although they are there before the first job."""
     found = recommend([counting()])
 
-    assert "Memory per slot: a slot is a process, and each adds 30.0 MiB to the peak" in text(found.gives_up)
+    assert "Memory per process: each runs one job at once, and adds 30.0 MiB to the peak" in text(found.gives_up)
 
 
 def test_what_whoever_measured_noted_is_repeated() -> None:
@@ -248,12 +248,12 @@ def test_cores_that_nobody_probed_are_not_spoken_of_either() -> None:
 
 
 def test_few_cores_do_not_matter_to_jobs_that_wait() -> None:
-    found = advice(*curve(Pool.THREADS, 8, 16, 32, knee=16), *curve(Pool.GEVENT, 8, 16), jobs=64, cores=1.1)
+    found = advice(*curve(Pool.THREADS, 8, 16, 32, saturation=16), *curve(Pool.GEVENT, 8, 16), jobs=64, cores=1.1)
 
     assert "several cores" not in text([*found.reasoning, *found.because])
 
 
-def test_spoiled_turns_do_not_count_and_are_named() -> None:
+def test_excluded_turns_do_not_count_and_are_named() -> None:
     """Given a winner that was slowed down by something else in one round, I expect it to win still."""
     experiment = made(
         Made(Pool.THREADS, 8, 0.1, excluded={3: "another process took 0.9 cores"}), Made(Pool.GEVENT, 8, 0.2)
@@ -268,8 +268,8 @@ def test_spoiled_turns_do_not_count_and_are_named() -> None:
 
 
 def test_a_deployment_with_too_few_good_turns_is_not_compared_and_is_named() -> None:
-    spoiled = dict.fromkeys((1, 2, 3), "load")
-    found = advice(Made(Pool.THREADS, 8, 0.1, excluded=spoiled), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
+    excluded = dict.fromkeys((1, 2, 3), "load")
+    found = advice(Made(Pool.THREADS, 8, 0.1, excluded=excluded), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
 
     assert found.answer == "gevent:8"
     assert "fewer than 3 of their turns count: threads:8 (2)" in text(found.reasoning)
@@ -279,14 +279,14 @@ def test_a_curve_that_still_rises_asks_for_more_slots() -> None:
     found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
 
     assert found.answer == "threads:16"
-    assert "more than 16 slots were not measured" in text(found.because)
+    assert "a concurrency above 16 was not measured" in text(found.because)
     assert any("threads:32,threads:64" in command for command in found.next)
 
 
 def test_as_many_slots_as_jobs_asks_for_more_jobs() -> None:
     found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=16)
 
-    assert "the knee needs more jobs" in text(found.because)
+    assert "the saturation point needs more jobs" in text(found.because)
     assert any("--jobs 64" in command for command in found.next)
 
 
@@ -326,7 +326,7 @@ def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
 
 
 def test_jobs_that_do_not_fill_a_core_are_not_said_to_wait_for_it() -> None:
-    found = advice(*curve(Pool.THREADS, 4, 8, 16, knee=8), *curve(Pool.GEVENT, 4, 8), jobs=64)
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, saturation=8), *curve(Pool.GEVENT, 4, 8), jobs=64)
 
     assert "jobs wait for" not in text(found.reasoning)
     assert "Fewer cores" not in text(found.would_change)
@@ -334,7 +334,7 @@ def test_jobs_that_do_not_fill_a_core_are_not_said_to_wait_for_it() -> None:
 
 def test_how_much_more_cpu_jobs_may_take_is_said() -> None:
     """Given threads that use a quarter of a core, I expect CPU to be the limit at about four times as much."""
-    found = advice(*curve(Pool.THREADS, 4, 8, 16, knee=8, cpu=0.0156, noise=0.0), *curve(Pool.GEVENT, 4), jobs=64)
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, saturation=8, cpu=0.0156, noise=0.0), *curve(Pool.GEVENT, 4), jobs=64)
 
     assert found.answer == "threads:8"
     assert "Jobs with more CPU: at 4" in text(found.would_change)
@@ -348,7 +348,7 @@ def test_an_answer_that_needs_most_of_the_cores_says_what_fewer_would_do() -> No
 def test_an_answer_at_the_end_of_its_curve_may_change_with_more_slots() -> None:
     found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
 
-    assert "More slots: threads with more than 16 was not measured." in found.would_change
+    assert "A higher concurrency: threads above 16 was not measured." in found.would_change
 
 
 def test_small_lateness_is_not_worth_a_word() -> None:
@@ -361,18 +361,20 @@ def test_small_lateness_is_not_worth_a_word() -> None:
 
 
 def test_a_curve_has_deployments_of_one_setup_only() -> None:
-    """Given threads whose knee is at 16, and at 4 if they prefetch, I expect two curves, each with its own knee."""
+    """Given threads that saturate at 16, and at 4 if they prefetch, I expect two curves, each with its own point."""
     ahead = Setup(prefetch=4)
     found = advice(
-        *curve(Pool.THREADS, 4, 8, 16, 32, knee=16), *curve(Pool.THREADS, 4, 8, 16, knee=4, setup=ahead), jobs=128
+        *curve(Pool.THREADS, 4, 8, 16, 32, saturation=16),
+        *curve(Pool.THREADS, 4, 8, 16, saturation=4, setup=ahead),
+        jobs=128,
     )
 
-    plain, prefetching = (line for line in found.reasoning if "the knee is at" in line)
+    plain, prefetching = (line for line in found.reasoning if "the saturation point is" in line)
     assert plain.startswith("threads: threads:4 ")
     assert "+prefetch" not in plain
-    assert "the knee is at 16" in plain
+    assert "the saturation point is 16" in plain
     assert prefetching.startswith("threads+prefetch=4: threads:4+prefetch=4 ")
-    assert "the knee is at 4: " in prefetching
+    assert "the saturation point is 4: " in prefetching
     assert found.answer == "threads:16"
     assert "no pool but threads was compared" in found.because
 
@@ -394,7 +396,7 @@ def test_options_that_bring_nothing_are_not_recommended() -> None:
     assert found.answer == "threads:8"
     assert found.tied == ("threads:8+prefetch=4",)
     assert found.criterion == "fewer options"
-    assert "then fewer slots, then fewer options" in text(found.reasoning)
+    assert "then a lower concurrency, then fewer options" in text(found.reasoning)
 
 
 def test_what_to_measure_next_keeps_the_options_and_what_is_possible() -> None:
@@ -402,7 +404,10 @@ def test_what_to_measure_next_keeps_the_options_and_what_is_possible() -> None:
     found = advice(*curve(Pool.PREFORK, 4, 8, 16, setup=Setup(workers=2)), *curve(Pool.GEVENT, 4), jobs=128)
 
     assert found.answer == "prefork:16+workers=2"
-    assert "the knee of prefork+workers=2 was not reached: more than 16 slots were not measured" in found.because
+    assert (
+        "the saturation point of prefork+workers=2 was not reached: a concurrency above 16 was not measured"
+        in found.because
+    )
     (command,) = (line for line in found.next if "--pools" in line)
     assert "--pools prefork:16+workers=2,prefork:32+workers=2" in command
     assert "prefork:64" not in command
@@ -426,20 +431,20 @@ def test_two_workers_are_not_said_to_be_one_process() -> None:
 
 
 def test_one_pool_alone_cannot_speak_for_the_others() -> None:
-    found = advice(*curve(Pool.THREADS, 4, 8, 16, knee=8), jobs=64)
+    found = advice(*curve(Pool.THREADS, 4, 8, 16, saturation=8), jobs=64)
 
     assert found.answer == "threads:8"
     assert found.because == ("no pool but threads was compared",)
     assert found.confidence is Confidence.MODERATE
 
 
-def test_many_spoiled_turns_speak_against_confidence() -> None:
-    spoiled = {1: "load", 2: "load"}
+def test_many_excluded_turns_speak_against_confidence() -> None:
+    excluded = {1: "load", 2: "load"}
     found = advice(
-        Made(Pool.THREADS, 8, 0.1, excluded=spoiled), Made(Pool.GEVENT, 8, 0.2, excluded=spoiled), rounds=7, jobs=8
+        Made(Pool.THREADS, 8, 0.1, excluded=excluded), Made(Pool.GEVENT, 8, 0.2, excluded=excluded), rounds=7, jobs=8
     )
 
-    assert "4 of 14 turns were spoiled" in found.because
+    assert "4 of 14 turns were excluded" in found.because
 
 
 def test_measuring_that_took_much_speaks_against_confidence() -> None:

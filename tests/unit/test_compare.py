@@ -12,7 +12,7 @@ from rich.console import Console
 from ledger.jobs import FailureKind
 from poolbench.checks import executors
 from poolbench.experiment import Pool, State, Turn, from_json, to_json
-from poolbench.terminal import Finding, Page, Shown, books, close, faults, find, verdict
+from poolbench.terminal import Finding, Page, Shown, checks_said, close, faults, find, verdict
 from poolbench.workload import Running
 from producer import cli
 from producer.scenarios import ARTICLE_FILES, Options, article
@@ -57,7 +57,7 @@ def took(total: float, waited: float = 0.0) -> Shown:
 # -- numbers
 
 
-def test_total_is_from_submission_to_the_last_finish_and_the_yardsticks_are_nominal() -> None:
+def test_total_is_from_submission_to_the_last_finish_and_the_baselines_are_nominal() -> None:
     numbers = prefork().totals
 
     assert (numbers.sum, numbers.longest) == (12, 7)
@@ -119,13 +119,13 @@ def test_the_sentence_claims_nothing_about_a_pool_with_a_failed_file() -> None:
     )
 
 
-# -- the books
+# -- the checks
 
 
 def test_the_books_balance_when_every_job_ran_once_on_its_pool() -> None:
     assert faults(turns(ALL)) == []
-    assert books(turns(ALL)) == (
-        "The books: 8 jobs, each ran exactly once, on the pool under test, and its sha256 is right: prefork in"
+    assert checks_said(turns(ALL)) == (
+        "Checks passed: 8 jobs, each ran once, on the pool under test, and its sha256 is right: prefork in"
         " 2 processes; threads in 2 threads of 1 process; gevent in 2 greenlets of 1 thread; serial in 2 processes."
     )
 
@@ -143,7 +143,7 @@ def test_the_books_name_what_does_not_balance() -> None:
         "threads: bad.bin ran 2 times",
         "threads: x has another sha256 than the origin's",
     ]
-    assert books(turns([failed()])).startswith("The books do not balance: threads: bad.bin is failed; ")
+    assert checks_said(turns([failed()])).startswith("Checks failed: threads: bad.bin is failed; ")
 
 
 def test_executors_are_counted_not_assumed() -> None:
@@ -248,9 +248,9 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
     [
         (["--pools", "asyncio"], "prefork, threads, gevent"),
         (["--pools", "threads,threads"], "each pool once"),
-        (["--pools", "threads:0"], "1 to 1000 slots"),
+        (["--pools", "threads:0"], "with 1 to 1000"),
         (["--pools", "threads:8,gevent"], "for every pool"),
-        (["--pools", "threads+events=off"], "'--pools': expected threads:SLOTS before +events=off"),
+        (["--pools", "threads+events=off"], "'--pools': expected threads:CONCURRENCY before +events=off"),
         (["small", "--scenario", "large"], "one scenario"),
         (["article", "--jobs", "7"], "two jobs per pool"),
         (["--repeat", "0"], "--repeat"),

@@ -1,4 +1,4 @@
-"""What surrounds the turns of an experiment: plans, spans, books, exclusions."""
+"""What surrounds the turns of an experiment: plans, spans, checks, exclusions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from ledger.jobs import Job, JobRecord
 from poolbench import checks
-from poolbench.checks import Limits, failed
+from poolbench.checks import NoiseLimits, failed
 from poolbench.deployment import parse
-from poolbench.experiment import Books, Deployment, Executor, MeasuredJob, Pool, Spans, State
+from poolbench.experiment import Checks, Deployment, Executor, MeasuredJob, Pool, Spans, State
 from poolbench.run import arrived
 from poolbench.sampler import Machine
 from producer.deployments import deployments
@@ -54,7 +54,7 @@ def test_a_sample_is_on_average_a_job_like_the_rest() -> None:
     assert sample(jobs[:5], 10) == [0, 1, 2, 3, 4]
 
 
-def test_the_yardstick_runs_a_sample_of_many_jobs_and_the_notes_say_so() -> None:
+def test_the_baseline_runs_a_sample_of_many_jobs_and_the_notes_say_so() -> None:
     found = deployments(parse("threads:8"), serial=True)
     work = from_manifest([Job(f"http://a/{n}", str(n)) for n in range(100)], "urls.txt", found)
 
@@ -73,7 +73,7 @@ def test_looking_adds_a_twentieth_to_a_job_that_is_run_alone() -> None:
     assert _pause(60) == LOOK_EVERY
 
 
-# -- spans and books
+# -- spans and checks
 
 
 def test_spans_add_up_to_the_wall() -> None:
@@ -131,30 +131,30 @@ def test_without_a_digest_all_deployments_must_bring_the_same_bytes() -> None:
     slot = attempt(who(Pool.THREADS, 1, 2), 0, 1)
     records = [record(Pool.THREADS, "x", slot, asked=asked, sha256=letter * 64) for letter in "aab"]
 
-    right = [checks.books(THREADS, 1, measured([each], digests), on_its_pool(Pool.THREADS)).right for each in records]
+    right = [checks.check(THREADS, 1, measured([each], digests), on_its_pool(Pool.THREADS)).right for each in records]
 
     assert right == [1, 1, 0]
 
 
-def test_the_books_tell_a_few_faults_and_count_the_rest() -> None:
+def test_the_checks_tell_a_few_faults_and_count_the_rest() -> None:
     slot = attempt(who(Pool.GEVENT, 1, 1, 2), 0, 1)
     records = [record(Pool.THREADS, str(n), slot) for n in range(9)]
 
-    books = checks.books(THREADS, 10, measured(records), on_its_pool(Pool.THREADS))
+    found = checks.check(THREADS, 10, measured(records), on_its_pool(Pool.THREADS))
 
-    assert (books.jobs, books.done, books.once, books.here, books.right) == (10, 9, 9, 0, 9)
-    assert not books.balance
-    assert books.faults[0] == "1 records are missing"
-    assert books.faults[1] == "0 ran on gevent@host"
-    assert books.faults[-1] == "and 5 more"
+    assert (found.jobs, found.done, found.once, found.here, found.right) == (10, 9, 9, 0, 9)
+    assert not found.passed
+    assert found.faults[0] == "1 records are missing"
+    assert found.faults[1] == "0 ran on gevent@host"
+    assert found.faults[-1] == "and 5 more"
 
 
 # -- exclusions
 
 
 def test_a_job_of_somebody_elses_a_retry_and_other_bytes_exclude_a_turn() -> None:
-    assert checks.of_books(Books(5, 5, 5, 5, 5, "")) == []
-    assert checks.of_books(Books(5, 5, 4, 3, 5, "")) == [
+    assert checks.of_checks(Checks(5, 5, 5, 5, 5, "")) == []
+    assert checks.of_checks(Checks(5, 5, 4, 3, 5, "")) == [
         "2 of its jobs ran on another worker",
         "1 of its jobs were tried more than once",
     ]
@@ -176,7 +176,7 @@ BEFORE = Machine(busy=100, idle=100, stolen=0, swapped=0, major_faults=0)
 )
 def test_a_machine_that_others_use_excludes_a_turn(after: Machine, ours: float | None, reason: str | None) -> None:
     """Given ten seconds of two cores."""
-    found = checks.of_machine(BEFORE, after, 10.0, ours, Limits())
+    found = checks.of_machine(BEFORE, after, 10.0, ours, NoiseLimits())
 
     assert found == ([] if reason is None else [reason])
 
@@ -195,13 +195,13 @@ def test_deployments_with_fewer_rounds_than_asked_for_are_named() -> None:
     assert checks.too_few(experiment.turns, ["gevent:20"], 2) == []
 
 
-def test_a_spoiled_turn_that_was_run_again_is_no_failure_and_a_missing_job_is() -> None:
+def test_a_excluded_turn_that_was_run_again_is_no_failure_and_a_missing_job_is() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), rounds=1)
-    wrong = Books(40, 40, 40, 39, 40, "", ("x ran on threads@elsewhere",))
-    spoiled = replace(experiment.turns[1], books=wrong, excluded=("1 of its jobs ran on another worker",))
+    wrong = Checks(40, 40, 40, 39, 40, "", ("x ran on threads@elsewhere",))
+    excluded = replace(experiment.turns[1], checks=wrong, excluded=("1 of its jobs ran on another worker",))
 
-    again = replace(experiment, turns=(experiment.turns[0], spoiled, experiment.turns[1]))
-    not_again = replace(experiment, turns=(experiment.turns[0], spoiled))
+    again = replace(experiment, turns=(experiment.turns[0], excluded, experiment.turns[1]))
+    not_again = replace(experiment, turns=(experiment.turns[0], excluded))
 
     assert not failed(experiment)
     assert not failed(again)

@@ -8,13 +8,13 @@ from itertools import pairwise
 import pytest
 
 from poolbench.experiment import Experiment, MeasuredJob, Pool
-from poolbench.lanes import Chart, shown
+from poolbench.lanes import LaneChart, shown
 from poolbench.report.lanes_svg import in_words
 from tests.experiments import Made, made
 from tests.reported import a_greenlet_each, few, hosts, with_jobs
 
 
-def the_chart(experiment: Experiment) -> Chart:
+def the_chart(experiment: Experiment) -> LaneChart:
     (found,) = shown(experiment)
     return found.chart
 
@@ -33,7 +33,7 @@ def test_each_executor_that_ran_several_jobs_has_a_lane(pool: Pool, executors: s
     (group,) = found.groups
     assert group.executors == executors
     assert not group.packed
-    assert [len(lane.strips) for lane in group.lanes] == [10, 10, 10, 10]
+    assert [len(lane.spans) for lane in group.lanes] == [10, 10, 10, 10]
     assert group.lanes[0].label == first
     assert found.peak == 4
 
@@ -45,19 +45,19 @@ def test_greenlets_that_live_for_one_job_are_packed_into_as_many_slots_as_ran_at
     assert group.packed
     assert group.executors == "1,000 greenlets on 50 slots"
     assert [lane.label for lane in group.lanes][:2] == ["slot 1", "slot 2"]
-    assert sum(len(lane.strips) for lane in group.lanes) == 1000
-    assert {strip.executor.greenlet for strip in found.strips if strip.executor} == set(range(5000, 6000))
+    assert sum(len(lane.spans) for lane in group.lanes) == 1000
+    assert {span.executor.greenlet for span in found.spans if span.executor} == set(range(5000, 6000))
 
 
-def test_a_turn_that_counts_is_shown_before_a_spoiled_one_and_that_before_the_warm_up() -> None:
+def test_a_turn_that_counts_is_shown_before_a_excluded_one_and_that_before_the_warm_up() -> None:
     """Given jobs that were kept of the warm-up too, I expect it only where nothing else is, and the words to say so."""
     whole = made(Made(Pool.THREADS, 4, 0.5), rounds=3)
     jobs = next(turn.jobs for turn in whole.turns if turn.jobs)
     kept = replace(whole, turns=tuple(replace(turn, jobs=jobs) for turn in whole.turns))
-    spoiled = replace(kept, turns=tuple(replace(turn, excluded=("a swap storm",)) for turn in kept.turns))
+    excluded = replace(kept, turns=tuple(replace(turn, excluded=("a swap storm",)) for turn in kept.turns))
     early = replace(kept, turns=tuple(turn for turn in kept.turns if not turn.round))
 
-    found = [shown(experiment)[0] for experiment in (kept, spoiled, early)]
+    found = [shown(experiment)[0] for experiment in (kept, excluded, early)]
 
     assert [each.turn.round for each in found] == [1, 1, 0]
     assert [in_words(each).partition("40 attempts on ")[0] for each in found] == [
@@ -70,7 +70,7 @@ def test_a_turn_that_counts_is_shown_before_a_spoiled_one_and_that_before_the_wa
 def test_nothing_on_a_lane_overlaps() -> None:
     for found in shown(few()):
         for lane in found.chart.lanes:
-            assert all(before.finished <= after.started for before, after in pairwise(lane.strips))
+            assert all(before.finished <= after.started for before, after in pairwise(lane.spans))
 
 
 def test_two_jobs_of_one_thread_at_the_same_time_get_two_lanes_and_the_second_says_so() -> None:
@@ -93,13 +93,13 @@ def test_hosts_that_serve_together_have_lanes_of_their_own_that_name_them() -> N
             for lane in group.lanes:
                 host = lane.label.partition("@")[2]
                 assert host == group.executors.partition("@")[2]
-                assert {strip.executor.host for strip in lane.strips if strip.executor} == {host}
+                assert {span.executor.host for span in lane.spans if span.executor} == {host}
 
 
 def test_a_second_attempt_waited_since_the_end_of_the_first() -> None:
-    strips = [strip for strip in shown(few())[1].chart.strips if strip.job == 5]
+    spans = [span for span in shown(few())[1].chart.spans if span.job == 5]
 
-    first, second = sorted(strips, key=lambda strip: strip.started)
+    first, second = sorted(spans, key=lambda span: span.started)
     assert first.failed
     assert second.failed is None
     assert second.queued == pytest.approx(first.finished)

@@ -76,7 +76,7 @@ def test_processes_are_read_by_tree_whatever_their_names(proc: Path) -> None:
         process(proc, pid, parent, ticks=TICK * pid, dead=TICK)
 
     assert sampler.tree([10, 99]) == {10, 11, 12}
-    assert sampler.process(11) == sampler.Process(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
+    assert sampler.process(11) == sampler.ProcessUsage(parent=10, cpu=11.0, cpu_of_children=1.0, threads=3)
     assert sampler.process(99) is None
     assert sampler.pss(11) == 1000 * 1024
     assert sampler.switches(11) == (7, 2)
@@ -160,11 +160,11 @@ def test_lateness_is_read_for_the_turn_alone_and_for_its_processes(tmp_path: Pat
     (tmp_path / "7").write_bytes(b"".join(struct.pack("dd", *pair) for pair in pairs) + b"half")
     (tmp_path / "8").write_bytes(struct.pack("dd", 5.0, 9.0))
 
-    found = sampler.read_lateness(tmp_path, [7, 9], 2.0, 6.0)
+    found = sampler.read_scheduling(tmp_path, [7, 9], 2.0, 6.0)
 
     assert found is not None
     assert (found.samples, found.p50, found.worst) == (41, 0.04, 0.06)
-    assert sampler.read_lateness(tmp_path, [9], 0.0, 9.0) is None
+    assert sampler.read_scheduling(tmp_path, [9], 0.0, 9.0) is None
 
 
 def test_events_come_alone_or_in_groups_and_rubbish_is_none() -> None:

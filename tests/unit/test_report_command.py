@@ -125,7 +125,7 @@ def test_a_picture_of_what_was_not_measured_is_code_two(
     a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report", str(a_run), "-o", str(tmp_path / "memory.svg")]) == 2
-    assert "no pool was measured with several numbers of slots" in capsys.readouterr().err
+    assert "no pool was measured at several concurrencies" in capsys.readouterr().err
 
 
 def test_numbers_that_no_measurement_gives_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def test_every_deployment_has_a_row_in_each_table_and_every_table_a_caption(show
         assert rows == ["serial", "prefork:4", "threads:8", "gevent:8"]
 
 
-def test_a_spoiled_turn_is_shown_with_its_reason(shown: Page) -> None:
+def test_a_excluded_turn_is_shown_with_its_reason(shown: Page) -> None:
     assert "Turns that do not count" in shown.source
     assert "another process used &lt;b&gt;38\u00a0%&lt;/b&gt; of the CPU" in shown.source
 
@@ -161,7 +161,7 @@ def test_the_raw_data_is_the_experiment_to_ten_microseconds(shown: Page) -> None
 
     assert found.deployments == experiment.deployments
     assert found.notes == experiment.notes
-    assert [turn.books for turn in found.turns] == [turn.books for turn in experiment.turns]
+    assert [turn.checks for turn in found.turns] == [turn.checks for turn in experiment.turns]
     assert [turn.wall for turn in found.turns] == pytest.approx([turn.wall for turn in experiment.turns], abs=1e-5)
     ours, theirs = experiment.shown("threads:8"), found.shown("threads:8")
     assert ours
@@ -177,8 +177,8 @@ def test_ten_thousand_jobs_of_three_pools_make_a_page_below_five_million_bytes()
 
 
 def test_curves_over_slots_are_drawn_where_a_pool_was_measured_with_several() -> None:
-    assert "Memory at the peak against slots" in page([sweep()])
-    assert "Memory at the peak against slots" not in page([few()])
+    assert "Memory at the peak against concurrency" in page([sweep()])
+    assert "Memory at the peak against concurrency" not in page([few()])
 
 
 def test_runs_of_two_kinds_are_two_articles_and_runs_of_one_kind_are_one() -> None:
@@ -190,10 +190,10 @@ def test_runs_of_two_kinds_are_two_articles_and_runs_of_one_kind_are_one() -> No
 
 
 def test_an_experiment_of_which_no_turn_counts_still_has_a_page_and_a_text() -> None:
-    spoiled = made(Made(Pool.THREADS, 8, 0.5, excluded=dict.fromkeys(range(1, 6), "load")), Made(Pool.GEVENT, 8, 0.5))
-    nothing = replace(spoiled, turns=())
+    excluded = made(Made(Pool.THREADS, 8, 0.5, excluded=dict.fromkeys(range(1, 6), "load")), Made(Pool.GEVENT, 8, 0.5))
+    nothing = replace(excluded, turns=())
 
-    for experiment in (spoiled, nothing):
+    for experiment in (excluded, nothing):
         assert "cannot tell" in Page(page([experiment])).all("h1")[0].text
         assert "cannot tell" in text([experiment])
 

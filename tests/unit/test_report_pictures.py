@@ -18,7 +18,7 @@ from poolbench.report import charts
 from poolbench.report.lanes_svg import Scale
 from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
-from poolbench.report.tables import Ends, Race, race
+from poolbench.report.tables import BarsData, Ends, bars_data
 from poolbench.runfiles import ReportError
 from poolbench.statistics import summarise
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
@@ -89,7 +89,7 @@ def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None
     experiment = few()
     without = replace(experiment, turns=tuple(replace(turn, jobs=()) for turn in experiment.turns))
 
-    with pytest.raises(ReportError, match="no pool was measured with several numbers of slots"):
+    with pytest.raises(ReportError, match="no pool was measured at several concurrencies"):
         svg(experiment, "memory")
     with pytest.raises(ReportError, match="no turn's jobs were kept"):
         svg(without, "timeline")
@@ -140,8 +140,8 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 # -- the sum against the longest
 
 
-def race_of(experiment: Experiment) -> Race:
-    return race(experiment, summarise(experiment))
+def race_of(experiment: Experiment) -> BarsData:
+    return bars_data(experiment, summarise(experiment))
 
 
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
@@ -161,7 +161,7 @@ def test_in_the_tutorial_each_deployment_has_its_own() -> None:
     assert " of 18.0 s" in svg(tutorial(), "bars")
 
 
-def test_a_yardstick_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
+def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
     found = race_of(sampled())
 
     assert [row.name for row in found.rows] == ["threads:8"]
@@ -171,7 +171,7 @@ def test_a_yardstick_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ra
     assert "<small>10 of the jobs</small>" in page([sampled()])
 
 
-def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_yardstick() -> None:
+def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_baseline() -> None:
     experiment = sampled()
     unpaced = with_jobs(
         replace(experiment, scenario=replace(experiment.scenario, nominal=())),

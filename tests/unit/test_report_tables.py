@@ -57,8 +57,8 @@ def test_memory_per_slot_has_the_processes_in_it_and_says_what_work_adds() -> No
 
 
 def test_of_a_deployment_without_a_turn_that_counts_nothing_is_said() -> None:
-    spoiled = Made(Pool.GEVENT, 4, 0.5, excluded=dict.fromkeys(range(1, 6), "a swap storm"))
-    experiment = made(Made(Pool.THREADS, 4, 0.5), spoiled)
+    excluded = Made(Pool.GEVENT, 4, 0.5, excluded=dict.fromkeys(range(1, 6), "a swap storm"))
+    experiment = made(Made(Pool.THREADS, 4, 0.5), excluded)
     summary = summarise(experiment)
 
     assert column(speed(experiment, summary), "gevent:4", "all jobs took") == "–"

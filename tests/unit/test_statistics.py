@@ -36,7 +36,7 @@ def scaled(experiment: Experiment, factor: float) -> Experiment:
 
 
 def test_a_row_counts_its_turns_and_says_why_others_do_not() -> None:
-    """Given five rounds, of which one was spoiled and one did not end, I expect three turns and two reasons."""
+    """Given five rounds, of which one was excluded and one did not end, I expect three turns and two reasons."""
     experiment = made(replace(THREADS, excluded={2: "the machine was busy"}), GEVENT)
     experiment = changed(experiment, "threads:8", 4, wall=None, spans=Spans())
 
@@ -83,23 +83,23 @@ def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
     assert summarise(experiment).row("gevent:100").ideal == 5.0
 
 
-def test_a_yardstick_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
+def test_a_baseline_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
     """Given a serial deployment that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
     experiment = made(THREADS, SERIAL, nominal=0.1)
     turns = []
     for turn in experiment.turns:
-        part = replace(turn, books=replace(turn.books, jobs=10, done=10), jobs=turn.jobs[:10])
+        part = replace(turn, checks=replace(turn.checks, jobs=10, done=10), jobs=turn.jobs[:10])
         turns.append(part if turn.deployment == "serial" else turn)
     row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
 
     assert row.ideal == pytest.approx(1.0)
 
 
-def test_a_yardstick_whose_part_nobody_kept_has_no_ideal() -> None:
+def test_a_baseline_whose_part_nobody_kept_has_no_ideal() -> None:
     experiment = made(THREADS, SERIAL, nominal=0.1)
-    books = replace(experiment.turns[0].books, jobs=10, done=10)
+    found = replace(experiment.turns[0].checks, jobs=10, done=10)
 
-    assert summarise(changed(experiment, "serial", jobs=(), books=books)).row("serial").ideal is None
+    assert summarise(changed(experiment, "serial", jobs=(), checks=found)).row("serial").ideal is None
 
 
 def test_deployments_with_other_jobs_are_not_compared() -> None:
@@ -130,7 +130,7 @@ def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     ends = [
         sum(job) for turn in turns for job in zip(turn.spans.queued, turn.spans.waited, turn.spans.ran, strict=True)
     ]
-    slots = min(deployment.slots, 40)
+    slots = min(deployment.concurrency, 40)
 
     assert split is not None
     assert split.overhead is not None
@@ -172,13 +172,13 @@ def test_memory_that_stays_from_round_to_round_grows() -> None:
 def test_what_could_not_be_measured_is_none_and_the_rest_is_there() -> None:
     row = summarise(changed(made(THREADS, GEVENT), "threads:8", usage=None)).row("threads:8")
 
-    assert (row.memory, row.cpu_per_job, row.cores_used, row.switches_per_job, row.lateness) == (None,) * 5
+    assert (row.memory, row.cpu_per_job, row.cores_used, row.switches_per_job, row.scheduling) == (None,) * 5
     assert row.wall is not None
 
 
 def test_slots_that_are_not_known_leave_out_what_needs_them() -> None:
     experiment = made(THREADS, GEVENT, nominal=0.1)
-    unknown = replace(experiment.deployments[0], slots=None)
+    unknown = replace(experiment.deployments[0], concurrency=None)
     row = summarise(replace(experiment, deployments=(unknown, experiment.deployments[1]))).row("threads:8")
 
     assert row.ideal is None
@@ -239,8 +239,8 @@ def test_two_rounds_are_too_few_however_clear_they_look() -> None:
     assert summary.compare("threads:8", "gevent:8").verdict is Verdict.CANNOT_TELL
 
 
-def test_rounds_in_which_one_of_the_two_was_spoiled_are_no_pairs() -> None:
-    """Given five rounds, with another turn spoiled on either side, I expect three pairs."""
+def test_rounds_in_which_one_of_the_two_was_excluded_are_no_pairs() -> None:
+    """Given five rounds, with another turn excluded on either side, I expect three pairs."""
     summary = summarise(made(replace(THREADS, excluded={1: "load"}), replace(GEVENT, excluded={2: "load"})))
     found = summary.compare("threads:8", "gevent:8")
 
@@ -260,7 +260,7 @@ def test_drift_of_the_machine_cancels_because_turns_are_paired_by_round() -> Non
     assert summary.compare("threads:8", "gevent:8").verdict is Verdict.FASTER
 
 
-def test_the_serial_yardstick_is_compared_with_nobody() -> None:
+def test_the_serial_baseline_is_compared_with_nobody() -> None:
     summary = summarise(made(THREADS, GEVENT, SERIAL))
 
     assert [(each.a, each.b) for each in summary.comparisons] == [("threads:8", "gevent:8")]
@@ -318,8 +318,8 @@ def test_the_worst_lateness_is_that_of_all_turns() -> None:
     experiment = made(replace(THREADS, late=0.004), GEVENT)
     usage = next(experiment.of("threads:8")).usage
     assert usage is not None
-    late = replace(usage, lateness=replace(usage.lateness, worst=7.0))  # type: ignore[type-var]
-    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").lateness
+    late = replace(usage, scheduling=replace(usage.scheduling, worst=7.0))  # type: ignore[type-var]
+    lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").scheduling
 
     assert lateness is not None
     assert (lateness.p99, lateness.worst) == (0.004, 7.0)

@@ -94,7 +94,7 @@ def test_every_attempt_is_a_slice_on_the_lane_of_its_executor() -> None:
         (each.deployment.name, lane.label)
         for each in shown(experiment)
         for lane in each.chart.lanes
-        for _ in lane.strips
+        for _ in lane.spans
     )
     assert runs == expected
     assert "prefork:4: prefork:4@host, pid 101" in processes.values()

@@ -149,17 +149,17 @@
       c.beginPath();
       c.rect(this.left, AXIS, this.width - this.left - 2, this.height);
       c.clip();
-      const first = firstAfter(lane.strips, from);
+      const first = firstAfter(lane.spans, from);
       c.fillStyle = this.paint.wait;
       let drawn = -1; // waits of a lane lie on top of each other: one line is enough
-      for (let n = first; n < lane.strips.length; n++) {
-        const s = lane.strips[n], begin = Math.max(this.x(s[QUEUED]), this.left, drawn), end = Math.min(this.x(s[STARTED]), this.width);
+      for (let n = first; n < lane.spans.length; n++) {
+        const s = lane.spans[n], begin = Math.max(this.x(s[QUEUED]), this.left, drawn), end = Math.min(this.x(s[STARTED]), this.width);
         if (end - begin >= 0.5) c.fillRect(begin, y + bar / 2 - 0.5, end - begin, this.tall > 8 ? 1.5 : 1);
         drawn = Math.max(drawn, end);
         if (s[RECEIVED] !== null && this.tall > 6) c.fillRect(this.x(s[RECEIVED]) - 0.5, y + 2, 1, bar - 4);
         if (s[QUEUED] > to) break;
       }
-      for (let n = first; n < lane.strips.length && lane.strips[n][STARTED] <= to; n++) this.strip(c, lane.strips[n], y, bar);
+      for (let n = first; n < lane.spans.length && lane.spans[n][STARTED] <= to; n++) this.strip(c, lane.spans[n], y, bar);
       c.restore();
       if (this.tall >= LABELLED) {
         c.font = "11px system-ui, sans-serif";
@@ -290,7 +290,7 @@
       if (x < this.left || event.clientY - box.top < AXIS) return null;
       const row = this.lanes.find((each) => each.lane && each.y <= y && y < each.y + this.tall);
       if (!row) return null;
-      const tick = this.tickAt(x), slack = this.tickAt(3) - this.tickAt(0), strips = row.lane.strips;
+      const tick = this.tickAt(x), slack = this.tickAt(3) - this.tickAt(0), strips = row.lane.spans;
       const near = strips[firstAfter(strips, tick - slack)];
       return near && near[QUEUED] <= tick + slack ? { row, strip: near } : null;
     }
@@ -311,18 +311,18 @@
     step(way) {
       const { row, strip } = this.selected || {};
       if (!row) return this.aside(1);
-      const strips = row.lane.strips, next = strips[strips.indexOf(strip) + way];
+      const strips = row.lane.spans, next = strips[strips.indexOf(strip) + way];
       if (next) this.show({ row, strip: next });
     }
 
     aside(way) {
-      const rows = this.lanes.filter((each) => each.lane && each.lane.strips.length);
+      const rows = this.lanes.filter((each) => each.lane && each.lane.spans.length);
       if (!rows.length) return;
       const old = this.selected;
       const row = old ? rows[rows.indexOf(old.row) + way] : rows[0];
       if (!row) return;
-      const near = old ? firstAfter(row.lane.strips, old.strip[STARTED]) : 0;
-      this.show({ row, strip: row.lane.strips[Math.min(near, row.lane.strips.length - 1)] });
+      const near = old ? firstAfter(row.lane.spans, old.strip[STARTED]) : 0;
+      this.show({ row, strip: row.lane.spans[Math.min(near, row.lane.spans.length - 1)] });
     }
 
     show(found) {

@@ -68,11 +68,11 @@ def test_two_workers_share_the_jobs_of_their_deployment() -> None:
         experiment = once(fleet)
 
     turns = {turn.deployment: turn for turn in experiment.turns}
-    assert all(turn.books.balance and turn.wall for turn in turns.values())
+    assert all(turn.checks.passed and turn.wall for turn in turns.values())
     several = turns["prefork:2+workers=2"]
     executors = [attempt.executor for job in several.jobs for attempt in job.attempts]
     assert {who.worker.partition("@")[0] for who in executors if who} == {"prefork-1", "prefork-2"}
-    assert several.books.executors == "4 processes"
+    assert several.checks.executors == "4 processes"
     assert several.usage is not None
     assert several.usage.processes == 2 * (1 + 2)
     received = {name: sum(job.received is not None for job in turn.jobs) for name, turn in turns.items()}
@@ -86,7 +86,7 @@ def test_without_events_nobody_is_told_of_any_job() -> None:
         experiment = once(fleet)
         heard = {message["channel"].partition("/0.celeryev/")[2] for message in iter(events.get_message, None)}
 
-    assert experiment.turns[0].books.balance
+    assert experiment.turns[0].checks.passed
     assert "worker.heartbeat" in heard
     assert [event for event in heard if event.startswith("task")] == []
 

@@ -27,17 +27,20 @@ def test_pools_are_those_of_the_running_stack_or_with_slots_workers_of_our_own()
         ("asyncio", "prefork, threads, gevent"),
         ("threads:8,threads:8", "each pool once"),
         ("threads:8,gevent", "for every pool"),
-        ("threads:x", "with 1 to 1000 slots, got 'threads:x'"),
-        ("prefork:65", "with 1 to 64 slots"),
+        ("threads:x", "with 1 to 1000, got 'threads:x'"),
+        ("prefork:65", "with 1 to 64"),
         ("", "expected names"),
-        ("threads+prefetch=4", r"expected threads:SLOTS before \+prefetch=4, got .* only workers of our own can have"),
+        (
+            "threads+prefetch=4",
+            r"expected threads:CONCURRENCY before \+prefetch=4, .* workers of our own can have",
+        ),
         ("threads:8+prefetch=0", "prefetch=1 to 1000, events=off, got 'prefetch=0' in 'threads:8\\+prefetch=0'"),
         ("threads:8+workers=1", "expected options out of workers=2 to 16"),
         ("threads:8+events=on", "events=off, got 'events=on'"),
         ("threads:8+autoscale", "got 'autoscale' in"),
         ("threads:8+", "got '' in"),
         ("threads:8+prefetch=2+prefetch=4", "each option once"),
-        ("prefork:32+workers=3", "at most 64 slots of prefork in all, got 3 × 32 from 'prefork:32"),
+        ("prefork:32+workers=3", "prefork to have a concurrency of at most 64 in all, got 3 × 32 from 'prefork:32"),
         ("threads:8+events=off+workers=2,threads:8+workers=2+events=off", "each set of options"),
     ],
 )
@@ -57,7 +60,7 @@ def test_options_are_part_of_the_name_in_an_order_of_their_own() -> None:
 def test_a_deployment_has_the_slots_of_all_of_its_workers_and_a_command_that_starts_them() -> None:
     several, one = deployments(parse("prefork:4+workers=2,threads:8+prefetch=4+events=off"), serial=False)
 
-    assert (several.slots, several.slots_each) == (8, 4)
+    assert (several.concurrency, several.concurrency_each) == (8, 4)
     assert several.command == (
         "for n in $(seq 2); do celery -A worker.app worker -P prefork -Q downloads.prefork -n prefork-$n@%h -c 4 -E"
         " & done; wait"
@@ -87,10 +90,10 @@ def test_the_longest_name_leaves_room_in_the_name_of_a_batch() -> None:
     check_batch_name(f"manifest-{stamp()}-1000b-{label(found, 12)}-warm")
 
 
-def test_the_yardstick_comes_last_with_one_slot_of_the_first_pool() -> None:
+def test_the_baseline_comes_last_with_one_slot_of_the_first_pool() -> None:
     found = deployments(parse("gevent:20,threads:2"), serial=True)
 
-    assert [(each.name, each.pool, each.slots, each.serial) for each in found] == [
+    assert [(each.name, each.pool, each.concurrency, each.serial) for each in found] == [
         ("gevent:20", Pool.GEVENT, 20, False),
         ("threads:2", Pool.THREADS, 2, False),
         ("serial", Pool.GEVENT, 1, True),

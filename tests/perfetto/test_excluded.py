@@ -1,4 +1,4 @@
-"""A spoiled trace is noticed: what ``test_traces.py`` relies on can fail."""
+"""A excluded trace is noticed: what ``test_traces.py`` relies on can fail."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def instant_belongs_to_nothing(events: list[Event]) -> None:
 )
 def test_a_dropped_event_is_counted(spoil: Callable[[list[Event]], None], counted_as: str, tmp_path: Path) -> None:
     """Given one event that is wrong, I expect no exception, one slice less, and a count of losses that says so."""
-    spoiled = trace(few())
-    events = spoiled["traceEvents"]
+    excluded = trace(few())
+    events = excluded["traceEvents"]
     spoil(events)
-    file = tmp_path / "spoiled.json"
-    file.write_text(json.dumps(spoiled))
+    file = tmp_path / "excluded.json"
+    file.write_text(json.dumps(excluded))
 
     with Processor(file) as processor:
         assert processor.losses() == [(counted_as, 1)]
@@ -64,10 +64,10 @@ def test_a_dropped_event_is_counted(spoil: Callable[[list[Event]], None], counte
 
 
 def test_a_wait_that_does_not_end_has_no_duration(tmp_path: Path) -> None:
-    spoiled = trace(few())
-    spoiled["traceEvents"].remove(_first(spoiled["traceEvents"], ph="e"))
-    file = tmp_path / "spoiled.json"
-    file.write_text(json.dumps(spoiled))
+    excluded = trace(few())
+    excluded["traceEvents"].remove(_first(excluded["traceEvents"], ph="e"))
+    file = tmp_path / "excluded.json"
+    file.write_text(json.dumps(excluded))
 
     with Processor(file) as processor:
         assert processor.rows("select name, dur from slice where dur < 0") == [("wait", -1)]
