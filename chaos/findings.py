@@ -137,8 +137,8 @@ def rows(blows: Sequence[Blow], interruptions: Sequence[Interruption]) -> tuple[
 def overall(
     blows: Sequence[Blow], interruptions: Sequence[Interruption], deserted: Callable[[Pool, float, float], bool]
 ) -> dict[str, Spread | None]:
-    """Of all interrupted jobs whose fault is known. *calm*: Redis, sweep and disk were there all the time. *none*: for
-    a moment until it ran again no worker of its pool lived; *lives*: one did all the time.
+    """Of all interrupted jobs whose fault is known, and by case. *none*: for a moment until the job ran again, no worker
+    of its pool lived; *lives*: one did all the time; *calm*: and Redis, sweep and disk were there, too.
 
     Args:
         deserted: whether for a moment of that time (epoch) no worker of the pool lived.
@@ -148,8 +148,9 @@ def overall(
     cases: dict[str, list[Interruption]] = {"": known, "calm ": [], "lives ": [], "none ": []}
     for each in known:
         at = blows[each.blow].at
-        cases["none " if deserted(each.pool, at, at + (each.again or each.back or 0)) else "lives "].append(each)
-        if all(abs(at - storm) > STORM for storm in storms):
+        alone = deserted(each.pool, at, at + (each.again or each.back or 0))
+        cases["none " if alone else "lives "].append(each)
+        if not alone and all(abs(at - storm) > STORM for storm in storms):
             cases["calm "].append(each)
     return {
         f"{case}{name}": Spread.of([span for each in found if (span := getattr(each, name)) is not None])

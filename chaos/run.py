@@ -218,7 +218,7 @@ def course(
 
 def _disk(folder: Path, jobs: int, say: Callable[[str], None]) -> Disk | None:
     """A disk for many times what the jobs are expected to bring, if it and the memory for it can be had."""
-    size = max(2**28, jobs * 3 * 2**15)
+    size = max(2**31, jobs * 100_000)
     try:
         if psutil.virtual_memory().available < size:
             raise OSError(f"it may take {size / 2**30:.1f} GiB of memory")

@@ -58,8 +58,8 @@ ABOUT_RECOVERY = """
 A job counts as interrupted when the process that ran it was hit. The clock starts at the signal (of a stop that is cut
 short: at its SIGKILL). *Back on its queue* is when the ledger closes the lost attempt and puts the job back; *running
 again* is when the next attempt is claimed. Between the two the job's message stands in front of all that waits, until a
-worker of its pool takes it and has a free slot for it. For the stock app only the second is known. *While none does*:
-at some moment until it ran again, each worker of the job's pool was down, starting, frozen or stopping.
+worker of its pool takes it and has a free slot for it. For the stock app only the second is known. *While no worker
+lives*: at some moment until it ran again, each worker of the job's pool was down, starting, frozen or stopping.
 """
 
 TRUST = f"""
@@ -86,8 +86,8 @@ The exit code is 1 if the books do not balance. `--evidence DIR` keeps every log
 
 _CASES = {
     "lives ": "… while another worker of the pool lives",
-    "none ": "… while none does",
-    "calm ": "… of all, where Redis, the sweep and the disk were well",
+    "calm ": "… and Redis, the sweep and the disk are well",
+    "none ": "… while no worker of the pool lives",
 }
 _BOOKS = (
     "subject|jobs|kills|other faults|done|failed|**innocent failed**|**lost**|**done twice**|wrong or changed files|"

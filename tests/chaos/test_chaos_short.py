@@ -54,8 +54,9 @@ def test_twenty_kills_under_load(tmp_path: Path) -> None:
     slack = slack_for(found.machine)
     start = seconds_to_start()
     told = f"seed {seed}, slack {slack}, start {start}: {found.overall}, {found.struck}"
-    assert back.p95 <= 8 * slack, told
-    assert again.p95 <= 10 * slack + start, told
+    # Redis may refuse writes for 6 of these seconds.
+    assert back.p95 <= 12 * slack, told
+    assert again.p95 <= 16 * slack + start, told
     assert slowest.max <= 30 * slack + 4 * start, told
     assert left_behind(before) == []
 
