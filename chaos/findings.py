@@ -137,8 +137,8 @@ def rows(blows: Sequence[Blow], interruptions: Sequence[Interruption]) -> tuple[
 def overall(
     blows: Sequence[Blow], interruptions: Sequence[Interruption], deserted: Callable[[Pool, float, float], bool]
 ) -> dict[str, Spread | None]:
-    """Of all interrupted jobs whose fault is known, and by case. *none*: for a moment until the job ran again, no worker
-    of its pool lived; *lives*: one did all the time; *calm*: and Redis, sweep and disk were there, too.
+    """Of all interrupted jobs whose fault is known, and by case. *none*: for a moment until the job ran again, no
+    worker of its pool lived; *lives*: one did all the time; *calm*: and Redis, sweep and disk were there, too.
 
     Args:
         deserted: whether for a moment of that time (epoch) no worker of the pool lived.
