@@ -13,8 +13,8 @@ from ledger.jobs import Pool
 from poolbench import experiment
 from producer.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
+from stack.processes import Command, Process
 from stack.run import Stack
-from stack.supervisor import Command, Process
 
 SETTINGS = {
     "DOWNPOUR_WAIT_IN_JOB": "0",  # a second attempt is another worker's or another task's, never the same one's
