@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process
 from tests.origin_process import OriginProcess
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for

@@ -25,7 +25,7 @@ from stack.errors import StackError
 from stack.run import Stack
 
 _say = partial(click.echo, err=True)
-_LAST_WORDS = 400.0  # seconds for what comes after the load; then the process ends, and its guardian cleans up
+_LAST_WORDS = 400.0  # seconds for what comes after the load; then the process ends, and its reaper cleans up
 
 
 @click.group()
@@ -97,7 +97,7 @@ def _run(subject: Callable[[Stack, int], Subject], *profile: str, **chosen: Any)
 
 
 def _end_when_told(seconds: float) -> None:
-    """A signal ends us the orderly way; so does the clock, but less orderly: then the stack's guardian cleans up."""
+    """A signal ends us the orderly way; so does the clock, but less orderly: then the stack's reaper cleans up."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from chaos.mix import Planned, plan_batch, write_manifest
 from chaos.subject import Subject
 from ledger.jobs import Pool
-from stack.supervisor import Process
+from stack.processes import Process
 
 PATIENCE = 90.0  # seconds for one submission, repetitions included
 _POLL = 0.005

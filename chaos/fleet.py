@@ -16,11 +16,9 @@ import psutil
 
 from ledger.jobs import Pool
 from stack.probes import Probe
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process, Restarts
 
 POLL = 0.03  # seconds between two looks
-_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds until a restart; doubles while lives are short, as Docker does it
-_SHORT_LIFE = 10.0  # seconds
 
 
 class Member:
@@ -39,8 +37,7 @@ class Member:
         self._probe = probe
         self._process: Process | None = None
         self._lock = threading.Lock()
-        self._restart_at = 0.0
-        self._short_lives = 0
+        self._restarts = Restarts(0.1, 5.0, 10.0)  # as Docker does it
 
     def start(self) -> None:
         with self._lock:
@@ -79,18 +76,10 @@ class Member:
     def look(self) -> str | None:
         """Start it again if it has ended; its name and exit code, if no fault made it end."""
         with self._lock:
-            process = self._process
-            if process is None or (code := process.returncode) is None:
-                return None
-            unasked = None
-            if not self._restart_at:
-                self._short_lives = self._short_lives + 1 if time.time() - process.started < _SHORT_LIFE else 0
-                pause = min(_PAUSE * 2**self._short_lives, _LONGEST_PAUSE)
-                self._restart_at = time.monotonic() + pause
-                unasked = None if self.asked_to_end else f"{self.name}: {code}"
-            due = time.monotonic() >= self._restart_at
-            self._restart_at = 0.0 if due else self._restart_at
-        if due:
+            process, unasked = self._process, None
+            if process and self._restarts.noticed(process) and not self.asked_to_end:
+                unasked = f"{self.name}: {process.returncode}"
+        if self._restarts.due():
             self.start()
         return unasked
 

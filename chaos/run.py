@@ -26,8 +26,8 @@ from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack.plan import ROOT
 from stack.ports import HOST
+from stack.processes import Command
 from stack.run import Stack
-from stack.supervisor import Command
 
 LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)

@@ -19,8 +19,8 @@ from chaos.mix import Planned
 from chaos.schedule import STRANGE
 from chaos.subject import Blow, Ended, Interruption, Subject
 from ledger.jobs import Pool
+from stack.processes import Command
 from stack.run import Stack
-from stack.supervisor import Command
 
 ABOUT = {
     "default": "a stock Celery app, every setting at its default (early ack)",

@@ -20,8 +20,8 @@ from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack.plan import ROOT
 from stack.probes import heartbeat
+from stack.processes import Command
 from stack.run import Stack
-from stack.supervisor import Command
 
 
 @dataclass(frozen=True, slots=True)

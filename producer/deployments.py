@@ -40,8 +40,8 @@ from poolbench.workload import Workers
 from producer.errors import ProducerError
 
 if TYPE_CHECKING:
+    from stack.processes import Command
     from stack.run import Stack
-    from stack.supervisor import Command
 
 _LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
 APP = "worker.app"
@@ -212,7 +212,7 @@ class Private:
             self._stack.forget(*names)
 
     def _ended(self, names: Sequence[str]) -> Iterator[str]:
-        from stack.supervisor import describe_exit  # noqa: PLC0415
+        from stack.processes import describe_exit  # noqa: PLC0415
 
         for name in names:
             if (code := self._stack.processes[name].returncode) is not None:

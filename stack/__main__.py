@@ -21,8 +21,8 @@ from stack import flower, handout
 from stack.errors import StackError
 from stack.follow import Follower
 from stack.plan import CONCURRENCY, ROOT
+from stack.processes import Command, Process
 from stack.run import Stack
-from stack.supervisor import Command, Process
 
 PORTS = {"valkey": 6379, "origin": 8080, "flower": 5555}  # what docker-compose.yml uses
 SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends us

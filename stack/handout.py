@@ -25,7 +25,7 @@ def claim(handout: Path = HANDOUT) -> None:
     owner = _owner(handout)
     if owner is not None and _alive(owner):
         raise StackError(f"a stack is up already, as process {owner} says in {handout}; nothing was started")
-    handout.unlink(missing_ok=True)  # its owner died with its guardian, as in a power cut
+    handout.unlink(missing_ok=True)  # its owner died with its reaper, as in a power cut
     with os.fdopen(os.open(handout, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(_heading())
 

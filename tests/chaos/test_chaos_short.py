@@ -19,7 +19,7 @@ import pytest
 
 from chaos import report
 from chaos.schedule import KILLS, STRANGE, Kind, deck
-from stack.guardian import MARK
+from stack.processes import MARK
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.timeout(300)

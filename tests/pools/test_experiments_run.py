@@ -24,7 +24,7 @@ from poolbench.terminal import Page
 from producer.deployments import Private
 from producer.downloads import Downloads
 from producer.scenarios import SCENARIOS, Options, from_recipe
-from stack.guardian import MARK
+from stack.processes import MARK
 from tests.waiting import wait_for
 from tests.worker_process import ROOT
 

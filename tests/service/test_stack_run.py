@@ -22,12 +22,10 @@ from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack import plan as plan_module
 from stack import probes
-from stack import run as run_module
 from stack.__main__ import _how_to_use
 from stack.errors import StackError
-from stack.guardian import members
+from stack.processes import Process, Restarts, members
 from stack.run import Stack
-from stack.supervisor import Process
 from tests.waiting import stays, wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -186,14 +184,11 @@ def test_each_part_that_is_killed_is_started_again_and_the_jobs_end() -> None:
     assert_gone(private)
 
 
-def test_a_part_that_keeps_ending_is_started_less_and_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_module, "PAUSE", 0.1)
-    monkeypatch.setattr(run_module, "LONGEST_PAUSE", 0.4)
+def test_a_part_that_keeps_ending_is_started_less_and_less_often(tmp_path: Path) -> None:
     lines: list[str] = []
     with Stack({}, sweep=False, say=lines.append) as stack:
         lines.clear()
+        stack._restarts["origin"] = Restarts(0.1, 0.4)
         broken = replace(stack.plan.command("origin"), argv=["/bin/sh", "-c", "exit 7"])
         stack.processes["origin"].kill()
         stack.processes["origin"] = Process(broken)
@@ -205,7 +200,7 @@ def test_a_part_that_keeps_ending_is_started_less_and_less_often(
         wait_for(ends, what="five ends")
         assert stack.processes["valkey"].running
     assert {line.rpartition(";")[0] for line in lines} == {"origin ended by itself, exit code 7"}
-    assert stack._pauses["origin"] == 0.4
+    assert stack._restarts["origin"].pause == 0.4
 
 
 UP = """

@@ -1,4 +1,4 @@
-"""The supervisor and the guardian: SIGTERM to one, SIGKILL to all that is left, nothing survives anybody."""
+"""Processes and their reaper: SIGTERM to one, SIGKILL to all that is left, and nothing stays."""
 
 import os
 import signal
@@ -10,9 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stack import guardian
-from stack.guardian import MARK, kill, members
-from stack.supervisor import Command, Process, describe_exit, stop
+from stack.processes import MARK, Command, Process, describe_exit, kill, members, reap, stop
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,7 +47,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         return process
 
     yield start
-    guardian.end(mark)
+    reap(mark)
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(start: Callable[..., Process]) -> None:
@@ -98,7 +96,7 @@ def test_a_signal_reaches_the_whole_group_if_asked_to(start: Callable[..., Proce
 TIED = """
 import os, signal, sys
 from pathlib import Path
-from stack.supervisor import Command, Process
+from stack.processes import Command, Process
 log = Path(sys.argv[1])
 process = Process(Command("it", [sys.executable, "-c", sys.argv[2]], os.environ, log.parent, log, tied=True))
 print(process.pid, flush=True)
@@ -137,14 +135,14 @@ def test_a_log_outlives_a_restart(start: Callable[..., Process], tmp_path: Path)
     assert log.read_text() == "one\ntwo\n"
 
 
-def test_the_guardian_ends_those_with_the_mark_and_nobody_else(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_the_reaper_ends_those_with_the_mark_and_nobody_else(start: Callable[..., Process], tmp_path: Path) -> None:
     ours = start(DEAF)
     other = {**os.environ, MARK: str(tmp_path / "another")}
     stranger = Process(Command("stranger", [sys.executable, "-c", DEAF], other, tmp_path, tmp_path / "stranger.log"))
     try:
         wait_for(lambda: "up" in stranger.tail())
         assert [process.pid for process in members(str(tmp_path / "mark"))] == [ours.pid]
-        assert guardian.end(str(tmp_path / "mark"))
+        assert reap(str(tmp_path / "mark"))
         assert ours.wait(15) == -signal.SIGKILL
         assert stranger.running
     finally:
@@ -154,14 +152,12 @@ def test_the_guardian_ends_those_with_the_mark_and_nobody_else(start: Callable[.
 LAUNCHER = """
 import os, signal, sys
 from pathlib import Path
-from stack.guardian import MARK
-from stack.run import _watch_over
-from stack.supervisor import Command, Process
+from stack.processes import MARK, Command, Process, start_reaper
 private = Path(sys.argv[1])
-guardian = _watch_over(private, [Path(sys.argv[2])])
+reaper = start_reaper(private, [Path(sys.argv[2])])
 env = {**os.environ, MARK: str(private)}
 Process(Command("it", [sys.executable, "-c", sys.argv[3]], env, private, private / "log"))
-print(guardian.pid, flush=True)
+print(reaper.pid, flush=True)
 signal.pause()
 """
 

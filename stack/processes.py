@@ -1,8 +1,23 @@
-"""Starts processes, each in a session of its own, and stops them so that no job is lost and nothing stays.
+"""Processes: each is started in a session of its own, stopped so that no job is lost, and nothing of them left behind.
 
-SIGTERM goes to the main process alone. A process group's worth of SIGTERM, which most Procfile runners send,
-ends a prefork worker's children under it and loses their jobs. What has not ended after the grace is killed,
-session and all, and so is what a main process left behind when it ended.
+SIGTERM goes to the main process alone. SIGTERM to the process group, which most Procfile runners send, ends the
+children of a prefork worker before the worker and loses their jobs. After the grace the whole session is killed,
+and so is what a main process left behind when it ended.
+
+A launcher that is killed with SIGKILL cannot clean up. So a stack has a reaper, a small process in a session of its
+own, which waits at the end of a pipe that only the launcher holds open. A byte, or the pipe's end, tells it to
+begin: it kills what still carries the stack's mark and removes the stack's directory. It does so after every stop,
+so the path that matters most is also the one that runs most. PR_SET_PDEATHSIG alone (``Command.tied``, for tests)
+would leave the directory with its passwords, and the children of the killed process; and macOS has none.
+
+The mark is an environment variable that every service and every child of it inherits. It is proof: a process id may
+be reused, an environment with our private directory in it is not. The pipe closes only after the last fork has
+become another program, so no service can start too late to be seen.
+
+Not covered: a reaper killed together with its launcher; a child that empties its environment and outlives its
+parent. Held by tests/unit/test_stack_processes.py and tests/service/test_stack_run.py.
+
+The reaper is this file as a script (``python -P processes.py MARK [FILE...]``): it loads nothing else of the project.
 """
 
 from __future__ import annotations
@@ -10,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +39,8 @@ from typing import Self
 
 import psutil
 
-from stack.guardian import MARK, PATIENCE, kill, members
-
+MARK = "DOWNPOUR_STACK"
+PATIENCE = 10.0  # seconds for killed processes to go away
 POLL = 0.05  # seconds between two looks at a process
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -144,6 +160,36 @@ def _tie() -> Callable[[], None] | None:
     return ask
 
 
+class Restarts:
+    """When a process that ended by itself is started again: after a pause that doubles while its lives are short.
+
+    Args:
+        first, longest: pauses, in seconds.
+        steady: seconds; after a life of that length the next pause is the first one again.
+    """
+
+    def __init__(self, first: float = 1.0, longest: float = 30.0, steady: float = 60.0) -> None:
+        self.pause = 0.0  # the last one, in seconds
+        self._first, self._longest, self._steady = first, longest, steady
+        self._due: float | None = None
+
+    def noticed(self, process: Process) -> bool:
+        """Whether this is the first look after its end; then the pause begins."""
+        if self._due is not None or process.running:
+            return False
+        before = self.pause if time.time() - process.started < self._steady else 0.0
+        self.pause = min(self._longest, 2 * before or self._first)
+        self._due = time.monotonic() + self.pause
+        return True
+
+    def due(self) -> bool:
+        """Whether the pause is over; True once."""
+        if self._due is None or time.monotonic() < self._due:
+            return False
+        self._due = None
+        return True
+
+
 def describe_exit(code: int | None) -> str:
     """A return code in words."""
     if code is None:
@@ -165,3 +211,64 @@ def stop(processes: Iterable[Process], grace: float) -> list[str]:
     for process in waiting:
         process.kill()
     return late
+
+
+def members(mark: str | None, session: int | None = None) -> list[psutil.Process]:
+    """The living processes that carry the mark (None: no mark); with a session, those of that session only."""
+    found = []
+    for pid in psutil.pids():
+        try:
+            if session is not None and os.getsid(pid) != session:
+                continue
+            process = psutil.Process(pid)
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or not ours to look at
+    return found
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """SIGKILL each; psutil makes sure that the id still belongs to the process that was found."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+
+
+def reap(mark: str, files: Sequence[Path] = ()) -> bool:
+    """Kill what carries the mark until nothing does, then remove its directory and the files. True: all gone."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := members(mark)) and time.monotonic() < deadline:
+        kill(left)
+        time.sleep(0.02)
+    for file in files:
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.parent.rmdir()  # only if that leaves it empty
+    shutil.rmtree(mark, ignore_errors=True)
+    return not left and not Path(mark).exists()
+
+
+def start_reaper(private: Path, files: Iterable[Path]) -> subprocess.Popen[bytes]:
+    """The reaper of a stack with this private directory; ``communicate`` makes it begin and waits for its end."""
+    return subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-P", __file__, str(private), *(str(file.resolve()) for file in files)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def main() -> int:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    os.read(sys.stdin.fileno(), 1)
+    return 0 if reap(sys.argv[1], [Path(name) for name in sys.argv[2:]]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
