@@ -84,7 +84,7 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
 
 
 class WritingChannel(redis.Channel):  # type: ignore[misc]
-    """Is connected only when Redis takes writes, so that all who wait for a connection wait for that, too."""
+    """The base of ``worker.transport.Channel``: connected only when Redis takes writes, so all that connect wait for it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -180,5 +180,4 @@ def survive_a_closed_connection() -> None:
     """Before any connection to the broker is made."""
     pidbox.gPidbox = CalmPidbox
     Mailbox.node_cls = AnswerOnce
-    redis.Transport.Channel = WritingChannel
     prefork.TaskPool.Pool = SturdyPool

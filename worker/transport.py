@@ -26,6 +26,7 @@ from ledger.dead_letters import DeadLetters
 from ledger.jobs import Pool
 from ledger.messages import MalformedError, Texts, read
 from ledger.settings import get_settings
+from worker.broker import WritingChannel
 
 log = logging.getLogger("downpour.worker")
 
@@ -122,7 +123,7 @@ class _Command(BaseModel):
     reply_to: _ReplyTo | None = None
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(WritingChannel):
     def _get_client(self) -> Any:
         return partial(Client, global_keyprefix=self.global_keyprefix)
 
