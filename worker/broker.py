@@ -87,7 +87,7 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
 
 
 class WritingChannel(redis.Channel):  # type: ignore[misc]
-    """The base of ``worker.transport.Channel``: connected only when Redis takes writes, so all that connect wait for it."""
+    """The base of ``worker.transport.Channel``: connected only when Redis takes writes, so that all wait for it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
