@@ -4,7 +4,7 @@ A paused pool takes no new jobs anywhere; a drained worker takes none, the other
 what was reserved stays queued in the ledger, and nothing is lost: it is sent again when it may be. The flags lie in
 Redis, so whoever restarts still knows them. ``lua/job.lua`` obeys them at once; within some two seconds a worker
 stops consuming its queue (``worker.consuming``), and the sweep sends nothing to a paused pool.
-Kept true by ``tests/service/test_control.py``.
+Kept true by ``tests/pools/test_control.py``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ No guarantee
 
 Without limits nobody asks: no call, and no shared quiet. With limits it is one call per job. Freeing the slot comes
 with closing the record; only if somebody waits for it a second call says who is next.
-Kept true by ``tests/service/test_manners.py`` and ``tests/service/test_polite_workers.py``.
+Kept true by ``tests/service/test_manners.py`` and ``tests/pools/test_polite_workers.py``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The order is that of ``worker.job``, a group at a time: download, ask whether th
 Fast is only the common course. A job that was tried before, has options or a file already, or meets an answer that
 libcurl does not tell clearly goes to the single path after the others; one that fails for a passing reason waits in the
 ledger and comes back in a message of its own. So resuming, Retry-After and patience exist once.
-Kept true by ``tests/unit/test_download_*.py`` (each fault on both paths) and ``tests/service/test_chunks.py``.
+Kept true by ``tests/unit/test_download_*.py`` (each fault on both paths) and ``tests/pools/test_chunks.py``.
 """
 
 from __future__ import annotations

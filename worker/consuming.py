@@ -2,7 +2,7 @@
 
 The thread that touches the messages in hand hears of it every second. It only asks: the loop that consumes does the
 rest, in its own time (at most two seconds later under gevent), because a channel belongs to the thread that uses it.
-A message that comes in between is claimed in vain and stays queued. Kept true by ``tests/service/test_control.py``.
+A message that comes in between is claimed in vain and stays queued. Kept true by ``tests/pools/test_control.py``.
 """
 
 from __future__ import annotations
