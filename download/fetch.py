@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from download import validators
@@ -91,6 +92,14 @@ class Fetched:
     identity: tuple[int, int] | None  # of the temp file: device and inode
 
 
+@cache
+def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """One for all, and for the children of the process that asked first: making it costs more than a handshake."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class Fetcher:
     """Build one per process, lazily, never before a fork; all its threads or greenlets share it."""
 
@@ -109,12 +118,10 @@ class Fetcher:
             proxy: is asked instead of the servers; see ``download.proxy`` for what the policy means then.
             run: where much is received, written and hashed; see ``download.threads.disk_runner``.
         """
-        context = ssl.create_default_context(cafile=ca_file)  # one for all: making it costs more than a handshake
-        context.set_alpn_protocols(["http/1.1"])
         self.policy = policy
         self.ca_file = ca_file
         self.proxy = proxy
-        self._client = Client(policy, context, proxy)
+        self._client = Client(policy, tls_context(ca_file), proxy)
         self.user_agent = user_agent
         self.run = run
 

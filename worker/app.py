@@ -95,6 +95,8 @@ def _check_command_line(instance: Any, **_: Any) -> None:
         if not may_take:
             log.warning("begins without its queue: %s is paused, or this worker drained", pool)
             instance.app.amqp.queues.deselect(pool.queue)
+    if pool is Pool.PREFORK:
+        this_worker.prepare_children()
 
 
 @signals.worker_ready.connect

@@ -6,7 +6,7 @@ import gc
 from dataclasses import dataclass, field
 
 from download.addresses import AddressPolicy
-from download.fetch import Fetcher
+from download.fetch import Fetcher, tls_context
 from download.proxy import Proxy
 from download.threads import disk_runner
 from ledger.connection import PerProcess, connect
@@ -71,6 +71,11 @@ class ThisWorker:
             ValueError: a setting is no network, or no proxy.
         """
         _whom_to_ask()
+
+    def prepare_children(self) -> None:
+        """What children share with the process that forks them need not be made by each of them."""
+        tls_context()
+        settle_memory()
 
     def warm_up(self) -> None:
         """Build everything before the first job, which would wait for it; be seen by the ledger."""

@@ -166,7 +166,7 @@ def test_a_job_that_the_sweep_ends_has_ended(tmp_path: Path, pool: Pool, cancell
 
 @pools
 def test_jobs_that_end_while_the_worker_reconnects_have_ended(world: World, shown: Shown, pool: Pool) -> None:
-    busy(world, pool, jobs=SLOTS, seconds=3)
+    busy(world, pool, jobs=SLOTS, seconds=8)
     world.valkey.kill()
     world.valkey.restart()
     all_done(world, SLOTS)
@@ -175,12 +175,13 @@ def test_jobs_that_end_while_the_worker_reconnects_have_ended(world: World, show
 
 def test_a_job_whose_time_is_used_up_while_it_waits_has_ended(tmp_path: Path) -> None:
     with (
-        World(tmp_path, wait_in_job=0, retry_base=60, retry_cap=60, deadline=4) as world,
+        World(tmp_path, wait_in_job=0, retry_base=4, retry_cap=4, deadline=12) as world,
         Shown(world.settings) as shown,
     ):
         world.start(Pool.THREADS)
         world.submit(Pool.THREADS, [world.file("f", path="faults/status/503")])
         shown.become(rows("RETRY", 1))
+        world.ledger.redis.sadd(world.ledger.keys.paused, Pool.THREADS)
         shown.become(rows("FAILURE", 1))
         assert "deadline: " in shown.said("b.0")
         assert shown.online() == {"threads"}
