@@ -138,8 +138,15 @@ class _Properties(_Part):
     body_encoding: Literal["base64", "utf-8"] | None = None
 
 
+class _PutBack(_Part):
+    """How kombu writes a body that it had decoded: that of a message which a stopping worker put back."""
+
+    type: Literal["bytes"] = Field(alias="__type__")
+    value: str = Field(alias="__value__")
+
+
 class _Message(_Part):
-    body: str
+    body: str | _PutBack
     content_type: Literal["application/json"] = Field(alias="content-type")
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
     headers: _Headers
@@ -170,8 +177,13 @@ def read(element: bytes, pool: Pool) -> Envelope:
         _expect("headers.task", TASK_NAME, message.headers.task)
         _expect("properties.delivery_info.routing_key", pool.queue, message.properties.delivery_info.routing_key)
         place = "body: "
-        plain = message.properties.body_encoding != "base64"
-        content = message.body if plain else binascii.a2b_base64(message.body, strict_mode=True)
+        content: str | bytes
+        if isinstance(message.body, _PutBack):
+            content = message.body.value
+        elif message.properties.body_encoding == "base64":
+            content = binascii.a2b_base64(message.body, strict_mode=True)
+        else:
+            content = message.body
         (text,), _, _ = _BODY.validate_json(content, strict=True)
         ref = Ref.parse(text)
     except ValueError as error:

@@ -115,6 +115,22 @@ def test_what_we_send_and_what_celery_sends_is_read_back_as_it_was_meant(
     assert [read(element.encode(), pool) for element in elements] == [envelope, envelope]
 
 
+@pytest.mark.parametrize("by_whom", ["us", "celery"])
+def test_a_message_that_a_stopping_worker_put_back_is_still_a_message(
+    app: Celery, settings: Settings, by_whom: str
+) -> None:
+    envelope = Envelope("b.7", Pool.PREFORK, "f.bin from a.example")
+    if by_whom == "us":
+        by_us(settings, envelope)
+    else:
+        by_celery(app, envelope)
+    with Connection(app.conf.broker_url, transport_options=app.conf.broker_transport_options) as connection:
+        connection.SimpleQueue(Pool.PREFORK.queue).get(timeout=5).requeue()
+    with connect(settings) as redis:
+        (element,) = redis.lrange(f"{settings.key_prefix}{Pool.PREFORK.queue}", 0, -1)
+    assert read(element.encode(), Pool.PREFORK) == envelope
+
+
 @given(st.text(st.characters(), max_size=50), st.sampled_from(["a.example", "\ud800", "😀", "ü"]), st.integers(1, 8000))
 def test_a_message_about_any_job_is_one_that_can_be_read(name: str, host: str, times: int) -> None:
     """Otherwise it would be a dead letter and be sent again, for ever."""
