@@ -84,7 +84,7 @@ def test_a_retry_right_after_a_cancel_runs_and_is_not_cancelled_again(tmp_path: 
     with World(tmp_path, lease=6.0, renew_every=1.5) as world:
         world.start(pool, slots=1)
         again = Again(world.ledger)
-        job = world.paced("f", 2)
+        job = world.paced("f", 6)
         world.submit(pool, [job])
         for _ in range(3):
             world.running(1, with_bytes=True)
