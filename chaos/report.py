@@ -67,7 +67,7 @@ class Books:
             "done twice": self.doubled,
             "left in Redis": len(self.not_allowed),
             # A malformed message that a worker had in its hand when it was killed, or while Redis refused, is nowhere.
-            "dead letters": 0 if 0.7 * self.malformed <= dead <= self.malformed else max(1, abs(dead - self.malformed)),
+            "dead letters": 0 if 0.7 * self.malformed <= dead <= self.malformed else max(1, dead - self.malformed),
         }
         names = ("lost", "wrong_files", "changed_files", "strange_files", "temp_files", "escaped")
         found |= {name.replace("_", " "): getattr(self, name) for name in names}
