@@ -37,7 +37,6 @@ def test_twenty_kills_under_load(tmp_path: Path) -> None:
     assert out.exists(), f"seed {seed}: no report"
     found = report.from_json(out.read_text())
     back, again, books = found.overall["lives back"], found.overall["lives again"], found.books
-    slowest = found.overall["again"]
     assert (books.lost, books.doubled, books.temp_files) == (0, 0, 0), f"seed {seed}: {books}"
     assert not books.wrong, f"seed {seed}: {books.wrong} {books.examples} {books.not_allowed}"
     assert found.unhealthy == (), f"seed {seed}"
@@ -50,14 +49,17 @@ def test_twenty_kills_under_load(tmp_path: Path) -> None:
     assert books.submitted >= 2000
     assert back is not None, f"seed {seed}: no job was interrupted: {found.overall}"
     assert again is not None, f"seed {seed}: no job ran again: {found.overall}"
-    assert slowest is not None
     slack = slack_for(found.machine)
     start = seconds_to_start()
     told = f"seed {seed}, slack {slack}, start {start}: {found.overall}, {found.struck}"
     # Redis may refuse writes for 6 of these seconds.
     assert back.p95 <= 12 * slack, told
     assert again.p95 <= 16 * slack + start, told
-    assert slowest.max <= 30 * slack + 4 * start, told
+    # Neighbours of the job that kills wait, as suspects, until it has killed five more times: a lease and a start each.
+    waited = max((s.again or 0.0 for s in found.struck if s.kind == Kind.POISON), default=0.0)
+    assert waited <= 60 * slack + 4 * start, told
+    others = max((s.again or 0.0 for s in found.struck if s.kind != Kind.POISON), default=0.0)
+    assert others <= 30 * slack + 4 * start, told
     assert left_behind(before) == []
 
 
