@@ -36,6 +36,16 @@ def die(world: World, *incarnations: str) -> None:
     world.sweep.round()
 
 
+def three_suspects(world: World) -> None:
+    """Jobs 0 to 2 died twice in company; the first was released with the last round."""
+    world.submit(3)
+    for _ in range(2):
+        holder = world.register()
+        for number in range(3):
+            world.claim(holder, number)
+        die(world, holder)
+
+
 def test_a_loss_counts_for_a_job_that_was_alone_and_not_for_jobs_that_died_together(world: World) -> None:
     world.submit(3)
     alone, together = world.register(), world.register()
@@ -101,13 +111,7 @@ def test_a_job_that_kills_its_process_ends_as_poison_and_its_neighbours_are_done
 
 
 def test_suspects_are_released_one_at_a_time_and_the_next_when_the_trial_is_over(world: World) -> None:
-    world.submit(3)
-    for _ in range(2):
-        holder = world.register()
-        for number in range(3):
-            world.claim(holder, number)
-        die(world, holder)
-    # Given three suspects, of which the first was released with the last round
+    three_suspects(world)
     holder = world.register()
     claims = [world.ledger.claim(Ref("b", number, number), Pool.THREADS, holder) for number in range(3)]
     assert [len(taken) for taken in claims] == [1, 0, 0]
@@ -125,12 +129,7 @@ def test_suspects_are_released_one_at_a_time_and_the_next_when_the_trial_is_over
 
 
 def test_a_cancelled_suspect_ends_and_does_not_hold_up_the_others(world: World) -> None:
-    world.submit(3)
-    for _ in range(2):
-        holder = world.register()
-        for number in range(3):
-            world.claim(holder, number)
-        die(world, holder)
+    three_suspects(world)
     assert world.ledger.cancel(Ref("b", 0, 1)) == (2, 0)
     holder = world.register()
     world.sweep_until(lambda: world.ledger.claim(Ref("b", 2, 2), Pool.THREADS, holder), "the last suspect")
