@@ -19,7 +19,7 @@ class Closed(IntEnum):
     VOID = 0  # the caller does not hold the job; nothing was changed
     RECORDED = 1
     BEFORE = 2  # by an earlier call of this very claim
-    AWAITED = 3  # recorded, and somebody waits for the slot of its host; see ``ledger.manners``
+    AWAITED = 3  # recorded, and another job waits for the slot of its host; see ``ledger.host_limits``
 
 
 class ConflictError(Exception):

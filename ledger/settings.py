@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         0.0, ge=0, description="a batch's records are removed so long after its last job ended; 0 = never"
     )
 
-    # Manners: across all workers together. Hosts are told apart by name.
+    # Host limits: over all workers together. Hosts are told apart by name.
     per_host: int = Field(0, ge=0, description="downloads at once from one host; 0 = no limit")
     per_host_rate: float = Field(0.0, ge=0, description="downloads begun per second from one host; 0 = no limit")
 

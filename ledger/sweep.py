@@ -27,11 +27,11 @@ from redis.exceptions import RedisError
 
 from ledger.connection import Library, connect, eviction_policy, eviction_warning
 from ledger.events import TakenOver, tell_flower
+from ledger.host_limits import HostLimits
 from ledger.jobs import JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.leases import End, Lease, Leases
 from ledger.ledger import Ledger
-from ledger.manners import Manners
 from ledger.messages import Envelope, Publisher, label
 from ledger.prune import Expiry
 from ledger.records import STATES
@@ -65,7 +65,7 @@ class Sweep:
         self._redis: Redis = connect(settings)
         self._ledger = Ledger(self._redis, settings.key_prefix)
         self._leases = Leases(self._redis, settings.key_prefix, settings.lease)
-        self._manners = Manners(self._redis, settings)
+        self._host_limits = HostLimits(self._redis, settings)
         self._publisher = Publisher(settings)
         self._keys = Keys(settings.key_prefix)
         self._call = Library(self._redis, settings.key_prefix, "sweep")
@@ -181,7 +181,7 @@ class Sweep:
             swept.due += count
 
     def _wake(self, swept: Swept) -> None:
-        swept.woken += self._manners.wake_all()
+        swept.woken += self._host_limits.wake_all()
 
     def _end_overdue(self, swept: Swept) -> None:
         late, handled = round(1000 * max(_LATE, 2 * self._settings.lease)), 1

@@ -62,7 +62,7 @@ _tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runn
 def suits(claims: Sequence[Claim]) -> bool:
     """Whether these jobs gain by running together. With limits per host each must ask for its turn; the single path
     alone knows proxies."""
-    return AVAILABLE and len(claims) > 1 and not this_worker.manners().on and not this_worker.fetcher().proxy
+    return AVAILABLE and len(claims) > 1 and not this_worker.host_limits().on and not this_worker.fetcher().proxy
 
 
 def run_chunk(holds: Sequence[Hold], tell: Callable[[str], None]) -> list[Outcome]:

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from download.addresses import Target
 from download.errors import BadUrlError, DownloadError, ServerError
 from ledger.connection import PerProcess
-from ledger.manners import Manners
+from ledger.host_limits import HostLimits
 from ledger.messages import Envelope, Publisher, label
 from ledger.settings import get_settings
 from worker.hold import Hold
@@ -33,7 +33,7 @@ class Courtesy:
         """
         self._hold = hold
         self._cap = cap
-        self._manners: Manners = this_worker.manners()
+        self._host_limits: HostLimits = this_worker.host_limits()
         self._host: str | None = None  # None: nobody was asked
 
     def admitted(self, url: str) -> bool:
@@ -42,13 +42,13 @@ class Courtesy:
         Raises:
             LeaseLostError: another worker holds the job.
         """
-        if not self._manners.on:
+        if not self._host_limits.on:
             return True
         try:
             self._host = Target.parse(url).host
         except BadUrlError:  # costs no host anything
             return True
-        return self._hold.acquire(self._manners, self._host)
+        return self._hold.acquire(self._host_limits, self._host)
 
     def failed(self, error: DownloadError, *, again: bool) -> float:
         """Tell the others what the host said.
@@ -63,7 +63,7 @@ class Courtesy:
         if self._host is None or not (quiet or again):
             return 0.0
         try:
-            return self._manners.cool(self._host, quiet)
+            return self._host_limits.cool(self._host, quiet)
         except RedisError as away:
             log.warning("host=%s its wish for quiet was not passed on: %s", self._host, away)
             return quiet
@@ -73,7 +73,7 @@ class Courtesy:
         if self._host is None or not self._hold.awaited:
             return
         try:
-            woken = self._manners.wake(self._host)
+            woken = self._host_limits.wake(self._host)
             if not woken:
                 return
             records = {record.id: record for record in this_worker.ledger().read(id_ for id_, _ in woken)}

@@ -11,9 +11,9 @@ from redis.exceptions import RedisError
 
 from download.errors import CancelledError, DiskFullError, DownloadError, HandedBackError, LeaseLostError
 from ledger.connection import once
+from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import Attempt, Executor, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result
-from ledger.manners import Admission, Manners
 from worker import drain
 from worker.incarnation import Incarnation
 from worker.pace import Pace
@@ -132,13 +132,13 @@ class Hold:
             raise LeaseLostError("another worker holds the job now")
         self.awaited = closed is Closed.AWAITED
 
-    def acquire(self, manners: Manners, host: str) -> bool:
+    def acquire(self, host_limits: HostLimits, host: str) -> bool:
         """Whether the host has a slot for this job. If not, the job waits for one, and this hold is over.
 
         Raises:
             LeaseLostError: another worker holds the job.
         """
-        admission = self.insist(lambda: manners.acquire(self.claim, host))
+        admission = self.insist(lambda: host_limits.acquire(self.claim, host))
         self.closed = admission is not Admission.GRANTED
         if admission is Admission.VOID:
             raise LeaseLostError("another worker holds the job now")

@@ -10,9 +10,9 @@ from download.fetch import Fetcher, tls_context
 from download.proxy import Proxy
 from download.threads import disk_runner
 from ledger.connection import PerProcess, connect
+from ledger.host_limits import HostLimits
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
-from ledger.manners import Manners
 from ledger.naming import NamesTaken
 from ledger.settings import get_settings
 from worker import drain
@@ -28,8 +28,8 @@ def _names() -> NamesTaken:
     return NamesTaken(this_worker.ledger().redis, get_settings().key_prefix)
 
 
-def _manners() -> Manners:
-    return Manners(this_worker.ledger().redis, get_settings())
+def _host_limits() -> HostLimits:
+    return HostLimits(this_worker.ledger().redis, get_settings())
 
 
 def _fetcher() -> Fetcher:
@@ -61,7 +61,7 @@ class ThisWorker:
     incarnations: Incarnations = field(default_factory=lambda: Incarnations(get_settings()))
     ledger: PerProcess[Ledger] = field(default_factory=lambda: PerProcess(_ledger))
     names: PerProcess[NamesTaken] = field(default_factory=lambda: PerProcess(_names))
-    manners: PerProcess[Manners] = field(default_factory=lambda: PerProcess(_manners))
+    host_limits: PerProcess[HostLimits] = field(default_factory=lambda: PerProcess(_host_limits))
     fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
 
     def check(self) -> None:
@@ -82,7 +82,7 @@ class ThisWorker:
         self.fetcher()
         self.ledger()
         self.names()
-        self.manners()
+        self.host_limits()
         settle_memory()
         self.incarnation()
 

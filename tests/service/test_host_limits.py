@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from ledger.connection import connect
+from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import Attempt, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Closed, Ledger, Message
-from ledger.manners import Admission, Manners
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from tests.waiting import wait_for
@@ -26,7 +26,7 @@ class World:
         self.redis = connect(settings)
         self.ledger = Ledger(self.redis, settings.key_prefix)
         self.leases = Leases(self.redis, settings.key_prefix, settings.lease)
-        self.manners = Manners(self.redis, settings)
+        self.limits = HostLimits(self.redis, settings)
         self.incarnation = self.leases.register(Identity("threads@here", Pool.THREADS, 7))
 
     def submit(self, count: int) -> None:
@@ -39,7 +39,7 @@ class World:
         return taken
 
     def ask(self, number: int, host: str = "h") -> Admission:
-        return self.manners.acquire(self.claim(number), host)
+        return self.limits.acquire(self.claim(number), host)
 
     def states(self) -> str:
         batch = self.ledger.batch("b")
@@ -67,12 +67,12 @@ def test_the_slot_goes_with_the_record_and_the_first_in_line_is_woken(polite: Ca
     world = polite(per_host=1)
     world.submit(3)
     held = world.claim(0)
-    assert world.manners.acquire(held, "h") is GRANTED
+    assert world.limits.acquire(held, "h") is GRANTED
     assert [world.ask(2), world.ask(1)] == [PARKED, PARKED]
-    assert world.manners.wake("h") == []
+    assert world.limits.wake("h") == []
     assert world.ledger.close(held, JobState.DONE, END) is Closed.AWAITED
-    assert world.manners.wake("h") == [("b.1", Pool.THREADS)]
-    assert world.manners.wake("h") == [], "the woken one is on its way"
+    assert world.limits.wake("h") == [("b.1", Pool.THREADS)]
+    assert world.limits.wake("h") == [], "the woken one is on its way"
     assert world.states() == "dqw"
     assert world.ask(1) is GRANTED
 
@@ -81,10 +81,10 @@ def test_whoever_is_woken_and_comes_late_has_its_old_place(polite: Callable[...,
     world = polite(per_host=1)
     world.submit(4)
     held = world.claim(0)
-    world.manners.acquire(held, "h")
+    world.limits.acquire(held, "h")
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.FAILED, END)
-    assert world.manners.wake("h") == [("b.1", Pool.THREADS)]
+    assert world.limits.wake("h") == [("b.1", Pool.THREADS)]
     assert world.ask(3) is GRANTED, "the host is not idle for the sake of order"
     assert world.ask(1) is PARKED
     assert world.redis.zrange("t:host:h:queue", 0, -1) == ["b.1", "b.2"]
@@ -95,18 +95,18 @@ def test_asking_again_is_answered_in_the_same_way(polite: Callable[..., World]) 
     world = polite(per_host=1, per_host_rate=100)
     world.submit(2)
     first, second = world.claim(0), world.claim(1)
-    assert [world.manners.acquire(first, "h") for _ in range(2)] == [GRANTED, GRANTED]
-    assert [world.manners.acquire(second, "h") for _ in range(2)] == [PARKED, PARKED]
+    assert [world.limits.acquire(first, "h") for _ in range(2)] == [GRANTED, GRANTED]
+    assert [world.limits.acquire(second, "h") for _ in range(2)] == [PARKED, PARKED]
     assert world.states() == "rw"
     world.ledger.close(first, JobState.DONE, END)
-    assert world.manners.acquire(first, "h") is VOID
+    assert world.limits.acquire(first, "h") is VOID
 
 
 def test_a_dead_holders_slot_is_free_when_its_lease_has_lapsed(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(2)
     dying = world.leases.register(Identity("threads@there", Pool.THREADS, 8))
-    assert world.manners.acquire(world.claim(0, dying), "h") is GRANTED
+    assert world.limits.acquire(world.claim(0, dying), "h") is GRANTED
     assert world.ask(1) is PARKED
     world.leases.end(dying)
     sweep = Sweep(world.settings)
@@ -138,7 +138,7 @@ def test_a_rate_lets_a_second_s_worth_begin_at_once_and_then_as_many_per_second(
     assert answers[:5] == [GRANTED] * 5
     assert answers.count(GRANTED) <= 5 + 5 * took + 1
     assert PARKED in answers or took > 4
-    assert wait_for(lambda: world.manners.wake("h"), what="the rate to have room")
+    assert wait_for(lambda: world.limits.wake("h"), what="the rate to have room")
 
 
 def test_a_rate_below_one_per_second_lets_one_begin(polite: Callable[..., World]) -> None:
@@ -151,13 +151,13 @@ def test_while_a_host_wants_quiet_nobody_begins_and_then_the_sweep_wakes_them(po
     world = polite(per_host=8)
     world.submit(3)
     held = world.claim(0)
-    world.manners.acquire(held, "h")
-    assert world.manners.cool("h", 1.0) == 1.0
-    assert 0.5 < world.manners.cool("h", 0.1) <= 1.0, "a shorter wish does not end a longer one"
+    world.limits.acquire(held, "h")
+    assert world.limits.cool("h", 1.0) == 1.0
+    assert 0.5 < world.limits.cool("h", 0.1) <= 1.0, "a shorter wish does not end a longer one"
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.DONE, END)
-    assert world.manners.wake("h") == []
-    wait_for(world.manners.wake_all, what="the quiet to be over")
+    assert world.limits.wake("h") == []
+    wait_for(world.limits.wake_all, what="the quiet to be over")
     assert world.states() == "dqq"
 
 
@@ -165,11 +165,11 @@ def test_who_is_cancelled_while_it_waits_is_not_woken(polite: Callable[..., Worl
     world = polite(per_host=1)
     world.submit(3)
     held = world.claim(0)
-    world.manners.acquire(held, "h")
+    world.limits.acquire(held, "h")
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     assert world.ledger.cancel(Ref("b", 1, 1)) == (1, 0)
     world.ledger.close(held, JobState.DONE, END)
-    assert world.manners.wake("h") == [("b.2", Pool.THREADS)]
+    assert world.limits.wake("h") == [("b.2", Pool.THREADS)]
     assert world.states() == "dcq"
 
 
@@ -177,7 +177,7 @@ def test_when_the_limits_are_taken_away_everybody_is_woken(polite: Callable[...,
     world = polite(per_host=1)
     world.submit(4)
     assert [world.ask(n) for n in range(4)] == [GRANTED, PARKED, PARKED, PARKED]
-    assert polite(per_host=0).manners.wake_all() == 3
+    assert polite(per_host=0).limits.wake_all() == 3
     assert world.redis.exists("t:hosts") == 0
 
 
@@ -185,5 +185,5 @@ def test_a_job_that_goes_on_to_another_host_frees_the_first(polite: Callable[...
     world = polite(per_host=1)
     world.submit(2)
     held = world.claim(0)
-    assert [world.manners.acquire(held, host) for host in ("h", "mirror")] == [GRANTED, GRANTED]
+    assert [world.limits.acquire(held, host) for host in ("h", "mirror")] == [GRANTED, GRANTED]
     assert world.ask(1) is GRANTED

@@ -1,19 +1,19 @@
-"""Manners: how many downloads a host gets at once, and per second, from all workers together.
+"""Host limits: how many downloads a host gets at once, and per second, from all workers together.
 
 Guarantees
   * At most ``per_host`` downloads from a host at a time, whatever pools and machines they run in.
   * At most ``per_host_rate`` begin per second on average, and one second's worth at once.
-  * None begins while a host that said Retry-After wants quiet.
-  * Who may not begin waits in the ledger and takes no worker's slot, so no host starves another.
+  * None begins during the cool-down of a host that sent Retry-After.
+  * A job that may not begin waits in the ledger and takes no worker's slot, so no host starves another.
   * A slot lasts as long as the claim that has it: a killed worker's slots are free when its lease has lapsed.
 
 No guarantee
-  * Redirects and the requests of one download (a resume, a retry) count as the one host and the one start that they
-    began with; a retry inside a job is added to the rate's bill afterwards.
+  * Redirects and the requests of one download (a resume, a retry) count as one start, at the host of its first URL.
+    The rate is charged for a retry inside a job afterwards.
 
-Without limits nobody asks: no call, and no shared quiet. With limits it is one call per job. Freeing the slot comes
-with closing the record; only if somebody waits for it a second call says who is next.
-Kept true by ``tests/service/test_manners.py`` and ``tests/pools/test_polite_workers.py``.
+Without limits no call is made, and no cool-down is shared. With limits it is one call per job. Freeing the slot comes
+with closing the record; only if a job waits for the slot, a second call wakes it.
+Kept true by ``tests/service/test_host_limits.py`` and ``tests/pools/test_polite_workers.py``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Admission(Enum):
     VOID = -1  # nothing: the claim was over before
 
 
-class Manners:
+class HostLimits:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._hosts = Keys(settings.key_prefix).hosts
@@ -53,7 +53,7 @@ class Manners:
         return Admission(self._call("acquire", claim.record.id, claim.incarnation, claim.number, host, *self._limits))
 
     def cool(self, host: str, seconds: float) -> float:
-        """Nobody begins for that long; and a retry is on its way that the host's rate has not heard of.
+        """Begin a cool-down: no download starts for that long. The host's rate is charged for one start, the retry.
 
         Returns:
             Seconds until the host may be asked again.
@@ -61,7 +61,7 @@ class Manners:
         return float(self._call("cool", host, round(seconds * 1000), self._limits[1])) / 1000
 
     def wake(self, host: str, *, by_sweep: bool = False) -> list[tuple[str, Pool]]:
-        """Queue those who wait for a host, as many as it has room for now.
+        """Queue jobs that wait for a host, as many as it has room for now.
 
         Args:
             by_sweep: the sweep will send their messages.
@@ -73,5 +73,5 @@ class Manners:
         return [(id_, Pool(pool)) for id_, pool in zip(woken[::2], woken[1::2], strict=True)]
 
     def wake_all(self) -> int:
-        """For the sweep: a quiet that is over, a rate that has room again, a wake that got lost."""
+        """For the sweep: a cool-down that is over, a rate that has room again, a wake that got lost."""
         return sum(len(self.wake(str(host), by_sweep=True)) for host in self._redis.smembers(self._hosts))
