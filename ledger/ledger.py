@@ -247,7 +247,7 @@ class Ledger:
         return self._held("attempt", claim, encode_attempt(attempt, claim.record.queued))
 
     def note_fault(self, worker: str, reason: str, need: int = 0) -> None:
-        """A fault of its machine: the worker can claim nothing until ``Control.note_well``. The first note counts.
+        """A fault of its machine: the worker can claim nothing until ``Switches.note_well``. The first note counts.
 
         Args:
             need: bytes of room that a job lacked.

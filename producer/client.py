@@ -20,13 +20,13 @@ from functools import cached_property
 from itertools import cycle, islice
 
 from ledger.connection import connect, eviction_policy, eviction_warning, removes_jobs
-from ledger.control import Control
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, Pool, Ref
 from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
 from ledger.naming import NamesTaken
 from ledger.settings import Settings
+from ledger.switches import Switches
 from producer.errors import (
     ManifestError,
     OtherManifestError,
@@ -92,7 +92,7 @@ class Client:
 
     def paused(self) -> list[Pool]:
         with redis_errors(self.settings):
-            return Control(self.ledger).paused()
+            return Switches(self.ledger).paused()
 
     def check_eviction(self) -> str | None:
         """What is to be said of a Redis that removes keys when it is full.

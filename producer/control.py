@@ -11,12 +11,12 @@ from datetime import datetime
 
 import click
 
-from ledger.control import Control, LiveWorker
 from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Pool, Ref
 from ledger.ledger import Batch
 from ledger.prune import KeptError, Prune
 from ledger.settings import get_settings
+from ledger.switches import LiveWorker, Switches
 from producer.arguments import json_option, say
 from producer.client import Client
 from producer.errors import ProducerError, redis_errors
@@ -43,7 +43,7 @@ def pause(pool: str) -> int:
     """
     client = Client(get_settings())
     with redis_errors(client.settings):
-        changed = Control(client.ledger).pause(Pool(pool))
+        changed = Switches(client.ledger).pause(Pool(pool))
     click.echo(f"{pool}: paused" if changed else f"{pool}: was paused before")
     return 0
 
@@ -54,7 +54,7 @@ def resume(pool: str) -> int:
     """Let a paused pool take jobs again."""
     client = Client(get_settings())
     with redis_errors(client.settings):
-        changed = Control(client.ledger).resume(Pool(pool))
+        changed = Switches(client.ledger).resume(Pool(pool))
     click.echo(f"{pool}: resumed" if changed else f"{pool}: was not paused")
     return 0
 
@@ -69,13 +69,13 @@ def drain(worker: str) -> int:
     """
     client = Client(get_settings())
     with redis_errors(client.settings):
-        control = Control(client.ledger)
-        alive = [each.name for each in control.workers()]
+        switches = Switches(client.ledger)
+        alive = [each.name for each in switches.workers()]
         if worker not in alive:
             raise UnknownWorkerError(
                 f"expected the name of a live worker, got {worker!r}; alive: {', '.join(alive) or 'none'}"
             )
-        changed = control.drain(worker)
+        changed = switches.drain(worker)
     click.echo(f"{worker}: drained" if changed else f"{worker}: was drained before")
     return 0
 
@@ -86,7 +86,7 @@ def undrain(worker: str) -> int:
     """Let a drained worker take jobs again."""
     client = Client(get_settings())
     with redis_errors(client.settings):
-        changed = Control(client.ledger).undrain(worker)
+        changed = Switches(client.ledger).undrain(worker)
     click.echo(f"{worker}: takes jobs again" if changed else f"{worker}: was not drained")
     return 0
 
@@ -205,7 +205,7 @@ def _letter_line(pool: Pool, letter: DeadLetter) -> str:
 def say_workers(client: Client, *, as_json: bool) -> int:
     """For ``status --workers``."""
     with redis_errors(client.settings):
-        workers = Control(client.ledger).workers()
+        workers = Switches(client.ledger).workers()
     if as_json:
         click.echo(json.dumps([asdict(worker) for worker in workers], indent=2))
     for worker in [] if as_json else workers:

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import psutil
 
-from ledger.control import Control, LiveWorker
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
 from ledger.settings import Settings
+from ledger.switches import LiveWorker, Switches
 from poolbench import deployment, experiment
 from poolbench.deployment import Spec, node_names, words
 from poolbench.experiment import PLAIN, Deployment, Executor, Note, Setup
@@ -82,7 +82,7 @@ class Shared:
             specs: None: the pools with live workers, or all three if there are none: their absence is noticed later.
         """
         self.settings = settings
-        self._control = Control(ledger)
+        self._control = Switches(ledger)
         workers = self._control.workers()
         if specs is None:
             alive = {worker.pool for worker in workers}

@@ -18,12 +18,12 @@ from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
 from ledger.connection import connect, eviction_policy, eviction_warning
-from ledger.control import Control
 from ledger.jobs import Pool, Ref
 from ledger.leases import Identity
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.settings import get_settings
+from ledger.switches import Switches
 from worker import broker, drain, transport
 from worker.batches import Batches
 from worker.children import keep_watching_children
@@ -91,7 +91,7 @@ def _check_command_line(instance: Any, **_: Any) -> None:
         with connect(settings, connections=1) as redis:
             if policy := eviction_policy(redis):
                 log.warning(eviction_warning(policy))
-            may_take = Control(Ledger(redis, settings.key_prefix)).may_take(pool, this_worker.name)
+            may_take = Switches(Ledger(redis, settings.key_prefix)).may_take(pool, this_worker.name)
         if not may_take:
             log.warning("begins without its queue: %s is paused, or this worker drained", pool)
             instance.app.amqp.queues.deselect(pool.queue)

@@ -23,10 +23,10 @@ from download.errors import DiskFullError, DownloadError, MachineError
 from download.tempfile import FOLDER
 from download.threads import Run
 from ledger.connection import connect
-from ledger.control import Control, Fault
 from ledger.jobs import FailureKind
 from ledger.ledger import Ledger
 from ledger.settings import Settings
+from ledger.switches import Fault, Switches
 from worker.background import keep
 
 log = logging.getLogger("downpour.worker")
@@ -154,18 +154,18 @@ class Machine:
 
     def keep_well(self, worker: str) -> None:
         """From a native thread, for as long as the process lives."""
-        control = Control(Ledger(connect(self._settings, connections=1), self._settings.key_prefix))
-        keep("machine", self._settings.renew_every, lambda: self.look(control, worker, time.monotonic()))
+        switches = Switches(Ledger(connect(self._settings, connections=1), self._settings.key_prefix))
+        keep("machine", self._settings.renew_every, lambda: self.look(switches, worker, time.monotonic()))
 
-    def look(self, control: Control, worker: str, now: float) -> None:
+    def look(self, switches: Switches, worker: str, now: float) -> None:
         """See whether a fault was noted, and whether it is over.
 
         Raises:
             redis.RedisError: Redis is away.
         """
-        faults = control.faults()
+        faults = switches.faults()
         if others := faults.keys() - {worker}:
-            control.forget_faults_of_the_gone(others)
+            switches.forget_faults_of_the_gone(others)
         known, self.fault = self.fault, faults.get(worker)
         if self.fault is None:
             self._ended = now if known else self._ended
@@ -178,6 +178,6 @@ class Machine:
             return
         need = self.fault.need if now - self._begun < _NEED_FOR else 0
         if probe(self._settings.downloads, need) is None:
-            control.note_well(worker)
+            switches.note_well(worker)
             self.fault, self._ended = None, now
             log.info("takes jobs again: this machine is well after %.1f s", now - self._begun)

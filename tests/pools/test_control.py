@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from ledger.control import Control
 from ledger.jobs import FailureKind, JobState, Pool, Ref
 from ledger.messages import broker_options
 from ledger.sweep import Sweep
+from ledger.switches import Switches
 from tests.producer_process import run
 from tests.waiting import stays, wait_for
 from tests.world import World
@@ -70,7 +70,7 @@ def test_a_paused_pool_finishes_what_runs_begins_nothing_and_goes_on_when_it_is_
 def test_a_worker_that_starts_while_its_pool_is_paused_takes_nothing_until_it_is_resumed(
     world: World, pool: Pool
 ) -> None:
-    Control(world.ledger).pause(pool)
+    Switches(world.ledger).pause(pool)
     world.start(pool)
     world.submit(pool, [world.file(f"f{n}") for n in range(4)])
     wait_for(lambda: consumed(world) == {pool.value: []}, what="the worker to say that it consumes nothing")
@@ -80,7 +80,7 @@ def test_a_worker_that_starts_while_its_pool_is_paused_takes_nothing_until_it_is
     world.valkey.restart()
     wait_for(lambda: consumed(world) == {pool.value: []}, what="the worker to be back")
     nothing_begins(world, seconds=2)
-    Control(world.ledger).resume(pool)
+    Switches(world.ledger).resume(pool)
     exactly_once(world, "b", 4)
 
 
@@ -89,7 +89,7 @@ def test_a_drained_worker_finishes_what_it_runs_and_the_others_do_the_rest(world
     world.start(pool, slots=2)
     world.submit(pool, [world.paced(f"first{n}", 2) for n in range(4)], batch="first")
     world.running(2, batch="first")
-    (drained,) = [worker.name for worker in Control(world.ledger).workers()]
+    (drained,) = [worker.name for worker in Switches(world.ledger).workers()]
     assert run(world.settings, "drain", drained).out == f"{drained}: drained\n"
     world.worker(pool, slots=2, name="other").wait_until_ready()
     wait_for(lambda: consumed(world) == {pool.value: [], "other": [pool.queue]}, what="it to stop consuming")
@@ -118,12 +118,12 @@ def test_whoever_is_not_alive_cannot_be_drained(world: World) -> None:
 
 def test_the_sweep_sends_nothing_for_a_paused_pool_and_everything_afterwards(world: World) -> None:
     sweep = Sweep(world.settings)
-    Control(world.ledger).pause(Pool.THREADS)
+    Switches(world.ledger).pause(Pool.THREADS)
     world.submit(Pool.THREADS, [world.file(f"f{n}") for n in range(3)])
     queue = world.ledger.keys.queue(Pool.THREADS)
     assert world.ledger.redis.delete(queue)
     stays(lambda: sweep.round().sent == 0, seconds=2 * world.settings.message_grace, what="no message")
-    Control(world.ledger).resume(Pool.THREADS)
+    Switches(world.ledger).resume(Pool.THREADS)
     sent = 0
 
     def all_sent() -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ledger.control import Control
 from ledger.jobs import FailureKind, JobState
 from ledger.jobs import Pool as LedgerPool
 from ledger.settings import Settings
+from ledger.switches import Switches
 from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
 from poolbench.experiment import Deployment, Executor, Experiment, Pool, Request, State, from_json, to_json
@@ -52,7 +52,7 @@ def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, w
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("world")) as world:
         world.start(*LedgerPool, slots=2)
-        workers = Control(world.ledger).workers
+        workers = Switches(world.ledger).workers
         wait_for(lambda: sum(len(each.pids) for each in workers()) == 4, what="two children, and two other workers")
         yield world
 

@@ -11,7 +11,6 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from ledger.connection import connect
-from ledger.control import Control
 from ledger.dead_letters import DeadLetters
 from ledger.events import TakenOver, tell_flower
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
@@ -20,6 +19,7 @@ from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger, Result
 from ledger.settings import Settings
 from ledger.sweep import Sweep
+from ledger.switches import Switches
 from poolbench.workers import Arrivals
 from producer.client import Client
 from producer.control import _remove
@@ -72,19 +72,19 @@ def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str,
     assert ledger.note_attempt(claims[0], attempt)
     assert ledger.close(claims[0], JobState.DONE, attempt, result=Result(1, "ab" * 32))
     assert ledger.close(claims[1], JobState.WAITING, attempt, due_in=0.0)
-    control = Control(client.ledger)
-    assert control.pause(Pool.GEVENT)
-    assert control.drain("threads@here")
-    assert [worker.running for worker in control.workers()] == [1]
-    assert control.undrain("threads@here")
-    mine = Control(ledger)
+    switches = Switches(client.ledger)
+    assert switches.pause(Pool.GEVENT)
+    assert switches.drain("threads@here")
+    assert [worker.running for worker in switches.workers()] == [1]
+    assert switches.undrain("threads@here")
+    mine = Switches(ledger)
     for name in ("threads@here", "threads@gone"):
         ledger.note_fault(name, "no room", 7)
     mine.forget_faults_of_the_gone(mine.faults())
-    assert [worker.unwell.need for worker in control.workers() if worker.unwell] == [7]
+    assert [worker.unwell.need for worker in switches.workers() if worker.unwell] == [7]
     mine.note_well("threads@here")
     assert not mine.faults()
-    assert control.resume(Pool.GEVENT)
+    assert switches.resume(Pool.GEVENT)
     assert leases.touch(Pool.THREADS, ["b.0"], "threads@here")
     assert client.cancel(client.batch("b"), [Ref("b", 0, 3)]) == (2, 1)
     leases.end(incarnation)

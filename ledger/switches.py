@@ -1,9 +1,9 @@
-"""What is held back: pools that are paused, workers that are drained or unwell; and which workers there are.
+"""Switches: a pool is paused, a worker is drained or has a fault of its machine. And the list of live workers.
 
-A paused pool takes no new jobs anywhere; a drained worker takes none, the others of its pool do. What runs goes on,
-what was reserved stays queued in the ledger, and nothing is lost: it is sent again when it may be. The flags lie in
-Redis, so whoever restarts still knows them. ``lua/job.lua`` obeys them at once; within some two seconds a worker
-stops consuming its queue (``worker.consuming``), and the sweep sends nothing to a paused pool.
+A paused pool takes no new jobs anywhere; a drained worker takes none, the others of its pool do. What runs goes on.
+Reserved messages stay queued in the ledger and are sent again later, so nothing is lost. The flags lie in Redis and
+outlive every process. ``lua/job.lua`` obeys them at once. Within some two seconds a worker stops consuming its queue,
+and the sweep sends nothing to a paused pool.
 Kept true by ``tests/pools/test_control.py``.
 """
 
@@ -40,7 +40,7 @@ class LiveWorker:
     unwell: Fault | None
 
 
-class Control:
+class Switches:
     def __init__(self, ledger: Ledger) -> None:
         self._redis = ledger.redis
         self._keys = ledger.keys
