@@ -10,8 +10,8 @@ from statistics import median
 import psutil
 
 from benchmarks.origins import deployed
-from ledger.connection import connect
 from ledger.jobs import Job, Pool
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from producer.client import Client
 

@@ -23,8 +23,8 @@ from download.addresses import AddressPolicy
 from download.fetch import Fetcher, Wanted
 from download.threads import disk_runner
 from download.timeouts import Limits
-from ledger.connection import PerProcess
 from ledger.jobs import Pool, job_id
+from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 
 PROFILES: dict[str, dict[str, Any]] = {

@@ -15,8 +15,8 @@ from redis import Redis
 from chaos.fleet import Member
 from chaos.mix import Planned
 from chaos.schedule import KILLS, Kind
-from ledger.connection import connect
 from ledger.jobs import Pool
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from stack.plan import ROOT
 from stack.probes import heartbeat

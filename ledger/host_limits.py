@@ -22,10 +22,10 @@ from enum import Enum
 
 from redis import Redis
 
-from ledger.connection import Library
 from ledger.jobs import Pool
 from ledger.keys import Keys
 from ledger.ledger import Claim
+from ledger.redis_client import Library
 from ledger.settings import Settings
 
 

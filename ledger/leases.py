@@ -18,9 +18,9 @@ from enum import StrEnum
 
 from redis import Redis
 
-from ledger.connection import Library
 from ledger.jobs import Pool
 from ledger.keys import Keys
+from ledger.redis_client import Library
 
 _TOUCH_AT_ONCE = 1000
 

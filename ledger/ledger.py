@@ -45,8 +45,6 @@ from ledger.books import (
     Result,
     TotalError,
 )
-from ledger.clock import Clock
-from ledger.connection import Library, flushed
 from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
 from ledger.keys import Keys
 from ledger.records import (
@@ -60,6 +58,7 @@ from ledger.records import (
     encode_digest,
     encode_job,
 )
+from ledger.redis_client import Library, RedisClock, flushed
 from ledger.validators import encode_validators
 
 _READ_AT_ONCE = 500  # records per round trip
@@ -85,7 +84,7 @@ class Ledger:
         self.redis = redis
         self.keys = Keys(prefix)
         self.call = Library(redis, prefix, "job", refused_when_full=("submit", "send", "retry"))
-        self._clock = Clock()
+        self._clock = RedisClock()
 
     # -- the producer's side
 

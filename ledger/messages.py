@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 from kombu import Exchange, Queue
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ledger.connection import connect
 from ledger.jobs import TASK_NAME, Job, Pool, Ref
 from ledger.ledger import Ledger
+from ledger.redis_client import connect
 from ledger.settings import Settings
 
 _AT_ONCE = 500  # messages per call: a few milliseconds of Redis' time

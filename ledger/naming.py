@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 
 from redis import Redis
 
-from ledger.connection import Library
 from ledger.jobs import Job, Naming
 from ledger.keys import Keys
 from ledger.ledger import Claim
+from ledger.redis_client import Library
 
 _FOLDER = "-"
 

@@ -25,7 +25,6 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.connection import Library, connect, eviction_policy, eviction_warning
 from ledger.events import TakenOver, tell_flower
 from ledger.host_limits import HostLimits
 from ledger.jobs import JobRecord, JobState, Pool, Ref, job_id
@@ -35,6 +34,7 @@ from ledger.ledger import Ledger
 from ledger.messages import Envelope, Publisher, label
 from ledger.prune import Expiry
 from ledger.records import STATES
+from ledger.redis_client import Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
 
 _AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time

@@ -19,12 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import cycle, islice
 
-from ledger.connection import connect, eviction_policy, eviction_warning, removes_jobs
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, Pool, Ref
 from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
 from ledger.naming import NamesTaken
+from ledger.redis_client import connect, eviction_policy, eviction_warning, removes_jobs
 from ledger.settings import Settings
 from ledger.switches import Switches
 from producer.errors import (

@@ -21,11 +21,11 @@ from typing import Self
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from ledger.connection import connect
 from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Pool, Ref, job_id
 from ledger.leases import Leases
 from ledger.ledger import Ledger, Message
 from ledger.messages import Envelope, Publisher, label
+from ledger.redis_client import connect
 from poolbench import experiment
 from poolbench.experiment import Deployment, MeasuredJob, Note, State
 from poolbench.workers import ON_THE_WAY, Arrivals

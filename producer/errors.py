@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from kombu.exceptions import KombuError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from ledger.connection import FullError, RefusedError
+from ledger.redis_client import RedisFullError, RedisRefusedError
 from ledger.settings import Settings
 
 T = TypeVar("T")
@@ -67,9 +67,9 @@ def address(settings: Settings) -> str:
 
 def _what(error: BaseException) -> str:
     text = str(error).strip()
-    if isinstance(error, FullError):
+    if isinstance(error, RedisFullError):
         return "is full (maxmemory) and takes no more"
-    if isinstance(error, RefusedError):
+    if isinstance(error, RedisRefusedError):
         return f"refuses the command for now ({error.status_code}: {text}); run it again when Redis is well"
     if isinstance(error, (AuthenticationError, NoPermissionError)):
         return f"refuses us: {text}; DOWNPOUR_REDIS_URL and DOWNPOUR_REDIS_PASSWORD_FILE say who we are"

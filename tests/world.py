@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ledger.connection import connect
 from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
 from ledger.ledger import Batch, Ledger, Message
 from ledger.messages import Envelope, Publisher, label
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from origin.content import Entity
 from tests.origin_process import OriginProcess

@@ -17,11 +17,11 @@ from celery import Celery, signals
 from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
-from ledger.connection import connect, eviction_policy, eviction_warning
 from ledger.jobs import Pool, Ref
 from ledger.leases import Identity
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
+from ledger.redis_client import connect, eviction_policy, eviction_warning
 from ledger.settings import get_settings
 from ledger.switches import Switches
 from worker import broker, drain, transport

@@ -14,9 +14,9 @@ worker connects anew; celery then watches a file descriptor that is ``None``, an
 is killed while the worker starts ends it, too: with "Could not start worker processes" before its first turn of the
 loop, and with a ``StopIteration`` if Redis goes away meanwhile, because the pipes of the dead child are not free yet.
 
-A Redis that answers and refuses (a failover, a full disk, a long script) is away, too: see ``ledger.connection``. kombu
-connects to it all the same and fails with its first write, at once and again. So a channel is connected when Redis has
-taken a write.
+A Redis that answers and refuses (a failover, a full disk, a long script) is away, too: see ``ledger.redis_client``.
+kombu connects to it all the same and fails with its first write, at once and again. So a channel is connected when
+Redis has taken a write.
 
 Kept true by ``tests/fault/test_redis_faults.py``, and there ``test_redis_refuses.py``, ``test_stop_without_redis.py``
 and ``test_killed_workers.py``.
@@ -42,7 +42,7 @@ from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox, Node
 from kombu.transport import redis, virtual
 
-from ledger.connection import AWAY, FullError
+from ledger.redis_client import AWAY, RedisFullError
 
 log = logging.getLogger("downpour.worker")
 
@@ -98,7 +98,7 @@ class WritingChannel(redis.Channel):  # type: ignore[misc]
             raise
 
     def _queue_bind(self, *args: Any) -> None:
-        with suppress(FullError):  # it is bound already, and only consuming makes room
+        with suppress(RedisFullError):  # it is bound already, and only consuming makes room
             super()._queue_bind(*args)
 
     def _delete(self, *args: Any, **options: Any) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from ledger.connection import PerProcess
 from ledger.leases import End
+from ledger.redis_client import PerProcess
 from ledger.settings import Settings
 from worker import drain
 from worker.background import keep

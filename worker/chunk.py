@@ -22,10 +22,10 @@ from download.filenames import check_path, final_path
 from download.tempfile import TempFiles
 from download.threads import native_runner
 from download.timeouts import Limits
-from ledger.connection import PerProcess
 from ledger.groups import Groups
 from ledger.jobs import JobState
 from ledger.ledger import Claim
+from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker import drain
 from worker.chunk_close import Closer, Work

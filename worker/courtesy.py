@@ -10,9 +10,9 @@ from redis.exceptions import RedisError
 
 from download.addresses import Target
 from download.errors import BadUrlError, DownloadError, ServerError
-from ledger.connection import PerProcess
 from ledger.host_limits import HostLimits
 from ledger.messages import Envelope, Publisher, label
+from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker.hold import Hold
 from worker.process import this_worker

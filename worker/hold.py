@@ -10,10 +10,10 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from download.errors import CancelledError, DiskFullError, DownloadError, HandedBackError, LeaseLostError
-from ledger.connection import once
 from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import Attempt, Executor, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Ledger, Result
+from ledger.redis_client import once
 from worker import drain
 from worker.incarnation import Incarnation
 from worker.pace import Pace

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
-from ledger.connection import PerProcess, connect
 from ledger.jobs import Pool
 from ledger.leases import Identity, Leases
+from ledger.redis_client import PerProcess, connect
 from ledger.settings import Settings
 from worker.background import keep
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from download.tempfile import FOLDER
-from ledger.connection import PerProcess, connect
 from ledger.ledger import Ledger
+from ledger.redis_client import PerProcess, connect
 from ledger.settings import Settings
 from worker.background import keep
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from download.errors import DiskFullError, DownloadError, MachineError
 from download.tempfile import FOLDER
 from download.threads import Run
-from ledger.connection import connect
 from ledger.jobs import FailureKind
 from ledger.ledger import Ledger
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.switches import Fault, Switches
 from worker.background import keep

@@ -9,11 +9,11 @@ from download.addresses import AddressPolicy
 from download.fetch import Fetcher, tls_context
 from download.proxy import Proxy
 from download.threads import disk_runner
-from ledger.connection import PerProcess, connect
 from ledger.host_limits import HostLimits
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
 from ledger.naming import NamesTaken
+from ledger.redis_client import PerProcess, connect
 from ledger.settings import get_settings
 from worker import drain
 from worker.incarnation import Incarnation, Incarnations

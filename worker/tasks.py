@@ -8,9 +8,9 @@ from typing import Any
 from celery.exceptions import Ignore
 from redis.exceptions import RedisError
 
-from ledger.connection import once
 from ledger.jobs import QUEUE_PREFIX, TASK_NAME, JobState, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
+from ledger.redis_client import once
 from ledger.settings import get_settings
 from worker import chunk, drain, events, job
 from worker.app import app

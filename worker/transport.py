@@ -21,10 +21,10 @@ from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
 
-from ledger.connection import PerProcess, connect
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Pool
 from ledger.messages import MalformedError, Texts, read
+from ledger.redis_client import PerProcess, connect
 from ledger.settings import get_settings
 from worker.broker import WritingChannel
 

@@ -16,9 +16,9 @@ import psutil
 import pytest
 from celery import Celery
 
-from ledger.connection import connect
 from ledger.jobs import TASK_NAME, Job, Pool
 from ledger.messages import broker_options
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from producer.client import Client
 from tests.valkey_process import ValkeyProcess

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ledger.connection import connect
 from ledger.jobs import Attempt, Executor, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Ledger, Message, Result
 from ledger.messages import Envelope, Publisher, label
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.valkey_process import ValkeyProcess
 from tests.worker_process import ROOT

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.connection import connect
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Ledger, Message, Result
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from tests.producer_process import run

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from ledger.connection import connect
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from poolbench.workers import Arrivals
 from tests.waiting import wait_for

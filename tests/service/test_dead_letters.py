@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.connection import connect
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, Pool
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from producer.client import Client
 from tests.producer_process import run

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ledger.connection import connect
 from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import Attempt, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Closed, Ledger, Message
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from tests.waiting import wait_for

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ledger.connection import connect
 from ledger.jobs import Job, Pool, Ref
 from ledger.ledger import Ledger, Message
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from worker.janitor import tidy
 

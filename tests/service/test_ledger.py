@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from ledger.connection import connect
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, Message, Result, TotalError
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.valkey_process import ValkeyProcess
 

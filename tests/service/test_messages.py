@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Connection
 
-from ledger.connection import connect
 from ledger.jobs import TASK_NAME, Job, Pool, Ref
 from ledger.ledger import Ledger, Message
 from ledger.messages import Envelope, Publisher, Texts, broker_options, label, read
+from ledger.redis_client import connect
 from ledger.settings import Settings
 
 LABELS = ["f.bin from a.example", 'a "b" \\ ü\u2028 from x', "", "x" * 2000]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.connection import connect
 from ledger.ledger import Ledger
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.producer_process import finish, run, start
 from tests.refusals import REFUSALS

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.connection import connect
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Ledger, Message, Result
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.producer_process import run, start
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger.connection import connect
 from ledger.jobs import JobState, Pool, Ref
 from ledger.ledger import Ledger
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from tests.producer_process import finish, run, start

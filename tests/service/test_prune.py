@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.connection import connect
 from ledger.jobs import Attempt, Job, JobState, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Ledger, Message, PruningError
 from ledger.messages import Envelope, Publisher
 from ledger.prune import Expiry, KeptError, Prune
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from tests.producer_process import run

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from redis.exceptions import NoPermissionError
 
-from ledger.connection import connect
 from ledger.dead_letters import DeadLetters
 from ledger.events import TakenOver, tell_flower
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
 from ledger.keys import Keys
 from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger, Result
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
 from ledger.switches import Switches

@@ -17,8 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ledger.connection import connect
 from ledger.jobs import Pool
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from stack import plan as plan_module
 from stack import probes

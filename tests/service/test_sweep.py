@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ledger.connection import connect
 from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
 from ledger.leases import End, Identity, Leases, Renewed
 from ledger.ledger import Claim, Ledger, Message
 from ledger.messages import Envelope, Publisher
+from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
 from tests.valkey_process import ValkeyProcess

@@ -9,7 +9,7 @@ import pytest
 import redis
 from redis.connection import DefaultParser
 
-from ledger.connection import AWAY, FullError, RefusedError, connect, once
+from ledger.redis_client import AWAY, RedisFullError, RedisRefusedError, connect, once
 from ledger.settings import Settings
 
 
@@ -90,9 +90,9 @@ def parsed(answer: str) -> redis.RedisError:
 )
 def test_a_redis_that_refuses_for_now_is_away(answer: str) -> None:
     error = parsed(answer)
-    assert isinstance(error, RefusedError)
+    assert isinstance(error, RedisRefusedError)
     assert isinstance(error, AWAY)
-    assert isinstance(error, FullError) is answer.startswith("OOM")
+    assert isinstance(error, RedisFullError) is answer.startswith("OOM")
     assert f"{error.status_code} {error}" == answer
 
 

@@ -1,4 +1,4 @@
-"""How everybody reaches Redis: bounded in time, and never with a socket that crossed a fork."""
+"""The client of Redis that all processes share: bounded in time, and never with a socket that crossed a fork."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ T = TypeVar("T")
 
 _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
+_TOLD_TO = 0.001  # seconds: Redis' scripts cut their moments to milliseconds
 AWAY = (ConnectionError, TimeoutError)  # Redis may come back
 
 
-class RefusedError(ConnectionError):
+class RedisRefusedError(ConnectionError):
     """Redis answers, and for now takes no writes or nothing at all: a failover, a full disk, a long script.
 
     ``status_code`` is the first word of its answer. The connection is given up: after a failover its other end stays
@@ -35,14 +36,16 @@ class RefusedError(ConnectionError):
     """
 
 
-class FullError(RefusedError):
+class RedisFullError(RedisRefusedError):
     """Redis takes nothing that needs more memory. Everything else works, leases included."""
 
 
 # redis-py takes most of these for errors of a command. Set for all clients, since kombu makes the broker's.
 BaseParser.EXCEPTION_CLASSES.update(
-    dict.fromkeys(("READONLY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "LOADING"), RefusedError),
-    OOM=FullError,
+    dict.fromkeys(
+        ("READONLY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "LOADING"), RedisRefusedError
+    ),
+    OOM=RedisFullError,
 )
 
 
@@ -190,3 +193,30 @@ class PerProcess(Generic[T]):
         if self._pid != os.getpid():
             self._value, self._pid = self._build(), os.getpid()
         return self._value
+
+
+class RedisClock:
+    """What to add to ``time.monotonic()`` for the time by Redis' clock.
+
+    Redis looked at its clock somewhere between question and answer, so both bound what is to be added. The quickest
+    answer so far decides as long as it lies within the bounds: one that was long on its way, or that a busy interpreter
+    picked up late, changes nothing, and a clock that jumped or drifts is followed.
+    """
+
+    def __init__(self) -> None:
+        self._known: float | None = None
+
+    def learn(self, told: float, asked: float, answered: float) -> float:
+        """
+        Args:
+            told: seconds since the epoch, by Redis.
+            asked: ``time.monotonic()`` before.
+            answered: ``time.monotonic()`` after.
+
+        Returns:
+            Seconds to add.
+        """
+        least, most = told - answered, told + _TOLD_TO - asked
+        known = least if self._known is None else min(max(self._known, least), most)
+        self._known = known
+        return known
