@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from redis import Redis
 
 from ledger.jobs import Pool
-from ledger.keys import Keys
+from ledger.records import Keys
 
 _MOST = 1000  # per pool; the newest stay
 _KEPT = 4096  # bytes of each

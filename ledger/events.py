@@ -20,7 +20,7 @@ from typing import Any
 from redis import Redis
 
 from ledger.jobs import JobState
-from ledger.keys import Keys
+from ledger.records import Keys
 
 _AT_ONCE = 500  # events per PUBLISH
 

@@ -23,8 +23,8 @@ from enum import Enum
 from redis import Redis
 
 from ledger.jobs import Pool
-from ledger.keys import Keys
 from ledger.ledger import Claim
+from ledger.records import Keys
 from ledger.redis_client import Library
 from ledger.settings import Settings
 

@@ -164,7 +164,7 @@ class JobRecord:
     total: int | None = None  # announced length of the file
     sha256: str | None = None  # once done
     notes: tuple[str, ...] = ()  # e.g. "length: unverified"
-    etag: str | None = None  # once done, as far as they are short: see ``ledger.validators``
+    etag: str | None = None  # once done, as far as they are short: see ``ledger.records``
     last_modified: str | None = None
     name: str | None = None  # the final filename, if it is not the job's
     before: int = 0  # attempts made before it was submitted again: history, they count no more

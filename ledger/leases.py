@@ -19,7 +19,7 @@ from enum import StrEnum
 from redis import Redis
 
 from ledger.jobs import Pool
-from ledger.keys import Keys
+from ledger.records import Keys
 from ledger.redis_client import Library
 
 _TOUCH_AT_ONCE = 1000

@@ -46,20 +46,20 @@ from ledger.books import (
     TotalError,
 )
 from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
-from ledger.keys import Keys
 from ledger.records import (
     POOL_LETTERS,
     STATE_LETTERS,
     UNREADABLE,
+    Keys,
     decode,
     decode_batch,
     decode_unreadable,
     encode_attempt,
     encode_digest,
     encode_job,
+    encode_validators,
 )
 from ledger.redis_client import Library, RedisClock, flushed
-from ledger.validators import encode_validators
 
 _READ_AT_ONCE = 500  # records per round trip
 _DAY = 86_400.0  # seconds

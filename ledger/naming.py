@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from redis import Redis
 
 from ledger.jobs import Job, Naming
-from ledger.keys import Keys
 from ledger.ledger import Claim
+from ledger.records import Keys
 from ledger.redis_client import Library
 
 _FOLDER = "-"

@@ -1,7 +1,41 @@
-"""How a record lies in its Redis hash: one-letter fields, times in whole milliseconds, JSON without blanks.
+"""What lies in Redis: its keys, and how a record lies in its hash.
 
-A job takes some 800 bytes of Redis while it is queued, its message included, and less than 400 once it is done: what
-can be told from something else is left out, and a digest is 43 letters. ``tests/pools/test_memory.py`` measures it.
+Scripts build the keys of the jobs they touch from the prefix, so the ledger needs a single Redis, not a cluster.
+
+===========================  ======  ==============================================================================
+key (after the prefix)       type    content
+===========================  ======  ==============================================================================
+job:BATCH.N                  hash    one record; its fields are below
+batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``; ``created``, ``sealed``,
+                                     ``ended`` (when the last job did so far), ``deadline``, ``pruning``
+batch:BATCH:running          set     ids of its running jobs
+batch:BATCH:names            hash    filename → ordinal, where servers name files
+batches                      zset    batch names by creation time
+sent:POOL                    zset    refs of messages that lie on the queue, in its order
+hand:POOL                    zset    refs of messages that a process may have in hand, by when that was last known
+resend:POOL                  list    ids of queued jobs that need a message now
+due                          zset    ids of waiting jobs by due time
+deadlines                    zset    ids of jobs that were claimed and are not final, by when their time is used up
+paused                       set     pools whose jobs stay queued for now
+drained                      set     names of workers that take nothing new
+unwell                       hash    worker → fault of its machine, JSON, while it takes nothing new; ``worker.machine``
+suspects:POOL                zset    ids of queued jobs that may have killed their process, the next to be tried first
+trial:POOL                   hash    the one of them that was let run: ``id``, and ``since`` when it has, ledger clock
+incarnations                 hash    incarnation id → what process it is, JSON
+leases                       hash    incarnation id → its end, ms of the ledger clock; or how it ended: ended, died
+held:INCARNATION             set     ids of the jobs it runs
+cancel:INCARNATION           set     ``ID NUMBER`` of those of its claims that should stop
+host:HOST                    hash    its cool-down and its rate; with :slots :queue :woken, see ``lua/host_limits.lua``
+hosts                        set     hosts that jobs wait for
+clock                        hash    the ledger clock: ``shift`` against Redis' own, ``last`` moment, ``gap``, all in ms
+dead                         set     incarnations whose jobs are being taken over
+downloads.POOL               list    Celery's queue
+dead-letters:POOL            list    what lay on the queue and is no message of ours, newest first; ``dead_letters``
+===========================  ======  ==============================================================================
+
+A record has one-letter fields, times in whole milliseconds, JSON without blanks. A job takes some 800 bytes of Redis
+while it is queued, its message included, and less than 400 once it is done: what can be told from something else is
+left out, and a digest is 43 letters. ``tests/pools/test_memory.py`` measures it.
 
 =====  ===============================================================================================
 field  content
@@ -24,7 +58,7 @@ a      closed attempts, JSON rows joined by commas; they begin so many ms after 
 d      sha256, unless it is the expected one                   (done)
 v      attempts made before it was submitted again: history
 o      notes, JSON                                             (done)
-u      ETag and Last-Modified, see ``ledger.validators``       (done)
+u      ETag and Last-Modified, see ``encode_validators``       (done)
 =====  ===============================================================================================
 
 The test that keeps both directions equal: ``tests/unit/test_records.py``.
@@ -33,15 +67,16 @@ The test that keeps both directions equal: ``tests/unit/test_records.py``.
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
 from ledger.books import Batch
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Naming, Pool
-from ledger.validators import decode_validators
 
 STATE_LETTERS = {state: state.value[0] for state in JobState}  # q w r d f c
 POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g
@@ -49,6 +84,81 @@ _POOL_NAMES = frozenset(pool.value for pool in Pool)
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)  # made once: that halves the time of a submission
 STATES = {letter: state for state, letter in STATE_LETTERS.items()}
 _POOLS = {letter: pool for pool, letter in POOL_LETTERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    prefix: str
+
+    def job(self, id_: str) -> str:
+        return f"{self.prefix}job:{id_}"
+
+    def batch(self, name: str) -> str:
+        return f"{self.prefix}batch:{name}"
+
+    def running(self, batch: str) -> str:
+        return f"{self.prefix}batch:{batch}:running"
+
+    def names(self, batch: str) -> str:
+        return f"{self.prefix}batch:{batch}:names"
+
+    @property
+    def batches(self) -> str:
+        return f"{self.prefix}batches"
+
+    def sent(self, pool: Pool) -> str:
+        return f"{self.prefix}sent:{pool}"
+
+    def hand(self, pool: Pool) -> str:
+        return f"{self.prefix}hand:{pool}"
+
+    def resend(self, pool: Pool) -> str:
+        return f"{self.prefix}resend:{pool}"
+
+    def queue(self, pool: Pool) -> str:
+        return f"{self.prefix}{pool.queue}"
+
+    def dead_letters(self, pool: Pool) -> str:
+        return f"{self.prefix}dead-letters:{pool}"
+
+    def events(self, routing_key: str, database: int) -> str:
+        """The channel of Celery's events; kombu writes the database's number into its name."""
+        return f"{self.prefix}/{database}.celeryev/{routing_key}"
+
+    @property
+    def due(self) -> str:
+        return f"{self.prefix}due"
+
+    @property
+    def paused(self) -> str:
+        return f"{self.prefix}paused"
+
+    @property
+    def drained(self) -> str:
+        return f"{self.prefix}drained"
+
+    @property
+    def unwell(self) -> str:
+        return f"{self.prefix}unwell"
+
+    @property
+    def incarnations(self) -> str:
+        return f"{self.prefix}incarnations"
+
+    @property
+    def leases(self) -> str:
+        return f"{self.prefix}leases"
+
+    def held(self, incarnation: str) -> str:
+        return f"{self.prefix}held:{incarnation}"
+
+    @property
+    def hosts(self) -> str:
+        return f"{self.prefix}hosts"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}dead"
 
 
 def _compact(values: list[Any]) -> str:
@@ -187,6 +297,49 @@ def _decode_attempt(row: list[Any], begin: int) -> Attempt:
         kind=FailureKind(kind) if kind else None,
         reason=reason,
     )
+
+
+LONGEST_ETAG = 72  # characters of an ETag: a sha256 in hexadecimal fits, with its quotes
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_STORED = re.compile(r'([0-9a-z]*)((?:W/)?"[^"]*)?')
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def encode_validators(etag: str | None, last_modified: str | None) -> str:
+    """ETag and Last-Modified in as few bytes as they take: a record has some 400 in all.
+
+    They tell whether a file is still the one on the server; what the worker itself asks with lies in an attribute of
+    the file. So a long ETag is left out, and so is a date that is not written as HTTP wants it.
+
+    Returns:
+        Seconds since the epoch to the base of 36, then the ETag without its last quote; empty if there is neither.
+    """
+    kept = etag[:-1] if etag and len(etag) <= LONGEST_ETAG and _ETAG.fullmatch(etag) else ""
+    return (_date(last_modified) if last_modified else "") + kept
+
+
+def decode_validators(text: str | None) -> tuple[str | None, str | None]:
+    """ETag and Last-Modified as the server wrote them."""
+    match = _STORED.fullmatch(text or "")
+    if match is None:
+        return None, None
+    seconds, etag = match.groups()
+    return etag and f'{etag}"', formatdate(int(seconds, 36), usegmt=True) if seconds else None
+
+
+@lru_cache(1000)  # files of one server often have one date
+def _date(text: str) -> str:
+    try:
+        seconds = int(parsedate_to_datetime(text).timestamp())
+        if seconds < 0 or formatdate(seconds, usegmt=True) != text:
+            return ""
+    except (ValueError, OverflowError, OSError):
+        return ""
+    digits = ""
+    while seconds or not digits:
+        seconds, digit = divmod(seconds, 36)
+        digits = _DIGITS[digit] + digits
+    return digits
 
 
 def decode_batch(name: str, fields: Mapping[Any, Any]) -> Batch:

@@ -28,12 +28,11 @@ from redis.exceptions import RedisError
 from ledger.events import TakenOver, tell_flower
 from ledger.host_limits import HostLimits
 from ledger.jobs import JobRecord, JobState, Pool, Ref, job_id
-from ledger.keys import Keys
 from ledger.leases import End, Lease, Leases
 from ledger.ledger import Ledger
 from ledger.messages import Envelope, Publisher, label
 from ledger.prune import Expiry
-from ledger.records import STATES
+from ledger.records import STATES, Keys
 from ledger.redis_client import Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
 

@@ -13,7 +13,7 @@ from download.filenames import check_filename, clean, from_disposition
 from download.http1 import Head
 from download.retry import retry_after
 from download.validators import content_range, repr_sha256, strong_date, strong_etag
-from ledger.validators import encode_validators
+from ledger.records import encode_validators
 from producer.urls import check_url, redact, shown
 
 LONG = 64 * 1024  # characters

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.validators import LONGEST, decode_validators, encode_validators
+from ledger.records import LONGEST_ETAG, decode_validators, encode_validators
 
 DATE = "Sun, 06 Apr 2025 15:43:12 GMT"
 etags = st.text(st.characters(codec="latin-1", exclude_characters='"', categories=["L", "N", "P", "S"]), max_size=60)
@@ -26,7 +26,7 @@ def test_whatever_a_server_sends_comes_back_or_is_left_out(etag: str | None, dat
     kept_etag, kept_date = decode_validators(encode_validators(etag, date))
     assert kept_etag in (None, etag)
     assert kept_date in (None, date)
-    assert len(encode_validators(etag, date)) <= LONGEST + 8
+    assert len(encode_validators(etag, date)) <= LONGEST_ETAG + 8
 
 
 @pytest.mark.parametrize(
