@@ -14,8 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from ledger.jobs import Job, JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import Job, JobState, Message, Pool, Ref
 from ledger.messages import Envelope
 from poolbench import sampler
 from tests.waiting import wait_for

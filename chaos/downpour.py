@@ -18,9 +18,9 @@ from chaos.fleet import Member
 from chaos.mix import Planned
 from chaos.subject import Blow, Ended, Interruption, Subject
 from ledger.dead_letters import DeadLetters
-from ledger.jobs import FINAL_STATES, JobState, Pool
+from ledger.jobs import FINAL_STATES, Batch, JobState, Pool
 from ledger.leases import Leases
-from ledger.ledger import Batch, Ledger
+from ledger.ledger import Ledger
 from ledger.records import STATE_LETTERS, Keys
 from ledger.settings import Settings
 from stack.run import Stack

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ledger.jobs import Attempt, JobState
-from ledger.ledger import Claim, Closed, Ledger, Result, close_args
+from ledger.jobs import Attempt, JobState, Result
+from ledger.ledger import Claim, Closed, Ledger, close_args
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ id, or a run of consecutive jobs, ``BATCH.FIRST-LAST``.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -219,6 +220,51 @@ class Ref:
     @property
     def ordinals(self) -> range:
         return range(self.first, self.last + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message's jobs, before it is sent: consecutive jobs for one pool."""
+
+    ref: Ref
+    pool: Pool
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job that is done has brought."""
+
+    size: int  # bytes
+    sha256: str
+    notes: tuple[str, ...] = ()
+    etag: str | None = None  # of the answer that brought it
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch's counters."""
+
+    name: str
+    created: float
+    total: int | None  # None while its submission is not complete
+    counts: Mapping[Pool, Mapping[JobState, int]]
+    bytes_done: Mapping[Pool, int]
+    ended: float | None = None  # when the last job did, so far
+
+    def count(self, *states: JobState) -> int:
+        return sum(by_state.get(state, 0) for by_state in self.counts.values() for state in states)
+
+    @property
+    def known(self) -> int:
+        return self.count(*JobState)
+
+    @property
+    def finished(self) -> bool:
+        """Submitted completely, and every job has its final state."""
+        final = self.count(JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+        return self.total is not None and final == self.total
 
 
 def job_id(batch: str, ordinal: int) -> str:

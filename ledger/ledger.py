@@ -29,23 +29,14 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.books import (
-    Batch,
-    Claim,
-    Closed,
-    ConflictError,
-    IncarnationLostError,
-    Message,
-    PruningError,
-    Result,
-    TotalError,
-)
-from ledger.jobs import Attempt, JobRecord, JobState, Pool, Ref, job_id
+from ledger.jobs import Attempt, Batch, JobRecord, JobState, Message, Pool, Ref, Result, job_id
 from ledger.records import (
     POOL_LETTERS,
     STATE_LETTERS,
@@ -64,19 +55,52 @@ from ledger.redis_client import Library, RedisClock, flushed
 _READ_AT_ONCE = 500  # records per round trip
 _DAY = 86_400.0  # seconds
 
-__all__ = [
-    "Batch",
-    "Claim",
-    "Closed",
-    "ConflictError",
-    "IncarnationLostError",
-    "Ledger",
-    "Message",
-    "PruningError",
-    "Result",
-    "TotalError",
-    "close_args",
-]
+
+class IncarnationLostError(Exception):
+    """The lease expired and the sweep took over: claim under a new incarnation."""
+
+
+class ConflictError(Exception):
+    """A batch of this name already has another job at this place."""
+
+    def __init__(self, batch: str, ordinal: int) -> None:
+        super().__init__(f"batch {batch!r} already has another job number {ordinal}; choose another name")
+        self.batch, self.ordinal = batch, ordinal
+
+
+class PruningError(Exception):
+    """A batch of this name is being removed."""
+
+    def __init__(self, batch: str) -> None:
+        super().__init__(f"batch {batch!r} is being removed; `producer prune {batch}` finishes that")
+
+
+class TotalError(Exception):
+    """A batch was to be sealed with another number of jobs than it has."""
+
+    def __init__(self, batch: str, known: int, total: int) -> None:
+        super().__init__(f"expected batch {batch!r} to have {total} jobs, the ledger knows {known}; it stays unsealed")
+        self.known, self.total = known, total
+
+
+class Closed(IntEnum):
+    """What came of closing a record; true if the claim was good."""
+
+    VOID = 0  # the caller does not hold the job; nothing was changed
+    RECORDED = 1
+    BEFORE = 2  # by an earlier call of this very claim
+    AWAITED = 3  # recorded, and another job waits for the slot of its host; see ``ledger.host_limits``
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run a job, and the token that proves it."""
+
+    record: JobRecord
+    incarnation: str
+    number: int  # of the claim; grows with each
+    epoch: float  # seconds to add to time.monotonic() of this process for the time by Redis' clock
+    ends: float  # time.monotonic() of this process when the job's time is used up
 
 
 class Ledger:

@@ -75,8 +75,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
-from ledger.books import Batch
-from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Naming, Pool
+from ledger.jobs import Attempt, Batch, Executor, FailureKind, Job, JobRecord, JobState, Naming, Pool
 
 STATE_LETTERS = {state: state.value[0] for state in JobState}  # q w r d f c
 POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g

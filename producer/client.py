@@ -20,8 +20,8 @@ from functools import cached_property
 from itertools import cycle, islice
 
 from ledger.dead_letters import DeadLetters
-from ledger.jobs import Job, Pool, Ref
-from ledger.ledger import Batch, ConflictError, Ledger, Message, PruningError, TotalError
+from ledger.jobs import Batch, Job, Message, Pool, Ref
+from ledger.ledger import ConflictError, Ledger, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
 from ledger.naming import NamesTaken
 from ledger.redis_client import connect, eviction_policy, eviction_warning, removes_jobs

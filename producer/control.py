@@ -12,8 +12,7 @@ from datetime import datetime
 import click
 
 from ledger.dead_letters import DeadLetter, DeadLetters
-from ledger.jobs import Pool, Ref
-from ledger.ledger import Batch
+from ledger.jobs import Batch, Pool, Ref
 from ledger.prune import KeptError, Prune
 from ledger.settings import get_settings
 from ledger.switches import LiveWorker, Switches

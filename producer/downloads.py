@@ -21,9 +21,9 @@ from typing import Self
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Pool, Ref, job_id
+from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Message, Pool, Ref, job_id
 from ledger.leases import Leases
-from ledger.ledger import Ledger, Message
+from ledger.ledger import Ledger
 from ledger.messages import Envelope, Publisher, label
 from ledger.redis_client import connect
 from poolbench import experiment

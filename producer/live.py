@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from ledger.ledger import Batch
+from ledger.jobs import Batch
 from producer.client import Client
 from producer.screen import Lines, panel
 from producer.watch import Watch, exit_code

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from ledger.again import Again, UnknownJobsError
-from ledger.jobs import FailureKind, JobState, Ref, check_batch_name
-from ledger.ledger import Batch
+from ledger.jobs import Batch, FailureKind, JobState, Ref, check_batch_name
 from ledger.messages import Envelope, Publisher, label
 from ledger.settings import get_settings
 from producer.client import Client

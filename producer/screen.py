@@ -12,8 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ledger.jobs import JobRecord, JobState, Pool
-from ledger.ledger import Batch
+from ledger.jobs import Batch, JobRecord, JobState, Pool
 from producer.results import iso, printable
 from producer.watch import Snapshot
 

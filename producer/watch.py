@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ledger.jobs import JobRecord, JobState
-from ledger.ledger import Batch
+from ledger.jobs import Batch, JobRecord, JobState
 from producer.client import Client
 from producer.errors import RedisUnusableError, redis_errors
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
-from ledger.ledger import Batch, Ledger, Message
+from ledger.jobs import Batch, Job, JobRecord, JobState, Message, Pool, Ref
+from ledger.ledger import Ledger
 from ledger.messages import Envelope, Publisher, label
 from ledger.redis_client import connect
 from ledger.settings import Settings

@@ -24,8 +24,8 @@ from download.fetch import Fetched
 from download.retry import Backoff
 from download.tempfile import TempFile, TempFiles
 from ledger.groups import Closing, Groups
-from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState
-from ledger.ledger import Claim, Result
+from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
+from ledger.ledger import Claim
 from ledger.settings import Settings
 from worker import machine, present
 from worker.hold import Hold

@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from download.errors import CancelledError, DiskFullError, DownloadError, HandedBackError, LeaseLostError
 from ledger.host_limits import Admission, HostLimits
-from ledger.jobs import Attempt, Executor, FailureKind, JobState
-from ledger.ledger import Claim, Closed, Ledger, Result
+from ledger.jobs import Attempt, Executor, FailureKind, JobState, Result
+from ledger.ledger import Claim, Closed, Ledger
 from ledger.redis_client import once
 from worker import drain
 from worker.incarnation import Incarnation

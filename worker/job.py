@@ -44,8 +44,8 @@ from download.fetch import Fetched
 from download.retry import Backoff
 from download.tempfile import TempFiles
 from download.timeouts import Limits
-from ledger.jobs import UNCOUNTED_KINDS, Attempt, FailureKind, JobState
-from ledger.ledger import Claim, Result
+from ledger.jobs import UNCOUNTED_KINDS, Attempt, FailureKind, JobState, Result
+from ledger.ledger import Claim
 from ledger.settings import Settings, get_settings
 from worker import machine, steps
 from worker.courtesy import Courtesy

@@ -10,8 +10,7 @@ from download.errors import FileNameError, LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.filenames import candidates, final_path, from_disposition
 from download.tempfile import publish
-from ledger.jobs import Naming
-from ledger.ledger import Result
+from ledger.jobs import Naming, Result
 from ledger.settings import Settings
 from worker import present
 from worker.hold import Hold

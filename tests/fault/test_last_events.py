@@ -16,8 +16,7 @@ from celery import Celery
 from celery.events.receiver import EventReceiver
 from celery.events.state import State
 
-from ledger.jobs import JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import JobState, Message, Pool, Ref
 from ledger.messages import Envelope, broker_options, label
 from ledger.settings import Settings
 from tests.fault.given import SLOTS, all_done, busy, pools

@@ -17,8 +17,8 @@ import pytest
 from celery import Celery
 
 from ledger.dead_letters import DeadLetter, DeadLetters
+from ledger.jobs import Message as Jobs
 from ledger.jobs import Pool, Ref
-from ledger.ledger import Message as Jobs
 from ledger.messages import Envelope, Texts, broker_options
 from tests.fault.given import all_done
 from tests.waiting import wait_for

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
 from ledger.messages import Envelope, label
 from tests.waiting import wait_for
 from tests.world import World

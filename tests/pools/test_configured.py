@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.jobs import JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import JobState, Message, Pool, Ref
 from ledger.messages import Envelope
 from origin.content import Entity
 from tests.producer_process import run

@@ -9,8 +9,7 @@ import pytest
 import urllib3
 
 from download.tempfile import FOLDER
-from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.messages import Envelope
 from tests.hostile import ALLOWED, CASES, LIMITS, ROWS, TIMES, Case
 from tests.world import World

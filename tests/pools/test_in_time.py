@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from download.tempfile import FOLDER
-from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
 from ledger.messages import Envelope
 from ledger.settings import Settings
 from tests.waiting import wait_for

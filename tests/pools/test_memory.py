@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ledger.jobs import Attempt, Executor, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Executor, Job, JobState, Message, Pool, Ref, Result
 from ledger.leases import Identity, Leases
-from ledger.ledger import Ledger, Message, Result
+from ledger.ledger import Ledger
 from ledger.messages import Envelope, Publisher, label
 from ledger.redis_client import connect
 from ledger.settings import Settings

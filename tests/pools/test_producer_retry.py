@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, FailureKind, Job, JobState, Message, Pool, Ref, Result
 from ledger.leases import Identity, Leases
-from ledger.ledger import Ledger, Message, Result
+from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep

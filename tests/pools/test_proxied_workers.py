@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
-from ledger.ledger import Message
+from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
 from ledger.messages import Envelope
 from tests.proxy_process import ProxyProcess
 from tests.unit.download_kit import Reciter, ok, reciting

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from ledger.host_limits import Admission, HostLimits
-from ledger.jobs import Attempt, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Job, JobState, Message, Pool, Ref
 from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, Closed, Ledger, Message
+from ledger.ledger import Claim, Closed, Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ledger.jobs import Job, Pool, Ref
-from ledger.ledger import Ledger, Message
+from ledger.jobs import Job, Message, Pool, Ref
+from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from worker.janitor import tidy

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Message, Pool, Ref, Result
 from ledger.leases import Identity, Leases, Renewed
-from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, Message, Result, TotalError
+from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, TotalError
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.valkey_process import ValkeyProcess

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Connection
 
-from ledger.jobs import TASK_NAME, Job, Pool, Ref
-from ledger.ledger import Ledger, Message
+from ledger.jobs import TASK_NAME, Job, Message, Pool, Ref
+from ledger.ledger import Ledger
 from ledger.messages import Envelope, Publisher, Texts, broker_options, label, read
 from ledger.redis_client import connect
 from ledger.settings import Settings

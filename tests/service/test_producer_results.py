@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Message, Pool, Ref, Result
 from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, Ledger, Message, Result
+from ledger.ledger import Claim, Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.producer_process import run, start

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.jobs import Attempt, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Job, JobState, Message, Pool, Ref
 from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, Ledger, Message, PruningError
+from ledger.ledger import Claim, Ledger, PruningError
 from ledger.messages import Envelope, Publisher
 from ledger.prune import Expiry, KeptError, Prune
 from ledger.redis_client import connect

@@ -12,9 +12,9 @@ from redis.exceptions import NoPermissionError
 
 from ledger.dead_letters import DeadLetters
 from ledger.events import TakenOver, tell_flower
-from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref, Result
 from ledger.leases import Identity, Leases, Renewed
-from ledger.ledger import Ledger, Result
+from ledger.ledger import Ledger
 from ledger.records import Keys
 from ledger.redis_client import connect
 from ledger.settings import Settings

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool, Ref
+from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.leases import End, Identity, Leases, Renewed
-from ledger.ledger import Claim, Ledger, Message
+from ledger.ledger import Claim, Ledger
 from ledger.messages import Envelope, Publisher
 from ledger.redis_client import connect
 from ledger.settings import Settings

@@ -8,8 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from ledger.jobs import Job, JobRecord, JobState, Pool
-from ledger.ledger import Batch
+from ledger.jobs import Batch, Job, JobRecord, JobState, Pool
 from producer.cli import run
 from producer.errors import bounded
 from producer.screen import Lines, panel, plain
