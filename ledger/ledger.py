@@ -31,12 +31,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import PurePosixPath
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.jobs import Attempt, Batch, JobRecord, JobState, Message, Pool, Ref, Result, job_id
+from ledger.jobs import Attempt, Batch, Job, JobRecord, JobState, Message, Naming, Pool, Ref, Result, job_id
 from ledger.records import (
     POOL_LETTERS,
     STATE_LETTERS,
@@ -54,6 +55,7 @@ from ledger.redis_client import Library, RedisClock, flushed
 
 _READ_AT_ONCE = 500  # records per round trip
 _DAY = 86_400.0  # seconds
+_FOLDER = "-"  # owner of a reserved name that a folder has
 
 
 class IncarnationLostError(Exception):
@@ -181,6 +183,19 @@ class Ledger:
         now, asked, _final, _unknown = self.call("cancel", ref.batch, ref.first, ref.last)
         return now, asked
 
+    def reserve_manifest_names(self, batch: str, jobs: Iterable[tuple[int, Job]]) -> None:
+        """Reserve the names that a manifest gives, in a batch where servers name other files; before it is sent."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for ordinal, job in jobs:
+            if job.naming is not Naming.RESERVED:
+                continue
+            names = self.keys.names(batch)
+            pipeline.hsetnx(names, job.filename, str(ordinal))
+            for folder in list(PurePosixPath(job.filename).parents)[:-1]:
+                pipeline.hsetnx(names, str(folder), _FOLDER)
+        if len(pipeline):
+            pipeline.execute()
+
     # -- reading
 
     def batch(self, name: str) -> Batch | None:
@@ -268,6 +283,18 @@ class Ledger:
     def note_attempt(self, claim: Claim, attempt: Attempt) -> bool:
         """Note a failed attempt after which the holder tries again itself; False if the claim is void."""
         return self._held("attempt", claim, encode_attempt(attempt, claim.record.queued))
+
+    def reserve_name(self, claim: Claim, names: Sequence[str]) -> str | None:
+        """Reserve the name of a running job's file, so that no two files of a batch share one.
+
+        Args:
+            names: candidates, the best first.
+
+        Returns:
+            The first free one; empty: all are taken; None: the claim is void.
+        """
+        answer = self.call("reserve", claim.record.id, claim.incarnation, claim.number, *names)
+        return None if answer == 0 else str(answer)
 
     def note_fault(self, worker: str, reason: str, need: int = 0) -> None:
         """A fault of its machine: the worker can claim nothing until ``Switches.note_well``. The first note counts.

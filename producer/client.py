@@ -23,7 +23,6 @@ from ledger.dead_letters import DeadLetters
 from ledger.jobs import Batch, Job, Message, Pool, Ref
 from ledger.ledger import ConflictError, Ledger, PruningError, TotalError
 from ledger.messages import Envelope, Publisher, label
-from ledger.naming import NamesTaken
 from ledger.redis_client import connect, eviction_policy, eviction_warning, removes_jobs
 from ledger.settings import Settings
 from ledger.switches import Switches
@@ -64,10 +63,6 @@ class Client:
     @cached_property
     def _publisher(self) -> Publisher:
         return Publisher(self.settings)
-
-    @cached_property
-    def _names(self) -> NamesTaken:
-        return NamesTaken(self.ledger.redis, self.settings.key_prefix)
 
     def batch(self, name: str) -> Batch:
         """The batch's counters.
@@ -167,7 +162,7 @@ class Client:
     def _reserve_names(self, name: str, group: Sequence[Message]) -> None:
         """Before any of these jobs can run."""
         jobs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
-        self._names.keep_for_manifest(name, jobs)
+        self.ledger.reserve_manifest_names(name, jobs)
 
     def _send(self, messages: Sequence[Message], front: bool) -> None:
         envelopes = [

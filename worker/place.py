@@ -95,7 +95,7 @@ class Place:
         proposed = from_disposition(fetched.disposition) if job.naming is Naming.SERVER else None
         wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
         names = candidates(wanted, int(self._record.id.rpartition(".")[2]))
-        name = self._hold.insist(lambda: this_worker.names().reserve(self._hold.claim, names))
+        name = self._hold.insist(lambda: this_worker.ledger().reserve_name(self._hold.claim, names))
         if name is None:
             raise LeaseLostError("another worker holds the job now")
         if not name:

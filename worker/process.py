@@ -12,7 +12,6 @@ from download.threads import disk_runner
 from ledger.host_limits import HostLimits
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
-from ledger.naming import NamesTaken
 from ledger.redis_client import PerProcess, connect
 from ledger.settings import get_settings
 from worker import drain
@@ -22,10 +21,6 @@ from worker.incarnation import Incarnation, Incarnations
 def _ledger() -> Ledger:
     settings = get_settings()
     return Ledger(connect(settings, patience=settings.redis_patience, stop=drain.over), settings.key_prefix)
-
-
-def _names() -> NamesTaken:
-    return NamesTaken(this_worker.ledger().redis, get_settings().key_prefix)
 
 
 def _host_limits() -> HostLimits:
@@ -60,7 +55,6 @@ class ThisWorker:
     pool: Pool | None = None
     incarnations: Incarnations = field(default_factory=lambda: Incarnations(get_settings()))
     ledger: PerProcess[Ledger] = field(default_factory=lambda: PerProcess(_ledger))
-    names: PerProcess[NamesTaken] = field(default_factory=lambda: PerProcess(_names))
     host_limits: PerProcess[HostLimits] = field(default_factory=lambda: PerProcess(_host_limits))
     fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
 
@@ -81,7 +75,6 @@ class ThisWorker:
         """Build everything before the first job, which would wait for it; be seen by the ledger."""
         self.fetcher()
         self.ledger()
-        self.names()
         self.host_limits()
         settle_memory()
         self.incarnation()

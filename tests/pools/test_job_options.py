@@ -14,7 +14,6 @@ from urllib.parse import quote
 import pytest
 
 from ledger.jobs import FailureKind, Job, JobState, Naming, Pool
-from ledger.naming import NamesTaken
 from tests.producer_process import run
 from tests.unit.download_kit import ok, reciting
 from tests.world import World
@@ -98,7 +97,7 @@ def test_the_server_names_the_file_and_no_two_files_share_a_name(world: World, b
         proposing(world, 'attachment; filename="folder"', "7"),
         Job(f"{world.origin.url}/files/8?size=99", "folder/x", naming=Naming.RESERVED),
     ]
-    NamesTaken(world.ledger.redis, "t:").keep_for_manifest(batch, enumerate(jobs))
+    world.ledger.reserve_manifest_names(batch, enumerate(jobs))
     world.submit(pool, jobs, batch=batch)
     records = world.finished(batch)
     names = [record.path.removeprefix(f"{batch}/") for record in records]
