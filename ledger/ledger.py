@@ -105,6 +105,17 @@ class Claim:
     ends: float  # time.monotonic() of this process when the job's time is used up
 
 
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a holder lets go of a job; the fields are those of ``Ledger.close``."""
+
+    claim: Claim
+    state: JobState
+    attempt: Attempt
+    due_in: float = 0.0  # seconds
+    result: Result | None = None
+
+
 class Ledger:
     def __init__(self, redis: Redis, prefix: str) -> None:
         self.redis = redis
@@ -276,6 +287,13 @@ class Ledger:
         state, holder, number = self.redis.hmget(key, ["s", "h", "n"])
         return (state, holder, number) == (STATE_LETTERS[JobState.RUNNING], claim.incarnation, str(claim.number))
 
+    def standing(self, claims: Sequence[Claim]) -> list[bool]:
+        """For each claim whether it still stands: ``holds`` for a chunk, in one round trip."""
+        args: list[Any] = []
+        for claim in claims:
+            args += [claim.record.id, claim.incarnation, claim.number]
+        return [answer == 1 for answer in self.call("holds", *args)]
+
     def progress(self, claim: Claim, size: int, total: int | None) -> bool:
         """Note the bytes on disk and the announced length; False if the claim is void."""
         return self._held("progress", claim, size, "" if total is None else total)
@@ -317,18 +335,26 @@ class Ledger:
 
         Args:
             result: with DONE.
-
         """
-        return Closed(self.call("close", *close_args(claim, state, attempt, due_in, result))[0])
+        return self.close_all([Closing(claim, state, attempt, due_in, result)])[0]
+
+    def close_all(self, closings: Sequence[Closing]) -> list[Closed]:
+        """Let go of a chunk's jobs, a few hundred at the most, in one round trip; for each what came of it.
+
+        Each is judged on its own: a void claim among good ones harms none of them.
+        """
+        args = [arg for closing in closings for arg in _close_args(closing)]
+        return [Closed(answer) for answer in self.call("close", *args)]
 
     def _held(self, script: str, claim: Claim, *args: Any) -> bool:
         return bool(self.call(script, claim.record.id, claim.incarnation, claim.number, *args))
 
 
-def close_args(claim: Claim, state: JobState, attempt: Attempt, due_in: float, result: Result | None) -> list[Any]:
-    """What ``close.lua`` takes for a job."""
-    args = [claim.record.id, claim.incarnation, claim.number]
-    args += [STATE_LETTERS[state], encode_attempt(attempt, claim.record.queued), round(due_in * 1000)]
+def _close_args(closing: Closing) -> list[Any]:
+    """What ``close`` takes for a job."""
+    claim, result = closing.claim, closing.result
+    args = [claim.record.id, claim.incarnation, claim.number, STATE_LETTERS[closing.state]]
+    args += [encode_attempt(closing.attempt, claim.record.queued), round(closing.due_in * 1000)]
     if result:
         args += ["b", result.size]
         args += ["d", encode_digest(result.sha256)] if result.sha256 != claim.record.job.sha256 else []

@@ -22,7 +22,6 @@ from download.filenames import check_path, final_path
 from download.tempfile import TempFiles
 from download.threads import native_runner
 from download.timeouts import Limits
-from ledger.groups import Groups
 from ledger.jobs import JobState
 from ledger.ledger import Claim
 from ledger.redis_client import PerProcess
@@ -52,11 +51,10 @@ class _Tools:
     """What a process has once for its chunks."""
 
     loops: list[Loop]  # that nobody uses now, with their connections
-    groups: Groups
     native: Callable[[Callable[[], None]], None]
 
 
-_tools = PerProcess(lambda: _Tools([], Groups(this_worker.ledger()), native_runner(_NATIVE_THREADS)))
+_tools = PerProcess(lambda: _Tools([], native_runner(_NATIVE_THREADS)))
 
 
 def suits(claims: Sequence[Claim]) -> bool:
@@ -98,7 +96,7 @@ class _Chunk:
         self.outcomes: dict[str, Outcome] = {}  # by id
         self.works: dict[Transfer, Work] = {}
         self.stillborn: list[Work] = []  # failed before they began
-        self.closer = Closer(self.tools.groups, self.tools.native, self.settings, self.outcomes, self.left.append)
+        self.closer = Closer(this_worker.ledger(), self.tools.native, self.settings, self.outcomes, self.left.append)
         self.last_limits: Limits | None = None
         self.folders: set[str] = set()  # that may be published in
         self.told = time.monotonic()

@@ -23,9 +23,8 @@ from download.errors import (
 from download.fetch import Fetched
 from download.retry import Backoff
 from download.tempfile import TempFile, TempFiles
-from ledger.groups import Closing, Groups
 from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
-from ledger.ledger import Claim
+from ledger.ledger import Claim, Closing, Ledger
 from ledger.settings import Settings
 from worker import machine, present
 from worker.hold import Hold
@@ -56,7 +55,7 @@ class Work:
 class Closer:
     def __init__(
         self,
-        groups: Groups,
+        ledger: Ledger,
         native: Callable[[Callable[[], None]], None],
         settings: Settings,
         outcomes: dict[str, Outcome],
@@ -68,7 +67,7 @@ class Closer:
             outcomes: by job id; receives what came of each.
             leave: takes the jobs that are left to the single path.
         """
-        self._groups = groups
+        self._ledger = ledger
         self._native = native
         self._settings = settings
         self._outcomes = outcomes
@@ -87,7 +86,7 @@ class Closer:
     def _publish(self, works: Sequence[Work]) -> None:
         if not works:
             return
-        standing = works[0].hold.insist(lambda: self._groups.holds([work.claim for work in works]))
+        standing = works[0].hold.insist(lambda: self._ledger.standing([work.claim for work in works]))
         taken: list[Work] = []
 
         def publish() -> None:
@@ -155,7 +154,7 @@ class Closer:
                 closings.append((work, *self._closing(work)))
         if not closings:
             return
-        closed = works[0].hold.insist(lambda: self._groups.close([closing for _, closing, _ in closings]))
+        closed = works[0].hold.insist(lambda: self._ledger.close_all([closing for _, closing, _ in closings]))
         for (work, _, outcome), good in zip(closings, closed, strict=True):
             work.hold.closed = True
             if good:
