@@ -37,7 +37,21 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.jobs import Attempt, Batch, Job, JobRecord, JobState, Message, Naming, Pool, Ref, Result, job_id
+from ledger.jobs import (
+    FINAL_STATES,
+    Attempt,
+    Batch,
+    FailureKind,
+    Job,
+    JobRecord,
+    JobState,
+    Message,
+    Naming,
+    Pool,
+    Ref,
+    Result,
+    job_id,
+)
 from ledger.records import (
     POOL_LETTERS,
     STATE_LETTERS,
@@ -54,6 +68,8 @@ from ledger.records import (
 from ledger.redis_client import Library, RedisClock, flushed
 
 _READ_AT_ONCE = 500  # records per round trip
+_PRUNED_AT_ONCE = 500  # jobs per call: a few milliseconds of Redis' time
+_KEPT = {-1: "is not known", -2: "has not finished", -3: "ended too lately"}
 _DAY = 86_400.0  # seconds
 _FOLDER = "-"  # owner of a reserved name that a folder has
 
@@ -75,6 +91,18 @@ class PruningError(Exception):
 
     def __init__(self, batch: str) -> None:
         super().__init__(f"batch {batch!r} is being removed; `producer prune {batch}` finishes that")
+
+
+class UnknownJobsError(Exception):
+    """There is no such batch (any more), or it is being removed."""
+
+
+class KeptError(Exception):
+    """A batch is not removed."""
+
+    def __init__(self, batch: str, why: str) -> None:
+        super().__init__(f"batch {batch!r} {why}")
+        self.why = why
 
 
 class TotalError(Exception):
@@ -193,6 +221,47 @@ class Ledger:
         """
         now, asked, _final, _unknown = self.call("cancel", ref.batch, ref.first, ref.last)
         return now, asked
+
+    def retry(self, ref: Ref, states: Sequence[JobState], kinds: Sequence[FailureKind] = ()) -> list[tuple[str, Pool]]:
+        """Queue jobs that ended in one of these states again, in place; a few hundred at the most.
+
+        Args:
+            kinds: of failures; none: all of them.
+
+        Returns:
+            Their ids and pools. A message is to be sent for each; if the caller dies before, the sweep sends it.
+
+        Raises:
+            UnknownJobsError: the batch does not exist.
+        """
+        letters = "".join(STATE_LETTERS[state] for state in states if state in FINAL_STATES)
+        answer = self.call("retry", ref.batch, ref.first, ref.last, letters, *kinds)
+        if answer[:1] == [-1]:
+            raise UnknownJobsError(ref.batch)
+        return [(id_, Pool(pool)) for id_, pool in zip(answer[::2], answer[1::2], strict=True)]
+
+    def prune(self, batch: str, *, ended_for: float = 0.0, force: bool = False) -> Iterator[int]:
+        """Remove a batch, a few hundred jobs at a time. It takes no jobs from then on; files are not touched.
+
+        If the caller dies, the next call goes on where it stopped.
+
+        Args:
+            ended_for: only if its last job ended so many seconds ago.
+            force: also if jobs of it have not ended; a holder of one publishes nothing. To be cancelled first.
+
+        Yields:
+            Jobs left; 0 is the last.
+
+        Raises:
+            KeptError: it stays, all of it.
+        """
+        first, left = 0, 1
+        while left > 0:
+            left = int(self.call("prune", batch, first, _PRUNED_AT_ONCE, int(force), round(ended_for * 1000)))
+            if left < 0:
+                raise KeptError(batch, _KEPT[left])
+            first += _PRUNED_AT_ONCE
+            yield left
 
     def reserve_manifest_names(self, batch: str, jobs: Iterable[tuple[int, Job]]) -> None:
         """Reserve the names that a manifest gives, in a batch where servers name other files; before it is sent."""

@@ -18,25 +18,26 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.events import TakenOver, tell_flower
+from ledger.flower_events import TakenOver, tell_flower
 from ledger.host_limits import HostLimits
 from ledger.jobs import JobRecord, JobState, Pool, Ref, job_id
 from ledger.leases import End, Lease, Leases
-from ledger.ledger import Ledger
+from ledger.ledger import KeptError, Ledger
 from ledger.messages import Envelope, Publisher, label
-from ledger.prune import Expiry
 from ledger.records import STATES, Keys
 from ledger.redis_client import Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
 
 _AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time
+_NAMES_AT_ONCE = 100  # of old batches, per call
 _GAP = 2.0  # seconds without any call after which the ledger clock stands still, at the least
 _LATE = 10.0  # seconds that a holder gets to end a job whose time is used up, at the least
 _LOG_AGAIN = 60  # rounds until a step that keeps failing is logged again
@@ -56,6 +57,46 @@ class Swept:
     trials: int = 0  # suspects that may run
     sent: int = 0
     removed: int = 0  # batches, not jobs
+
+
+class Expiry:
+    """Removes what ended long ago, a small step at a time."""
+
+    def __init__(self, ledger: Ledger, keep: float) -> None:
+        """
+        Args:
+            keep: seconds that a batch stays after its last job ended; 0: for ever.
+        """
+        self._ledger = ledger
+        self._keep = keep
+        self._walk: Iterator[int] = iter(())
+
+    def step(self, most: int = 20) -> int:
+        """At most so many calls of Redis.
+
+        Returns:
+            Batches that are gone with this step.
+        """
+        if not self._keep:
+            return 0
+        done = list(islice(self._walk, most))
+        if len(done) < most:  # through with the list: the next step begins anew
+            self._walk = self._through()
+        return done.count(0)
+
+    def _through(self) -> Iterator[int]:
+        """Once through the batches that are old enough, those that stay included."""
+        redis, batches = self._ledger.redis, self._ledger.keys.batches
+        seconds, microseconds = redis.time()
+        oldest, at = round((seconds - self._keep) * 1000 + microseconds / 1000), 0
+        while names := redis.zrangebyscore(batches, "-inf", oldest, start=at, num=_NAMES_AT_ONCE):
+            yield 1
+            for name in names:
+                try:
+                    yield from self._ledger.prune(str(name), ended_for=self._keep)
+                except KeptError:
+                    at += 1
+                    yield 1
 
 
 class Sweep:

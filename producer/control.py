@@ -13,7 +13,7 @@ import click
 
 from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Batch, Pool, Ref
-from ledger.prune import KeptError, Prune
+from ledger.ledger import KeptError
 from ledger.settings import get_settings
 from ledger.switches import LiveWorker, Switches
 from producer.arguments import json_option, say
@@ -141,12 +141,14 @@ def _remove(
     client: Client, batches: Sequence[Batch], ended_for: float, force: bool
 ) -> tuple[list[str], dict[str, str], int]:
     """Names of those that are gone, those that stay and why, and how many jobs went."""
-    prune_, removed, kept, jobs = Prune(client.ledger), [], {}, 0
+    removed: list[str] = []
+    kept: dict[str, str] = {}
+    jobs = 0
     for batch in batches:
         if force and not batch.finished:
             _stop(client, batch)
         try:
-            for _left in prune_.batch(batch.name, ended_for=ended_for, force=force):
+            for _left in client.ledger.prune(batch.name, ended_for=ended_for, force=force):
                 pass
         except KeptError as error:
             kept[batch.name] = error.why

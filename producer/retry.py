@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from ledger.again import Again, UnknownJobsError
 from ledger.jobs import Batch, FailureKind, JobState, Ref, check_batch_name
+from ledger.ledger import UnknownJobsError
 from ledger.messages import Envelope, Publisher, label
 from ledger.settings import get_settings
 from producer.client import Client
@@ -27,12 +27,12 @@ def resubmit(client: Client, batch: Batch, states: Sequence[JobState], kinds: Se
         UnknownBatchError: it was removed meanwhile.
         RedisUnusableError: Redis went away or is full. Who is queued has a message, or gets one from the sweep.
     """
-    again, publisher, total = Again(client.ledger), Publisher(client.settings), 0
+    publisher, total = Publisher(client.settings), 0
     with redis_errors(client.settings):
         for first in range(0, batch.known, _AT_ONCE):
             piece = Ref(batch.name, first, min(first + _AT_ONCE, batch.known) - 1)
             try:
-                pools = dict(again.resubmit(piece, states, kinds))
+                pools = dict(client.ledger.retry(piece, states, kinds))
             except UnknownJobsError as error:
                 raise UnknownBatchError(batch.name) from error
             if not pools:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ledger.again import Again
 from ledger.jobs import FINAL_STATES, FailureKind, JobState, Pool, Ref
 from ledger.leases import Leases
 from ledger.messages import Envelope, label
@@ -83,13 +82,12 @@ def test_a_retry_right_after_a_cancel_runs_and_is_not_cancelled_again(tmp_path: 
     """The process reads its stop requests so seldom that it still knows of the first one when the job runs again."""
     with World(tmp_path, lease=6.0, renew_every=1.5) as world:
         world.start(pool, slots=1)
-        again = Again(world.ledger)
         job = world.paced("f", 6)
         world.submit(pool, [job])
         for _ in range(3):
             world.running(1, with_bytes=True)
             assert world.ledger.cancel(Ref("b", 0, 0)) == (0, 1)
-            wait_for(lambda: again.resubmit(Ref("b", 0, 0), [JobState.CANCELLED]), what="the cancel")
+            wait_for(lambda: world.ledger.retry(Ref("b", 0, 0), [JobState.CANCELLED]), what="the cancel")
             world.publisher.send([Envelope("b.0", pool, label(job))])
         assert all_whole_of(world, "b") == [JobState.DONE]
 

@@ -8,12 +8,11 @@ import pytest
 
 from ledger.jobs import Attempt, Job, JobState, Message, Pool, Ref
 from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, Ledger, PruningError
+from ledger.ledger import Claim, KeptError, Ledger, PruningError
 from ledger.messages import Envelope, Publisher
-from ledger.prune import Expiry, KeptError, Prune
 from ledger.redis_client import connect
 from ledger.settings import Settings
-from ledger.sweep import Sweep
+from ledger.sweep import Expiry, Sweep
 from tests.producer_process import run
 from tests.waiting import wait_for
 
@@ -88,13 +87,13 @@ def test_a_batch_whose_submission_was_cut_off_stays(shelf: Shelf) -> None:
     shelf.ledger.submit([Message(Ref("b", 0, 0), Pool.THREADS, (Job("http://a/0", "0"),))])
     shelf.ledger.cancel(Ref("b", 0, 0))
     with pytest.raises(KeptError, match="has not finished"):
-        list(Prune(shelf.ledger).batch("b"))
+        list(shelf.ledger.prune("b"))
 
 
 def test_by_force_everything_goes_and_whoever_runs_a_job_of_it_can_record_nothing(shelf: Shelf) -> None:
     shelf.submit("b", 5, done=False)
     held = shelf.claim("b")
-    list(Prune(shelf.ledger).batch("b", force=True))
+    list(shelf.ledger.prune("b", force=True))
     assert not shelf.ledger.holds(held)
     assert not shelf.ledger.progress(held, 1, 2)
     assert not shelf.ledger.close(held, JobState.DONE, attempt())
@@ -111,14 +110,14 @@ def test_force_cancels_before_it_removes(shelf: Shelf) -> None:
 
 def test_a_batch_that_is_being_removed_takes_no_jobs_and_its_name_is_free_afterwards(shelf: Shelf) -> None:
     shelf.submit("b", 1200)
-    removing = Prune(shelf.ledger).batch("b")
+    removing = shelf.ledger.prune("b")
     assert next(removing) == 700
     with pytest.raises(PruningError, match="is being removed"):
         shelf.ledger.submit([Message(Ref("b", 0, 0), Pool.THREADS, (Job("http://a/0", "0"),))])
     del removing  # whoever removed it died; the next one goes on
     said = run(shelf.settings, "submit", "--name", "b", "http://a/x")
     assert (said.code, "is being removed" in said.err) == (2, True)
-    assert list(Prune(shelf.ledger).batch("b")) == [700, 200, 0]
+    assert list(shelf.ledger.prune("b")) == [700, 200, 0]
     assert run(shelf.settings, "submit", "--name", "b", "http://a/x").code == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from ledger.dead_letters import DeadLetters
-from ledger.events import TakenOver, tell_flower
+from ledger.flower_events import TakenOver, tell_flower
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref, Result
 from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Ledger
