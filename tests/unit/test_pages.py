@@ -1,4 +1,4 @@
-"""What the README tells people to type exists, and what it says of settings is so."""
+"""What the pages tell people to type, open or change exists, and what they say of settings and kinds is so."""
 
 from __future__ import annotations
 
@@ -7,45 +7,69 @@ from pathlib import Path
 
 import pytest
 
+from download.errors import transient
+from ledger.jobs import FailureKind
 from ledger.settings import Settings
 from producer.cli import cli
+from tests.settings_page import page
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = {path.relative_to(ROOT): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+FOLDERS = "ledger|download|worker|producer|poolbench|origin|stack|deploy|chaos|benchmarks|tests|docs|requirements"
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z]+)", README))))
-def test_each_make_target_exists(target: str) -> None:
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+def found(pattern: str) -> list[tuple[Path, str]]:
+    """Each match of the pages, once."""
+    return sorted({(path, match) for path, text in PAGES.items() for match in re.findall(pattern, text)})
 
 
-@pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"(?:run --rm (?:-T )?producer|`producer) ([a-z-]+)", README)))
-)
-def test_each_producer_command_exists(command: str) -> None:
-    assert command in cli.commands
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"DOWNPOUR_([A-Z_]*[A-Z])", README))))
-def test_each_setting_exists(name: str) -> None:
-    assert name.lower() in Settings.model_fields
+@pytest.mark.parametrize(("path", "target"), found(r"`?make ([a-z-]+)\b(?= +#|\n|`| ARGS)"))
+def test_each_make_target_exists(path: Path, target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), path
 
 
-def test_the_defaults_in_the_table_are_the_defaults() -> None:
-    said = {
-        "max_attempts": r"`DOWNPOUR_MAX_ATTEMPTS` `DOWNPOUR_DEADLINE` \| (\d+),",
-        "deadline": r"`DOWNPOUR_MAX_ATTEMPTS` `DOWNPOUR_DEADLINE` \| \d+, (\d+) s",
-        "read_timeout": r"`DOWNPOUR_READ_TIMEOUT` `DOWNPOUR_LOW_SPEED` \| (\d+) s",
-        "low_speed": r"`DOWNPOUR_READ_TIMEOUT` `DOWNPOUR_LOW_SPEED` \| \d+ s, (\d+) byte",
-        "lease": r"`DOWNPOUR_LEASE` \| (\d+) s",
-        "grace": r"`DOWNPOUR_GRACE` `STOP_GRACE_PERIOD` \| (\d+) s",
-    }
-    for field, pattern in said.items():
-        match = re.search(pattern, README)
-        assert match, field
-        assert float(match[1]) == Settings.model_fields[field].default, field
+@pytest.mark.parametrize(("path", "command"), found(r"(?:(?<=`)|(?<=\n)|run --rm (?:-T )?|-m )producer ([a-z-]+)"))
+def test_each_producer_command_exists(path: Path, command: str) -> None:
+    assert command in cli.commands, path
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_each_linked_file_is_there(path: str) -> None:
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize(("path", "name"), found(r"DOWNPOUR_([A-Z_]*[A-Z])"))
+def test_each_setting_exists(path: Path, name: str) -> None:
+    assert name.lower() in Settings.model_fields, path
+
+
+def test_the_page_of_settings_is_what_the_class_makes() -> None:
+    assert PAGES[Path("docs/settings.md")] == page()
+
+
+def test_the_page_of_the_producer_explains_each_kind_as_transient_or_permanent() -> None:
+    tables = PAGES[Path("docs/producer.md")].partition("| transient kind |")[2].partition("| permanent kind |")[::2]
+    kinds = [sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) for table in tables]
+    assert kinds == [sorted(kind for kind in FailureKind if transient(kind) is wanted) for wanted in (True, False)]
+
+
+# Not after `--out` and the like: such a file is written by the command.
+@pytest.mark.parametrize(("path", "name"), found(rf"(?<![\w/.:>-])(?<!--out )((?:{FOLDERS})/[\w./*-]*[\w*/])"))
+def test_each_file_that_is_named_exists(path: Path, name: str) -> None:
+    assert any(ROOT.glob(name.removesuffix("/"))), path
+
+
+@pytest.mark.parametrize(("path", "link"), found(r"\]\(([^):]+)\)"))
+def test_each_link_leads_somewhere(path: Path, link: str) -> None:
+    name, _, anchor = link.partition("#")
+    target = (ROOT / path.parent / name) if name else ROOT / path
+    assert target.exists()
+    assert not anchor or anchor in anchors(target.read_text())
+
+
+def test_github_runs_what_ci_runs() -> None:
+    steps = re.findall(r"^(?:tests )?make ([a-z-]+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert len(steps) >= 8
+    assert [step for step in steps if not re.search(rf"(?:make |[\[ ]){step}\b", workflow)] == []
