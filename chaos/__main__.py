@@ -21,8 +21,7 @@ from chaos.downpour import Downpour
 from chaos.run import SETTLE, Options, course
 from chaos.stock import ABOUT, Stock
 from chaos.subject import Subject
-from stack.errors import StackError
-from stack.run import Stack
+from stack.stack import Stack, StackError
 
 _say = partial(click.echo, err=True)
 _LAST_WORDS = 400.0  # seconds for what comes after the load; then the process ends, and its reaper cleans up

@@ -23,7 +23,7 @@ from ledger.leases import Leases
 from ledger.ledger import Ledger
 from ledger.records import STATE_LETTERS, Keys
 from ledger.settings import Settings
-from stack.run import Stack
+from stack.stack import Stack
 from worker.janitor import EVERY
 
 _HOLDER = re.compile(r"its holder (\w+) was not heard of")

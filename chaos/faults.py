@@ -22,7 +22,7 @@ from chaos.mix import PARTIAL, POISON
 from chaos.schedule import Fault, Kind
 from chaos.subject import Blow
 from ledger.messages import Envelope, Texts
-from stack.run import Stack
+from stack.stack import Stack
 
 T = TypeVar("T")
 CUT_AFTER = 2.0  # seconds between SIGTERM and SIGKILL of a stop that is cut short
@@ -176,7 +176,7 @@ class Faults:
         self._add(Blow(fault.kind, fault.pool, at, (f"{len(broken)} messages",), frozenset()))
 
     def _removed(self, fault: Fault) -> None:
-        at, folder = time.time(), self._stack.downloads / PARTIAL
+        at, folder = time.time(), self._stack.plan.downloads / PARTIAL
 
         def remove() -> list[Path]:
             found = [file for file in folder.rglob("*") if file.is_file()]

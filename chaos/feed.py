@@ -91,7 +91,7 @@ class Feed:
             self.submissions.append(made)
         stack = self.subject.stack
         manifest = stack.plan.private / f"{batch}.jsonl"
-        write_manifest(manifest, stack.origin_url, made.jobs)
+        write_manifest(manifest, stack.plan.origin_url, made.jobs)
         deadline = time.monotonic() + PATIENCE
         while not made.complete:
             if time.monotonic() > deadline:

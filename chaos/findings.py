@@ -36,7 +36,7 @@ def report(course: Course, command: str) -> Report:
     blows = course.faults.blows
     killers = {job.id for job in jobs if job.poison}  # they are held back on purpose
     interrupted = [each for each in course.subject.interruptions(blows) if each.job not in killers]
-    downloads = course.subject.stack.downloads
+    downloads = course.subject.stack.plan.downloads
     kinds = Counter(blow.kind for blow in blows)
     submissions = course.feed.submissions
     return Report(

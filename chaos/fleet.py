@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import psutil
 
 from ledger.jobs import Pool
-from stack.probes import Probe
+from stack.plan import Probe
 from stack.processes import Command, Process, Restarts
 
 POLL = 0.03  # seconds between two looks

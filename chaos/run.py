@@ -24,10 +24,9 @@ from chaos.schedule import Fault, Kind, deck
 from chaos.subject import Subject
 from ledger.jobs import Pool
 from ledger.settings import Settings
-from stack.plan import ROOT
-from stack.ports import HOST
+from stack.plan import HOST, ROOT
 from stack.processes import Command
-from stack.run import Stack
+from stack.stack import Stack
 
 LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)
@@ -59,7 +58,7 @@ class Course:
         self.feed = Feed(subject, options.seed, options.jobs, batch, low=round(batch * 0.6))
         self.fleet = Fleet(subject.members())
         self.faults = Faults(subject.stack, self.fleet, self.feed, options.seed, disk)
-        downloads = subject.stack.downloads
+        downloads = subject.stack.plan.downloads
         self.witness = Witness(downloads, self.feed.planned, subject.finished, subject.note)
         without = frozenset[Kind]() if disk else {Kind.DISK}
         self.deck = deck(options.seed, options.kills, lease=LEASE, without=subject.spared | without)
@@ -115,7 +114,7 @@ class Course:
     def _await_tidiness(self) -> None:
         """A worker that was killed leaves temp files; whoever lives removes those of ended jobs from time to time."""
         end = time.monotonic() + self.subject.tidies_within
-        while any(temp_files(self.subject.stack.downloads)) and time.monotonic() < end:
+        while any(temp_files(self.subject.stack.plan.downloads)) and time.monotonic() < end:
             time.sleep(0.5)
 
     def _health_check(self) -> None:
@@ -201,8 +200,8 @@ def course(
         access_log = stack.plan.private / "access.jsonl"
         words = ("-m", "origin", "--host", HOST, "--port", str(stack.plan.origin_port), "--access-log", str(access_log))
         log = stack.plan.log("origin")
-        stack.launch(Command("origin", [sys.executable, *words], stack.env("origin"), ROOT, log))
-        disk = _disk(stack.downloads, options.jobs, say)
+        stack.launch(Command("origin", [sys.executable, *words], stack.plan.env("origin"), ROOT, log))
+        disk = _disk(stack.plan.downloads, options.jobs, say)
         if disk:
             closing.callback(disk.close)
         made = Course(options, subject(stack, options.each), access_log, say, disk)

@@ -20,7 +20,7 @@ from chaos.schedule import STRANGE
 from chaos.subject import Blow, Ended, Interruption, Subject
 from ledger.jobs import Pool
 from stack.processes import Command
-from stack.run import Stack
+from stack.stack import Stack
 
 ABOUT = {
     "default": "a stock Celery app, every setting at its default (early ack)",
@@ -48,7 +48,7 @@ class Stock(Subject):
         self._profile = profile
         self._folder = stack.plan.private / "marks"
         self._folder.mkdir(exist_ok=True)
-        (stack.downloads / ".partial").mkdir(exist_ok=True)
+        (stack.plan.downloads / ".partial").mkdir(exist_ok=True)
         self._reading = threading.Lock()
         self._read: dict[Path, int] = {}  # bytes
         self._marks: list[Mark] = []
@@ -56,7 +56,7 @@ class Stock(Subject):
 
     @property
     def _variables(self) -> dict[str, str]:
-        env = self.stack.env("admin")
+        env = self.stack.plan.env("admin")
         names = ("DOWNPOUR_REDIS_URL", "DOWNPOUR_REDIS_PASSWORD_FILE")
         return {"CHAOS_PROFILE": self._profile, "CHAOS_MARKS": str(self._folder), **{name: env[name] for name in names}}
 

@@ -18,10 +18,9 @@ from chaos.schedule import KILLS, Kind
 from ledger.jobs import Pool
 from ledger.redis_client import connect
 from ledger.settings import Settings
-from stack.plan import ROOT
-from stack.probes import heartbeat
+from stack.plan import ROOT, heartbeat
 from stack.processes import Command
-from stack.run import Stack
+from stack.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Subject(ABC):
 
     def client(self) -> Redis:
         """An own connection, as the administrator, for looking only."""
-        env = self.stack.env("admin")
+        env = self.stack.plan.env("admin")
         password = Path(env["DOWNPOUR_REDIS_PASSWORD_FILE"])
         return connect(Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password), connections=4)
 
@@ -97,7 +96,7 @@ class Subject(ABC):
 
     def python(self, name: str, *words: str | Path) -> Command:
         """A Python command of this subject's producer."""
-        env = self.stack.env(self.role)
+        env = self.stack.plan.env(self.role)
         argv = [str(Path(env["PATH"].partition(os.pathsep)[0]) / "python"), *map(str, words)]
         return Command(name, argv, env, ROOT, self.stack.plan.log(name))
 

@@ -41,7 +41,7 @@ from producer.errors import ProducerError
 
 if TYPE_CHECKING:
     from stack.processes import Command
-    from stack.run import Stack
+    from stack.stack import Stack
 
 _LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
 APP = "worker.app"
@@ -170,8 +170,8 @@ class Private:
             redis_url=variables["DOWNPOUR_REDIS_URL"],
             redis_password_file=Path(variables["DOWNPOUR_REDIS_PASSWORD_FILE"]),
             key_prefix="dp:",
-            downloads=self._stack.downloads,
-            origin_url=self._stack.origin_url,
+            downloads=self._stack.plan.downloads,
+            origin_url=self._stack.plan.origin_url,
         )
         return self
 
@@ -234,7 +234,7 @@ class Private:
         return [Note(text)]
 
     def discard(self, batch: str) -> None:
-        shutil.rmtree(self._stack.downloads / batch, ignore_errors=True)
+        shutil.rmtree(self._stack.plan.downloads / batch, ignore_errors=True)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -254,14 +254,14 @@ def worker_line(deployment: Deployment, node: str) -> str:
 
 def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
     try:
-        from stack import ports  # noqa: PLC0415
-        from stack.run import Stack  # noqa: PLC0415
+        from stack.plan import choose_port  # noqa: PLC0415
+        from stack.stack import Stack  # noqa: PLC0415
     except ImportError as error:
         raise LocalStackError(
             f"workers of our own (--pools POOL:CONCURRENCY) need the package {error.name}, which is not installed"
             " here: install requirements/local.txt, or compare the running stack with --pools prefork,threads,gevent"
         ) from error
-    origin = ports.choose()
+    origin = choose_port()
     allowed_ports = settings.allow_ports | {origin} if settings.allow_ports else frozenset()  # empty: every port
     allowed = {
         "DOWNPOUR_ALLOW_HOSTS": ",".join(sorted(settings.allow_hosts)),
@@ -272,7 +272,7 @@ def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
 
 
 def _stack_error() -> type[Exception]:
-    from stack.errors import StackError  # noqa: PLC0415
+    from stack.stack import StackError  # noqa: PLC0415
 
     return StackError
 

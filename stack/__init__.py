@@ -1,4 +1,4 @@
 """The same stack without Docker: Valkey from a wheel, and the Procfile's processes under a supervisor.
 
-``make demo`` and ``make up`` run it from the shell; tests and benchmarks use ``stack.run.Stack``.
+``make demo`` and ``make up`` run it from the shell; tests and benchmarks use ``stack.stack.Stack``.
 """

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,16 +16,14 @@ from types import FrameType
 from typing import Any
 
 import click
+from prometheus_client.parser import text_string_to_metric_families
 
 from ledger.jobs import Pool
-from stack import flower, handout
-from stack.errors import StackError
-from stack.follow import Follower
-from stack.plan import CONCURRENCY, ROOT
+from stack import up as shown
+from stack.plan import CONCURRENCY, PORTS, ROOT, get
 from stack.processes import Command, Process
-from stack.run import Stack
+from stack.stack import Stack, StackError
 
-PORTS = {"valkey": 6379, "origin": 8080, "flower": 5555}  # what docker-compose.yml uses
 SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends us
 PAUSE = 0.1  # seconds between two looks at the services
 
@@ -42,23 +41,34 @@ def main() -> None:
 def demo(scenario: str, keep: Path | None) -> None:
     """Start everything, compare the three pools, stop everything."""
     with _told_to_stop(), Stack(flower=True, downloads=keep, say=_say) as stack:
-        click.echo(f"\nFlower shows it happening: {stack.flower_url}\n")
+        click.echo(f"\nFlower shows it happening: {stack.plan.flower_url}\n")
         code = _alongside(stack, "-m", "producer", "compare", "--scenario", scenario)
-        seen = ", ".join(f"{count} by {worker}" for worker, count in sorted(flower.seen(stack.flower_url).items()))
+        counted = finished_by_worker(get(f"{stack.plan.flower_url}/metrics") or "")
+        seen = ", ".join(f"{count} by {worker}" for worker, count in sorted(counted.items()))
         click.echo(f"\nFlower saw jobs end well: {seen or 'none'}\nstopping")
     click.echo(f"stopped; what stays is in {keep}" if keep else "stopped; nothing is left behind")
     sys.exit(code)
 
 
+def finished_by_worker(metrics: str) -> dict[str, int]:
+    """The successes of Flower's ``flower_events_total`` by worker."""
+    finished: Counter[str] = Counter()
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == "flower_events_total" and sample.labels["type"] == "task-succeeded":
+                finished[sample.labels["worker"]] += int(sample.value)
+    return dict(finished)
+
+
 def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
     for name, port in PORTS.items():
-        command = click.option(f"--{name}-port", type=int, help=f"{name}'s; else {port} or, if taken, another.")(
-            command
-        )
+        option = click.option(f"--{name}-port", type=int, help=f"{name}'s; else {port} or, if taken, another.")
+        command = option(command)
     for pool, count in CONCURRENCY.items():
-        command = click.option(
+        option = click.option(
             f"--{pool}", type=click.IntRange(1), default=count, show_default=True, help="Jobs at once."
-        )(command)
+        )
+        command = option(command)
     return command
 
 
@@ -68,22 +78,20 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 @_ports_and_pools
 def up(downloads: Path, settings: tuple[str, ...], **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
-    asked = {name: port for name in PORTS if (port := options[f"{name}_port"]) is not None}
-    pools = {pool: int(options[pool]) for pool in Pool}
     with _told_to_stop():
-        handout.claim()
+        shown.claim()
         with Stack(
-            pools,
+            {pool: int(options[pool]) for pool in Pool},
             flower=True,
             downloads=downloads,
             settings=dict(_setting(words) for words in settings),
             prefer=PORTS,
-            insist=asked,
-            remove=[handout.HANDOUT],
+            insist={name: port for name in PORTS if (port := options[f"{name}_port"]) is not None},
+            remove=[shown.ENV_FILE],
             say=_say,
         ) as stack:
             variables = stack.plan.downpour("producer")
-            handout.fill(variables)
+            shown.fill(variables)
             click.echo(_how_to_use(stack, variables))
             _show_logs(stack)
 
@@ -98,13 +106,13 @@ def _setting(words: str) -> tuple[str, str]:
 def _how_to_use(stack: Stack, variables: dict[str, str]) -> str:
     exports = "\n".join(f"  export {name}={variables[name]}" for name in sorted(variables))
     return f"""
-Flower     {stack.flower_url}
-origin     {stack.origin_url} lists URLs to try
-downloads  {stack.downloads}
+Flower     {stack.plan.flower_url}
+origin     {stack.plan.origin_url} lists URLs to try
+downloads  {stack.plan.downloads}
 
 In another shell:
-  make producer ARGS="submit --wait {stack.origin_url}/paced/8/a.bin"
-or `. {handout.HANDOUT.relative_to(ROOT)}`, which is
+  make producer ARGS="submit --wait {stack.plan.origin_url}/paced/8/a.bin"
+or `. {shown.ENV_FILE.relative_to(ROOT)}`, which is
 {exports}
 and then `.venv/bin/python -m producer ...`. Ctrl-C here stops everything.
 """
@@ -116,7 +124,7 @@ def _say(line: str) -> None:
 
 def _alongside(stack: Stack, *words: str) -> int:
     """Run a Python command beside the stack, with our own output; its return code."""
-    process = Process(Command("producer", [sys.executable, *words], stack.env("producer"), ROOT))
+    process = Process(Command("producer", [sys.executable, *words], stack.plan.env("producer"), ROOT))
     try:
         while (code := process.returncode) is None:
             stack.check()
@@ -130,7 +138,7 @@ def _alongside(stack: Stack, *words: str) -> int:
 
 
 def _show_logs(stack: Stack) -> None:
-    follower = Follower({name: stack.plan.log(name) for name in stack.processes})
+    follower = shown.Follower({name: stack.plan.log(name) for name in stack.processes})
     while True:
         for line in follower.lines():
             click.echo(line)
@@ -154,7 +162,7 @@ def _told_to_stop() -> Iterator[None]:
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # unless somebody said nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, end)
     try:
         yield

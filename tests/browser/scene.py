@@ -14,7 +14,7 @@ from poolbench import experiment
 from producer.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
 from stack.processes import Command, Process
-from stack.run import Stack
+from stack.stack import Stack
 
 PURGE = 15  # seconds after which Flower forgets a worker that is gone
 SETTINGS = {
@@ -34,7 +34,7 @@ FIRST, SECOND, MISSING, LONG, LONGER, TO_CANCEL, FLAKY, HOPELESS = range(8)
 class Scene:
     """A stack with Flower. Its batches are named after their pools."""
 
-    def __init__(self, prefer: Mapping[str, int] | None = None) -> None:
+    def __init__(self, prefer: Mapping[str, int] = {}) -> None:
         pools = {Pool.PREFORK: 4, Pool.THREADS: 8, Pool.GEVENT: 100}
         self.stack = Stack(pools, flower=True, settings=SETTINGS, prefer=prefer)
 
@@ -49,12 +49,12 @@ class Scene:
 
     @property
     def url(self) -> str:
-        return self.stack.flower_url
+        return self.stack.plan.flower_url
 
     @property
     def host(self) -> str:
         """The origin as the rows name it."""
-        return self.stack.origin_url.removeprefix("http://")
+        return self.stack.plan.origin_url.removeprefix("http://")
 
     def worker(self, pool: Pool) -> str:
         return f"{pool}@{socket.gethostname()}"
@@ -75,7 +75,7 @@ class Scene:
             )
 
     def submit(self, pool: Pool, *paths: str, batch: str = "") -> None:
-        urls = [f"{self.stack.origin_url}{path}{'' if '?' in path else '?'}size={SIZE}" for path in paths]
+        urls = [f"{self.stack.plan.origin_url}{path}{'' if '?' in path else '?'}size={SIZE}" for path in paths]
         self._producer("submit", "--pool", pool, "--name", batch or pool, *urls)
 
     def cancel(self, batch: str, *which: int) -> None:
@@ -90,14 +90,14 @@ class Scene:
     def one_more_worker(self, pool: Pool, name: str) -> Process:
         """A worker as another container would have it; it lets short jobs end when it is told to stop."""
         command = f"-m celery -A worker.app worker -P {pool} -Q {pool.queue} -n {name} -c 2 -l INFO -E"
-        env = self.stack.env("worker") | {"DOWNPOUR_GRACE": "6"}
+        env = self.stack.plan.env("worker") | {"DOWNPOUR_GRACE": "6"}
         log = self.stack.plan.log(name)
         return Process(Command(name, [sys.executable, *command.split()], env, ROOT, log))
 
     def _producer(self, *words: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "producer", *words],
-            env=self.stack.env("producer"),
+            env=self.stack.plan.env("producer"),
             cwd=ROOT,
             check=True,
             timeout=30,

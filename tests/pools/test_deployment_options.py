@@ -44,7 +44,7 @@ def once(fleet: Private) -> Experiment:
 
 def listener(fleet: Private) -> Redis:
     """As a worker, who may hear all events."""
-    variables = fleet._stack.env("worker")
+    variables = fleet._stack.plan.env("worker")
     password = Path(variables["DOWNPOUR_REDIS_PASSWORD_FILE"]).read_text().strip()
     return Redis.from_url(variables["DOWNPOUR_REDIS_URL"], password=password, decode_responses=True, socket_timeout=5)
 
@@ -62,7 +62,7 @@ def stats(fleet: Private, deployment: Deployment) -> dict[str, dict[str, object]
         said = subprocess.run(
             [sys.executable, "-m", "celery", "-A", "worker.app", "inspect", "stats", "--json"],
             cwd=ROOT,
-            env=fleet._stack.env("worker"),
+            env=fleet._stack.plan.env("worker"),
             capture_output=True,
             text=True,
             timeout=60,

@@ -228,7 +228,7 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
         foreign = subprocess.Popen(
             [sys.executable, *command.split(), "--without-gossip", "--without-mingle"],
             cwd=ROOT,
-            env=stack.env("worker"),  # with the stack's mark: it ends with the stack
+            env=stack.plan.env("worker"),  # with the stack's mark: it ends with the stack
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -21,11 +21,9 @@ from ledger.jobs import Pool
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from stack import plan as plan_module
-from stack import probes
 from stack.__main__ import _how_to_use
-from stack.errors import StackError
 from stack.processes import Process, Restarts, members
-from stack.run import Stack
+from stack.stack import Stack, StackError
 from tests.waiting import stays, wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -54,22 +52,22 @@ def test_a_stack_starts_and_leaves_nothing() -> None:
 
 
 def test_each_service_answers(stack: Stack) -> None:
-    assert len(probes.get(f"{stack.origin_url}/files/a.bin?size=2000") or "") > 0
+    assert len(plan_module.get(f"{stack.plan.origin_url}/files/a.bin?size=2000") or "") > 0
     assert stack.processes["sweep"].running
 
 
 def test_up_says_where_everything_is_and_the_origin_what_to_try(stack: Stack) -> None:
     said = _how_to_use(stack, stack.plan.downpour("producer"))
-    assert {f"Flower {stack.flower_url}", f"downloads {stack.downloads}"} <= {
+    assert {f"Flower {stack.plan.flower_url}", f"downloads {stack.plan.downloads}"} <= {
         " ".join(line.split()[:2]) for line in said.splitlines()
     }
-    command = f"submit --wait {stack.origin_url}/paced/8/a.bin"
+    command = f"submit --wait {stack.plan.origin_url}/paced/8/a.bin"
     assert f'make producer ARGS="{command}"' in said
-    assert command in (probes.get(stack.origin_url) or "").replace("'", "")
+    assert command in (plan_module.get(stack.plan.origin_url) or "").replace("'", "")
 
 
 def test_redis_lets_the_roles_in_and_nobody_else(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in stack.env("producer").items():
+    for name, value in stack.plan.env("producer").items():
         monkeypatch.setenv(name, value)
     with connect(Settings()) as client:
         assert client.ping()
@@ -113,7 +111,7 @@ PROGRAM = """
 import signal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored, as nohup does
 from stack.__main__ import _told_to_stop
-from stack.run import Stack
+from stack.stack import Stack
 from tests.waiting import wait_for
 with _told_to_stop(), Stack({}, sweep=False) as stack:
     print(stack.plan.private, flush=True)
@@ -165,9 +163,9 @@ def producer(env: Mapping[str, str], *words: str) -> int:
 def test_each_part_that_is_killed_is_started_again_and_the_jobs_end() -> None:
     lines: list[str] = []
     with Stack(dict.fromkeys(Pool, 2), flower=True, say=lines.append) as stack:
-        env, parts, lines[:] = stack.env("producer"), dict(stack.processes), []
+        env, parts, lines[:] = stack.plan.env("producer"), dict(stack.processes), []
         for pool in Pool:
-            urls = [f"{stack.origin_url}/paced/2/{pool}{n}?size=1000" for n in range(10)]
+            urls = [f"{stack.plan.origin_url}/paced/2/{pool}{n}?size=1000" for n in range(10)]
             assert producer(env, "submit", "--pool", pool, "--name", pool, *urls) == 0
 
         def up(name: str) -> bool:
@@ -208,9 +206,9 @@ import json, signal, sys
 from pathlib import Path
 from ledger.jobs import Pool
 from stack.__main__ import _show_logs, _told_to_stop
-from stack.run import Stack
+from stack.stack import Stack
 with _told_to_stop(), Stack(dict.fromkeys(Pool, 2), downloads=Path(sys.argv[1])) as stack:
-    print(json.dumps([stack.origin_url, stack.env("producer")]), flush=True)
+    print(json.dumps([stack.plan.origin_url, stack.plan.env("producer")]), flush=True)
     _show_logs(stack)
 """
 
@@ -264,12 +262,12 @@ def test_workers_start_download_stop_and_start_again() -> None:
                 pool,
                 "--pool",
                 pool,
-                f"{stack.origin_url}/files/a",
+                f"{stack.plan.origin_url}/files/a",
             ]
             subprocess.run(
-                [sys.executable, *words], env=stack.env("producer"), cwd=plan_module.ROOT, check=True, timeout=30
+                [sys.executable, *words], env=stack.plan.env("producer"), cwd=plan_module.ROOT, check=True, timeout=30
             )
-            assert (stack.downloads / pool / "a").stat().st_size == 65536
+            assert (stack.plan.downloads / pool / "a").stat().st_size == 65536
         assert stack.stop("worker-threads", "worker-prefork", grace=20) == []
         assert stack.processes["worker-threads"].returncode == 0
     assert_gone(private)

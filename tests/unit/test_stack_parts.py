@@ -1,4 +1,4 @@
-"""The stack's small parts: ports, environment, Procfile, handout, log follower, what Flower counted."""
+"""The stack's small parts: ports, environment, Procfile, env file, log follower, what Flower counted."""
 
 import os
 import shlex
@@ -11,11 +11,13 @@ import pytest
 from honcho.environ import parse_procfile
 
 from ledger.jobs import Pool
-from stack import flower, handout, ports
-from stack.errors import StackError
-from stack.follow import MOST, Follower
+from stack import plan as ports
+from stack import up
+from stack.__main__ import finished_by_worker
 from stack.install import InstallError, make_environment
 from stack.plan import ROOT, Plan, clean
+from stack.stack import StackError
+from stack.up import MOST, Follower
 
 
 @pytest.fixture
@@ -28,11 +30,11 @@ def test_a_port_that_somebody_listens_on_is_not_chosen() -> None:
         busy.bind((ports.HOST, 0))
         busy.listen()
         port = busy.getsockname()[1]
-        assert not ports.free(port)
-        assert ports.choose(port) != port
+        assert not ports.is_free(port)
+        assert ports.choose_port(port) != port
         assert ports.listens(os.getpid(), port)
-    assert ports.choose(port) == port
-    assert ports.choose(port, frozenset({port})) != port
+    assert ports.choose_port(port) == port
+    assert ports.choose_port(port, frozenset({port})) != port
 
 
 def test_nothing_in_the_shell_changes_a_stack() -> None:
@@ -59,22 +61,22 @@ def test_the_procfile_starts_what_compose_starts() -> None:
         assert f"command: [{', '.join(words)}]\n" in compose
 
 
-def test_the_handout_can_be_sourced_by_a_shell(tmp_path: Path) -> None:
+def test_the_env_file_can_be_sourced_by_a_shell(tmp_path: Path) -> None:
     file = tmp_path / "run" / "it's here.env"
-    handout.claim(file)
-    handout.fill({"DOWNPOUR_DOWNLOADS": "/a b/$HOME'"}, file)
+    up.claim(file)
+    up.fill({"DOWNPOUR_DOWNLOADS": "/a b/$HOME'"}, file)
     assert file.stat().st_mode & 0o777 == 0o600
     script = f'. {shlex.quote(str(file))} && printf %s "$DOWNPOUR_DOWNLOADS"'
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "/a b/$HOME'"
 
 
-def test_the_handout_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_file_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run" / "stack.env"
-    handout.claim(file)
-    handout.claim(file)  # this process is no `stack up`, so the file is a leftover
-    monkeypatch.setattr(handout, "_alive", lambda pid: pid == os.getpid())
+    up.claim(file)
+    up.claim(file)  # this process is no `stack up`, so the file is a leftover
+    monkeypatch.setattr(up, "_alive", lambda pid: pid == os.getpid())
     with pytest.raises(StackError, match=f"up already, as process {os.getpid()}"):
-        handout.claim(file)
+        up.claim(file)
 
 
 def test_the_follower_shows_whole_lines_once_and_nothing_a_terminal_obeys(tmp_path: Path) -> None:
@@ -110,8 +112,8 @@ flower_events_total{task="downpour.threads",type="task-succeeded",worker="thread
 flower_events_total{task="downpour.download",type="task-started",worker="threads@here"} 9.0
 flower_events_total{task="downpour.download",type="task-succeeded",worker="gevent@here"} 4.0
 """
-    assert flower.count(metrics) == {"threads@here": 3, "gevent@here": 4}
-    assert flower.count("") == {}
+    assert finished_by_worker(metrics) == {"threads@here": 3, "gevent@here": 4}
+    assert finished_by_worker("") == {}
 
 
 def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> None:

@@ -163,11 +163,11 @@ signal.pause()
 
 
 def test_sigkill_of_the_launcher_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    private, handout = tmp_path / "private", tmp_path / "run" / "stack.env"
+    private, env_file = tmp_path / "private", tmp_path / "run" / "stack.env"
     private.mkdir()
-    handout.parent.mkdir()
-    handout.touch()
-    words = [sys.executable, "-c", LAUNCHER, str(private), str(handout), DEAF]
+    env_file.parent.mkdir()
+    env_file.touch()
+    words = [sys.executable, "-c", LAUNCHER, str(private), str(env_file), DEAF]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
         assert launcher.stdout is not None
         watcher = psutil.Process(int(launcher.stdout.readline()))
@@ -175,5 +175,5 @@ def test_sigkill_of_the_launcher_leaves_no_process_and_no_file(tmp_path: Path) -
         assert len(members(str(private))) == 1
         launcher.kill()
     wait_for(lambda: not members(str(private)) and not private.exists(), seconds=10)
-    assert not handout.parent.exists()
+    assert not env_file.parent.exists()
     wait_for(lambda: not watcher.is_running() or watcher.status() == psutil.STATUS_ZOMBIE)

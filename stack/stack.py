@@ -1,0 +1,196 @@
+"""A running stack: started in order, watched, stopped, and gone without a trace.
+
+    with Stack({Pool.THREADS: 8}) as stack:
+        stack.plan.origin_url, stack.plan.downloads
+        stack.processes["worker-threads"].pid
+        subprocess.run([sys.executable, "-m", "producer", ...], env=stack.plan.env("producer"), cwd=ROOT)
+
+Valkey comes first, then everything else at once, Flower last, because a Flower that was there before the
+workers lists their queues wrongly. They stop in the opposite order.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+from ledger.jobs import Pool
+from stack.plan import CONCURRENCY, FOLDERS, PORTS, ROOT, Plan, choose_port, is_free
+from stack.processes import POLL, Command, Process, Restarts, describe_exit, start_reaper, stop
+
+PATIENCE = 60.0  # seconds for a service to become ready
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+KEYS = Path("deploy/keys.py")
+
+
+class StackError(Exception):
+    """The stack cannot do what it is for; it was stopped, or will be. Says which service, expected and found."""
+
+
+@dataclass(eq=False)
+class Stack:
+    """Valkey, and as many of the Procfile's services as were asked for."""
+
+    pools: Mapping[Pool, int] = field(default_factory=lambda: CONCURRENCY)  # a worker each, with that concurrency
+    _: KW_ONLY
+    origin: bool = True
+    sweep: bool = True
+    flower: bool = False
+    downloads: Path | None = None  # receives the files; None: a folder that is removed at the end
+    settings: Mapping[str, str] = field(default_factory=dict)  # more variables for every process
+    prefer: Mapping[str, int] = field(default_factory=dict)  # ports by service, used if they are free
+    insist: Mapping[str, int] = field(default_factory=dict)  # ports by service that have to be free
+    remove: Sequence[Path] = ()  # files that go at the end, even if this process is killed
+    say: Callable[[str], None] = lambda _: None  # called with a line of progress
+    plan: Plan = field(init=False)  # from the start on
+    processes: dict[str, Process] = field(default_factory=dict, init=False)
+    _restarts: defaultdict[str, Restarts] = field(default_factory=lambda: defaultdict(Restarts), init=False)
+
+    def __enter__(self) -> Stack:
+        self._prepare()
+        together = [*["origin"] * self.origin, *["sweep"] * self.sweep, *(f"worker-{pool}" for pool in self.pools)]
+        try:
+            self.start("valkey")
+            self.start(*together)
+            self.start(*["flower"] * self.flower)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        private = Path(tempfile.mkdtemp(prefix="downpour-")).resolve()
+        self._reaper = start_reaper(private, self.remove)
+        try:
+            for name in FOLDERS:
+                (private / name).mkdir(mode=0o700)
+            _make_keys(private / "keys")
+            chosen = self._choose_ports()
+            downloads = self.downloads or private / "downloads"
+            downloads.mkdir(parents=True, exist_ok=True)
+        except BaseException:
+            self._reaper.communicate()
+            raise
+        self.plan = Plan(
+            private=private,
+            downloads=downloads.resolve(),
+            redis_port=chosen["valkey"],
+            origin_port=chosen["origin"],
+            flower_port=chosen["flower"],
+            pools=self.pools,
+            settings=self.settings,
+        )
+
+    def _choose_ports(self) -> dict[str, int]:
+        for name, port in self.insist.items():
+            if not is_free(port):
+                raise StackError(f"{name} cannot have port {port}: somebody listens there; nothing was started")
+        chosen = dict(self.insist)
+        for name in PORTS:
+            if name not in chosen:
+                chosen[name] = choose_port(self.prefer.get(name), frozenset(chosen.values()))
+        return chosen
+
+    def start(self, *names: str) -> None:
+        """Start services, or start them again, and wait until each is ready.
+
+        Raises:
+            StackError: one ended, or was not ready in time.
+        """
+        self.launch(*map(self.plan.command, names))
+
+    def launch(self, *commands: Command) -> None:
+        """The same with commands that differ from the Procfile's; see ``Plan.command``.
+
+        Raises:
+            StackError: as above.
+        """
+        begun = time.monotonic()
+        for command in commands:
+            self.processes[command.name] = Process(command)
+        waiting = [command.name for command in commands]
+        while waiting:
+            for name in tuple(waiting):
+                process, probe = self.processes[name], self.plan.probe(name)
+                if not process.running:
+                    self._fail(name, "not ready", probe.expected)
+                if probe.look(process):
+                    waiting.remove(name)
+                    self.say(f"{name} ready {time.monotonic() - begun:.1f} s")
+                elif time.monotonic() - begun > PATIENCE:
+                    self._fail(name, f"not ready within {PATIENCE:.0f} s", probe.expected)
+            if waiting:
+                time.sleep(POLL)
+
+    def forget(self, *names: str) -> None:
+        """Stopped for good: that they are gone is no fault."""
+        for name in names:
+            del self.processes[name]
+
+    def stop(self, *names: str, grace: float = GRACE) -> list[str]:
+        """Stop services; the names of those that had to be killed."""
+        return stop([self.processes[name] for name in names], grace)
+
+    def check(self) -> None:
+        """Look whether everything still runs.
+
+        Raises:
+            StackError: a service has ended by itself.
+        """
+        for name, process in self.processes.items():
+            if not process.running:
+                self._fail(name, "gone", "that it runs until it is stopped")
+
+    def revive(self) -> None:
+        """Start again what has ended by itself, each after a pause; to be called often.
+
+        Valkey finds its data, and all find their ports: those go when the stack is stopped.
+        """
+        for name, process in self.processes.items():
+            how, restarts = describe_exit(process.returncode), self._restarts[name]
+            if restarts.noticed(process):
+                process.kill()  # what it left behind: children, which hold ports and jobs
+                self.say(f"{name} ended by itself, {how}; it is started again in {restarts.pause:.0f} s")
+            elif restarts.due():
+                self.processes[name] = Process(process.command)
+
+    def close(self) -> None:
+        """Stop everything, Valkey last, and remove the private folder. Again: nothing."""
+        try:
+            late = self.stop(*(name for name in self.processes if name != "valkey"))
+            late += self.stop(*(name for name in self.processes if name == "valkey"))
+            for name in late:
+                self.say(f"{name} did not end within {GRACE:.0f} s and was killed")
+        finally:
+            self.processes = {}
+            if self._reaper.returncode is None:
+                self._reaper.communicate()  # the pipe closes, and it does the rest
+
+    def _fail(self, name: str, what: str, expected: str) -> NoReturn:
+        process = self.processes[name]
+        raise StackError(
+            f"{name} is {what}: expected {expected}, got {describe_exit(process.returncode)}; "
+            f"the stack stops. The end of its log:\n{process.tail()}"
+        )
+
+
+def _make_keys(folder: Path) -> None:
+    """Random passwords of this one run, and the access list with their digests."""
+    made = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, str(ROOT / KEYS), str(folder)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if made.returncode != 0:
+        raise StackError(f"{KEYS} failed with exit code {made.returncode}; nothing was started\n{made.stderr}")
