@@ -126,7 +126,7 @@ class Faults:
     def _signal(self, fault: Fault, members: list[Member], number: signal.Signals, *, everybody: bool) -> None:
         pids = {pid for member in members for pid in member.pids()}  # children end soon after their main process
         for member in members:
-            member.asked_to_end = number is signal.SIGKILL
+            member.asked_to_end |= number is signal.SIGKILL  # a fault before this one may have killed it just now
         at = time.time()
         hit = [member.signal(number, everybody=everybody) for member in members]
         self._note(fault, at, members, pids if any(hit) else set())
