@@ -70,7 +70,6 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
@@ -79,15 +78,23 @@ from ledger.jobs import Attempt, Batch, Executor, FailureKind, Job, JobRecord, J
 
 STATE_LETTERS = {state: state.value[0] for state in JobState}  # q w r d f c
 POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g
-_POOL_NAMES = frozenset(pool.value for pool in Pool)
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)  # made once: that halves the time of a submission
 STATES = {letter: state for state, letter in STATE_LETTERS.items()}
 _POOLS = {letter: pool for pool, letter in POOL_LETTERS.items()}
 
 
-@dataclass(frozen=True, slots=True)
 class Keys:
-    prefix: str
+    """Names of the keys above, for what is read without a script."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.batches = f"{prefix}batches"
+        self.paused = f"{prefix}paused"
+        self.drained = f"{prefix}drained"
+        self.unwell = f"{prefix}unwell"
+        self.incarnations = f"{prefix}incarnations"
+        self.hosts = f"{prefix}hosts"
+        self.dead = f"{prefix}dead"
 
     def job(self, id_: str) -> str:
         return f"{self.prefix}job:{id_}"
@@ -96,23 +103,16 @@ class Keys:
         return f"{self.prefix}batch:{name}"
 
     def running(self, batch: str) -> str:
-        return f"{self.prefix}batch:{batch}:running"
+        return f"{self.batch(batch)}:running"
 
     def names(self, batch: str) -> str:
-        return f"{self.prefix}batch:{batch}:names"
-
-    @property
-    def batches(self) -> str:
-        return f"{self.prefix}batches"
-
-    def sent(self, pool: Pool) -> str:
-        return f"{self.prefix}sent:{pool}"
+        return f"{self.batch(batch)}:names"
 
     def hand(self, pool: Pool) -> str:
         return f"{self.prefix}hand:{pool}"
 
-    def resend(self, pool: Pool) -> str:
-        return f"{self.prefix}resend:{pool}"
+    def held(self, incarnation: str) -> str:
+        return f"{self.prefix}held:{incarnation}"
 
     def queue(self, pool: Pool) -> str:
         return f"{self.prefix}{pool.queue}"
@@ -124,50 +124,11 @@ class Keys:
         """The channel of Celery's events; kombu writes the database's number into its name."""
         return f"{self.prefix}/{database}.celeryev/{routing_key}"
 
-    @property
-    def due(self) -> str:
-        return f"{self.prefix}due"
-
-    @property
-    def paused(self) -> str:
-        return f"{self.prefix}paused"
-
-    @property
-    def drained(self) -> str:
-        return f"{self.prefix}drained"
-
-    @property
-    def unwell(self) -> str:
-        return f"{self.prefix}unwell"
-
-    @property
-    def incarnations(self) -> str:
-        return f"{self.prefix}incarnations"
-
-    @property
-    def leases(self) -> str:
-        return f"{self.prefix}leases"
-
-    def held(self, incarnation: str) -> str:
-        return f"{self.prefix}held:{incarnation}"
-
-    @property
-    def hosts(self) -> str:
-        return f"{self.prefix}hosts"
-
-    @property
-    def dead(self) -> str:
-        return f"{self.prefix}dead"
-
 
 def _compact(values: list[Any]) -> str:
     while values and values[-1] is None:
         values.pop()
     return _JSON.encode(values)
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
 
 
 def _seconds(ms: Any) -> float | None:
@@ -197,22 +158,29 @@ def _end_of_path(url: str) -> str:
 
 
 def _options(job: Job) -> dict[str, Any] | None:
-    """What few jobs have: headers, mirrors, naming, step. None: nothing of it, and it takes no room."""
-    options: dict[str, Any] = {}
-    if job.headers:
-        options["h"] = dict(job.headers)
-    if job.mirrors:
-        options["m"] = job.mirrors
-    if job.naming:
-        options["n"] = int(job.naming)
-    if job.step:
-        options["s"] = job.step
-    return options or None
+    """What few jobs have. None: nothing of it, and it takes no room."""
+    if job.plain:
+        return None
+    options = {"h": dict(job.headers), "m": job.mirrors, "n": int(job.naming), "s": job.step}
+    return {name: value for name, value in options.items() if value}
 
 
-def _with_options(job: Job, options: Mapping[str, Any]) -> Job:
-    return replace(
-        job,
+def encode_job(job: Job) -> str:
+    filename = None if job.filename == _end_of_path(job.url) else job.filename
+    sha256 = None if job.sha256 is None else encode_digest(job.sha256)
+    options = _options(job)
+    left_out = job.size is not None or sha256 is not None or options is not None
+    return _compact([job.url, 0 if filename is None and left_out else filename, sha256, job.size, options])
+
+
+def decode_job(text: str) -> Job:
+    url, filename, sha256, size, options = _padded(json.loads(text), 5)
+    options = options or {}
+    return Job(
+        url=url,
+        filename=filename if isinstance(filename, str) else _end_of_path(url),
+        sha256=None if sha256 is None else decode_digest(sha256),
+        size=size,
         headers=tuple(options.get("h", {}).items()),
         mirrors=tuple(options.get("m", ())),
         naming=Naming(options.get("n", 0)),
@@ -220,34 +188,15 @@ def _with_options(job: Job, options: Mapping[str, Any]) -> Job:
     )
 
 
-def encode_job(job: Job) -> str:
-    filename = None if job.filename == _end_of_path(job.url) else job.filename
-    sha256 = None if job.sha256 is None else encode_digest(job.sha256)
-    options = None if job.plain else _options(job)
-    left_out = job.size is not None or sha256 is not None or options is not None
-    return _compact([job.url, 0 if filename is None and left_out else filename, sha256, job.size, options])
-
-
-def decode_job(text: str) -> Job:
-    url, filename, sha256, size, options = _padded(json.loads(text), 5)
-    filename = filename if isinstance(filename, str) else _end_of_path(url)
-    job = Job(url, filename, None if sha256 is None else decode_digest(sha256), size)
-    return _with_options(job, options) if options else job
-
-
 def encode_attempt(attempt: Attempt, queued: float) -> str:
     """Executor and start first, then what happened; the start is in ms since the job was queued, the rest since it."""
-    row = _compact(
-        [
-            round(attempt.started * 1000) - round(queued * 1000),
-            _ms(attempt.finished - attempt.started),
-            _ms(None if attempt.first_byte is None else attempt.first_byte - attempt.started),
-            attempt.bytes,
-            attempt.status,
-            attempt.kind,
-            attempt.reason,
-        ]
-    )
+    started, first_byte = attempt.started, attempt.first_byte
+    times = [
+        round(started * 1000) - round(queued * 1000),
+        round((attempt.finished - started) * 1000),
+        None if first_byte is None else round((first_byte - started) * 1000),
+    ]
+    row = _compact([*times, attempt.bytes, attempt.status, attempt.kind, attempt.reason])
     return f"[{_executor(attempt.executor)},{row[1:]}"
 
 
@@ -263,7 +212,7 @@ def _executor(who: Executor | None) -> str:
 def _short(worker: str) -> str:
     """``threads@host`` is ``@thost``: most workers are named after their pool."""
     name, at, host = worker.partition("@")
-    if at and name in _POOL_NAMES:
+    if at and name in tuple(Pool):
         return f"@{name[0]}{host}"
     return f"@={worker}" if worker.startswith("@") else worker
 
@@ -305,13 +254,10 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def encode_validators(etag: str | None, last_modified: str | None) -> str:
-    """ETag and Last-Modified in as few bytes as they take: a record has some 400 in all.
+    """Seconds since the epoch to the base of 36, then the ETag without its last quote; empty if there is neither.
 
-    They tell whether a file is still the one on the server; what the worker itself asks with lies in an attribute of
-    the file. So a long ETag is left out, and so is a date that is not written as HTTP wants it.
-
-    Returns:
-        Seconds since the epoch to the base of 36, then the ETag without its last quote; empty if there is neither.
+    They take few bytes: a long ETag is left out, and so is a date that is not written as HTTP wants it. The worker
+    itself asks with an attribute of the file.
     """
     kept = etag[:-1] if etag and len(etag) <= LONGEST_ETAG and _ETAG.fullmatch(etag) else ""
     return (_date(last_modified) if last_modified else "") + kept
