@@ -41,12 +41,8 @@ class RedisFullError(RedisRefusedError):
 
 
 # redis-py takes most of these for errors of a command. Set for all clients, since kombu makes the broker's.
-BaseParser.EXCEPTION_CLASSES.update(
-    dict.fromkeys(
-        ("READONLY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "LOADING"), RedisRefusedError
-    ),
-    OOM=RedisFullError,
-)
+_REFUSALS = ("READONLY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "LOADING")
+BaseParser.EXCEPTION_CLASSES.update(dict.fromkeys(_REFUSALS, RedisRefusedError), OOM=RedisFullError)
 
 
 def connect(
@@ -92,8 +88,8 @@ def once() -> Iterator[None]:
 class _Patient(Retry):
     """Repeats a call while Redis is away, for so many seconds altogether.
 
-    redis-py repeats connecting with the same object, within the call that needs the connection: tries would multiply,
-    and nobody who waits for a worker to stop would live to see the end.
+    redis-py repeats connecting with the same object, within the call that needs the connection. Without ``once`` the
+    tries would multiply.
     """
 
     def __init__(self, seconds: float, stop: Callable[[], bool]) -> None:
@@ -124,7 +120,7 @@ class _Patient(Retry):
 
 
 def flushed(redis: Redis, seconds: float) -> bool:
-    """Wait until Redis has flushed to its log what this connection wrote; whether it is known to have done so."""
+    """Wait until Redis has flushed to its log what this connection wrote; False if that is not known."""
     try:
         return bool(redis.waitaof(num_local=1, num_replicas=0, timeout=round(seconds * 1000))[0])
     except (ResponseError, TimeoutError):  # it keeps no log, does not know the command, or does not let us ask
@@ -134,10 +130,10 @@ def flushed(redis: Redis, seconds: float) -> bool:
 def eviction_policy(redis: Redis) -> str | None:
     """By which rule Redis removes keys when it is full; None if it removes none, or does not tell."""
     try:
-        policy = redis.info("memory").get("maxmemory_policy")
+        policy = redis.info("memory").get("maxmemory_policy", "noeviction")
     except ResponseError:  # it does not let us ask
         return None
-    return None if policy in (None, "noeviction") else str(policy)
+    return None if policy == "noeviction" else str(policy)
 
 
 def removes_jobs(policy: str) -> bool:
@@ -157,14 +153,11 @@ def eviction_warning(policy: str) -> str:
 class Library:
     """The commands of ``lua/NAME.lua``: one script, sent as its hash, loaded again when Redis has forgotten it.
 
-    A line ``--include NAME`` stands for the text of another file.
+    A line ``--include NAME`` stands for the text of another file. A Redis without memory takes all commands but those
+    that are named as ``refused_when_full``.
     """
 
     def __init__(self, redis: Redis, prefix: str, name: str, *, refused_when_full: Collection[str] = ()) -> None:
-        """
-        Args:
-            refused_when_full: commands that a Redis without memory refuses; it takes all others.
-        """
         text = _text(name)
         self._script = redis.register_script("#!lua flags=allow-oom\n" + text)
         self._refusable = redis.register_script("#!lua\n" + text) if refused_when_full else self._script
@@ -198,25 +191,20 @@ class PerProcess(Generic[T]):
 class RedisClock:
     """What to add to ``time.monotonic()`` for the time by Redis' clock.
 
-    Redis looked at its clock somewhere between question and answer, so both bound what is to be added. The quickest
-    answer so far decides as long as it lies within the bounds: one that was long on its way, or that a busy interpreter
-    picked up late, changes nothing, and a clock that jumped or drifts is followed.
+    Redis read its clock between question and answer, so both bound what is to be added. The first estimate stays while
+    it is within the bounds: an answer that was slow changes nothing, and a clock that jumped or drifts is followed.
     """
 
     def __init__(self) -> None:
         self._known: float | None = None
 
     def learn(self, told: float, asked: float, answered: float) -> float:
-        """
-        Args:
-            told: seconds since the epoch, by Redis.
-            asked: ``time.monotonic()`` before.
-            answered: ``time.monotonic()`` after.
+        """Seconds to add, after an answer.
 
-        Returns:
-            Seconds to add.
+        Args:
+            told: Redis' time in the answer, seconds since the epoch.
+            asked, answered: ``time.monotonic()`` before and after.
         """
         least, most = told - answered, told + _TOLD_TO - asked
-        known = least if self._known is None else min(max(self._known, least), most)
-        self._known = known
-        return known
+        self._known = least if self._known is None else min(max(self._known, least), most)
+        return self._known
