@@ -182,26 +182,25 @@ _OURS = tuple(f"Downpour {pool}" for pool in Pool)
 
 _PAGE = """# Downloaders and a hostile server
 
-Each row is one way in which the tests' origin misbehaves (`tests/hostile_origin`). Each tool is run with limits on time
-and size, follows redirects and continues what is there. It is run until it says that it is done, three times at most;
-a job has three attempts, too. A cell says what it said in the end (an exit code; 0 is done), and what lay under the
-final name then:
+Each row is one fault of the tests' origin (`tests/hostile_origin`). Each tool runs with limits on time and size,
+follows redirects, and continues partial files. It runs until it reports success, three times at most; a job has three
+attempts, too. A cell has the last exit code (0 is success) and the content of the final file name:
 
-- **right**: the whole file, as some edition of it was. **nothing**: no file of that name. **empty**: no byte.
-- **partial**: the beginning of the file under its final name. **wrong**: other bytes, for example two editions spliced.
-- **large**: more than the megabyte that was allowed. **inner**: a page of an address that no stranger should reach,
-  fetched by a redirect. **escaped**: a file outside of the folder that was meant.
+- **right**: the whole file, in one of its editions. **nothing**: no file of that name. **empty**: no bytes.
+- **partial**: the beginning of the file. **wrong**: other bytes, for example two editions spliced.
+- **large**: more than the megabyte that was allowed. **inner**: a page of an internal address, reached by a redirect.
+  **escaped**: a file outside of the intended folder.
 
-✗ marks a cell in which the end and the file do not agree: done without a right file, or not done and yet something lies
-there under the final name. A tool that keeps its partial files there needs them to go on; whoever finds the file cannot
-see that. No digest was given to anybody.
+✗ marks a cell in which exit code and file disagree: success without a right file, or failure with a file under the
+final name. Some tools keep partial files under that name to continue them; another program cannot tell them from whole
+files. No tool was given a digest.
 {pools}
 {table}
 
 {totals}
 
 Made by `python -m benchmarks hostile` on {date} with {versions}; raw outcomes: `docs/downloaders/hostile.json`.
-A tool that is not installed is left out.{missing} The commands (in `disposition`, where the server may say the name,
+A tool that is not installed is left out.{missing} The commands (in `disposition`, where the server may choose the name,
 with {by_server} instead of the last options): {commands}.
 """
 
@@ -224,7 +223,7 @@ def page(found: dict[str, Any]) -> str:
     lied = {each: sum(o.done and not o.good for o in outcomes if o.who == each) for each in who}
     rows = len({outcome.row for outcome in outcomes})
     totals = [
-        f"- {each}: {bad[each]} of {rows} rows marked; on {lied[each]} of them it said that it was done" for each in who
+        f"- {each}: {bad[each]} of {rows} rows marked; in {lied[each]} of them it reported success" for each in who
     ]
     versions: dict[str, str | None] = found["versions"]
     missing = [name for name, version in versions.items() if version is None]

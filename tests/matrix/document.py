@@ -29,7 +29,7 @@ Celery's settings are its defaults, but for what a row names; a worker has one s
 | word | |
 |---|---|
 {words}
-| error: X | whoever asked is answered, or the job ends, with an exception of class X |
+| error: X | the caller's answer, or the job's end, is an exception of class X |
 
 Seconds in the rows are short so that a test can wait for them; nothing depends on their size.
 """

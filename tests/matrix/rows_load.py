@@ -164,7 +164,7 @@ ROWS = (
         coroutine_without_result,
         None,
         "The same without results; seen are the body's marks and the `task_success` signal.",
-        "Worse: nobody looks at the coroutine, so the task is a success that never ran.",
+        "Worse: the coroutine is dropped without an error, so the task is a success that never ran.",
         absent=_NOT_ASYNC,
     ),
 )

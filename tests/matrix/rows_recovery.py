@@ -201,7 +201,7 @@ ROWS = (
         standby_takes_over,
         "SIGKILL to the worker and its children while a job runs; then the broker's queue and `unacked` are read. "
         "Downpour: a second worker, which was idle, finishes the job.",
-        "What ran is gone, and nobody is told. Downpour acknowledges early too, but its ledger knows what is missing.",
+        "What ran is gone, without a notice. Downpour acknowledges early too, but its ledger knows what is missing.",
     ),
     Row(
         "worker-killed-acks-late",

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import page as benchmarks_page
 from download.errors import transient
 from ledger.jobs import FailureKind
 from ledger.settings import Settings
 from producer.cli import cli
-from tests.settings_page import page
+from tests import settings_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.relative_to(ROOT): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -45,7 +46,11 @@ def test_each_setting_exists(path: Path, name: str) -> None:
 
 
 def test_the_page_of_settings_is_what_the_class_makes() -> None:
-    assert PAGES[Path("docs/settings.md")] == page()
+    assert PAGES[Path("docs/settings.md")] == settings_page.page()
+
+
+def test_the_page_of_benchmarks_is_what_its_figures_make() -> None:
+    assert PAGES[Path("docs/benchmarks.md")] == benchmarks_page.page((ROOT / "docs/benchmarks").glob("*.json"))
 
 
 def test_the_page_of_the_producer_explains_each_kind_as_transient_or_permanent() -> None:
