@@ -44,7 +44,7 @@ def main() -> None:
     try:
         with Nginx(folder / "nginx") if shutil.which("nginx") else Own() as origin:
             if isinstance(origin, Own):
-                print("No nginx (Debian: nginx-light): our own origin serves, and limits whoever is faster.\n")
+                print("No nginx (Debian: nginx-light): our own origin serves, and limits faster tools.\n")
             for what in options.what or ALL:
                 print(_run(what, folder / what, origin, options, before), flush=True)
     finally:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _hostile(out: Path) -> None:
-    """Not how fast, but how well; nobody is measured, so it need not be alone on the machine."""
+    """Not how fast, but how well: it measures no time, so the machine may do other work."""
     folder = Path(tempfile.mkdtemp(prefix="downpour-hostile-"))
     try:
         print(hostile.save(hostile.measure(folder), out))

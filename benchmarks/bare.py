@@ -1,7 +1,7 @@
 """libcurl in Python and nothing else: what is left of a chunk without the ledger, the records and the rules.
 
 Two processes fetch, hash and write as a chunk does (a file is written, then gets its name), with no claim, no address
-policy, no look at the answer, no Redis. Who is slower than this pays for those; nobody can be quicker and have them.
+policy, no look at the answer, no Redis. A slower contender pays for those; none can be faster and have them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is measured: each brings the same files of the same server into a folder, and says what that took."""
+"""The contenders: each downloads the same files of the same server into a folder, and returns what that took."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What curl, wget2, aria2c and Downpour make of a hostile origin: every row of its table of faults, side by side.
 
-Each tool is run as somebody careful would: with limits on time and size, told to follow redirects, to continue what is
-there, and run again until it says that it is done, three times at the most; a job has three attempts, too. Then we look
-at what lies under the final name, whatever the tool said. ``page`` makes docs/downloaders.md of the outcomes.
+Each tool runs with limits on time and size, follows redirects, and continues partial files. It is run again until it
+reports success, three times at most; a job has three attempts, too. The outcome is the content of the final file name,
+beside the tool's own exit code. ``page`` makes docs/downloaders.md of the outcomes.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def looked_at(case: Case, final: Path) -> tuple[str, int]:
 
 
 def measure(folder: Path) -> dict[str, object]:
-    """Everybody's outcome on every row, and who was not there."""
+    """The outcome of each tool on every row, and the tools that are not installed."""
     versions = {tool.name: tool.version for tool in TOOLS}
     with World(folder / "world", max_attempts=TIMES, retry_base=0.05, allow_networks=ALLOWED, **LIMITS) as world:
         world.start(*Pool, slots=10)

@@ -1,4 +1,4 @@
-"""Interleaved rounds: everybody in turn, again and again, so that what else the machine does hits all alike."""
+"""Interleaved rounds: each contender has a turn in each, so that other load on the machine hits all alike."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Downpour(Subject):
         return False
 
     def note(self) -> None:
-        """Who an incarnation was is forgotten once it is buried."""
+        """Redis forgets the pid of a worker process when the sweep has taken its jobs over."""
         for incarnation, who in self.redis.hgetall(self._keys.incarnations).items():
             self._pids[str(incarnation)] = int(json.loads(who)["pid"])
 

@@ -114,21 +114,21 @@ class Faults:
             pid = self._dice.choice(children) if children else 0
             self._note(fault, at, members, {pid} if members[0].kill_child(pid) else set())
         elif fault.kind is Kind.FROZEN:
-            self._signal(fault, members, signal.SIGSTOP, everybody=True)
+            self._signal(fault, members, signal.SIGSTOP, group=True)
             time.sleep(fault.seconds)
-            members[0].signal(signal.SIGCONT, everybody=True)
+            members[0].signal(signal.SIGCONT, group=True)
         elif fault.kind in (Kind.CUT_SHORT, Kind.STOPPED):
             self._stop(fault, members)
         else:
-            self._signal(fault, members, signal.SIGKILL, everybody=fault.kind is not Kind.MAIN)
+            self._signal(fault, members, signal.SIGKILL, group=fault.kind is not Kind.MAIN)
         self._fleet.release(members)
 
-    def _signal(self, fault: Fault, members: list[Member], number: signal.Signals, *, everybody: bool) -> None:
+    def _signal(self, fault: Fault, members: list[Member], number: signal.Signals, *, group: bool) -> None:
         pids = {pid for member in members for pid in member.pids()}  # children end soon after their main process
         for member in members:
             member.asked_to_end |= number is signal.SIGKILL  # a fault before this one may have killed it just now
         at = time.time()
-        hit = [member.signal(number, everybody=everybody) for member in members]
+        hit = [member.signal(number, group=group) for member in members]
         self._note(fault, at, members, pids if any(hit) else set())
 
     def _stop(self, fault: Fault, members: list[Member]) -> None:
@@ -137,9 +137,9 @@ class Faults:
         if not cut:
             self._note(fault, time.time(), members, set(member.pids()))
         member.asked_to_end = True
-        member.signal(signal.SIGTERM, everybody=False)
+        member.signal(signal.SIGTERM, group=False)
         if not self._await(lambda: member.starts > starts or not member.pids(), CUT_AFTER if cut else GRACE):
-            self._signal(fault, members, signal.SIGKILL, everybody=True)
+            self._signal(fault, members, signal.SIGKILL, group=True)
         elif cut:
             self._note(fault, time.time(), members, set(), f"it had stopped within the {CUT_AFTER:.0f} s")
 
@@ -214,7 +214,7 @@ class Faults:
         for member in self._fleet.of(fault.pool):
             if pid in (pids := member.pids()):
                 if pid == pids[0]:
-                    self._signal(fault, [member], signal.SIGKILL, everybody=True)
+                    self._signal(fault, [member], signal.SIGKILL, group=True)
                 elif member.kill_child(pid):
                     self._note(fault, at, [member], {pid})
                 return True

@@ -99,7 +99,7 @@ def machine() -> dict[str, str | int | float]:
         "cpus": os.cpu_count() or 0,
         "memory": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
-        "load at the end": round(os.getloadavg()[1], 1),  # over 5 minutes, everybody's
+        "load at the end": round(os.getloadavg()[1], 1),  # over 5 minutes, of all programs
     }
 
 

@@ -1,6 +1,6 @@
 """Workers under a supervisor that starts again what ended, at once, as a container runtime with a restart policy does.
 
-It signals nobody but processes that it started and has not reaped: a look and a signal happen under one lock.
+It signals only processes that it started and has not reaped: a look and a signal happen under one lock.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Member:
                 return []
             return [self._process.pid, *self._process.children()]
 
-    def signal(self, number: signal.Signals, *, everybody: bool) -> bool:
+    def signal(self, number: signal.Signals, *, group: bool) -> bool:
         """To the main process, or to all of its group at once; whether there was one."""
         with self._lock:
             if self._process is None or not self._process.running:
                 return False
-            self._process.signal(number, group=everybody)
+            self._process.signal(number, group=group)
             return True
 
     def kill_child(self, pid: int) -> bool:
@@ -85,7 +85,7 @@ class Member:
 
     def end(self, grace: float) -> None:
         if self._process is not None:
-            self.signal(signal.SIGCONT, everybody=True)
+            self.signal(signal.SIGCONT, group=True)
             self._process.stop(grace)
 
 

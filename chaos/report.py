@@ -136,7 +136,7 @@ class Report:
     settings: dict[str, str]
     mix: str
     faults: dict[str, int]  # carried out, by kind
-    kills: int  # of them, those that sent a SIGKILL to somebody who was there
+    kills: int  # of them, those that sent a SIGKILL to a process that existed
     spared: int  # not carried out: no ready victim
     books: Books
     work: Work
@@ -144,7 +144,7 @@ class Report:
     recovery: tuple[Recovery, ...]
     overall: dict[str, Spread | None]  # back, again: of all interrupted jobs, and by case; see ``findings.overall``
     redis_gap: dict[str, Spread | None]  # Redis killed → it answers again (away); by pool: → the next job begins
-    unasked_exits: dict[str, int]  # processes that ended although nobody touched them, by name and code
+    unasked_exits: dict[str, int]  # processes that ended without a fault, by name and code
     starts: dict[str, int]  # of each supervised process
     unhealthy: tuple[str, ...]  # at the end
     struck: tuple[Struck, ...]

@@ -31,7 +31,7 @@ from stack.stack import Stack
 LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)
 SETTLE = 120.0  # seconds after the load in which every job must have its end
-_READY = 90.0  # seconds for everybody to be up
+_READY = 90.0  # seconds for all processes to be up
 _FILL = 20.0  # seconds in which the queues are filled before the first fault
 _PAUSE = (1.8, 8.0)  # seconds on average between two faults, at least and at most
 _SAY_EVERY = 5.0  # seconds
@@ -112,13 +112,13 @@ class Course:
         self._await_tidiness()
 
     def _await_tidiness(self) -> None:
-        """A worker that was killed leaves temp files; whoever lives removes those of ended jobs from time to time."""
+        """A killed worker leaves temp files; live workers remove those of ended jobs from time to time."""
         end = time.monotonic() + self.subject.tidies_within
         while any(temp_files(self.subject.stack.plan.downloads)) and time.monotonic() < end:
             time.sleep(0.5)
 
     def _health_check(self) -> None:
-        """Everybody is up, and each pool does new jobs without a person."""
+        """All processes are up, and each pool does new jobs without help."""
         late = self.fleet.wait_ready(30)
         last = {
             each.batch: each.jobs for each in [self.feed.submit(pool, _HEALTH_JOBS, name="health") for pool in Pool]

@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
     WORKER = "worker killed"  # SIGKILL to a worker and its children at once, as when a container is killed
     CHILD = "child killed"  # SIGKILL to one prefork child
-    MAIN = "main process killed"  # SIGKILL to the main process of prefork; nobody tells its children
+    MAIN = "main process killed"  # SIGKILL to the main process of prefork, not to its children
     CUT_SHORT = "stopped, then killed"  # SIGTERM, and SIGKILL to all of it after 2 s
     TWO = "two workers killed"  # both workers of a pool at once, so that no replacement runs
     SWEEP = "sweep killed"

@@ -77,7 +77,7 @@ class Stock(Subject):
         return any(self.stack.plan.private.rglob(f"{batch}.begun"))
 
     def note(self) -> None:
-        """Read what is new in the marks: every line once, whoever asks."""
+        """Read the new marks: every line once, from any thread."""
         with self._reading:
             for file in self._folder.iterdir():
                 self._marks += self._new(file)
@@ -96,7 +96,7 @@ class Stock(Subject):
         return {name for name, jobs in batches.items() if all(job.id in ends for job in jobs)}
 
     def awaited(self, batches: Mapping[str, Sequence[Planned]]) -> int:
-        """None is awaited any more when no message is left anywhere and nobody runs anything."""
+        """None is awaited any more when no message is left anywhere and no worker runs a job."""
         ends = {mark.job for mark in tuple(self._marks) if mark.ended}
         missing = {job.id for jobs in batches.values() for job in jobs} - ends
         messages = sum(self.queued(pool) for pool in Pool) + int(self.redis.hlen("unacked"))

@@ -1,4 +1,4 @@
-"""Who is struck: the same jobs, faults and supervision for each. A subject can run, feed and question itself."""
+"""The system under test: the same jobs, faults and supervision for each. It starts, submits and reads its own notes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Blow:
 
     @property
     def killed(self) -> bool:
-        """Whether it did send a SIGKILL to somebody who was there."""
+        """Whether it sent a SIGKILL to a process that existed."""
         kills = self.kind in KILLS | {Kind.POISON}
         return kills and self.note is None and (bool(self.pids) or self.kind in (Kind.REDIS, Kind.PRODUCER))
 

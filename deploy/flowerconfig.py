@@ -48,6 +48,6 @@ persistent = bool(os.environ.get("FLOWER_DB"))
 db = os.environ.get("FLOWER_DB", "flower")
 state_save_interval = 10_000  # milliseconds
 
-# Whoever reaches an open Flower may look and change nothing; behind a password (FLOWER_BASIC_AUTH=user:password) its
-# buttons work: what each pool answers to Grow, Shrink and Terminate is part of the comparison.
+# An open Flower is read-only. Behind a password (FLOWER_BASIC_AUTH=user:password) its buttons work: what each pool
+# answers to Grow, Shrink and Terminate is part of the comparison.
 read_only = not os.environ.get("FLOWER_BASIC_AUTH")

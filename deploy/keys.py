@@ -48,7 +48,7 @@ ROLES = {
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe (+lrange {DEAD_LETTERS})",
     "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
 }
-# "default" is who a client is before it says a name, and "off" keeps everybody out. It still needs all rights: Redis
+# "default" is the user of a client that has given no name, and "off" refuses it. It still needs all rights: Redis
 # replays its log as this user, and without them it would silently drop every transaction and every script's effect.
 # "health" may ask whether Redis answers, and needs no password.
 OTHERS = (
@@ -72,7 +72,7 @@ def make_keys(folder: Path) -> None:
         lines.append(f"user {role} reset on #{digest} {rights}")
     redis = folder / "redis"
     redis.mkdir(mode=0o755, exist_ok=True)
-    # Redis is another user than we: these two files hold nothing secret and everybody may read them.
+    # Redis is another user than we: these two files hold no secrets and are readable for all.
     publish(redis / "users.acl", "\n".join(lines) + "\n", mode=0o644)
     publish(redis / "redis.conf", Path(__file__).with_name("redis.conf").read_text(), mode=0o644)
 
