@@ -23,53 +23,69 @@ INTRODUCTION = f"""
 This page is made by `python -m chaos table` from the reports in `docs/chaos/`. Do not edit it.
 
 Workers of all three pools, the sweep, the producer and Redis are killed while thousands of jobs wait and run. Then the
-books are balanced from outside: every file is hashed again, the origin's access log is counted, every record is read
-with `producer results`, and Redis is searched for what was left behind.
+books are balanced from outside. Every file is hashed again, the origin's access log is counted, every record is read
+with `producer results`, and Redis is searched for leftovers.
 
 - **Load**: {DESCRIPTION}.
   A producer in the background keeps the queues of all pools full while the faults go on.
 - **Deployment**: the Procfile's commands with their default settings (lease {LEASE:g} s), two workers per pool
   ({_SIZES} jobs at once), a sweep, Redis' log on disk as deployed (`appendfsync everysec`).
-  What ends is started again after 0.1 s, as a container runtime does it.
+  Ended processes are started again after 0.1 s, as a container runtime does it.
 - **Faults**, in an order and at victims that follow from the seed, per hundred kills:
   {_PER_HUNDRED}.
-  Workers are killed with all their children, a main process without them; a stop is cut short after {CUT_AFTER:g} s;
-  a freeze lasts longer than the lease; a killed producer's command is given again. Redis refuses writes because it
-  wants a replica; malformed messages go in front of a queue; a disk that can be full needs root. A process is killed
-  *by a job* whenever the ledger says that it runs that job, until the job ends as `poison`.
-- **Beside it** a stock Celery app: the same download function in a plain task, the same jobs, kills, freezes and
-  stops; scaled down. Its books are marks that each task leaves in a file. *default* is Celery out of the box; *late
-  ack* adds `acks_late` and `reject_on_worker_lost`; *tuned* adds prefetch 1, a visibility timeout of 20 s (twice the
-  longest job), restored every second, and the polling interval without which an idle gevent worker restores nothing.
+- **Beside it** a stock Celery app, scaled down: the same download function in a plain task, the same jobs, kills,
+  freezes and stops. Its books are marks that each task leaves in a file.
+
+| fault | what happens |
+| --- | --- |
+| killed | SIGKILL: to a worker with all its children, to a main process without them |
+| stopped, then killed | SIGTERM, and SIGKILL after {CUT_AFTER:g} s |
+| frozen | SIGSTOP for longer than the lease |
+| producer killed | in the middle of a submission; the same command is given again |
+| writes refused | Redis wants a replica that does not exist |
+| malformed messages | they go in front of a queue |
+| disk full | needs root |
+| killed by a job | SIGKILL to each process that runs one certain job, until that job ends as `poison` |
+
+| stock app | settings |
+| --- | --- |
+| default | Celery's own |
+| late ack | `acks_late` and `reject_on_worker_lost` |
+| tuned | also prefetch 1, visibility timeout 20 s (twice the longest job), restored every second, a polling interval |
 """
 
 ABOUT_BOOKS = f"""
-*Innocent failed*: all failed jobs but those that killed their process. *Lost*: no end within {SETTLE:g} s after the
-queues were empty, with every worker up; less if no message and no running job was left that could bring one.
-*`unacked`*: messages that no queue has and no worker runs; they come back after the visibility timeout, an hour by
-default. *Done twice*: more than one successful end in the subject's own notes; *resubmitted*: in a batch whose producer
-was killed, or failed while Redis was away, and was run again, which a plain `apply_async` loop cannot know. *Wrong or
-changed*: not the bytes that it must have; a file of a job without an end; another inode, size or time of writing than
-when its batch was first seen to be finished. Temp files of the stock app are not Celery's fault. Downpour's workers
-remove those of ended jobs every half minute; they are counted after {Downpour.tidies_within:g} s.
+- *Innocent failed*: all failed jobs but those that killed their process.
+- *Lost*: no end within {SETTLE:g} s after the queues were empty, with every worker up. The time is shorter if no
+  message and no running job was left that could bring an end.
+- *`unacked`*: messages on no queue that no worker runs. They return after the visibility timeout, an hour by default.
+- *Done twice*: more than one successful end in the subject's own notes. *Resubmitted*: in a batch whose command was run
+  again, after its producer was killed or Redis was away; a plain `apply_async` loop cannot know of the first run.
+- *Wrong or changed*: other bytes than expected; a file of a job without an end; another inode, size or time of writing
+  than when its batch was first seen to be finished.
+- Temp files of the stock app are not Celery's fault. Downpour's workers remove those of ended jobs every half minute;
+  they are counted after {Downpour.tidies_within:g} s.
 """
 
 ABOUT_RECOVERY = """
-A job counts as interrupted when the process that ran it was hit. The clock starts at the signal (of a stop that is cut
-short: at its SIGKILL). *Back on its queue* is when the ledger closes the lost attempt and puts the job back; *running
-again* is when the next attempt is claimed. Between the two the job's message stands in front of all that waits, until a
-worker of its pool takes it and has a free slot for it. For the stock app only the second is known. *While no worker
-lives*: at some moment until it ran again, each worker of the job's pool was down, starting, frozen or stopping.
+A job counts as interrupted when the process that ran it was hit. The clock starts at the signal; of a stop that is cut
+short, at its SIGKILL.
+
+- *Back on its queue*: the ledger closes the lost attempt and queues the job. Not known for the stock app.
+- *Running again*: the next attempt is claimed. Until then the job's message stands in front of the queue, until a
+  worker of its pool takes it and has a free slot.
+- *While no worker lives*: at some moment until it ran again, each worker of the pool was down, starting, frozen or
+  stopping.
 """
 
 TRUST = f"""
-- Where no other worker of the pool lives, *running again* has in it some seconds of CPU that a worker takes to start.
+- Where no other worker of the pool lives, *running again* includes some seconds of CPU that a worker takes to start.
 - A message on its way to a worker that is killed in turn is missed {MESSAGE_GRACE:g} s later: that makes the maxima.
 - *Sent to their last byte more than once* is an upper bound of work done twice: the origin counts what the kernel took.
 - Jobs interrupted by *child killed* and *main process killed* are few because most jobs last milliseconds.
 - A fault near a kill of Redis is recovered later by as long as Redis was away. That is in the numbers.
-- All of it ran on one small machine that had other work (see the load average), with one clock and no network. The
-  moments of the faults are not repeatable, only their order is. The stock runs are short: a zero in them is no promise.
+- All of it ran on one small machine that had other work (see the load average), with one clock and no network.
+- The order of the faults is repeatable, their moments are not. The stock runs are short: a zero in them is no promise.
 """
 
 REPRODUCE = """
