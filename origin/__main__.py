@@ -8,7 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from origin.server import Origin
+from origin.server import OriginServer
 
 OPEN_FILES = 65_536
 
@@ -25,10 +25,10 @@ def main() -> None:
     file: Path | None = options.access_log
     # Closed after the loop: its end cancels the open exchanges, and they still write their lines.
     with file.open("a", buffering=1, encoding="utf-8") if file else nullcontext() as log:
-        asyncio.run(serve(options.host, options.port, Origin(log, options.url)))
+        asyncio.run(serve(options.host, options.port, OriginServer(log, options.url)))
 
 
-async def serve(host: str, port: int, origin: Origin) -> None:
+async def serve(host: str, port: int, origin: OriginServer) -> None:
     """Serve until a signal asks to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

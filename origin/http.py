@@ -33,7 +33,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class RefusedError(Exception):
+class BadRequestError(Exception):
     """The request cannot be answered as asked; the text is the body of an answer with the status."""
 
     def __init__(self, text: str, status: int = 400) -> None:
@@ -45,10 +45,10 @@ class AnsweredError(Exception):
     """Raised by `Exchange.head` on a HEAD request: the head was the whole answer. No path needs to think of HEAD."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A client's socket and the task that answers it. A client that has closed its sending side counts as gone."""
 
-    def __init__(self, serve: Callable[["Connection"], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, serve: Callable[["ClientConnection"], Coroutine[Any, Any, None]]) -> None:
         """Serve is the coroutine function that answers the requests of this connection."""
         self._serve = serve
         self._received = bytearray()
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         """Return the next request head, without the empty line that ends it."""
         while (end := self._received.find(HEAD_END)) < 0:
             if len(self._received) > HEAD_BYTES_MAX:
-                raise RefusedError(f"expected a head of at most {HEAD_BYTES_MAX} bytes", 431)
+                raise BadRequestError(f"expected a head of at most {HEAD_BYTES_MAX} bytes", 431)
             self._more.clear()
             await self._more.wait()
         head = bytes(self._received[:end])
@@ -104,11 +104,11 @@ class Connection(asyncio.Protocol):
             await self._writable.wait()
 
 
-class State:
+class Remembered:
     """What the origin remembers between requests; all of it is bounded."""
 
     def __init__(self, url: str) -> None:
-        self.url = url  # of the origin, see `server.Origin`
+        self.url = url  # of the origin, see `server.OriginServer`
         self.paced = 0  # answers under way
         self._digests: dict[Entity, bytes] = {}
         self._visits: dict[str, int] = {}
@@ -151,8 +151,8 @@ class Reply(NamedTuple):
 class Exchange:
     """One request and the ways to answer it, down to single bytes: what a path's function gets."""
 
-    def __init__(self, connection: Connection, state: State, head: bytes) -> None:
-        """Read a request head, or raise RefusedError. Header names become lower case."""
+    def __init__(self, connection: ClientConnection, state: Remembered, head: bytes) -> None:
+        """Read a request head, or raise BadRequestError. Header names become lower case."""
         self.connection = connection
         self.state = state
         self.arrived = connection.received_at  # loop time; paced answers and the access log count from it
@@ -162,14 +162,14 @@ class Exchange:
         self.rest = ""  # the path after the part that chose the function, percent-encoded
         first, *lines = head.decode("latin-1").split("\r\n")
         if first.count(" ") != 2 or not first.endswith((" HTTP/1.0", " HTTP/1.1")):
-            raise RefusedError(f"expected METHOD TARGET HTTP/1.0 or HTTP/1.1, got {first!r}")
+            raise BadRequestError(f"expected METHOD TARGET HTTP/1.0 or HTTP/1.1, got {first!r}")
         self.method, self.target, version = first.split(" ")
         self.path, _, self.query = self.target.partition("#")[0].partition("?")  # both percent-encoded
         self.headers: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.partition(":")
             if not colon or not name or name != name.strip():
-                raise RefusedError(f"expected a header line, got {line!r}")
+                raise BadRequestError(f"expected a header line, got {line!r}")
             self.headers[name.lower()] = value.strip()
         asked = self.headers.get("connection", "").lower()
         # Bodies are never read, so a request that has one ends its connection.
@@ -331,11 +331,11 @@ def decode(text: str) -> str:
 
 
 def parse_number(text: str, what: str, most: float) -> float:
-    """Read a number from 0 to most, or raise RefusedError."""
+    """Read a number from 0 to most, or raise BadRequestError."""
     try:
         number = float(text)
     except ValueError:
         number = -1
     if not 0 <= number <= most:
-        raise RefusedError(f"expected {what} to be a number from 0 to {most}, got {text!r}")
+        raise BadRequestError(f"expected {what} to be a number from 0 to {most}, got {text!r}")
     return number

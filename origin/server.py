@@ -43,11 +43,11 @@ from typing import TextIO
 from origin.content import Entity, page
 from origin.http import (
     AnsweredError,
-    Connection,
+    BadRequestError,
+    ClientConnection,
     Exchange,
-    RefusedError,
+    Remembered,
     Reply,
-    State,
     decode,
     head_text,
     parse_number,
@@ -101,7 +101,7 @@ def route(path: str) -> Callable[[Answer], Answer]:
     return register
 
 
-class Origin:
+class OriginServer:
     """The server: listen, answer, log.
 
     Args:
@@ -111,19 +111,19 @@ class Origin:
 
     def __init__(self, log: TextIO | None, url: str) -> None:
         self._log = log
-        self._state = State(url)
+        self._state = Remembered(url)
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Start to accept connections."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: Connection(self._serve), host, port, backlog=BACKLOG)
+        return await loop.create_server(lambda: ClientConnection(self._serve), host, port, backlog=BACKLOG)
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: ClientConnection) -> None:
         """Answer one connection's requests in order."""
         try:
             while await self._serve_one(connection):
                 pass
-        except RefusedError as error:  # a head that is no request
+        except BadRequestError as error:  # a head that is no request
             text = f"{error}\n".encode()
             with contextlib.suppress(ConnectionResetError):
                 await connection.send(head_text(error.status, {"Content-Length": str(len(text))}, False) + text)
@@ -132,7 +132,7 @@ class Origin:
         finally:
             connection.transport.close()
 
-    async def _serve_one(self, connection: Connection) -> bool:
+    async def _serve_one(self, connection: ClientConnection) -> bool:
         """Answer the next request; return whether another one may follow."""
         exchange = Exchange(connection, self._state, await connection.read_head())
         aborted = True
@@ -175,12 +175,12 @@ async def _answer(exchange: Exchange) -> None:
     try:
         if exchange.method not in ("GET", "HEAD"):
             exchange.keep_alive = False
-            raise RefusedError("GET or HEAD only", 405)
+            raise BadRequestError("GET or HEAD only", 405)
         if path is None:
-            raise RefusedError(f"no such path: {exchange.path}; see /", 404)
+            raise BadRequestError(f"no such path: {exchange.path}; see /", 404)
         exchange.rest = exchange.path.removeprefix(path).removeprefix("/")
         await ROUTES[path](exchange)
-    except RefusedError as error:
+    except BadRequestError as error:
         if exchange.status:
             raise
         allow = {"Allow": "GET, HEAD"} if error.status == 405 else {}
@@ -265,7 +265,7 @@ async def pages(exchange: Exchange) -> None:
     """Send a page."""
     number, dot, extension = decode(exchange.rest).partition(".")
     if not (number.isascii() and number.isdigit() and len(number) < 10 and dot + extension == ".html"):
-        raise RefusedError(f"expected /pages/N.html, got {exchange.path!r}")
+        raise BadRequestError(f"expected /pages/N.html, got {exchange.path!r}")
     text = page(int(number), int(exchange.number("links", 50, LINKS_MAX)))
     await exchange.text(200, text, {**HTML, **repr_digest(hashlib.sha256(text.encode()).digest())})
 
@@ -312,7 +312,7 @@ def refusal(code: str) -> tuple[int, str]:
     """Return a status that was asked for, and a body for it."""
     number = int(parse_number(code, "a status", 599))
     if number < 200:
-        raise RefusedError(f"expected a status from 200 to 599, got {number}")
+        raise BadRequestError(f"expected a status from 200 to 599, got {number}")
     return number, f"{number}, as asked for\n"
 
 
@@ -325,7 +325,7 @@ def visit(exchange: Exchange) -> int:
     """Return which GET of its `key=` this one is, from 1. A HEAD sees the number but does not count."""
     fault, key = exchange.path.split("/")[2], exchange.param("key")
     if not key:
-        raise RefusedError(f"{fault} counts requests: expected key=, got none")
+        raise BadRequestError(f"{fault} counts requests: expected key=, got none")
     return exchange.state.visit(f"{fault} {key}", count=exchange.method == "GET")
 
 
@@ -343,5 +343,5 @@ def whole(entity: Entity) -> Reply:
 
 def _name(text: str) -> str:
     if not text:
-        raise RefusedError("expected a file name at the end of the path, got none")
+        raise BadRequestError("expected a file name at the end of the path, got none")
     return decode(text)
