@@ -161,7 +161,7 @@ def measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> I
     if excluded:
         more = f"; and {len(excluded) - 6} more" if len(excluded) > 6 else ""
         yield f"Left out, {len(excluded)} turns: {'; '.join(excluded[:6])}{more}."
-    few = [f"{row.name} ({row.turns})" for row in summary.rows if row not in able and not row.deployment.serial]
+    few = [f"{row.name} ({row.measurements})" for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         yield f"Not compared, because fewer than {LEAST} of their turns count: {', '.join(few)}."
 
@@ -333,11 +333,11 @@ def too_noisy(choice: Choice) -> str:
 
 def objections(experiment: Experiment, summary: Summary, choice: Choice) -> Iterator[str]:
     pick = choice.pick
-    if pick.turns < ROUNDS:
-        yield f"{pick.turns} rounds count; below {ROUNDS} much depends on how the noise is distributed"
-    turns = sum(row.turns for row in summary.rows) + summary.excluded
-    if summary.excluded > OFTEN * turns:
-        yield f"{summary.excluded} of {turns} turns were excluded"
+    if pick.measurements < ROUNDS:
+        yield f"{pick.measurements} rounds count; below {ROUNDS} much depends on how the noise is distributed"
+    measurements = sum(row.measurements for row in summary.rows) + summary.excluded
+    if summary.excluded > OFTEN * measurements:
+        yield f"{summary.excluded} of {measurements} turns were excluded"
     if len({curve.pool for curve in choice.curves}) == 1:
         yield f"no pool but {pick.deployment.pool} was compared"
     saturated = [curve.saturation for curve in choice.curves if curve.saturation is not pick]
@@ -386,8 +386,8 @@ def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]
     elif able:
         yield f"only {able[0].name} has {LEAST} turns that count: there is nothing to compare it with"
     else:
-        turns = ", ".join(f"{row.name} {row.turns}" for row in summary.rows if not row.deployment.serial)
-        yield f"no deployment has {LEAST} turns that count ({turns or 'there are none'})"
+        measurements = ", ".join(f"{row.name} {row.measurements}" for row in summary.rows if not row.deployment.serial)
+        yield f"no deployment has {LEAST} turns that count ({measurements or 'there are none'})"
 
 
 # -- what to measure next
@@ -395,9 +395,9 @@ def nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]
 
 def next_commands(experiment: Experiment, choice: Choice) -> Iterator[str]:
     """Commands that would settle what is open."""
-    if math.isinf(choice.regret) and choice.pick.turns >= ROUNDS:
+    if math.isinf(choice.regret) and choice.pick.measurements >= ROUNDS:
         return  # more of the same would bring nothing
-    if not choice.certain or choice.pick.turns < ROUNDS or choice.regret > TIE:
+    if not choice.certain or choice.pick.measurements < ROUNDS or choice.regret > TIE:
         yield again(experiment, rounds=_rounds(choice))
     pick = choice.pick.deployment
     if pick.concurrency and not choice.curve.reached and not busy(experiment, choice.pick):
@@ -424,10 +424,10 @@ def next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[st
 
 def _rounds(choice: Choice) -> int:
     """So many that the interval should be narrow enough: its width falls with the square root of their number."""
-    turns = max(choice.pick.turns, LEAST)
+    measurements = max(choice.pick.measurements, LEAST)
     if math.isinf(choice.regret):
-        return max(2 * turns, ROUNDS)
-    wanted = max(math.ceil(turns * (choice.regret / TIE) ** 2), turns + 2, ROUNDS)
+        return max(2 * measurements, ROUNDS)
+    wanted = max(math.ceil(measurements * (choice.regret / TIE) ** 2), measurements + 2, ROUNDS)
     return min(wanted if wanted <= ROUNDS else max(wanted, NARROWER), MOST_ROUNDS)
 
 

@@ -21,7 +21,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
-from poolbench.experiment import Checks, Deployment, Executor, Experiment, MeasuredJob, Note, Pool, Spans, State, Turn
+from poolbench.experiment import (
+    Checks,
+    Deployment,
+    Executor,
+    Experiment,
+    MeasuredJob,
+    Measurement,
+    Note,
+    Pool,
+    Spans,
+    State,
+)
 from poolbench.sampler import Machine
 
 
@@ -81,17 +92,20 @@ def of_machine(before: Machine, after: Machine, seconds: float, ours: float | No
     return found
 
 
-def too_few(turns: Sequence[Turn], deployments: Sequence[str], rounds: int) -> list[Note]:
+def too_few(measurements: Sequence[Measurement], deployments: Sequence[str], rounds: int) -> list[Note]:
     """What a reader must know about deployments whose turns do not all count."""
     counted = {
-        name: len({turn.round for turn in turns if turn.deployment == name and turn.counts}) for name in deployments
+        name: len(
+            {measurement.round for measurement in measurements if measurement.deployment == name and measurement.counts}
+        )
+        for name in deployments
     }
     found = [
         f"{name}: {count} of {rounds} rounds count" + ("" if count else "; nothing is said of it")
         for name, count in counted.items()
         if count < rounds
     ]
-    if found and any(turn.checks.passed and turn.excluded for turn in turns):
+    if found and any(measurement.checks.passed and measurement.excluded for measurement in measurements):
         found.append("run it again when the machine is quiet, or with --noise 1 to count every turn that ran well")
     return [Note(text, caveat=True) for text in found]
 
@@ -192,5 +206,5 @@ def _count(things: Sized, word: str) -> str:
 
 def failed(experiment: Experiment) -> bool:
     """Whether jobs failed, or checks failed: those of the last turn that each deployment had in each round."""
-    last = {(turn.deployment, turn.round): turn for turn in experiment.turns}
-    return not all(turn.checks.passed for turn in last.values())
+    last = {(measurement.deployment, measurement.round): measurement for measurement in experiment.measurements}
+    return not all(measurement.checks.passed for measurement in last.values())

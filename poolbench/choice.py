@@ -95,7 +95,9 @@ class Choice:
 
 def comparable(summary: Summary) -> list[Row]:
     """Deployments that have enough turns to be compared."""
-    return [row for row in summary.rows if not row.deployment.serial and row.turns >= LEAST and row.jobs_per_second]
+    return [
+        row for row in summary.rows if not row.deployment.serial and row.measurements >= LEAST and row.jobs_per_second
+    ]
 
 
 def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:

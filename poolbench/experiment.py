@@ -205,7 +205,7 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Measurement:
     """One deployment's jobs in one round."""
 
     deployment: Annotated[str, Field(alias="contestant")]  # its name
@@ -297,7 +297,7 @@ class Note:
 class Experiment:
     scenario: Scenario
     deployments: Annotated[tuple[Deployment, ...], Field(alias="contestants")]
-    turns: tuple[Turn, ...]
+    measurements: Annotated[tuple[Measurement, ...], Field(alias="turns")]
     started: float
     finished: float
     command: str  # that makes it again, with its seed
@@ -310,19 +310,27 @@ class Experiment:
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
     schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
 
-    def of(self, deployment: str, *, counted: bool = True) -> Iterator[Turn]:
+    def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:
         """Its turns, in the order of the rounds."""
-        return (turn for turn in self.turns if turn.deployment == deployment and (turn.counts or not counted))
+        return (
+            measurement
+            for measurement in self.measurements
+            if measurement.deployment == deployment and (measurement.counts or not counted)
+        )
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The other notes: under what circumstances all of it was measured."""
         return tuple(note for note in self.notes if note not in self.caveats)
 
-    def shown(self, deployment: str) -> Turn | None:
+    def shown(self, deployment: str) -> Measurement | None:
         """The turn whose jobs are kept for the timeline: one that counts, or else a excluded one, or the warm-up."""
-        kept = [turn for turn in self.turns if turn.deployment == deployment and turn.jobs]
-        return max(kept, key=lambda turn: (turn.counts, turn.round > 0), default=None)
+        kept = [
+            measurement
+            for measurement in self.measurements
+            if measurement.deployment == deployment and measurement.jobs
+        ]
+        return max(kept, key=lambda measurement: (measurement.counts, measurement.round > 0), default=None)
 
 
 _OLD_CAVEATS = (

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Turn
+from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Measurement
 from poolbench.figures import seconds, tick_seconds
 
 _FEW = 16  # executors that all have a lane, however short they lived
@@ -80,17 +80,17 @@ class Shown:
     """A deployment's turn whose jobs were kept."""
 
     deployment: Deployment
-    turn: Turn
+    measurement: Measurement
     chart: LaneChart
 
 
 def shown(experiment: Experiment) -> list[Shown]:
-    turns = ((each, experiment.shown(each.name)) for each in experiment.deployments)
-    return [Shown(each, turn, chart(turn)) for each, turn in turns if turn]
+    measurements = ((each, experiment.shown(each.name)) for each in experiment.deployments)
+    return [Shown(each, measurement, chart(measurement)) for each, measurement in measurements if measurement]
 
 
-def chart(turn: Turn) -> LaneChart:
-    spans = [span for place, job in enumerate(turn.jobs) for span in _spans(place, job, turn.submitted)]
+def chart(measurement: Measurement) -> LaneChart:
+    spans = [span for place, job in enumerate(measurement.jobs) for span in _spans(place, job, measurement.submitted)]
     found: dict[tuple[str, ...], list[Span]] = {}
     for span in sorted(spans, key=lambda span: (span.started, span.finished)):
         found.setdefault(_shared(span.executor), []).append(span)
@@ -278,7 +278,7 @@ def _drawn(of: Shown, scale: _TextScale, label_width: int, glyphs: Glyphs) -> It
             scale.wait(cells, span, glyphs)
         # After all waits: a job that waited for this very lane does not hide what ran there.
         for span in lane.spans:
-            scale.run(cells, span, of.turn.jobs[span.job].filename, glyphs)
+            scale.run(cells, span, of.measurement.jobs[span.job].filename, glyphs)
         yield f"{'':{_MARGIN}}{_fit(label_of(lane), label_width):{label_width}} {''.join(cells)}".rstrip()
     if len(lanes) > MOST_LANES:
         yield f"{'':{_MARGIN}}and {len(lanes) - MOST_LANES:,} more"
@@ -352,7 +352,7 @@ def trace(experiment: Experiment) -> dict[str, Any]:
     events: list[Event] = []
     numbers = iter(range(1, 1 << 30))
     for each in shown(experiment):
-        events += _turn(each.turn, each.chart, numbers)
+        events += _measurement(each.measurement, each.chart, numbers)
     told = {
         "command": experiment.command,
         "scenario": experiment.scenario.title,
@@ -368,7 +368,7 @@ def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
     return gzip.compress(text, mtime=0) if compressed else text
 
 
-def _turn(turn: Turn, lanes: LaneChart, numbers: Iterator[int]) -> Iterator[Event]:
+def _measurement(measurement: Measurement, lanes: LaneChart, numbers: Iterator[int]) -> Iterator[Event]:
     """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
     for group in lanes.groups:
         pids: dict[int | None, int] = {}
@@ -376,21 +376,21 @@ def _turn(turn: Turn, lanes: LaneChart, numbers: Iterator[int]) -> Iterator[Even
             if lane.pid not in pids:
                 pids[lane.pid] = next(numbers)
                 name = group.label if lane.pid is None or "pid" in group.label else f"{group.label}, pid {lane.pid}"
-                yield _named("process_name", pids[lane.pid], 0, name=f"{turn.deployment}: {name}")
+                yield _named("process_name", pids[lane.pid], 0, name=f"{measurement.deployment}: {name}")
                 yield _named("process_labels", pids[lane.pid], 0, labels=group.executors)
                 yield _named("process_sort_index", pids[lane.pid], 0, sort_index=pids[lane.pid])
-            yield from _lane(turn, lane, pids[lane.pid], next(numbers))
+            yield from _lane(measurement, lane, pids[lane.pid], next(numbers))
         for real, pid in pids.items():
             yield from _running([lane for lane in group.lanes if lane.pid == real], pid)
 
 
-def _lane(turn: Turn, lane: Lane, pid: int, tid: int) -> Iterator[Event]:
+def _lane(measurement: Measurement, lane: Lane, pid: int, tid: int) -> Iterator[Event]:
     yield _named("thread_name", pid, tid, name=lane.label)
     yield _named("thread_sort_index", pid, tid, sort_index=tid)
     for span in lane.spans:
-        job = turn.jobs[span.job]
+        job = measurement.jobs[span.job]
         yield from _run(job, span, pid, tid)
-        yield from _wait(job, span, pid, tid, f"{turn.batch}.{job.id}")
+        yield from _wait(job, span, pid, tid, f"{measurement.batch}.{job.id}")
 
 
 def _run(job: MeasuredJob, span: Span, pid: int, tid: int) -> Iterator[Event]:

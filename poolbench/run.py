@@ -16,7 +16,17 @@ from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
-from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Note, Request, Sampling, Turn, Usage
+from poolbench.experiment import (
+    Deployment,
+    Executor,
+    Experiment,
+    MeasuredJob,
+    Measurement,
+    Note,
+    Request,
+    Sampling,
+    Usage,
+)
 from poolbench.sampler import Probes, Sampler
 from poolbench.workload import Arrivals, Display, Ran, Workers, Workload
 
@@ -40,7 +50,7 @@ class RunDisplay(Display, Protocol):
 
     def begins(self, position: Position, workload: Workload) -> None: ...
 
-    def measured(self, turn: Turn, note: str | None) -> None:
+    def measured(self, measurement: Measurement, note: str | None) -> None:
         """The note says why it ended early."""
 
     def says(self, text: str) -> None: ...
@@ -89,7 +99,7 @@ class _Rounds:
         self._design = design
         self._display = display
         self._probes = Probes()
-        self._turns: list[Turn] = []
+        self._measurements: list[Measurement] = []
         self._time_left = _TimeLeft()
         self._notes: list[Note] = []
         self._stamp = stamp()
@@ -105,12 +115,12 @@ class _Rounds:
                 self._round(number)
             self._probes.look()
         except stops as cut:
-            if not self._turns:
+            if not self._measurements:
                 raise
             why = "interrupted" if isinstance(cut, KeyboardInterrupt) else f"ended early ({cut})"
             where = f"round {number} of {self._design.repeat}" if number else "the warm-up"
             self._notes.append(Note(f"{why} in {where}: what was measured is here", caveat=True))
-            last = self._turns[-1]
+            last = self._measurements[-1]
             return Outcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
         return Outcome(self._experiment(self._workload.now()))
 
@@ -124,20 +134,26 @@ class _Rounds:
             self._probes.look()
             dropped = self._probes.dropped(ours)
         order = ordered(self._workload.deployments, number)
-        turns = [self._turn(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)]
+        measurements = [
+            self._measurement(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)
+        ]
         if not self._design.again or not number:
             return
-        excluded = [each for each, turn in zip(order, turns, strict=True) if not turn.counts]
-        by_machine = [turn for turn in turns if not turn.counts and turn.wall is not None and turn.checks.passed]
+        excluded = [each for each, measurement in zip(order, measurements, strict=True) if not measurement.counts]
+        by_machine = [
+            measurement
+            for measurement in measurements
+            if not measurement.counts and measurement.wall is not None and measurement.checks.passed
+        ]
         if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
             self._display.says("most of this round was excluded because of the machine: it is not run again")
             return
         for place, each in enumerate(excluded, len(order)):
-            self._turn(each, number, place, [], again=True)
+            self._measurement(each, number, place, [], again=True)
 
-    def _turn(
+    def _measurement(
         self, deployment: Deployment, number: int, place: int, excluded: list[str], *, again: bool = False
-    ) -> Turn:
+    ) -> Measurement:
         begun = time.monotonic()
         deployments = self._workload.deployments
         left = None
@@ -149,16 +165,16 @@ class _Rounds:
         self._display.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
         name = label(deployment, deployments.index(deployment) + 1)
         batch = f"{self._workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        turn, note = self._measure(deployment, number, place, batch, excluded)
-        self._turns.append(turn)
+        measurement, note = self._measure(deployment, number, place, batch, excluded)
+        self._measurements.append(measurement)
         if number:
             self._time_left.took[deployment.name] = time.monotonic() - begun
-        self._display.measured(turn, note)
-        return turn
+        self._display.measured(measurement, note)
+        return measurement
 
     def _measure(
         self, deployment: Deployment, number: int, place: int, batch: str, excluded: list[str]
-    ) -> tuple[Turn, str | None]:
+    ) -> tuple[Measurement, str | None]:
         """One turn: workers made ready, jobs run and watched from all sides, all written down.
 
         Args:
@@ -181,7 +197,7 @@ class _Rounds:
             return workers.belongs(who, seen.pids)
 
         checked = checks.check(deployment, jobs, ran.jobs, belongs)
-        turn = Turn(
+        measurement = Measurement(
             deployment=deployment.name,
             round=number,
             place=place,
@@ -194,7 +210,7 @@ class _Rounds:
             excluded=(*seen.excluded, *checks.of_checks(checked)),
             jobs=_with_arrivals(ran, arrivals) if keep else (),
         )
-        return turn, ran.note
+        return measurement, ran.note
 
     @contextmanager
     def _observed(self, workers: Workers, batch: str, seen: _Seen) -> Iterator[None]:
@@ -220,11 +236,11 @@ class _Rounds:
         if design.warm_up and design.limits is not NONE:
             notes.append(Note(design.limits.text))
         names = [each.name for each in deployments]
-        notes += checks.too_few(self._turns, names, design.repeat)
+        notes += checks.too_few(self._measurements, names, design.repeat)
         return Experiment(
             scenario=self._workload.scenario,
             deployments=deployments,
-            turns=tuple(self._turns),
+            measurements=tuple(self._measurements),
             started=self._started,
             finished=finished,
             command=str(design.request),
@@ -238,9 +254,9 @@ class _Rounds:
         )
 
     def _sampling(self) -> Sampling | None:
-        counted = [turn for turn in self._turns if turn.counts and turn.usage]
-        used = sum(turn.usage.cpu for turn in counted if turn.usage)
-        cost = sum(self._costs.get(turn.batch, 0.0) for turn in counted)
+        counted = [measurement for measurement in self._measurements if measurement.counts and measurement.usage]
+        used = sum(measurement.usage.cpu for measurement in counted if measurement.usage)
+        cost = sum(self._costs.get(measurement.batch, 0.0) for measurement in counted)
         return Sampling(sampler.EVERY, round(cost, 4), round(cost / used, 4) if used else 0.0) if counted else None
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 import click
 from pydantic import ValidationError
 
-from poolbench.experiment import SCHEMA, Cores, Deployment, Experiment, Sampling, Turn, from_json
+from poolbench.experiment import SCHEMA, Cores, Deployment, Experiment, Measurement, Sampling, from_json
 
 
 class PoolbenchError(click.ClickException):
@@ -82,17 +82,20 @@ def pooled(experiments: Sequence[Experiment]) -> Experiment:
     """
     if not experiments:
         raise ValueError("expected at least one run, got none")
-    first, turns, seen = experiments[0], list[Turn](), set[frozenset[str]]()
+    first, measurements, seen = experiments[0], list[Measurement](), set[frozenset[str]]()
     distinct = []
     for run in experiments:
         if reasons := differences(first, run):
             raise ValueError(f"expected runs of one kind, got runs that differ: {'; '.join(reasons)}")
-        batches = frozenset(turn.batch for turn in run.turns)
+        batches = frozenset(measurement.batch for measurement in run.measurements)
         if batches in seen:
             continue
         seen.add(batches)
-        last = max((turn.round for turn in turns), default=0)
-        turns += [replace(turn, round=turn.round + last) if turn.round else turn for turn in run.turns]
+        last = max((measurement.round for measurement in measurements), default=0)
+        measurements += [
+            replace(measurement, round=measurement.round + last) if measurement.round else measurement
+            for measurement in run.measurements
+        ]
         distinct.append(run)
     if len(distinct) == 1:
         return first
@@ -101,7 +104,7 @@ def pooled(experiments: Sequence[Experiment]) -> Experiment:
     return replace(
         first,
         deployments=tuple(reversed(deployments.values())),
-        turns=tuple(turns),
+        measurements=tuple(measurements),
         started=min(run.started for run in distinct),
         finished=max(run.finished for run in distinct),
         cores=_cores([run.cores for run in distinct if run.cores]),
@@ -171,7 +174,7 @@ def read(path: Path) -> Experiment:
         checked = partial(_checked, path)
         json.loads(text, parse_constant=checked, parse_float=checked, parse_int=checked)
     names = [deployment.name for deployment in experiment.deployments]
-    unknown = sorted({turn.deployment for turn in experiment.turns} - set(names))
+    unknown = sorted({measurement.deployment for measurement in experiment.measurements} - set(names))
     if unknown or not names or len(set(names)) < len(names):
         got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"deployments {_short(names)}"
         raise RunError(f"expected each turn in {path} to be of one of its deployments, each named once; got {got}")

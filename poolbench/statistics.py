@@ -29,7 +29,7 @@ from enum import StrEnum
 from itertools import combinations, pairwise
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, SchedulingLatency, Turn, Usage
+from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency, Usage
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -163,7 +163,7 @@ class Row:
     """A deployment's turns; what is None could not be had."""
 
     deployment: Deployment
-    turns: int  # that count
+    measurements: int  # that count
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
@@ -235,7 +235,7 @@ def summarise(experiment: Experiment) -> Summary:
     return Summary(
         rows=rows,
         comparisons=tuple(_compare(experiment, a, b) for a, b in combinations(rivals, 2)),
-        rounds=len({turn.round for turn in experiment.turns if turn.round > 0}),
+        rounds=len({measurement.round for measurement in experiment.measurements if measurement.round > 0}),
         excluded=sum(len(row.excluded) for row in rows),
     )
 
@@ -244,43 +244,47 @@ def summarise(experiment: Experiment) -> Summary:
 
 
 def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> Row:
-    turns = sorted(experiment.of(deployment.name), key=lambda turn: turn.round)
+    measurements = sorted(experiment.of(deployment.name), key=lambda measurement: measurement.round)
     concurrency = concurrency_of(deployment)
     ideal = lower_bound(paced(experiment, deployment), concurrency)
-    walls = [turn.wall for turn in turns if turn.wall]
-    used = [(turn.usage, turn) for turn in turns if turn.usage]
+    walls = [measurement.wall for measurement in measurements if measurement.wall]
+    used = [(measurement.usage, measurement) for measurement in measurements if measurement.usage]
     speedup = None
     if serial and not deployment.serial:
         speedup = estimate(_ratios(experiment, deployment.name, serial))
     return Row(
         deployment=deployment,
-        turns=len(turns),
+        measurements=len(measurements),
         excluded=tuple(_exclusions(experiment.of(deployment.name, counted=False))),
-        wall=estimate([turn.wall for turn in turns if turn.wall is not None]),
-        jobs_per_second=estimate([rate for turn in turns if (rate := _rate(turn)) is not None]),
+        wall=estimate([measurement.wall for measurement in measurements if measurement.wall is not None]),
+        jobs_per_second=estimate([rate for measurement in measurements if (rate := _rate(measurement)) is not None]),
         speedup=speedup,
         ideal=ideal,
         share_of_ideal=estimate([ideal / wall for wall in walls]) if ideal else None,
-        split=_split(turns, concurrency),
-        latency=_tail(turn_latencies(turn) for turn in turns),
-        run=_tail(turn.spans.ran for turn in turns),
-        cpu_per_job=estimate([usage.cpu / turn.checks.done for usage, turn in used if turn.checks.done]),
-        cores_used=estimate([usage.cpu / turn.wall for usage, turn in used if turn.wall]),
+        split=_split(measurements, concurrency),
+        latency=_tail(latencies_of(measurement) for measurement in measurements),
+        run=_tail(measurement.spans.ran for measurement in measurements),
+        cpu_per_job=estimate(
+            [usage.cpu / measurement.checks.done for usage, measurement in used if measurement.checks.done]
+        ),
+        cores_used=estimate([usage.cpu / measurement.wall for usage, measurement in used if measurement.wall]),
         memory=_memory([usage for usage, _ in used], deployment.concurrency),
-        switches_per_job=estimate([_switches(usage) / turn.checks.done for usage, turn in used if turn.checks.done]),
+        switches_per_job=estimate(
+            [_switches(usage) / measurement.checks.done for usage, measurement in used if measurement.checks.done]
+        ),
         scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
-        executors=turns[-1].checks.executors if turns else None,
+        executors=measurements[-1].checks.executors if measurements else None,
     )
 
 
-def _exclusions(turns: Iterable[Turn]) -> Iterable[str]:
-    for turn in turns:
-        if turn.round > 0 and not turn.counts:
-            yield f"round {turn.round}: {'; '.join(turn.excluded) or 'not every job is done'}"
+def _exclusions(measurements: Iterable[Measurement]) -> Iterable[str]:
+    for measurement in measurements:
+        if measurement.round > 0 and not measurement.counts:
+            yield f"round {measurement.round}: {'; '.join(measurement.excluded) or 'not every job is done'}"
 
 
-def _rate(turn: Turn) -> float | None:
-    return turn.checks.done / turn.wall if turn.wall and turn.checks.done else None
+def _rate(measurement: Measurement) -> float | None:
+    return measurement.checks.done / measurement.wall if measurement.wall and measurement.checks.done else None
 
 
 def _switches(usage: Usage) -> int:
@@ -301,7 +305,7 @@ def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
     if shown and shown.round and len(shown.jobs) == shown.checks.jobs:  # a warm-up may run fewer
         seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
         return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
-    whole = all(turn.checks.jobs == experiment.scenario.jobs for turn in experiment.of(deployment.name))
+    whole = all(measurement.checks.jobs == experiment.scenario.jobs for measurement in experiment.of(deployment.name))
     return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
@@ -310,9 +314,9 @@ def lower_bound(seconds: Sequence[float], concurrency: int | None) -> float | No
     return max(*seconds, sum(seconds) / concurrency) if seconds and concurrency else None
 
 
-def turn_latencies(turn: Turn) -> tuple[float, ...]:
+def latencies_of(measurement: Measurement) -> tuple[float, ...]:
     """Seconds from the turn's submission to each job's end."""
-    spans = turn.spans
+    spans = measurement.spans
     return tuple(sum(parts) for parts in zip(spans.queued, spans.waited, spans.ran, strict=True))
 
 
@@ -324,21 +328,27 @@ def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
     return Tail(p50, p95, p99, ordered[-1], len(ordered))
 
 
-def _split(turns: Sequence[Turn], concurrency: int | None) -> Split | None:
-    told = [turn for turn in turns if turn.spans.ran and turn.wall is not None]
-    jobs = sum(len(turn.spans.ran) for turn in told)
+def _split(measurements: Sequence[Measurement], concurrency: int | None) -> Split | None:
+    told = [measurement for measurement in measurements if measurement.spans.ran and measurement.wall is not None]
+    jobs = sum(len(measurement.spans.ran) for measurement in told)
     if not jobs:
         return None
 
-    def mean(of: Callable[[Turn], Sequence[float]]) -> float:
-        return sum(sum(of(turn)) for turn in told) / jobs
+    def mean(of: Callable[[Measurement], Sequence[float]]) -> float:
+        return sum(sum(of(measurement)) for measurement in told) / jobs
 
-    ran, step = mean(lambda turn: turn.spans.ran), mean(lambda turn: turn.spans.step)
+    ran, step = mean(lambda measurement: measurement.spans.ran), mean(lambda measurement: measurement.spans.step)
     overhead = None
     if concurrency:
-        offered = sum(min(concurrency, len(turn.spans.ran)) * (turn.wall or 0.0) for turn in told)
+        offered = sum(min(concurrency, len(measurement.spans.ran)) * (measurement.wall or 0.0) for measurement in told)
         overhead = offered / jobs - ran
-    return Split(mean(lambda turn: turn.spans.queued), mean(lambda turn: turn.spans.waited), ran - step, step, overhead)
+    return Split(
+        mean(lambda measurement: measurement.spans.queued),
+        mean(lambda measurement: measurement.spans.waited),
+        ran - step,
+        step,
+        overhead,
+    )
 
 
 def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
@@ -370,8 +380,8 @@ def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:
 
 def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
     """Jobs per second of a over those of b, of each round in which both turns count."""
-    theirs = {turn.round: rate for turn in experiment.of(b) if (rate := _rate(turn))}
-    ours = {turn.round: rate for turn in experiment.of(a) if (rate := _rate(turn))}
+    theirs = {measurement.round: rate for measurement in experiment.of(b) if (rate := _rate(measurement))}
+    ours = {measurement.round: rate for measurement in experiment.of(a) if (rate := _rate(measurement))}
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from poolbench.experiment import Deployment, Experiment, MeasuredJob, Scenario, State, Turn
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Scenario, State
 from poolbench.figures import printable, ratio
 from poolbench.lanes import ASCII, UNICODE, render
 from poolbench.run import Position
@@ -148,29 +148,29 @@ class Page:
     def unserved(self, text: str) -> None:
         self.say(f"  {text}", "yellow")
 
-    def measured(self, turn: Turn, note: str | None) -> None:
+    def measured(self, measurement: Measurement, note: str | None) -> None:
         if note:
             self.say(f"  {note}", "red")
-        elif turn.wall is None:
+        elif measurement.wall is None:
             self.say("  no total: not every file is there", "red")
-            for fault in turn.checks.faults:
+            for fault in measurement.checks.faults:
                 self.say(f"    {fault}", "red")
         elif self._show:
-            self._total(turn)
+            self._total(measurement)
         else:
-            self._turn(turn)
-        for reason in turn.excluded:
+            self._measurement(measurement)
+        for reason in measurement.excluded:
             self.say(f"  does not count: {reason}", "yellow")
 
-    def _turn(self, turn: Turn) -> None:
-        assert turn.wall is not None  # noqa: S101 - the caller has looked
-        rate = turn.checks.done / turn.wall
-        self.say(f"  {self._where()}{turn.checks.done:,} jobs in {turn.wall:.2f} s · {rate:.1f}/s")
+    def _measurement(self, measurement: Measurement) -> None:
+        assert measurement.wall is not None  # noqa: S101 - the caller has looked
+        rate = measurement.checks.done / measurement.wall
+        self.say(f"  {self._where()}{measurement.checks.done:,} jobs in {measurement.wall:.2f} s · {rate:.1f}/s")
 
-    def _total(self, turn: Turn) -> None:
-        numbers = totals(turn)
+    def _total(self, measurement: Measurement) -> None:
+        numbers = totals(measurement)
         paced = f"; longest {numbers.longest:g} s, sum {numbers.sum:g} s" if numbers.longest else ""
-        self.say(f"  total {turn.wall:.2f} s{paced}")
+        self.say(f"  total {measurement.wall:.2f} s{paced}")
 
     @property
     def width(self) -> int:
@@ -224,23 +224,23 @@ def close(page: Page, experiment: Experiment) -> None:
 
 
 def _article(page: Page, experiment: Experiment) -> None:
-    turns = shown(experiment)
-    page.table(_totals(page, turns))
+    measurements = shown(experiment)
+    page.table(_totals(page, measurements))
     page.paragraph(_LEGEND, "dim")
     for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
         page.say(line)
     page.say()
-    told = [each.turn for each in turns]
-    page.paragraph(checks_said(told), "" if all(turn.checks.passed for turn in told) else "red")
-    page.paragraph(verdict(turns), "bold")
+    told = [each.measurement for each in measurements]
+    page.paragraph(checks_said(told), "" if all(measurement.checks.passed for measurement in told) else "red")
+    page.paragraph(verdict(measurements), "bold")
 
 
-def _totals(page: Page, turns: Sequence[Shown]) -> Table:
+def _totals(page: Page, measurements: Sequence[Shown]) -> Table:
     table = Table()
     table.add_column("pool")
     for title in ("sum", "longest", "total", page.fit("total ÷ longest")):
         table.add_column(title, justify="right")
-    for each in turns:
+    for each in measurements:
         numbers = each.totals
         name = f"serial, on {each.deployment.pool}" if each.deployment.serial else each.name
         total = page.fit("–") if numbers.total is None else f"{numbers.total:.2f} s"
@@ -265,9 +265,9 @@ def _deployments(page: Page, experiment: Experiment) -> None:
         page.paragraph("Nothing was measured yet: only turns of the warm-up have ended, and they do not count.", "bold")
     for line in _verdicts(summary):
         page.paragraph(line, "bold")
-    counted = [turn for turn in experiment.turns if turn.counts]
+    counted = [measurement for measurement in experiment.measurements if measurement.counts]
     if counted:
-        page.paragraph(checks_said(counted), "" if all(turn.checks.passed for turn in counted) else "red")
+        page.paragraph(checks_said(counted), "" if all(measurement.checks.passed for measurement in counted) else "red")
     if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
     for note in experiment.notes:
@@ -279,7 +279,7 @@ def _row(row: Row, rounds: int) -> list[str]:
     between = "" if rate is None or rate.interval is None else f" ({rate.interval[0]:.3g}–{rate.interval[1]:.3g})"
     return [
         row.name,
-        f"{row.turns}/{rounds}",
+        f"{row.measurements}/{rounds}",
         "–" if rate is None else f"{rate.median:.3g}{between}",
         _median(row.wall, "{:.2f}"),
         "–" if row.deployment.serial else _median(row.speedup, "{:.2g}"),
@@ -329,7 +329,7 @@ class Shown:
     """A deployment and the turn whose jobs are kept."""
 
     deployment: Deployment
-    turn: Turn
+    measurement: Measurement
 
     @property
     def name(self) -> str:
@@ -337,7 +337,7 @@ class Shown:
 
     @property
     def totals(self) -> Totals:
-        return totals(self.turn)
+        return totals(self.measurement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,16 +354,16 @@ class Totals:
     ratio: float | None  # total ÷ longest
 
 
-def totals(turn: Turn) -> Totals:
-    nominal = [job.nominal or 0.0 for job in turn.jobs]
+def totals(measurement: Measurement) -> Totals:
+    nominal = [job.nominal or 0.0 for job in measurement.jobs]
     longest = max(nominal, default=0.0)
-    ratio = turn.wall / longest if turn.wall is not None and longest else None
-    return Totals(sum(nominal), longest, turn.wall, ratio)
+    ratio = measurement.wall / longest if measurement.wall is not None and longest else None
+    return Totals(sum(nominal), longest, measurement.wall, ratio)
 
 
 def shown(experiment: Experiment) -> list[Shown]:
     found = [(each, experiment.shown(each.name)) for each in experiment.deployments]
-    return [Shown(each, turn) for each, turn in found if turn]
+    return [Shown(each, measurement) for each, measurement in found if measurement]
 
 
 def find(each: Shown) -> Finding:
@@ -378,15 +378,15 @@ def find(each: Shown) -> Finding:
     return Finding.SUM if numbers.total >= numbers.sum * (1 - TOLERANCE) else Finding.BETWEEN
 
 
-def verdict(turns: Sequence[Shown]) -> str:
+def verdict(measurements: Sequence[Shown]) -> str:
     """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
-    pools = [each for each in turns if not each.deployment.serial]
+    pools = [each for each in measurements if not each.deployment.serial]
     clauses = []
     for finding in Finding:
         if found := [each for each in pools if find(each) is finding]:
             figures = ", ".join(_figures(each) for each in found)
             clauses.append(f"{_where(found, len(pools))} the total was {finding.value}: {figures}")
-    clauses += [_serial(each) for each in turns if each.deployment.serial]
+    clauses += [_serial(each) for each in measurements if each.deployment.serial]
     sentence = "; ".join(clauses) or "nothing was compared"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -401,9 +401,9 @@ def _where(found: Sequence[Shown], of: int) -> str:
 def _figures(each: Shown) -> str:
     numbers = each.totals
     if numbers.total is None:
-        return each.name + _not_done(each.turn)
+        return each.name + _not_done(each.measurement)
     text = f"{each.name} {numbers.total:.2f} s (longest {numbers.longest:g} s, sum {numbers.sum:g} s)"
-    waited = max(map(_waited, each.turn.jobs))
+    waited = max(map(_waited, each.measurement.jobs))
     if find(each) is not Finding.LONGEST and waited > numbers.longest * TOLERANCE:
         text += f" with {waited:.1f} s in the queue"
     return text
@@ -413,32 +413,32 @@ def _waited(job: MeasuredJob) -> float:
     return job.attempts[0].started - job.queued if job.attempts else 0.0
 
 
-def _not_done(turn: Turn) -> str:
-    lost = [f"{job.filename} {job.state}" for job in turn.jobs if job.state is not State.DONE]
+def _not_done(measurement: Measurement) -> str:
+    lost = [f"{job.filename} {job.state}" for job in measurement.jobs if job.state is not State.DONE]
     return f" ({', '.join(lost)})"
 
 
 def _serial(each: Shown) -> str:
     numbers, found = each.totals, find(each)
     if numbers.total is None:
-        return f"one at a time it is {found.value}{_not_done(each.turn)}"
+        return f"one at a time it is {found.value}{_not_done(each.measurement)}"
     return f"one at a time it was {found.value}: {numbers.total:.2f} s (sum {numbers.sum:g} s)"
 
 
 # -- the checks
 
 
-def faults(turns: Sequence[Turn]) -> list[str]:
+def faults(measurements: Sequence[Measurement]) -> list[str]:
     """Why checks failed: every job should have run exactly once, on the deployment under test."""
-    return [f"{turn.deployment}: {fault}" for turn in turns for fault in turn.checks.faults]
+    return [f"{measurement.deployment}: {fault}" for measurement in measurements for fault in measurement.checks.faults]
 
 
-def checks_said(turns: Sequence[Turn]) -> str:
+def checks_said(measurements: Sequence[Measurement]) -> str:
     """Whether each job ran once and where, from the records alone."""
-    wrong = faults(turns)
+    wrong = faults(measurements)
     if wrong:
         return "Checks failed: " + "; ".join(wrong) + "."
-    jobs = sum(turn.checks.jobs for turn in turns)
-    ran = {turn.deployment: turn.checks.executors for turn in turns}
+    jobs = sum(measurement.checks.jobs for measurement in measurements)
+    ran = {measurement.deployment: measurement.checks.executors for measurement in measurements}
     where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
     return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test, and its sha256 is right: {where}."

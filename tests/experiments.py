@@ -18,6 +18,7 @@ from poolbench.experiment import (
     Executor,
     Experiment,
     MeasuredJob,
+    Measurement,
     Pool,
     Request,
     Sampling,
@@ -26,7 +27,6 @@ from poolbench.experiment import (
     Setup,
     Spans,
     State,
-    Turn,
     Usage,
 )
 from producer.deployments import start
@@ -83,13 +83,13 @@ def made(
     """
     dice = random.Random(seed)
     rounds_dice = random.Random(seed + 1)
-    turns = []
+    measurements = []
     for number in range(rounds + 1):
         weather = math.exp(rounds_dice.gauss(0.0, drift))
         for place in range(len(deployments)):
             each = deployments[(place + number) % len(deployments)]
             machine = _Machine(cores, weather, nominal, dice)
-            turns.append(_turn(each, jobs, number, place, machine, keep=number == min(1, rounds)))
+            measurements.append(_measurement(each, jobs, number, place, machine, keep=number == min(1, rounds)))
     command = f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}"
     return Experiment(
         scenario=Scenario(
@@ -107,7 +107,7 @@ def made(
             )
             for each in deployments
         ),
-        turns=tuple(turns),
+        measurements=tuple(measurements),
         started=EPOCH,
         finished=EPOCH + 1000.0,
         command=command,
@@ -135,7 +135,7 @@ class _Machine:
         return each.run * crowd + step, step
 
 
-def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, keep: bool) -> Turn:
+def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, keep: bool) -> Measurement:
     dice = machine.dice
     speed = max(0.1, dice.gauss(1.0, each.noise)) * machine.weather
     span, step = machine.spans(each, jobs)
@@ -153,7 +153,7 @@ def _turn(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, 
     queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
     cpu = (each.cpu + each.work) * jobs * speed
     idle = each.idle * each.setup.workers + each.growth * number
-    return Turn(
+    return Measurement(
         deployment=each.name,
         round=number,
         place=place,

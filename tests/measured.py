@@ -8,7 +8,7 @@ from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState
 from ledger.jobs import Pool as LedgerPool
 from poolbench import checks
 from poolbench import experiment as measured
-from poolbench.experiment import Bound, Deployment, Experiment, MeasuredJob, Pool, Scenario, Spans, State, Turn
+from poolbench.experiment import Bound, Deployment, Experiment, MeasuredJob, Measurement, Pool, Scenario, Spans, State
 from poolbench.terminal import Shown
 from producer.downloads import measured_job
 
@@ -76,15 +76,17 @@ def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, s
     """A deployment and its only turn."""
     deployment = Deployment(name or pool.value, pool, None, serial)
     found = checks.check(deployment, len(jobs), jobs, on_its_pool(pool))
-    turn = Turn(deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), found, jobs=tuple(jobs))
-    return Shown(deployment, turn)
+    measurement = Measurement(
+        deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), found, jobs=tuple(jobs)
+    )
+    return Shown(deployment, measurement)
 
 
 def experiment(*found: Shown, name: str = "article") -> Experiment:
     return Experiment(
         scenario=Scenario(name, "what it is", Bound.LATENCY, 2, 1),
         deployments=tuple(each.deployment for each in found),
-        turns=tuple(each.turn for each in found),
+        measurements=tuple(each.measurement for each in found),
         started=EPOCH,
         finished=EPOCH + 60,
         command="producer compare article --seed 1",

@@ -13,11 +13,13 @@ HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>.bin'
 
 
 def with_jobs(experiment: Experiment, change: Callable[[int, MeasuredJob], MeasuredJob]) -> Experiment:
-    turns = (
-        replace(turn, jobs=tuple(change(n, job) for n, job in enumerate(turn.jobs))) if turn.jobs else turn
-        for turn in experiment.turns
+    measurements = (
+        replace(measurement, jobs=tuple(change(n, job) for n, job in enumerate(measurement.jobs)))
+        if measurement.jobs
+        else measurement
+        for measurement in experiment.measurements
     )
-    return replace(experiment, turns=tuple(turns))
+    return replace(experiment, measurements=tuple(measurements))
 
 
 def a_greenlet_each(experiment: Experiment) -> Experiment:
@@ -69,28 +71,30 @@ def tutorial() -> Experiment:
         jobs=2,
         nominal=6.0,
     )
-    turns = (
+    measurements = (
         replace(
-            turn,
+            measurement,
             jobs=tuple(
-                replace(job, nominal=each) for job, each in zip(turn.jobs, seconds[turn.deployment], strict=True)
+                replace(job, nominal=each)
+                for job, each in zip(measurement.jobs, seconds[measurement.deployment], strict=True)
             ),
         )
-        if turn.jobs
-        else turn
-        for turn in experiment.turns
+        if measurement.jobs
+        else measurement
+        for measurement in experiment.measurements
     )
-    return replace(experiment, turns=tuple(turns))
+    return replace(experiment, measurements=tuple(measurements))
 
 
 def sampled() -> Experiment:
     """A baseline that ran ten of the forty jobs."""
     whole = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), nominal=0.5)
     part = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), jobs=10, nominal=0.5)
-    turns = (
-        other if other.deployment == "serial" else turn for turn, other in zip(whole.turns, part.turns, strict=True)
+    measurements = (
+        other if other.deployment == "serial" else measurement
+        for measurement, other in zip(whole.measurements, part.measurements, strict=True)
     )
-    return replace(whole, turns=tuple(turns))
+    return replace(whole, measurements=tuple(measurements))
 
 
 def sweep() -> Experiment:

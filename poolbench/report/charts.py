@@ -14,12 +14,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from poolbench.experiment import Experiment, Pool, Setup, Turn
+from poolbench.experiment import Experiment, Measurement, Pool, Setup
 from poolbench.figures import bounds, seconds, significant, size
 from poolbench.report.palette import FONT, LIGHT, look
 from poolbench.report.tables import BarsData, bars_data
 from poolbench.runfiles import ReportError
-from poolbench.statistics import Row, Summary, percentile, turn_latencies
+from poolbench.statistics import Row, Summary, latencies_of, percentile
 
 WIDE, NARROW = 1000.0, 346.0  # pixels of a chart of bars, on a desk and on a phone
 HALF = 460.0  # of a chart of curves
@@ -262,10 +262,10 @@ def _phases(names: Sequence[str], parts: Sequence[Any], ends: Sequence[Any], wid
 
 # -- curves
 
-Spans = Callable[[Turn], Sequence[float]]
+Spans = Callable[[Measurement], Sequence[float]]
 KINDS: Mapping[str, tuple[str, Spans]] = {
-    "latency": ("From the submission to a job's end", turn_latencies),
-    "run": ("From a job's claim to its end", lambda turn: turn.spans.ran),
+    "latency": ("From the submission to a job's end", latencies_of),
+    "run": ("From a job's claim to its end", lambda measurement: measurement.spans.ran),
 }
 
 
@@ -312,7 +312,10 @@ def _marks(plot: _Plot, on: Any) -> Any:
 def distribution(experiment: Experiment, summary: Summary, kind: str) -> Chart | None:
     """The share of jobs that took no longer than so many seconds."""
     title, of = KINDS[kind]
-    values = {row.name: sorted(span for turn in experiment.of(row.name) for span in of(turn)) for row in drawn(summary)}
+    values = {
+        row.name: sorted(span for measurement in experiment.of(row.name) for span in of(measurement))
+        for row in drawn(summary)
+    }
     rows = [row for row in drawn(summary) if values[row.name]]
     if not rows:
         return None

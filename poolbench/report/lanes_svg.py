@@ -166,7 +166,13 @@ def in_words(of: Shown) -> str:
         return "nothing ran"
     first = min(span.started for span in spans)
     executors = ", ".join(group.executors for group in lanes.groups)
-    kind = "" if of.turn.counts else "a turn that does not count: " if of.turn.round else "only the warm-up: "
+    kind = (
+        ""
+        if of.measurement.counts
+        else "a turn that does not count: "
+        if of.measurement.round
+        else "only the warm-up: "
+    )
     return (
         f"{kind}{counted(len(spans), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
         f" the first began after {seconds(first)}, the last ended after"

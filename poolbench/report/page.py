@@ -22,7 +22,7 @@ from markupsafe import Markup
 from poolbench import figures as w
 from poolbench.advice import Advice, Confidence, recommend
 from poolbench.choice import WITHIN_NOISE
-from poolbench.experiment import Experiment, Turn, to_json
+from poolbench.experiment import Experiment, Measurement, to_json
 from poolbench.lanes import Lane, Shown, name_of, render, shown
 from poolbench.report import charts, lanes_svg
 from poolbench.report.charts import Chart
@@ -301,12 +301,12 @@ def timelines(shown: Sequence[Shown]) -> dict[str, Any]:
 
 
 def _deployment(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
-    turn = shown.turn
+    measurement = shown.measurement
     groups = [
         {
             "label": group.label,
             "executors": group.executors,
-            "lanes": [_lane(lane, turn, names, packed=group.packed) for lane in group.lanes],
+            "lanes": [_lane(lane, measurement, names, packed=group.packed) for lane in group.lanes],
         }
         for group in shown.chart.groups
     ]
@@ -314,10 +314,10 @@ def _deployment(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
     return {"name": name, "look": look(shown.deployment), "end": _ticks(shown.chart.end), "groups": groups}
 
 
-def _lane(lane: Lane, turn: Turn, names: dict[str, int], *, packed: bool) -> dict[str, Any]:
+def _lane(lane: Lane, measurement: Measurement, names: dict[str, int], *, packed: bool) -> dict[str, Any]:
     rows: list[list[Any]] = []
     for span in lane.spans:
-        job = turn.jobs[span.job]
+        job = measurement.jobs[span.job]
         row: list[Any] = [
             names.setdefault(job.filename, len(names)),
             _ticks(span.queued),

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from poolbench import figures as w
-from poolbench.experiment import Deployment, Experiment, Turn
+from poolbench.experiment import Deployment, Experiment, Measurement
 from poolbench.report.palette import look
 from poolbench.statistics import Comparison, Estimate, Memory, Row, Summary, Tail, Verdict, paced, summarise
 
@@ -67,11 +67,11 @@ def _named(row: Row, *cells: Cell) -> Line:
 
 
 def speed(experiment: Experiment, summary: Summary) -> Table:
-    most = max((jobs_of(experiment, row) for row in summary.rows if row.turns), default=0)
+    most = max((jobs_of(experiment, row) for row in summary.rows if row.measurements), default=0)
 
     def cells(row: Row) -> Iterator[Cell]:
         left_out = w.counted(len(row.excluded), "left out", "left out") if row.excluded else ""
-        yield Cell(str(row.turns), left_out)
+        yield Cell(str(row.measurements), left_out)
         wall, ran = _estimated(row.wall, "seconds"), jobs_of(experiment, row)
         yield Cell(wall.text, f"{ran:,} of the jobs") if 0 < ran < most else wall
         yield _estimated(row.jobs_per_second)
@@ -217,7 +217,7 @@ def bars_data(experiment: Experiment, summary: Summary) -> BarsData:
 
 
 def jobs_of(experiment: Experiment, row: Row) -> int:
-    return max((turn.checks.jobs for turn in experiment.of(row.name)), default=0)
+    return max((measurement.checks.jobs for measurement in experiment.of(row.name)), default=0)
 
 
 def _planned(experiment: Experiment, row: Row) -> Ends | None:
@@ -228,7 +228,7 @@ def _planned(experiment: Experiment, row: Row) -> Ends | None:
 def _ran(experiment: Experiment, rows: Sequence[Row], jobs: int) -> Ends | None:
     """As they ran on the baseline, or else on the first deployment; of some of the jobs, as many times as they are."""
     for row in sorted(rows, key=lambda row: not row.deployment.serial):
-        spans = [turn.spans.ran for turn in experiment.of(row.name) if turn.spans.ran]
+        spans = [measurement.spans.ran for measurement in experiment.of(row.name) if measurement.spans.ran]
         if spans:
             return Ends(median(sum(ran) * jobs / len(ran) for ran in spans), median(map(max, spans)), planned=False)
     return None
@@ -278,8 +278,10 @@ def _about(experiment: Experiment, summary: Summary) -> str:
 
 def _excluded(experiment: Experiment) -> Table | None:
     looks = {each.name: look(each) for each in experiment.deployments}
-    turns = [turn for turn in experiment.turns if turn.round > 0 and not turn.counts]
-    if not turns:
+    measurements = [
+        measurement for measurement in experiment.measurements if measurement.round > 0 and not measurement.counts
+    ]
+    if not measurements:
         return None
     return Table(
         "Turns that do not count",
@@ -287,24 +289,27 @@ def _excluded(experiment: Experiment) -> Table | None:
         ("deployment", "round", "why", "took"),
         tuple(
             Line(
-                turn.deployment,
-                looks.get(turn.deployment, ""),
+                measurement.deployment,
+                looks.get(measurement.deployment, ""),
                 (
-                    Cell(str(turn.round)),
-                    Cell("; ".join(turn.excluded) or "not every job is done"),
-                    Cell(w.seconds(turn.wall)),
+                    Cell(str(measurement.round)),
+                    Cell("; ".join(measurement.excluded) or "not every job is done"),
+                    Cell(w.seconds(measurement.wall)),
                 ),
             )
-            for turn in turns
+            for measurement in measurements
         ),
     )
 
 
 def _checks(experiment: Experiment) -> Table:
-    def line(turns: Sequence[Turn], name: str, of: str) -> Line:
-        sums = [sum(getattr(turn.checks, what) for turn in turns) for what in ("jobs", "done", "once", "here", "right")]
-        faults = "; ".join(dict.fromkeys(fault for turn in turns for fault in turn.checks.faults))
-        balance = all(turn.checks.passed for turn in turns)
+    def line(measurements: Sequence[Measurement], name: str, of: str) -> Line:
+        sums = [
+            sum(getattr(measurement.checks, what) for measurement in measurements)
+            for what in ("jobs", "done", "once", "here", "right")
+        ]
+        faults = "; ".join(dict.fromkeys(fault for measurement in measurements for fault in measurement.checks.faults))
+        balance = all(measurement.checks.passed for measurement in measurements)
         verdict = Cell("passed" if balance else "failed", faults)
         return Line(name, of, (*(Cell(f"{value:,}") for value in sums), verdict))
 
@@ -328,7 +333,7 @@ def _conditions(experiment: Experiment, summary: Summary) -> Iterator[tuple[str,
     yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
     if sampling := experiment.sampling:
         had = (experiment.cores.nominal if experiment.cores else 1) * sum(
-            t.wall or 0 for t in experiment.turns if t.counts
+            t.wall or 0 for t in experiment.measurements if t.counts
         )
         yield (
             "Sampling",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ledger.jobs import Pool
-from poolbench.experiment import Experiment, MeasuredJob, Turn
+from poolbench.experiment import Experiment, MeasuredJob, Measurement
 from poolbench.lanes import render, shown
 from poolbench.report import page
 from poolbench.runfiles import read
@@ -38,7 +38,7 @@ ARRIVAL = 0.3  # seconds by which an arrival may be beside the worker's own log:
 @dataclass(frozen=True)
 class Compared:
     experiment: Experiment
-    turn: Turn
+    measurement: Measurement
     said: str
     received: dict[str, float]  # by the workers' logs: job id → the true moment
     requests: dict[str, dict[str, Any]]  # by the origin's log: file name → when it came, and for how long
@@ -72,16 +72,16 @@ def compare(world: World, pool: Pool) -> Compared:
     said = producer_process.finish(producer_process.start(world.settings, *words.split()), seconds=120)
     assert said.code == 0, said.out + said.err
     experiment = read(file)
-    (turn,) = experiment.of(experiment.deployments[0].name)
+    (measurement,) = experiment.of(experiment.deployments[0].name)
     return Compared(
         experiment=experiment,
-        turn=turn,
+        measurement=measurement,
         said=said.out,
         received={job: at for worker, host in zip(workers, HOSTS, strict=True) for job, at in received(worker, host)},
         requests={
             each["path"].partition("?")[0].rpartition("/")[2]: each
             for each in world.origin.requests()
-            if each["t"] > turn.submitted
+            if each["t"] > measurement.submitted
         },
     )
 
@@ -100,9 +100,9 @@ def test_a_pool_that_two_hosts_serve_whose_clocks_are_hours_off(pool: Pool, tmp_
 
 def books_tell_the_hosts_apart(compared: Compared, pool: Pool) -> None:
     """The main process is number 1 on both hosts: that makes two processes, not one."""
-    turn = compared.turn
-    assert turn.checks.passed, turn.checks
-    who = [job.attempts[0].executor for job in turn.jobs if job.attempts[0].executor]
+    measurement = compared.measurement
+    assert measurement.checks.passed, measurement.checks
+    who = [job.attempts[0].executor for job in measurement.jobs if job.attempts[0].executor]
     assert {each.worker for each in who} == {f"{pool}@{host.name}" for host in HOSTS}
     assert pool is Pool.PREFORK or {each.pid for each in who} == {1}
     executors = {
@@ -110,20 +110,20 @@ def books_tell_the_hosts_apart(compared: Compared, pool: Pool) -> None:
         Pool.THREADS: r"4 threads of 2 processes",
         Pool.GEVENT: r"\d+ greenlets of 2 threads",
     }
-    assert re.fullmatch(executors[pool], turn.checks.executors)
+    assert re.fullmatch(executors[pool], measurement.checks.executors)
 
 
 def moments_are_in_order_and_around_the_origin_s(compared: Compared) -> None:
-    turn = compared.turn
-    assert turn.wall is not None
-    for job in turn.jobs:
+    measurement = compared.measurement
+    assert measurement.wall is not None
+    for job in measurement.jobs:
         (attempt,) = job.attempts
         assert job.received is not None
         assert attempt.first_byte is not None
-        assert turn.submitted <= job.queued + ROUNDED
+        assert measurement.submitted <= job.queued + ROUNDED
         moments = [job.queued, job.received, attempt.started, attempt.first_byte, attempt.finished]
         assert all(before <= after for before, after in pairwise(moments)), moments
-        assert attempt.finished <= turn.submitted + turn.wall + ROUNDED
+        assert attempt.finished <= measurement.submitted + measurement.wall + ROUNDED
         asked = compared.requests[job.filename]
         assert attempt.started - LATE <= asked["t"] <= attempt.first_byte + LATE
         assert asked["t"] + asked["seconds"] <= attempt.finished + LATE
@@ -133,7 +133,7 @@ def moments_are_in_order_and_around_the_origin_s(compared: Compared) -> None:
 def arrivals_are_as_the_workers_logs_say(compared: Compared) -> None:
     """Less the clock's difference. On each host some job waited in the queue, and some in the worker's hands."""
     for host in HOSTS:
-        jobs = [job for job in compared.turn.jobs if host_of(job) == host.name]
+        jobs = [job for job in compared.measurement.jobs if host_of(job) == host.name]
         for job in jobs:
             assert job.received == pytest.approx(compared.received[job.id], abs=ARRIVAL)
         assert any(job.received is not None and job.received - job.queued > 0.5 * NOMINAL for job in jobs)
@@ -147,7 +147,7 @@ def lanes_are_of_one_host_each(compared: Compared) -> None:
     assert not any("overlapping" in label for label in labels)
     assert of.chart.peak == 2 * SLOTS
     for lane in of.chart.lanes:
-        (host,) = {host_of(of.turn.jobs[strip.job]) for strip in lane.spans}
+        (host,) = {host_of(of.measurement.jobs[strip.job]) for strip in lane.spans}
         assert lane.label.endswith(f"@{host}")
     drawn = "\n".join(render(compared.experiment, width=100))
     assert all(drawn.count(f"@{host.name}") >= SLOTS for host in HOSTS)

@@ -76,15 +76,17 @@ def test_two_workers_share_the_jobs_of_their_deployment() -> None:
     with fleet_of("prefork:2+workers=2,threads:4,threads:4+events=off") as fleet:
         experiment = once(fleet)
 
-    turns = {turn.deployment: turn for turn in experiment.turns}
-    assert all(turn.checks.passed and turn.wall for turn in turns.values())
-    several = turns["prefork:2+workers=2"]
+    measurements = {measurement.deployment: measurement for measurement in experiment.measurements}
+    assert all(measurement.checks.passed and measurement.wall for measurement in measurements.values())
+    several = measurements["prefork:2+workers=2"]
     executors = [attempt.executor for job in several.jobs for attempt in job.attempts]
     assert {who.worker.partition("@")[0] for who in executors if who} == {"prefork-1", "prefork-2"}
     assert several.checks.executors == "4 processes"
     assert several.usage is not None
     assert several.usage.processes == 2 * (1 + 2)
-    received = {name: sum(job.received is not None for job in turn.jobs) for name, turn in turns.items()}
+    received = {
+        name: sum(job.received is not None for job in measurement.jobs) for name, measurement in measurements.items()
+    }
     assert received == {"prefork:2+workers=2": 16, "threads:4": 16, "threads:4+events=off": 0}
 
 
@@ -95,7 +97,7 @@ def test_without_events_nobody_is_told_of_any_job() -> None:
         experiment = once(fleet)
         messages = [each for each in iter(events.get_message, None) if each["type"] == "pmessage"]
 
-    assert experiment.turns[0].checks.passed
+    assert experiment.measurements[0].checks.passed
     told = [event for body in map(event_body, messages) for event in (body if isinstance(body, list) else [body])]
     assert "worker-heartbeat" in {event["type"] for event in told}
     assert [event for event in told if event["type"].startswith("task")] == []

@@ -18,7 +18,7 @@ from rich.console import Console
 from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, Pool, Request, State, Turn, from_json
+from poolbench.experiment import Experiment, Measurement, Pool, Request, State, from_json
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Page
 from producer.deployments import Private
@@ -69,23 +69,30 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
 
     names = ["threads:2", "threads:8", "gevent:20", "serial"]
     assert [each.name for each in experiment.deployments] == names
-    orders = {number: [turn.deployment for turn in experiment.turns if turn.round == number] for number in (0, 1, 2)}
+    orders = {
+        number: [measurement.deployment for measurement in experiment.measurements if measurement.round == number]
+        for number in (0, 1, 2)
+    }
     assert orders == {0: ["serial", *names[:3]], 1: names, 2: [*names[1:], names[0]]}
-    assert [turn.place for turn in experiment.turns] == [0, 1, 2, 3] * 3
+    assert [measurement.place for measurement in experiment.measurements] == [0, 1, 2, 3] * 3
     assert experiment.command == (
         "producer compare small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
     )
-    for turn in experiment.turns:
-        assert turn.checks.passed, turn.checks
-        assert turn.counts == (turn.round > 0)  # the warm-up never does
-        assert turn.checks.jobs == (60 if turn.round else 15)
-        assert len(turn.spans.ran) == turn.checks.jobs
-        usage = turn.usage
+    for measurement in experiment.measurements:
+        assert measurement.checks.passed, measurement.checks
+        assert measurement.counts == (measurement.round > 0)  # the warm-up never does
+        assert measurement.checks.jobs == (60 if measurement.round else 15)
+        assert len(measurement.spans.ran) == measurement.checks.jobs
+        usage = measurement.usage
         assert usage is not None
         assert usage.pss_peak > 20 * 2**20
         assert usage.scheduling is not None
         assert usage.scheduling.p50 <= usage.scheduling.p99 <= usage.scheduling.worst
-    slots = {turn.deployment: turn.checks.executors for turn in experiment.turns if turn.round == 1}
+    slots = {
+        measurement.deployment: measurement.checks.executors
+        for measurement in experiment.measurements
+        if measurement.round == 1
+    }
     assert slots["threads:2"] == "2 threads of 1 process"
     assert "greenlets of 1 thread" in slots["gevent:20"]
     for name in names:
@@ -105,11 +112,11 @@ def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) ->
     experiment, _ = experiment_of(*words.split(), folder=tmp_path)
 
     for name in ("prefork:2", "threads:2", "gevent:4"):
-        (turn,) = experiment.of(name)
-        assert len(turn.spans.step) == 8
-        assert all(0.005 < step < ran for step, ran in zip(turn.spans.step, turn.spans.ran, strict=True))
-        assert turn.usage is not None
-        assert turn.usage.cpu > 0.5 * len(turn.jobs) * 0.03
+        (measurement,) = experiment.of(name)
+        assert len(measurement.spans.step) == 8
+        assert all(0.005 < step < ran for step, ran in zip(measurement.spans.step, measurement.spans.ran, strict=True))
+        assert measurement.usage is not None
+        assert measurement.usage.cpu > 0.5 * len(measurement.jobs) * 0.03
     assert not experiment.scenario.nominal
 
 
@@ -130,7 +137,7 @@ def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp
     assert not [each for each in started if each.is_running()]
     assert said.read_text().endswith("\ninterrupted\n")
     experiment = from_json((tmp_path / "out.json").read_text())
-    measured = [(turn.deployment, turn.round) for turn in experiment.turns]
+    measured = [(measurement.deployment, measurement.round) for measurement in experiment.measurements]
     assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
     assert "interrupted in round 1 of 3: what was measured is here" in experiment.notes
     assert "threads:2: 0 of 3 rounds count; nothing is said of it" in experiment.notes
@@ -146,9 +153,13 @@ def in_round_1(deployment: str, folder: Path) -> Iterator[tuple[subprocess.Popen
         yield process, said
 
 
-def rounds_of(folder: Path) -> list[Turn]:
+def rounds_of(folder: Path) -> list[Measurement]:
     """Its turns after the warm-up: the excluded one and the one that was run again."""
-    return [turn for turn in from_json((folder / "out.json").read_text()).turns if turn.round == 1]
+    return [
+        measurement
+        for measurement in from_json((folder / "out.json").read_text()).measurements
+        if measurement.round == 1
+    ]
 
 
 def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
@@ -157,7 +168,7 @@ def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
     return found
 
 
-def killed(deployment: str, words: str, folder: Path) -> tuple[Turn, Turn, str]:
+def killed(deployment: str, words: str, folder: Path) -> tuple[Measurement, Measurement, str]:
     """SIGKILL to a worker in the middle of a turn: that turn, the one after it, and what was said. The reason must come
     before the ledger can know of the death."""
     with in_round_1(deployment, folder) as (process, said):
@@ -213,7 +224,7 @@ def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kep
 
     assert f"producer: Redis at 127.0.0.1:{port} cannot be used" in said.read_text()
     experiment = from_json((tmp_path / "out.json").read_text())
-    assert [turn.round for turn in experiment.turns] == [0]
+    assert [measurement.round for measurement in experiment.measurements] == [0]
     assert any(note.startswith("ended early (") for note in experiment.notes)
     assert "Nothing was measured yet: " in said.read_text()
     assert "0/0" not in said.read_text()
@@ -242,11 +253,11 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
             foreign.terminate()
             foreign.wait(30)
 
-    counted = [turn for turn in experiment.turns if turn.round == 1]
+    counted = [measurement for measurement in experiment.measurements if measurement.round == 1]
     assert len(counted) == 2  # it was run once more
-    for turn in counted:
-        assert not turn.counts
-        assert any("of its jobs ran on another worker" in reason for reason in turn.excluded), turn
-        assert turn.checks.done == 16
-        assert {job.state for job in turn.jobs} == {State.DONE}
+    for measurement in counted:
+        assert not measurement.counts
+        assert any("of its jobs ran on another worker" in reason for reason in measurement.excluded), measurement
+        assert measurement.checks.done == 16
+        assert {job.state for job in measurement.jobs} == {State.DONE}
     assert "threads:2: 0 of 1 rounds count; nothing is said of it" in experiment.notes

@@ -98,12 +98,12 @@ def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
     assert not failed(experiment)
     *pools, serial = shown(experiment)
     for each in pools:
-        first, second = each.turn.jobs
+        first, second = each.measurement.jobs
         assert first.attempts[0].started < second.attempts[0].finished
         assert second.attempts[0].started < first.attempts[0].finished
         assert each.totals.total is not None
         assert each.totals.longest <= each.totals.total < each.totals.sum
-    first, second = serial.turn.jobs
+    first, second = serial.measurement.jobs
     assert second.queued >= first.attempts[0].finished
     assert find(serial) in {Finding.SUM, Finding.SLOWER}
     assert "downloaded in" in page
@@ -117,9 +117,9 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
     executors: dict[Pool, list[Executor]] = {}
     for each in shown(experiment)[:3]:
         pool = each.deployment.pool
-        executors[pool] = [job.attempts[0].executor for job in each.turn.jobs if job.attempts[0].executor]
-        for job in each.turn.jobs:
-            path = world.settings.downloads / each.turn.batch / job.filename
+        executors[pool] = [job.attempts[0].executor for job in each.measurement.jobs if job.attempts[0].executor]
+        for job in each.measurement.jobs:
+            path = world.settings.downloads / each.measurement.batch / job.filename
             assert path.stat().st_size == job.bytes == QUICK.size
             assert job.sha256 == job.expected_sha256
     one, other = executors[Pool.PREFORK]
@@ -136,15 +136,15 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
 def test_workers_of_this_machine_are_measured_and_their_events_heard(seen: tuple[Experiment, str]) -> None:
     """Given workers that were up already, I expect their CPU and memory, processes as they are, and each arrival."""
     experiment, _ = seen
-    usages = {turn.deployment: turn.usage for turn in experiment.turns}
+    usages = {measurement.deployment: measurement.usage for measurement in experiment.measurements}
     for name in ("prefork", "threads", "gevent"):
         usage = usages[name]
         assert usage is not None
         assert usage.pss_peak >= usage.pss_idle > 10 * 2**20
         assert usage.processes == (3 if name == "prefork" else 1)
         assert usage.scheduling is None  # nobody probes workers that were not started for this
-    for turn in experiment.turns:
-        for job in turn.jobs:
+    for measurement in experiment.measurements:
+        for job in measurement.jobs:
             assert job.received is not None
             assert job.queued <= job.received <= job.attempts[0].started
 
@@ -161,12 +161,12 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
 
     experiment = compare(world.settings, watcher.page, Pool.THREADS, serial=False, work=work)
 
-    (turn,) = experiment.turns
-    assert [job.state for job in turn.jobs] == [State.DONE, State.FAILED]
-    assert turn.wall is None
-    assert turn.jobs[1].attempts[-1].kind == FailureKind.DIGEST
+    (measurement,) = experiment.measurements
+    assert [job.state for job in measurement.jobs] == [State.DONE, State.FAILED]
+    assert measurement.wall is None
+    assert measurement.jobs[1].attempts[-1].kind == FailureKind.DIGEST
     assert "bad.bin failed: digest: " in watcher.text
-    assert turn.checks.faults == ("bad.bin is failed",)
+    assert measurement.checks.faults == ("bad.bin is failed",)
     assert failed(experiment)
 
 
@@ -182,9 +182,9 @@ def test_a_pool_without_a_worker_is_noticed_said_and_given_up(world: World, monk
 
     assert "no worker serves downloads.gevent: start celery -A worker.app worker -P gevent" in watcher.text
     assert "its jobs were cancelled" in watcher.text
-    for turn in experiment.turns:
-        assert [job.state for job in turn.jobs] == [State.CANCELLED] * 2
-    assert len(experiment.turns) == 2
+    for measurement in experiment.measurements:
+        assert [job.state for job in measurement.jobs] == [State.CANCELLED] * 2
+    assert len(experiment.measurements) == 2
     assert "not known" in watcher.text
     assert failed(experiment)
 

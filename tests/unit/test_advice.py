@@ -76,13 +76,13 @@ def test_a_tie_in_memory_too_goes_to_the_shorter_tail() -> None:
     """Given one of two equals that runs some jobs late, I expect the other."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.1))
     slow_tail = tuple(
-        replace(turn, spans=replace(turn.spans, ran=(*turn.spans.ran[:-2], 3.0, 3.0)))
-        if turn.deployment == "threads:8"
-        else turn
-        for turn in experiment.turns
+        replace(measurement, spans=replace(measurement.spans, ran=(*measurement.spans.ran[:-2], 3.0, 3.0)))
+        if measurement.deployment == "threads:8"
+        else measurement
+        for measurement in experiment.measurements
     )
 
-    found = recommend([replace(experiment, turns=slow_tail)])
+    found = recommend([replace(experiment, measurements=slow_tail)])
 
     assert found.answer == "gevent:8"
     assert found.criterion == "a shorter p99 of latency"
@@ -179,13 +179,13 @@ def test_too_few_rounds_are_no_answer_however_large_the_difference() -> None:
 def test_deployments_with_other_jobs_are_no_answer() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.5), jobs=2, nominal=0.1)
     other = tuple(
-        replace(turn, jobs=tuple(replace(job, nominal=0.5) for job in turn.jobs))
-        if turn.deployment == "gevent:8"
-        else turn
-        for turn in experiment.turns
+        replace(measurement, jobs=tuple(replace(job, nominal=0.5) for job in measurement.jobs))
+        if measurement.deployment == "gevent:8"
+        else measurement
+        for measurement in experiment.measurements
     )
 
-    found = recommend([replace(experiment, turns=other)])
+    found = recommend([replace(experiment, measurements=other)])
 
     assert found.answer is None
     assert "they had other jobs" in found.because[0]
@@ -225,7 +225,7 @@ def test_one_deployment_alone_is_no_answer() -> None:
 
 
 def test_nothing_measured_is_no_answer() -> None:
-    empty = replace(made(Made(Pool.THREADS, 8, 0.1)), deployments=(), turns=())
+    empty = replace(made(Made(Pool.THREADS, 8, 0.1)), deployments=(), measurements=())
 
     assert recommend([empty]).answer is None
 
@@ -258,9 +258,12 @@ def test_excluded_turns_do_not_count_and_are_named() -> None:
     experiment = made(
         Made(Pool.THREADS, 8, 0.1, excluded={3: "another process took 0.9 cores"}), Made(Pool.GEVENT, 8, 0.2)
     )
-    slowed = tuple(replace(turn, wall=99.0) if turn.excluded else turn for turn in experiment.turns)
+    slowed = tuple(
+        replace(measurement, wall=99.0) if measurement.excluded else measurement
+        for measurement in experiment.measurements
+    )
 
-    found = recommend([replace(experiment, turns=slowed)])
+    found = recommend([replace(experiment, measurements=slowed)])
 
     assert found.answer == "threads:8"
     assert "Left out, 1 turns: threads:8 round 3: another process took 0.9 cores." in text(found.reasoning)
@@ -294,9 +297,12 @@ def test_little_noise_makes_a_small_difference_certain_and_not_important() -> No
     """Given a deployment that is certainly 2 % slower and takes less memory, I expect a tie and that one."""
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     walls = {"threads:8": 1.0, "gevent:8": 1.02}
-    exact = tuple(replace(turn, wall=walls[turn.deployment] + turn.round / 10_000) for turn in experiment.turns)
+    exact = tuple(
+        replace(measurement, wall=walls[measurement.deployment] + measurement.round / 10_000)
+        for measurement in experiment.measurements
+    )
 
-    found = recommend([replace(experiment, turns=exact)])
+    found = recommend([replace(experiment, measurements=exact)])
 
     assert found.answer == "gevent:8"
     assert found.tied == ("threads:8",)
@@ -308,10 +314,11 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     factors = (1.0, 0.98, 1.1, 1.1, 1.2, 1.1)
     walls = tuple(
-        replace(turn, wall=factors[turn.round] if turn.deployment == "gevent:8" else 1.0) for turn in experiment.turns
+        replace(measurement, wall=factors[measurement.round] if measurement.deployment == "gevent:8" else 1.0)
+        for measurement in experiment.measurements
     )
 
-    found = recommend([replace(experiment, turns=walls)])
+    found = recommend([replace(experiment, measurements=walls)])
 
     assert found.answer == "threads:8"
     assert found.tied == ()
@@ -320,9 +327,12 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
 
 def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
-    blind = tuple(replace(turn, usage=None) if turn.deployment == "threads:8" else turn for turn in experiment.turns)
+    blind = tuple(
+        replace(measurement, usage=None) if measurement.deployment == "threads:8" else measurement
+        for measurement in experiment.measurements
+    )
 
-    assert recommend([replace(experiment, turns=blind)]).criterion != "less memory"
+    assert recommend([replace(experiment, measurements=blind)]).criterion != "less memory"
 
 
 def test_jobs_that_do_not_fill_a_core_are_not_said_to_wait_for_it() -> None:
@@ -491,10 +501,13 @@ def test_limits_that_nobody_keeps_are_no_answer_and_say_what_would_do() -> None:
 
 def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    blind = tuple(replace(turn, usage=None) if turn.deployment == "threads:8" else turn for turn in experiment.turns)
+    blind = tuple(
+        replace(measurement, usage=None) if measurement.deployment == "threads:8" else measurement
+        for measurement in experiment.measurements
+    )
 
-    assert recommend([replace(experiment, turns=blind)], Limits(memory=100 * MIB)).answer == "gevent:8"
-    assert recommend([replace(experiment, turns=blind)]).answer == "threads:8"
+    assert recommend([replace(experiment, measurements=blind)], Limits(memory=100 * MIB)).answer == "gevent:8"
+    assert recommend([replace(experiment, measurements=blind)]).answer == "threads:8"
 
 
 # -- whatever was measured

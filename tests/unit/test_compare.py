@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ledger.jobs import FailureKind
 from poolbench.checks import executors
-from poolbench.experiment import Pool, State, Turn, from_json, to_json
+from poolbench.experiment import Measurement, Pool, State, from_json, to_json
 from poolbench.terminal import Finding, Page, Shown, checks_said, close, faults, find, verdict
 from poolbench.workload import Running
 from producer import cli
@@ -22,8 +22,8 @@ from tests.reported import varied
 ALL = (prefork(), threads(), gevent(), serial())
 
 
-def turns(found: Iterable[Shown]) -> list[Turn]:
-    return [each.turn for each in found]
+def measurements(found: Iterable[Shown]) -> list[Measurement]:
+    return [each.measurement for each in found]
 
 
 def failed() -> Shown:
@@ -123,27 +123,27 @@ def test_the_sentence_claims_nothing_about_a_pool_with_a_failed_file() -> None:
 
 
 def test_the_books_balance_when_every_job_ran_once_on_its_pool() -> None:
-    assert faults(turns(ALL)) == []
-    assert checks_said(turns(ALL)) == (
+    assert faults(measurements(ALL)) == []
+    assert checks_said(measurements(ALL)) == (
         "Checks passed: 8 jobs, each ran once, on the pool under test, and its sha256 is right: prefork in"
         " 2 processes; threads in 2 threads of 1 process; gevent in 2 greenlets of 1 thread; serial in 2 processes."
     )
 
 
 def test_the_books_name_what_does_not_balance() -> None:
-    stranger = shown(Pool.GEVENT, prefork().turn.jobs)
+    stranger = shown(Pool.GEVENT, prefork().measurement.jobs)
     other_bytes = shown(
         Pool.THREADS, [replace(job(Pool.THREADS, "x", 1, attempt(who(Pool.THREADS, 1, 2), 0, 1)), sha256="1" * 64)]
     )
 
-    assert faults(turns([stranger, failed(), other_bytes])) == [
+    assert faults(measurements([stranger, failed(), other_bytes])) == [
         "gevent: Guide.pdf ran on prefork@host",
         "gevent: Demo_Video.mp4 ran on prefork@host",
         "threads: bad.bin is failed",
         "threads: bad.bin ran 2 times",
         "threads: x has another sha256 than the origin's",
     ]
-    assert checks_said(turns([failed()])).startswith("Checks failed: threads: bad.bin is failed; ")
+    assert checks_said(measurements([failed()])).startswith("Checks failed: threads: bad.bin is failed; ")
 
 
 def test_executors_are_counted_not_assumed() -> None:

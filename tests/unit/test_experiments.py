@@ -186,22 +186,22 @@ def test_deployments_with_fewer_rounds_than_asked_for_are_named() -> None:
         Made(Pool.THREADS, 8, 0.1, excluded={1: "noise", 2: "noise"}), Made(Pool.GEVENT, 20, 0.1), rounds=2
     )
 
-    notes = checks.too_few(experiment.turns, ["threads:8", "gevent:20"], 2)
+    notes = checks.too_few(experiment.measurements, ["threads:8", "gevent:20"], 2)
 
     assert all(note.caveat for note in notes)
     said = [note.text for note in notes]
     assert said[0] == "threads:8: 0 of 2 rounds count; nothing is said of it"
     assert "--noise 1" in said[1]
-    assert checks.too_few(experiment.turns, ["gevent:20"], 2) == []
+    assert checks.too_few(experiment.measurements, ["gevent:20"], 2) == []
 
 
 def test_a_excluded_turn_that_was_run_again_is_no_failure_and_a_missing_job_is() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), rounds=1)
     wrong = Checks(40, 40, 40, 39, 40, "", ("x ran on threads@elsewhere",))
-    excluded = replace(experiment.turns[1], checks=wrong, excluded=("1 of its jobs ran on another worker",))
+    excluded = replace(experiment.measurements[1], checks=wrong, excluded=("1 of its jobs ran on another worker",))
 
-    again = replace(experiment, turns=(experiment.turns[0], excluded, experiment.turns[1]))
-    not_again = replace(experiment, turns=(experiment.turns[0], excluded))
+    again = replace(experiment, measurements=(experiment.measurements[0], excluded, experiment.measurements[1]))
+    not_again = replace(experiment, measurements=(experiment.measurements[0], excluded))
 
     assert not failed(experiment)
     assert not failed(again)

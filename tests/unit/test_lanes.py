@@ -52,14 +52,16 @@ def test_greenlets_that_live_for_one_job_are_packed_into_as_many_slots_as_ran_at
 def test_a_turn_that_counts_is_shown_before_a_excluded_one_and_that_before_the_warm_up() -> None:
     """Given jobs that were kept of the warm-up too, I expect it only where nothing else is, and the words to say so."""
     whole = made(Made(Pool.THREADS, 4, 0.5), rounds=3)
-    jobs = next(turn.jobs for turn in whole.turns if turn.jobs)
-    kept = replace(whole, turns=tuple(replace(turn, jobs=jobs) for turn in whole.turns))
-    excluded = replace(kept, turns=tuple(replace(turn, excluded=("a swap storm",)) for turn in kept.turns))
-    early = replace(kept, turns=tuple(turn for turn in kept.turns if not turn.round))
+    jobs = next(measurement.jobs for measurement in whole.measurements if measurement.jobs)
+    kept = replace(whole, measurements=tuple(replace(measurement, jobs=jobs) for measurement in whole.measurements))
+    excluded = replace(
+        kept, measurements=tuple(replace(measurement, excluded=("a swap storm",)) for measurement in kept.measurements)
+    )
+    early = replace(kept, measurements=tuple(measurement for measurement in kept.measurements if not measurement.round))
 
     found = [shown(experiment)[0] for experiment in (kept, excluded, early)]
 
-    assert [each.turn.round for each in found] == [1, 1, 0]
+    assert [each.measurement.round for each in found] == [1, 1, 0]
     assert [in_words(each).partition("40 attempts on ")[0] for each in found] == [
         "",
         "a turn that does not count: ",
@@ -75,7 +77,9 @@ def test_nothing_on_a_lane_overlaps() -> None:
 
 def test_two_jobs_of_one_thread_at_the_same_time_get_two_lanes_and_the_second_says_so() -> None:
     experiment = made(Made(Pool.THREADS, 2, 0.5), jobs=2)
-    thread = next(turn for turn in experiment.turns if turn.jobs).jobs[0].attempts[0].executor
+    thread = (
+        next(measurement for measurement in experiment.measurements if measurement.jobs).jobs[0].attempts[0].executor
+    )
 
     def change(_: int, job: MeasuredJob) -> MeasuredJob:
         return replace(job, attempts=(replace(job.attempts[0], executor=thread),))

@@ -21,8 +21,10 @@ GEVENT = Made(Pool.GEVENT, 8, 0.2)
 def run(seed: int = 1, rounds: int = 5) -> Experiment:
     """Each seed is another run of the same experiment."""
     experiment = made(THREADS, GEVENT, rounds=rounds, seed=seed)
-    turns = tuple(replace(turn, batch=f"{turn.batch}-{seed}") for turn in experiment.turns)
-    return replace(experiment, turns=turns, scenario=replace(experiment.scenario, seed=1))
+    measurements = tuple(
+        replace(measurement, batch=f"{measurement.batch}-{seed}") for measurement in experiment.measurements
+    )
+    return replace(experiment, measurements=measurements, scenario=replace(experiment.scenario, seed=1))
 
 
 def saved(folder: Path, *experiments: Experiment) -> list[str]:
@@ -142,8 +144,8 @@ def test_runs_that_agree_are_one_experiment_with_the_rounds_of_both() -> None:
 
     assert ratio is not None
     assert ratio.n == 6
-    assert sorted(turn.round for turn in together.of("threads:8")) == [1, 2, 3, 4, 5, 6]
-    assert sum(turn.round == 0 for turn in together.turns) == 4
+    assert sorted(measurement.round for measurement in together.of("threads:8")) == [1, 2, 3, 4, 5, 6]
+    assert sum(measurement.round == 0 for measurement in together.measurements) == 4
     assert "2 runs were pooled" in together.notes
 
 
@@ -157,7 +159,9 @@ def test_two_rounds_and_two_rounds_are_enough_for_an_answer(tmp_path: Path) -> N
 
 def test_deployments_of_only_one_of_the_runs_are_kept() -> None:
     more = made(THREADS, Made(Pool.PREFORK, 4, 0.1), seed=2)
-    more = replace(more, scenario=run().scenario, turns=tuple(replace(t, batch=f"{t.batch}-2") for t in more.turns))
+    more = replace(
+        more, scenario=run().scenario, measurements=tuple(replace(t, batch=f"{t.batch}-2") for t in more.measurements)
+    )
 
     names = [each.name for each in pooled([run(), more]).deployments]
 

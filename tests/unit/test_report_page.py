@@ -145,12 +145,13 @@ def test_a_hostile_deployment_is_text_too() -> None:
     name = '"><script>alert(1)</script>'
     experiment = few()
     hostile = Deployment(name, Pool.THREADS, 8)
-    turns = tuple(
-        replace(turn, deployment=name) if turn.deployment == "threads:8" else turn for turn in experiment.turns
+    measurements = tuple(
+        replace(measurement, deployment=name) if measurement.deployment == "threads:8" else measurement
+        for measurement in experiment.measurements
     )
     deployments = tuple(hostile if each.name == "threads:8" else each for each in experiment.deployments)
 
-    found = Page(page([replace(experiment, deployments=deployments, turns=turns)]))
+    found = Page(page([replace(experiment, deployments=deployments, measurements=measurements)]))
     assert len(found.all("script")) == 4
     assert f"Timeline of {name}" in [each.attributes.get("aria-label") for each in found.all("canvas")]
 
@@ -161,8 +162,12 @@ def test_the_raw_data_is_the_experiment_to_ten_microseconds(shown: Page) -> None
 
     assert found.deployments == experiment.deployments
     assert found.notes == experiment.notes
-    assert [turn.checks for turn in found.turns] == [turn.checks for turn in experiment.turns]
-    assert [turn.wall for turn in found.turns] == pytest.approx([turn.wall for turn in experiment.turns], abs=1e-5)
+    assert [measurement.checks for measurement in found.measurements] == [
+        measurement.checks for measurement in experiment.measurements
+    ]
+    assert [measurement.wall for measurement in found.measurements] == pytest.approx(
+        [measurement.wall for measurement in experiment.measurements], abs=1e-5
+    )
     ours, theirs = experiment.shown("threads:8"), found.shown("threads:8")
     assert ours
     assert theirs
@@ -191,7 +196,7 @@ def test_runs_of_two_kinds_are_two_articles_and_runs_of_one_kind_are_one() -> No
 
 def test_an_experiment_of_which_no_turn_counts_still_has_a_page_and_a_text() -> None:
     excluded = made(Made(Pool.THREADS, 8, 0.5, excluded=dict.fromkeys(range(1, 6), "load")), Made(Pool.GEVENT, 8, 0.5))
-    nothing = replace(excluded, turns=())
+    nothing = replace(excluded, measurements=())
 
     for experiment in (excluded, nothing):
         assert "cannot tell" in Page(page([experiment])).all("h1")[0].text

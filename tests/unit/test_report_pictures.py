@@ -87,7 +87,9 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
 
 def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None:
     experiment = few()
-    without = replace(experiment, turns=tuple(replace(turn, jobs=()) for turn in experiment.turns))
+    without = replace(
+        experiment, measurements=tuple(replace(measurement, jobs=()) for measurement in experiment.measurements)
+    )
 
     with pytest.raises(ReportError, match="no pool was measured at several concurrencies"):
         svg(experiment, "memory")

@@ -78,11 +78,13 @@ def test_growth_that_is_not_sure_is_a_figure_all_the_same() -> None:
     """Given turns after which memory is once larger and once smaller, I expect the interval with both signs in it."""
     experiment = made(Made(Pool.THREADS, 4, 0.5, lives_on=True))
     ends = [64, 60, 66, 58, 62, 60]  # MiB, by round
-    turns = tuple(
-        replace(turn, usage=turn.usage and replace(turn.usage, pss_end=ends[turn.round] * MIB))
-        for turn in experiment.turns
+    measurements = tuple(
+        replace(
+            measurement, usage=measurement.usage and replace(measurement.usage, pss_end=ends[measurement.round] * MIB)
+        )
+        for measurement in experiment.measurements
     )
-    of = cost(summarise(replace(experiment, turns=turns)))
+    of = cost(summarise(replace(experiment, measurements=measurements)))
 
     assert column(of, "threads:4", "memory, peak").endswith(" (idle 60.0 MiB)")
     assert re.fullmatch(r"1\.00 MiB \(-\d+\.\d MiB – \d+\.\d MiB\)", column(of, "threads:4", "memory grew per turn"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolbench.experiment import Experiment, Pool, Spans, Turn
+from poolbench.experiment import Experiment, Measurement, Pool, Spans
 from poolbench.statistics import Verdict, summarise
 from tests.experiments import MIB, Made, made
 
@@ -21,15 +21,22 @@ def changed(experiment: Experiment, deployment: str, number: int | None = None, 
     """The experiment with other fields in a deployment's turns, or in that of one round."""
     return replace(
         experiment,
-        turns=tuple(
-            replace(turn, **fields) if turn.deployment == deployment and number in {None, turn.round} else turn  # type: ignore[arg-type]
-            for turn in experiment.turns
+        measurements=tuple(
+            replace(each, **fields)  # type: ignore[arg-type]
+            if each.deployment == deployment and number in {None, each.round}
+            else each
+            for each in experiment.measurements
         ),
     )
 
 
 def scaled(experiment: Experiment, factor: float) -> Experiment:
-    return replace(experiment, turns=tuple(replace(turn, wall=(turn.wall or 0) * factor) for turn in experiment.turns))
+    return replace(
+        experiment,
+        measurements=tuple(
+            replace(measurement, wall=(measurement.wall or 0) * factor) for measurement in experiment.measurements
+        ),
+    )
 
 
 # -- rows
@@ -42,7 +49,7 @@ def test_a_row_counts_its_turns_and_says_why_others_do_not() -> None:
 
     row = summarise(experiment).row("threads:8")
 
-    assert row.turns == 3
+    assert row.measurements == 3
     assert row.excluded == ("round 2: the machine was busy", "round 4: not every job is done")
     assert summarise(experiment).excluded == 2
 
@@ -86,18 +93,18 @@ def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
 def test_a_baseline_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
     """Given a serial deployment that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
     experiment = made(THREADS, SERIAL, nominal=0.1)
-    turns = []
-    for turn in experiment.turns:
-        part = replace(turn, checks=replace(turn.checks, jobs=10, done=10), jobs=turn.jobs[:10])
-        turns.append(part if turn.deployment == "serial" else turn)
-    row = summarise(replace(experiment, turns=tuple(turns))).row("serial")
+    measurements = []
+    for measurement in experiment.measurements:
+        part = replace(measurement, checks=replace(measurement.checks, jobs=10, done=10), jobs=measurement.jobs[:10])
+        measurements.append(part if measurement.deployment == "serial" else measurement)
+    row = summarise(replace(experiment, measurements=tuple(measurements))).row("serial")
 
     assert row.ideal == pytest.approx(1.0)
 
 
 def test_a_baseline_whose_part_nobody_kept_has_no_ideal() -> None:
     experiment = made(THREADS, SERIAL, nominal=0.1)
-    found = replace(experiment.turns[0].checks, jobs=10, done=10)
+    found = replace(experiment.measurements[0].checks, jobs=10, done=10)
 
     assert summarise(changed(experiment, "serial", jobs=(), checks=found)).row("serial").ideal is None
 
@@ -126,16 +133,18 @@ def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     experiment = made(deployment, GEVENT)
     summary = summarise(experiment)
     row, split = summary.row(deployment.name), summary.row(deployment.name).split
-    turns = list(experiment.of(deployment.name))
+    measurements = list(experiment.of(deployment.name))
     ends = [
-        sum(job) for turn in turns for job in zip(turn.spans.queued, turn.spans.waited, turn.spans.ran, strict=True)
+        sum(job)
+        for measurement in measurements
+        for job in zip(measurement.spans.queued, measurement.spans.waited, measurement.spans.ran, strict=True)
     ]
     slots = min(deployment.concurrency, 40)
 
     assert split is not None
     assert split.overhead is not None
     assert split.submit + split.wait + split.run + split.step == pytest.approx(sum(ends) / len(ends))
-    walls = [turn.wall or 0.0 for turn in turns]
+    walls = [measurement.wall or 0.0 for measurement in measurements]
     assert split.run + split.step + split.overhead == pytest.approx(slots * sum(walls) / len(walls) / 40)
     assert row.latency is not None
     assert row.latency.worst == pytest.approx(max(ends))
@@ -197,7 +206,7 @@ def test_turns_without_spans_and_jobs_are_survived() -> None:
 def test_one_turn_has_figures_and_no_interval() -> None:
     row = summarise(made(THREADS, GEVENT, rounds=1)).row("threads:8")
 
-    assert row.turns == 1
+    assert row.measurements == 1
     assert row.wall is not None
     assert row.wall.interval is None
 
@@ -206,7 +215,7 @@ def test_nothing_that_counts_is_an_empty_row() -> None:
     summary = summarise(made(THREADS, GEVENT, SERIAL, rounds=0))
     row = summary.row("threads:8")
 
-    assert (row.turns, row.wall, row.speedup, row.latency, row.memory, row.executors) == (0, *(None,) * 5)
+    assert (row.measurements, row.wall, row.speedup, row.latency, row.memory, row.executors) == (0, *(None,) * 5)
     assert summary.compare("threads:8", "gevent:8").verdict is Verdict.CANNOT_TELL
     assert summary.compare("threads:8", "gevent:8").ratio is None
 
@@ -297,9 +306,9 @@ def test_another_unit_of_time_leaves_every_verdict(seed: int, rounds: int, facto
 @given(st.permutations(range(12)))
 def test_the_order_of_the_turns_in_the_file_leaves_every_verdict(order: list[int]) -> None:
     experiment = made(THREADS, Made(Pool.GEVENT, 8, 0.105))
-    shuffled: tuple[Turn, ...] = tuple(experiment.turns[at] for at in order)
+    shuffled: tuple[Measurement, ...] = tuple(experiment.measurements[at] for at in order)
 
-    assert summarise(replace(experiment, turns=shuffled)).comparisons == summarise(experiment).comparisons
+    assert summarise(replace(experiment, measurements=shuffled)).comparisons == summarise(experiment).comparisons
 
 
 def test_what_a_job_costs_is_told_per_job_and_per_second() -> None:
