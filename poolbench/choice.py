@@ -65,7 +65,7 @@ class Curve:
         """Bytes that each further job at once adds to the peak, over the whole curve; None: it takes two points."""
         least, most = self.rows[0], self.rows[-1]
         more = (most.deployment.concurrency or 0) - (least.deployment.concurrency or 0)
-        return (most.memory.peak - least.memory.peak) / more if more and most.memory and least.memory else None
+        return (most.peak - least.peak) / more if more and most.peak and least.peak else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,7 @@ class Choice:
     criterion: str | None  # what decided among them; None: nothing had to
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
     rival: Row | None  # ... and what that is
-    runner_up: (
-        Row | None
-    )  # the fastest of the other curves' saturation points; of one curve alone, its fastest other deployment
+    runner_up: Row | None  # the fastest other saturation point; of one curve alone, its fastest other deployment
 
     @property
     def certain(self) -> bool:
@@ -94,10 +92,8 @@ class Choice:
 
 
 def comparable(summary: Summary) -> list[Row]:
-    """Deployments that have enough turns to be compared."""
-    return [
-        row for row in summary.rows if not row.deployment.serial and row.measurements >= LEAST and row.jobs_per_second
-    ]
+    """Deployments with enough measurements."""
+    return [row for row in summary.rivals if row.measurements >= LEAST]
 
 
 def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
@@ -107,7 +103,7 @@ def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
     kinds = dict.fromkeys((row.deployment.pool, row.deployment.setup) for row in rows)
     curves = tuple(_curve(summary, rows, *kind) for kind in sorted(kinds, key=lambda kind: list(Pool).index(kind[0])))
     saturated = [curve.saturation for curve in curves]
-    best = max(saturated, key=rate)
+    best = max(saturated, key=lambda row: row.rate)
     tied = tuple(
         saturation
         for saturation in saturated
@@ -125,13 +121,8 @@ def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
         criterion=criterion,
         regret=max(may_gain(summary, rival, pick), 0.0) if rival else 0.0,
         rival=rival,
-        runner_up=max(rest, key=rate, default=None),
+        runner_up=max(rest, key=lambda row: row.rate, default=None),
     )
-
-
-def rate(row: Row) -> float:
-    """Jobs per second."""
-    return row.jobs_per_second.median if row.jobs_per_second else 0.0
 
 
 def standing(summary: Summary, row: Row, best: Row) -> Standing:
@@ -152,7 +143,7 @@ def may_gain(summary: Summary, row: Row, pick: Row) -> float:
 def _curve(summary: Summary, rows: Sequence[Row], pool: Pool, setup: Setup) -> Curve:
     alike = (row for row in rows if row.deployment.pool is pool and row.deployment.setup == setup)
     ordered = tuple(sorted(alike, key=lambda row: (row.deployment.concurrency or 0, row.name)))
-    best = max(ordered, key=rate)
+    best = max(ordered, key=lambda row: row.rate)
     saturation = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
     return Curve(pool, setup, ordered, best, saturation)
 
@@ -167,7 +158,7 @@ def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
         fewer = _least(left, value)
         if len(fewer) < len(left):
             left, criterion = fewer, name
-    return max(left, key=rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
+    return max(left, key=lambda row: row.rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
 
 
 def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Row]:
@@ -180,8 +171,8 @@ def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Ro
 
 
 _CRITERIA: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
-    ("less memory", lambda row: row.memory.peak if row.memory else None),
-    ("a shorter p99 of latency", lambda row: row.latency.p99 if row.latency else None),
+    ("less memory", lambda row: row.peak),
+    ("a shorter p99 of latency", lambda row: row.p99),
     ("a lower concurrency", lambda row: row.deployment.concurrency),
     ("fewer options", lambda row: row.deployment.setup.options),
 )

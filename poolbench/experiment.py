@@ -54,6 +54,17 @@ class Executor:
     greenlet: int | None  # gevent's identifier; None in the other pools
 
     @property
+    def kind(self) -> str:
+        if self.greenlet is not None:
+            return "greenlet"
+        return "thread" if self.thread != self.pid else "process"
+
+    @property
+    def number(self) -> int:
+        """Its own id; of a process' only thread the process'."""
+        return self.thread if self.greenlet is None else self.greenlet
+
+    @property
     def host(self) -> str:
         """Process and thread ids are of a host: another one, or another container, may have the same."""
         return self.worker.partition("@")[2]
@@ -127,6 +138,21 @@ class Deployment:
         return self.running or self.command is None
 
     @property
+    def kind(self) -> tuple[Pool, Setup]:
+        """Deployments of one kind differ in their concurrency alone."""
+        return self.pool, self.setup
+
+    @property
+    def look(self) -> str:
+        """The name of its colour and its mark."""
+        return "serial" if self.serial else self.pool.value
+
+    @property
+    def processes(self) -> int | None:
+        """In which its jobs run, one for each worker; None: prefork has one for each job at once."""
+        return None if self.pool is Pool.PREFORK else self.setup.workers
+
+    @property
     def concurrency_each(self) -> int | None:
         """Of one of its workers."""
         return self.concurrency and self.concurrency // self.setup.workers
@@ -184,7 +210,11 @@ class Usage:
     voluntary_switches: int
     involuntary_switches: int
     samples: int
-    scheduling: Annotated[SchedulingLatency | None, Field(alias="lateness")] = None  # None: could not be had
+    scheduling: Annotated[SchedulingLatency | None, Field(alias="lateness")] = None  # None: not known
+
+    @property
+    def switches(self) -> int:
+        return self.voluntary_switches + self.involuntary_switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +230,12 @@ class Checks:
     faults: tuple[str, ...] = ()  # for people, at most a few
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        return self.jobs, self.done, self.once, self.here, self.right
+
+    @property
     def passed(self) -> bool:
-        return self.jobs == self.done == self.once == self.here == self.right
+        return len(set(self.counts)) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +257,11 @@ class Measurement:
     @property
     def counts(self) -> bool:
         return self.round > 0 and not self.excluded and self.wall is not None
+
+    @property
+    def why(self) -> str:
+        """It does not count."""
+        return "; ".join(self.excluded) or "not every job is done"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,15 +68,6 @@ def times(value: float) -> str:
     return f"{significant(value)} ×"
 
 
-def middle(found: Estimate | None) -> float | None:
-    return found.median if found else None
-
-
-def bounds(found: Estimate | None) -> tuple[float, float] | None:
-    """The interval of the median; without one the range."""
-    return (found.interval or (found.low, found.high)) if found else None
-
-
 def tied(text: str) -> str:
     """Without a line's end between a figure and its unit."""
     return _UNIT.sub("\u00a0", text)
@@ -87,8 +78,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def counted(count: int, one: str) -> str:
+    plural = one + ("es" if one.endswith("s") else "s")
+    return f"{count:,} {one if count == 1 else plural}"
 
 
 # -- in sentences

@@ -1,10 +1,10 @@
-"""Who ran when: a turn's attempts on lanes, one lane per executor that ran them. Pure; drawings are made of this.
+"""Lanes: the attempts of a measurement, one lane per executor that ran them. Pure; drawings are made of this.
 
 A *group* is what its executors share: the worker whose processes they are, the process whose threads, the thread whose
 greenlets. A lane is one executor, as the ledger has it. Where executors live for one job only (a greenlet each,
 recycled processes), a lane each would be thousands: they are *packed*, each attempt on the first lane that is free, and
 the lane is called a slot. Attempts on one lane never overlap; should clocks make it look so, the later one gets a lane
-of its own that says so. Ids are of a host: where several served a turn, lanes and groups name theirs.
+of its own that says so. Ids are of a host: where several served a measurement, lanes and groups name theirs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import gzip
 import heapq
 import json
 import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Measurement
-from poolbench.figures import seconds, tick_seconds
+from poolbench.figures import counted, seconds, tick_seconds
 
 _FEW = 16  # executors that all have a lane, however short they lived
 _REUSED = 2  # as many executors per slot as still have a lane each
@@ -26,9 +27,10 @@ _REUSED = 2  # as many executors per slot as still have a lane each
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An attempt; seconds since the turn's submission."""
+    """An attempt; seconds since the submission."""
 
-    job: int  # its place in the turn's jobs
+    place: int  # of its job in the measurement's
+    job: MeasuredJob
     executor: Executor | None  # None: the holder vanished
     queued: float  # or when the attempt before it ended
     received: float | None  # by a worker's main process; of a first attempt
@@ -60,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class LaneChart:
-    """The lanes of a turn."""
+    """The lanes of a measurement."""
 
     groups: tuple[Group, ...]
     end: float  # seconds: the last end
@@ -77,30 +79,35 @@ class LaneChart:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A deployment's turn whose jobs were kept."""
+    """A deployment's measurement whose jobs were kept."""
 
     deployment: Deployment
     measurement: Measurement
     chart: LaneChart
 
+    @property
+    def name(self) -> str:
+        return self.deployment.name
+
 
 def shown(experiment: Experiment) -> list[Shown]:
-    measurements = ((each, experiment.shown(each.name)) for each in experiment.deployments)
-    return [Shown(each, measurement, chart(measurement)) for each, measurement in measurements if measurement]
+    found = ((each, experiment.shown(each.name)) for each in experiment.deployments)
+    return [Shown(each, measurement, chart(measurement)) for each, measurement in found if measurement]
 
 
 def chart(measurement: Measurement) -> LaneChart:
-    spans = [span for place, job in enumerate(measurement.jobs) for span in _spans(place, job, measurement.submitted)]
-    found: dict[tuple[str, ...], list[Span]] = {}
+    jobs = enumerate(measurement.jobs)
+    spans = [span for place, job in jobs for span in _spans(place, job, measurement.submitted)]
+    found: dict[tuple[str, ...], list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.started, span.finished)):
-        found.setdefault(_shared(span.executor), []).append(span)
+        found[_shared(span.executor)].append(span)
     several = len({span.executor.host for span in spans if span.executor}) > 1
-    groups = tuple(_group(of, several=several) for of in found.values())
-    return LaneChart(groups, max((span.finished for span in spans), default=0.0), peak(spans))
+    groups = tuple(_group(names, of, several=several) for names, of in found.items())
+    return LaneChart(groups, max((span.finished for span in spans), default=0.0), _peak(spans))
 
 
-def peak(spans: Iterable[Span]) -> int:
-    """How many ran at once, at the most; one that ends as another begins made room for it."""
+def _peak(spans: Iterable[Span]) -> int:
+    """The most that ran at once; one that ends as another begins made room for it."""
     moments = sorted(moment for span in spans for moment in ((span.started, 1), (span.finished, -1)))
     most = now = 0
     for _, change in moments:
@@ -117,7 +124,8 @@ def _spans(place: int, job: MeasuredJob, zero: float) -> Iterator[Span]:
         last = number == len(job.attempts) - 1
         first_byte = None if attempt.first_byte is None else min(max(attempt.first_byte - zero, started), finished)
         yield Span(
-            job=place,
+            place=place,
+            job=job,
             executor=attempt.executor,
             queued=min(max(queued - zero, 0.0), started),
             received=None if number or job.received is None else max(job.received - zero, 0.0),
@@ -130,56 +138,41 @@ def _spans(place: int, job: MeasuredJob, zero: float) -> Iterator[Span]:
         queued = attempt.finished
 
 
-def _kind(who: Executor) -> str:
-    if who.greenlet is not None:
-        return "greenlet"
-    return "thread" if who.thread != who.pid else "process"
-
-
 def name_of(who: Executor) -> str:
     """Within its group: ``pid 123``, ``thread 124``, ``greenlet 3``."""
-    return f"{_kind(who).replace('process', 'pid')} {_number(who)}"
-
-
-def _number(who: Executor) -> int:
-    if who.greenlet is not None:
-        return who.greenlet
-    return who.thread  # of a process' only thread: its pid
+    return f"{who.kind.replace('process', 'pid')} {who.number}"
 
 
 def _shared(who: Executor | None) -> tuple[str, ...]:
-    """The name of the group; its first word is the kind of its executors."""
+    """The kind of the executors and the names of what they share; empty: not known."""
     if who is None:
-        return ("lost",)
-    kind = _kind(who)
+        return ()
     names = {"process": (), "thread": (f"pid {who.pid}",), "greenlet": (f"pid {who.pid}", f"thread {who.thread}")}
-    return kind, who.worker, *names[kind]
+    return who.kind, who.worker, *names[who.kind]
 
 
-def _group(spans: Sequence[Span], *, several: bool) -> Group:
-    first = spans[0].executor
-    if first is None:
-        lanes = tuple(_packed(spans, "lost"))
-        return Group("holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
-    kind, *names = _shared(first)
-    by_executor: dict[Executor, list[Span]] = {}
+def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> Group:
+    by_executor: dict[Executor, list[Span]] = defaultdict(list)
     for span in spans:
         if span.executor:
-            by_executor.setdefault(span.executor, []).append(span)
+            by_executor[span.executor].append(span)
+    if not by_executor:
+        lanes = tuple(_packed(spans, "lost"))
+        return Group("holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
     count = len(by_executor)
-    packed = count > max(_FEW, _REUSED * peak(spans))
+    packed = count > max(_FEW, _REUSED * _peak(spans))
     if packed:
         lanes = tuple(_packed(spans, "slot"))
     else:
         # By their first jobs: pools that started two jobs a millisecond apart look alike.
-        order = sorted(by_executor.items(), key=lambda each: (each[1][0].job, _number(each[0])))
+        order = sorted(by_executor.items(), key=lambda each: (each[1][0].place, each[0].number))
         lanes = tuple(lane for who, of in order for lane in _own(who, of))
-    plural = {"process": "processes"}.get(kind, f"{kind}s") if count != 1 else kind
-    said = f"{count:,} {plural}" + (f" on {len(lanes):,} slots" if packed else "")
+    kind, *names = shared
+    executors = counted(count, kind) + (f" on {len(lanes):,} slots" if packed else "")
     if several:
-        said = f"{said} @{first.host}"
-        lanes = tuple(replace(lane, label=f"{lane.label} @{first.host}") for lane in lanes)
-    return Group(", ".join(names), said, packed, lanes)
+        at = f" @{next(iter(by_executor)).host}"
+        executors, lanes = executors + at, tuple(replace(lane, label=lane.label + at) for lane in lanes)
+    return Group(", ".join(names), executors, packed, lanes)
 
 
 def _own(who: Executor, spans: Sequence[Span]) -> Iterator[Lane]:
@@ -224,14 +217,13 @@ _STEPS = (  # seconds between ticks
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Glyphs:
+class Glyphs(NamedTuple):
     """One character each."""
 
     wait: str
     first: str
     run: str
-    step: str  # what was done with the file, at the end of a run
+    step: str  # the work on the file, at the end of a run
     last: str
     failed: str  # the end of an attempt that failed
     only: str  # an attempt in a single column
@@ -239,8 +231,7 @@ class Glyphs:
     rule: str
 
 
-UNICODE = Glyphs(wait="┄", first="┣", run="━", step="▒", last="┫", failed="╳", only="█", tick="┴", rule="─")
-ASCII = Glyphs(wait=".", first="[", run="=", step=":", last="]", failed="x", only="#", tick="+", rule="-")
+UNICODE, ASCII = Glyphs(*"┄┣━▒┫╳█┴─"), Glyphs(*".[=:]x#+-")
 
 
 def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE) -> list[str]:
@@ -250,16 +241,21 @@ def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE)
     if not labels:
         return []
     label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
-    scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
+    scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found), glyphs)
     lines = []
     for each in found:
         ran = "; ".join(group.executors for group in each.chart.groups) or "nothing ran"
-        lines += textwrap.wrap(f"{each.deployment.name}: {ran}", width)
-        lines += _drawn(each, scale, label_width, glyphs)
+        lines += textwrap.wrap(f"{each.name}: {ran}", width)
+        lanes = each.chart.lanes
+        for lane in lanes[:MOST_LANES]:
+            line = f"{'':{_MARGIN}}{_fit(label_of(lane), label_width):{label_width}} {scale.lane(lane)}"
+            lines.append(line.rstrip())
+        if len(lanes) > MOST_LANES:
+            lines.append(f"{'':{_MARGIN}}and {len(lanes) - MOST_LANES:,} more")
     indent = " " * (_MARGIN + label_width + 1)
-    lines += [(indent + line).rstrip() for line in scale.axis(glyphs)]
+    lines += [(indent + line).rstrip() for line in scale.axis()]
     spans = [span for each in found for span in each.chart.spans]
-    return lines + textwrap.wrap(_legend(scale, spans, glyphs), width)
+    return lines + textwrap.wrap(scale.legend(spans), width)
 
 
 def label_of(lane: Lane) -> str:
@@ -270,71 +266,64 @@ def label_of(lane: Lane) -> str:
     return f"{who} of pid {lane.pid}{at}{host}"
 
 
-def _drawn(of: Shown, scale: _TextScale, label_width: int, glyphs: Glyphs) -> Iterator[str]:
-    lanes = of.chart.lanes
-    for lane in lanes[:MOST_LANES]:
-        cells = [" "] * scale.columns
-        for span in lane.spans:
-            scale.wait(cells, span, glyphs)
-        # After all waits: a job that waited for this very lane does not hide what ran there.
-        for span in lane.spans:
-            scale.run(cells, span, of.measurement.jobs[span.job].filename, glyphs)
-        yield f"{'':{_MARGIN}}{_fit(label_of(lane), label_width):{label_width}} {''.join(cells)}".rstrip()
-    if len(lanes) > MOST_LANES:
-        yield f"{'':{_MARGIN}}and {len(lanes) - MOST_LANES:,} more"
-
-
 @dataclass(frozen=True, slots=True)
 class _TextScale:
     columns: int
     end: float  # seconds at the right edge
+    glyphs: Glyphs
 
     def at(self, seconds: float) -> int:
         return min(round(seconds / self.end * self.columns), self.columns) if self.end else 0
 
-    def wait(self, cells: list[str], span: Span, glyphs: Glyphs) -> None:
-        first, stop = self.at(span.queued), self.at(span.started)
-        cells[first:stop] = glyphs.wait * (stop - first)
+    def lane(self, lane: Lane) -> str:
+        cells = [" "] * self.columns
+        for span in lane.spans:
+            first, stop = self.at(span.queued), self.at(span.started)
+            cells[first:stop] = self.glyphs.wait * (stop - first)
+        # After all waits: a job that waited for this very lane does not hide what ran there.
+        for span in lane.spans:
+            first = min(self.at(span.started), self.columns - 1)
+            bar = self.bar(span, max(self.at(span.finished) - first, 1))
+            cells[first : first + len(bar)] = bar
+        return "".join(cells)
 
-    def run(self, cells: list[str], span: Span, name: str, glyphs: Glyphs) -> None:
-        first = min(self.at(span.started), self.columns - 1)
-        length = max(self.at(span.finished) - first, 1)
+    def bar(self, span: Span, length: int) -> str:
+        glyphs = self.glyphs
         if length == 1:
             mostly_step = span.step > (span.finished - span.started) / 2
-            cells[first] = glyphs.failed if span.failed else glyphs.step if mostly_step else glyphs.only
-            return
+            return glyphs.failed if span.failed else glyphs.step if mostly_step else glyphs.only
         step = min(self.at(span.finished) - self.at(span.finished - span.step), length - 1)
-        last = glyphs.failed if span.failed else glyphs.last
         inner = glyphs.run * (length - 1 - max(step, 1))
         if len(inner) >= _NAME_LEAST + 3:
-            inner = f"{glyphs.run} {_fit(name, len(inner) - 3)} ".ljust(len(inner), glyphs.run)
-        cells[first : first + length] = glyphs.first + inner + (glyphs.step * step or last)
+            name = _fit(span.job.filename, len(inner) - 3)
+            inner = f"{glyphs.run} {name} ".ljust(len(inner), glyphs.run)
+        return glyphs.first + inner + (glyphs.step * step or (glyphs.failed if span.failed else glyphs.last))
 
-    def axis(self, glyphs: Glyphs) -> Iterator[str]:
+    def axis(self) -> Iterator[str]:
         """A rule with ticks, and the seconds under them."""
         step = next((step for step in _STEPS if self.end / step <= self.columns / 8), _STEPS[-1])
-        rule, numbers = [glyphs.rule] * self.columns, [" "] * self.columns
+        rule, numbers = [self.glyphs.rule] * self.columns, [" "] * self.columns
         tick = 0
         while (column := self.at(tick * step)) < self.columns and tick * step <= self.end:
             text = tick_seconds(tick * step)
-            rule[column] = glyphs.tick
+            rule[column] = self.glyphs.tick
             if column + len(text) <= self.columns:
                 numbers[column : column + len(text)] = text
             tick += 1
         yield "".join(rule)
         yield "".join(numbers)
 
-
-def _legend(scale: _TextScale, spans: Sequence[Span], glyphs: Glyphs) -> str:
-    parts = [f"{glyphs.first}{glyphs.run}{glyphs.last} runs"]
-    if any(span.step for span in spans):
-        parts.append(f"{glyphs.step} its step")
-    if any(span.failed for span in spans):
-        parts.append(f"{glyphs.run}{glyphs.failed} failed")
-    waited = max(span.waited for span in spans)
-    parts.append(f"{glyphs.wait * 3} waits in the queue (longest {seconds(waited)})")
-    parts.append(f"one column is {tick_seconds(float(f'{scale.end / scale.columns:.2g}'))}")
-    return "  ".join(parts)
+    def legend(self, spans: Sequence[Span]) -> str:
+        glyphs = self.glyphs
+        parts = [f"{glyphs.first}{glyphs.run}{glyphs.last} runs"]
+        if any(span.step for span in spans):
+            parts.append(f"{glyphs.step} its step")
+        if any(span.failed for span in spans):
+            parts.append(f"{glyphs.run}{glyphs.failed} failed")
+        waited = max(span.waited for span in spans)
+        parts.append(f"{glyphs.wait * 3} waits in the queue (longest {seconds(waited)})")
+        parts.append(f"one column is {tick_seconds(float(f'{self.end / self.columns:.2g}'))}")
+        return "  ".join(parts)
 
 
 def _fit(text: str, width: int) -> str:
@@ -349,18 +338,18 @@ Event = dict[str, Any]
 
 def trace(experiment: Experiment) -> dict[str, Any]:
     """The trace as an object for JSON."""
-    events: list[Event] = []
     numbers = iter(range(1, 1 << 30))
-    for each in shown(experiment):
-        events += _measurement(each.measurement, each.chart, numbers)
-    told = {
-        "command": experiment.command,
-        "scenario": experiment.scenario.title,
-        "zero": "of every deployment: its own submission",
-        "notes": list(experiment.notes),
-        "versions": experiment.versions,
+    return {
+        "traceEvents": [event for each in shown(experiment) for event in _events(each, numbers)],
+        "displayTimeUnit": "ms",
+        "otherData": {
+            "command": experiment.command,
+            "scenario": experiment.scenario.title,
+            "zero": "of every deployment: its own submission",
+            "notes": list(experiment.notes),
+            "versions": experiment.versions,
+        },
     }
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": told}
 
 
 def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
@@ -368,48 +357,47 @@ def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
     return gzip.compress(text, mtime=0) if compressed else text
 
 
-def _measurement(measurement: Measurement, lanes: LaneChart, numbers: Iterator[int]) -> Iterator[Event]:
+def _events(of: Shown, numbers: Iterator[int]) -> Iterator[Event]:
     """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
-    for group in lanes.groups:
+    for group in of.chart.groups:
         pids: dict[int | None, int] = {}
+        running: dict[int, Counter[int]] = defaultdict(Counter)  # by process: changes by microsecond
         for lane in group.lanes:
             if lane.pid not in pids:
-                pids[lane.pid] = next(numbers)
+                pid = pids[lane.pid] = next(numbers)
                 name = group.label if lane.pid is None or "pid" in group.label else f"{group.label}, pid {lane.pid}"
-                yield _named("process_name", pids[lane.pid], 0, name=f"{measurement.deployment}: {name}")
-                yield _named("process_labels", pids[lane.pid], 0, labels=group.executors)
-                yield _named("process_sort_index", pids[lane.pid], 0, sort_index=pids[lane.pid])
-            yield from _lane(measurement, lane, pids[lane.pid], next(numbers))
-        for real, pid in pids.items():
-            yield from _running([lane for lane in group.lanes if lane.pid == real], pid)
+                yield _named("process_name", pid, 0, name=f"{of.name}: {name}")
+                yield _named("process_labels", pid, 0, labels=group.executors)
+                yield _named("process_sort_index", pid, 0, sort_index=pid)
+            place = {"pid": pids[lane.pid], "tid": next(numbers)}
+            yield _named("thread_name", **place, name=lane.label)
+            yield _named("thread_sort_index", **place, sort_index=place["tid"])
+            for span in lane.spans:
+                yield from (event | place for event in _run(span))
+                yield from (event | place for event in _wait(span, of.measurement.batch))
+                running[place["pid"]].update({_us(span.started): 1})
+                running[place["pid"]].subtract({_us(span.finished): 1})
+        for pid, changes in running.items():
+            now = 0
+            for moment in sorted(changes):
+                now += changes[moment]
+                yield {"ph": "C", "name": "running", "ts": moment, "pid": pid, "args": {"jobs": now}}
 
 
-def _lane(measurement: Measurement, lane: Lane, pid: int, tid: int) -> Iterator[Event]:
-    yield _named("thread_name", pid, tid, name=lane.label)
-    yield _named("thread_sort_index", pid, tid, sort_index=tid)
-    for span in lane.spans:
-        job = measurement.jobs[span.job]
-        yield from _run(job, span, pid, tid)
-        yield from _wait(job, span, pid, tid, f"{measurement.batch}.{job.id}")
-
-
-def _run(job: MeasuredJob, span: Span, pid: int, tid: int) -> Iterator[Event]:
-    begin, end = _us(span.started), _us(span.finished)
-    told = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(span)}
-    if span.failed:
-        told["failed"] = span.failed
-    yield _slice(job.filename, "run", (begin, end), pid, tid) | {"args": told}
+def _run(span: Span) -> Iterator[Event]:
+    job, begin, end = span.job, _us(span.started), _us(span.finished)
+    args = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(span)}
+    yield _slice(job.filename, "run", begin, end) | {"args": args | ({"failed": span.failed} if span.failed else {})}
     if span.first_byte is not None:
-        yield _slice("first byte", "first byte", (begin, _us(span.first_byte)), pid, tid)
+        yield _slice("first byte", "first byte", begin, _us(span.first_byte))
     if span.step:
-        since = max(begin, _us(span.first_byte or 0.0), _us(span.finished - span.step))
-        yield _slice("step", "step", (since, end), pid, tid)
+        yield _slice("step", "step", max(begin, _us(span.first_byte or 0.0), _us(span.finished - span.step)), end)
 
 
-def _wait(job: MeasuredJob, span: Span, pid: int, tid: int, name: str) -> Iterator[Event]:
-    begin, end = _us(span.queued), _us(span.started)
+def _wait(span: Span, batch: str) -> Iterator[Event]:
+    job, begin, end = span.job, _us(span.queued), _us(span.started)
     # Local to the process: there it is shown. What has a plain "id" belongs to the whole trace.
-    common = {"cat": "wait", "id2": {"local": f"{name}@{begin}"}, "pid": pid, "tid": tid}
+    common = {"cat": "wait", "id2": {"local": f"{batch}.{job.id}@{begin}"}}
     yield {"ph": "b", "name": "wait", "ts": begin, "args": {"file": job.filename, "job": job.id}} | common
     yield {"ph": "n", "name": "enqueued", "ts": begin} | common
     if span.received is not None:
@@ -417,21 +405,8 @@ def _wait(job: MeasuredJob, span: Span, pid: int, tid: int, name: str) -> Iterat
     yield {"ph": "e", "name": "wait", "ts": end} | common
 
 
-def _running(lanes: list[Lane], pid: int) -> Iterator[Event]:
-    changes: dict[int, int] = {}
-    for lane in lanes:
-        for span in lane.spans:
-            for moment, change in ((span.started, 1), (span.finished, -1)):
-                changes[_us(moment)] = changes.get(_us(moment), 0) + change
-    now = 0
-    for moment in sorted(changes):
-        now += changes[moment]
-        yield {"ph": "C", "name": "running", "ts": moment, "pid": pid, "args": {"jobs": now}}
-
-
-def _slice(name: str, category: str, span: tuple[int, int], pid: int, tid: int) -> Event:
-    begin, end = span
-    return {"ph": "X", "name": name, "cat": category, "ts": begin, "dur": end - begin, "pid": pid, "tid": tid}
+def _slice(name: str, category: str, begin: int, end: int) -> Event:
+    return {"ph": "X", "name": name, "cat": category, "ts": begin, "dur": end - begin}
 
 
 def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:

@@ -1,23 +1,22 @@
-"""What an experiment's turns amount to: a row per deployment, and each pair of deployments compared.
+"""Statistics of an experiment: a row per deployment, and each pair of deployments compared.
 
-Only turns that count are used, and each row says how many did not, and why. Every figure is a median over turns with
+Only measurements that count are used; a row says how many do not, and why. A figure is a median over measurements with
 the interval of that median (see ``Estimate``), unless it says otherwise.
 
-Where the time goes, per job, in two sums that a reader can add up (``Split``):
+Where the time goes, per job, in two sums (``Split``):
 
-    submit + wait + run + step       = latency: from the turn's submission to the job's end, on average
-    run + step + overhead            = concurrency * wall / jobs: what a job costs of the slots' time
+    submit + wait + run + step       = latency: from the submission to the job's end, on average
+    run + step + overhead            = concurrency * wall / jobs: what a job costs of the deployment's capacity
 
 ``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
-without the step, ``step`` what was done with the file. ``overhead`` is the slots' time in which none of our jobs ran:
-messages, claims, records between two jobs, and slots that stood idle at the beginning and the end. (Of a deployment
-with a concurrency above the number of jobs, only as many slots as jobs are counted.)
+without the step, ``step`` the work on the file. ``overhead`` is capacity in which none of our jobs ran: messages,
+claims, records between two jobs, and idle capacity at the beginning and the end. (Of a concurrency above the number of
+jobs, only as much as there are jobs is counted.)
 
-Two deployments are compared round by round: the machine's drift from round to round is in both turns of a round and
-cancels in their ratio. The verdict follows from the interval of the median ratio; where it includes 1 the verdict is
-that we cannot tell, and with fewer than three rounds always, and of deployments whose jobs were paced differently (the
-tutorial's). Each comparison is right in 95 of 100 experiments on its
-own: of twenty comparisons of equals, one is called a difference.
+Two deployments are compared round by round, so that the machine's drift from round to round cancels in their ratio. The
+verdict follows from the interval of the median ratio. It is "cannot tell" where the interval includes 1, with fewer
+than three rounds, and for deployments whose jobs were paced differently (the tutorial's). Each comparison is right in
+95 of 100 experiments: of twenty comparisons of equals, one is called a difference.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from enum import StrEnum
 from itertools import combinations, pairwise
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency, Usage
+from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency, Spans, Usage
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -48,10 +47,9 @@ class Estimate:
     confidence: float  # of the interval; 0 without one
 
     @property
-    def spread(self) -> float:
-        """Half of the interval's width as a share of the median; without an interval that of the range."""
-        low, high = self.interval or (self.low, self.high)
-        return (high - low) / 2 / abs(self.median) if self.median else 0.0
+    def ends(self) -> tuple[float, float]:
+        """The interval; without one the range."""
+        return self.interval or (self.low, self.high)
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -98,7 +96,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(math.ceil(share * len(ordered)), 1) - 1]
 
 
-# -- what is said, as values
+# -- values
 
 
 METHOD = (
@@ -114,10 +112,6 @@ class Verdict(StrEnum):
     FASTER = "faster"
     SLOWER = "slower"
     CANNOT_TELL = "cannot tell"
-
-    @property
-    def reversed(self) -> Verdict:
-        return {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}.get(self, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +135,14 @@ class Split:
     step: float
     overhead: float | None  # None: the concurrency is not known
 
+    @property
+    def way(self) -> float:
+        return self.submit + self.wait + self.run + self.step
+
+    @property
+    def cost(self) -> float | None:
+        return None if self.overhead is None else self.run + self.step + self.overhead
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -160,31 +162,57 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A deployment's turns; what is None could not be had."""
+    """A deployment's figures; None: not known."""
 
     deployment: Deployment
+    jobs: int  # the most that it had in a measurement; the baseline may run a part of them
     measurements: int  # that count
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
     speedup: Estimate | None  # over the serial baseline, by rounds
-    ideal: (
-        float | None
-    )  # seconds: no schedule of the paced jobs at this concurrency is shorter than max(longest, sum / concurrency)
+    paced: tuple[float, ...]  # seconds of its jobs at the origin, sorted; empty: not paced, or not known
+    ran: tuple[float, float] | None  # seconds: the sum of its jobs' runs, and the longest; medians
+    ideal: float | None  # seconds: no schedule of the paced jobs is shorter than max(longest, sum / concurrency)
     share_of_ideal: Estimate | None  # ideal / wall
     split: Split | None
-    latency: Tail | None  # from the turn's submission to the job's end
+    latency: Tail | None  # from the submission to the job's end
     run: Tail | None  # from the claim to the end, the step included
     cpu_per_job: Estimate | None  # seconds
     cores_used: Estimate | None  # seconds of CPU per second
     memory: Memory | None
     switches_per_job: Estimate | None  # voluntary and involuntary
-    scheduling: SchedulingLatency | None  # p50 and p99: medians over turns; worst: of all
-    executors: str | None  # of the last turn that counts
+    scheduling: SchedulingLatency | None  # p50 and p99: medians over measurements; worst: of all
+    executors: str | None  # of the last measurement that counts
 
     @property
     def name(self) -> str:
         return self.deployment.name
+
+    @property
+    def rate(self) -> float:
+        """Jobs per second; 0: not known."""
+        return self.jobs_per_second.median if self.jobs_per_second else 0.0
+
+    @property
+    def peak(self) -> float | None:
+        """Bytes of memory."""
+        return self.memory.peak if self.memory else None
+
+    @property
+    def p99(self) -> float | None:
+        """Seconds of latency."""
+        return self.latency.p99 if self.latency else None
+
+    @property
+    def late(self) -> float | None:
+        """Seconds of scheduling latency, p99."""
+        return self.scheduling.p99 if self.scheduling else None
+
+    @property
+    def cores(self) -> float | None:
+        """Cores' worth of CPU that it used."""
+        return self.cores_used.median if self.cores_used else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +223,6 @@ class Comparison:
     b: str
     ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count, or other jobs
     verdict: Verdict  # of a
-
-    @property
-    def reversed(self) -> Comparison:
-        return Comparison(self.b, self.a, _inverse(self.ratio), self.verdict.reversed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +241,20 @@ class Summary:
             if (found.a, found.b) == (a, b):
                 return found
             if (found.a, found.b) == (b, a):
-                return found.reversed
+                ratio = _inverse(found.ratio)
+                return Comparison(a, b, ratio, judge(ratio))
         raise KeyError(f"expected two deployments that are compared, got {a!r} and {b!r}")
+
+    @property
+    def rivals(self) -> list[Row]:
+        """The deployments of which a rate is known, without the baseline."""
+        return [row for row in self.rows if row.jobs_per_second and not row.deployment.serial]
+
+    @property
+    def against_fastest(self) -> list[Comparison]:
+        """The fastest deployment beside each of the others."""
+        best = max(self.rivals, key=lambda row: row.rate, default=None)
+        return [self.compare(best.name, row.name) for row in self.rivals if best and row is not best]
 
 
 def _inverse(ratio: Estimate | None) -> Estimate | None:
@@ -231,11 +267,11 @@ def _inverse(ratio: Estimate | None) -> Estimate | None:
 def summarise(experiment: Experiment) -> Summary:
     serial = next((each.name for each in experiment.deployments if each.serial), None)
     rows = tuple(_row(experiment, each, serial) for each in experiment.deployments)
-    rivals = [each for each in experiment.deployments if not each.serial]
+    pairs = combinations((row for row in rows if not row.deployment.serial), 2)
     return Summary(
         rows=rows,
-        comparisons=tuple(_compare(experiment, a, b) for a, b in combinations(rivals, 2)),
-        rounds=len({measurement.round for measurement in experiment.measurements if measurement.round > 0}),
+        comparisons=tuple(_compare(experiment, a, b) for a, b in pairs),
+        rounds=len({each.round for each in experiment.measurements if each.round > 0}),
         excluded=sum(len(row.excluded) for row in rows),
     )
 
@@ -244,78 +280,57 @@ def summarise(experiment: Experiment) -> Summary:
 
 
 def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> Row:
-    measurements = sorted(experiment.of(deployment.name), key=lambda measurement: measurement.round)
-    concurrency = concurrency_of(deployment)
-    ideal = lower_bound(paced(experiment, deployment), concurrency)
-    walls = [measurement.wall for measurement in measurements if measurement.wall]
-    used = [(measurement.usage, measurement) for measurement in measurements if measurement.usage]
-    speedup = None
-    if serial and not deployment.serial:
-        speedup = estimate(_ratios(experiment, deployment.name, serial))
+    every = list(experiment.of(deployment.name, counted=False))
+    counted = sorted((each for each in every if each.counts), key=lambda each: each.round)
+    concurrency = 1 if deployment.serial else deployment.concurrency
+    paced = _paced(experiment, deployment)
+    ideal = max(*paced, sum(paced) / concurrency) if paced and concurrency else None
+    used = [(each.usage, each) for each in counted if each.usage]
+    ran = [each.spans.ran for each in counted if each.spans.ran]
     return Row(
         deployment=deployment,
-        measurements=len(measurements),
-        excluded=tuple(_exclusions(experiment.of(deployment.name, counted=False))),
-        wall=estimate([measurement.wall for measurement in measurements if measurement.wall is not None]),
-        jobs_per_second=estimate([rate for measurement in measurements if (rate := _rate(measurement)) is not None]),
-        speedup=speedup,
+        jobs=max((each.checks.jobs for each in every if each.counts), default=0),
+        measurements=len(counted),
+        excluded=tuple(f"round {each.round}: {each.why}" for each in every if each.round > 0 and not each.counts),
+        wall=estimate([each.wall for each in counted if each.wall is not None]),
+        jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
+        speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,
+        paced=paced,
+        ran=(median(map(sum, ran)), median(map(max, ran))) if ran else None,
         ideal=ideal,
-        share_of_ideal=estimate([ideal / wall for wall in walls]) if ideal else None,
-        split=_split(measurements, concurrency),
-        latency=_tail(latencies_of(measurement) for measurement in measurements),
-        run=_tail(measurement.spans.ran for measurement in measurements),
-        cpu_per_job=estimate(
-            [usage.cpu / measurement.checks.done for usage, measurement in used if measurement.checks.done]
-        ),
-        cores_used=estimate([usage.cpu / measurement.wall for usage, measurement in used if measurement.wall]),
+        share_of_ideal=estimate([ideal / each.wall for each in counted if each.wall]) if ideal else None,
+        split=_split(counted, concurrency),
+        latency=_tail(map(latencies_of, counted)),
+        run=_tail(each.spans.ran for each in counted),
+        cpu_per_job=estimate([usage.cpu / each.checks.done for usage, each in used if each.checks.done]),
+        cores_used=estimate([usage.cpu / each.wall for usage, each in used if each.wall]),
         memory=_memory([usage for usage, _ in used], deployment.concurrency),
-        switches_per_job=estimate(
-            [_switches(usage) / measurement.checks.done for usage, measurement in used if measurement.checks.done]
-        ),
+        switches_per_job=estimate([usage.switches / each.checks.done for usage, each in used if each.checks.done]),
         scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
-        executors=measurements[-1].checks.executors if measurements else None,
+        executors=counted[-1].checks.executors if counted else None,
     )
 
 
-def _exclusions(measurements: Iterable[Measurement]) -> Iterable[str]:
-    for measurement in measurements:
-        if measurement.round > 0 and not measurement.counts:
-            yield f"round {measurement.round}: {'; '.join(measurement.excluded) or 'not every job is done'}"
-
-
 def _rate(measurement: Measurement) -> float | None:
-    return measurement.checks.done / measurement.wall if measurement.wall and measurement.checks.done else None
+    done, wall = measurement.checks.done, measurement.wall
+    return done / wall if wall and done else None
 
 
-def _switches(usage: Usage) -> int:
-    return usage.voluntary_switches + usage.involuntary_switches
+def _paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
+    """Seconds of its jobs at the origin; empty: not paced, or it is not known which jobs it had.
 
-
-def concurrency_of(deployment: Deployment) -> int | None:
-    """Jobs at once; one at a time there is one, whatever the worker could."""
-    return 1 if deployment.serial else deployment.concurrency
-
-
-def paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
-    """Seconds for which the origin paced each of its jobs; empty: it did not, or we do not know which jobs it had.
-
-    The jobs that are kept know best: in the tutorial each pool has its own files, and the baseline may run a part.
+    The jobs that are kept come first: in the tutorial each pool has its own files, and the baseline may run a part.
     """
     shown = experiment.shown(deployment.name)
     if shown and shown.round and len(shown.jobs) == shown.checks.jobs:  # a warm-up may run fewer
         seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
         return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
-    whole = all(measurement.checks.jobs == experiment.scenario.jobs for measurement in experiment.of(deployment.name))
+    whole = all(each.checks.jobs == experiment.scenario.jobs for each in experiment.of(deployment.name))
     return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
-def lower_bound(seconds: Sequence[float], concurrency: int | None) -> float | None:
-    """Seconds that no schedule of paced jobs at this concurrency can beat; None if either is not known."""
-    return max(*seconds, sum(seconds) / concurrency) if seconds and concurrency else None
-
-
 def latencies_of(measurement: Measurement) -> tuple[float, ...]:
-    """Seconds from the turn's submission to each job's end."""
+    """Seconds from the submission to each job's end."""
     spans = measurement.spans
     return tuple(sum(parts) for parts in zip(spans.queued, spans.waited, spans.ran, strict=True))
 
@@ -329,26 +344,20 @@ def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
 
 
 def _split(measurements: Sequence[Measurement], concurrency: int | None) -> Split | None:
-    told = [measurement for measurement in measurements if measurement.spans.ran and measurement.wall is not None]
-    jobs = sum(len(measurement.spans.ran) for measurement in told)
+    known = [each for each in measurements if each.spans.ran and each.wall is not None]
+    jobs = sum(len(each.spans.ran) for each in known)
     if not jobs:
         return None
 
-    def mean(of: Callable[[Measurement], Sequence[float]]) -> float:
-        return sum(sum(of(measurement)) for measurement in told) / jobs
+    def mean(of: Callable[[Spans], Sequence[float]]) -> float:
+        return sum(sum(of(each.spans)) for each in known) / jobs
 
-    ran, step = mean(lambda measurement: measurement.spans.ran), mean(lambda measurement: measurement.spans.step)
+    ran, step = mean(lambda spans: spans.ran), mean(lambda spans: spans.step)
     overhead = None
     if concurrency:
-        offered = sum(min(concurrency, len(measurement.spans.ran)) * (measurement.wall or 0.0) for measurement in told)
+        offered = sum(min(concurrency, len(each.spans.ran)) * (each.wall or 0.0) for each in known)
         overhead = offered / jobs - ran
-    return Split(
-        mean(lambda measurement: measurement.spans.queued),
-        mean(lambda measurement: measurement.spans.waited),
-        ran - step,
-        step,
-        overhead,
-    )
+    return Split(mean(lambda spans: spans.queued), mean(lambda spans: spans.waited), ran - step, step, overhead)
 
 
 def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
@@ -379,15 +388,13 @@ def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:
 
 
 def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
-    """Jobs per second of a over those of b, of each round in which both turns count."""
-    theirs = {measurement.round: rate for measurement in experiment.of(b) if (rate := _rate(measurement))}
-    ours = {measurement.round: rate for measurement in experiment.of(a) if (rate := _rate(measurement))}
+    """Jobs per second of a over those of b, of each round in which both count."""
+    ours, theirs = ({each.round: rate for each in experiment.of(name) if (rate := _rate(each))} for name in (a, b))
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 
-def _compare(experiment: Experiment, a: Deployment, b: Deployment) -> Comparison:
-    alike = paced(experiment, a) == paced(experiment, b)
-    ratio = estimate(_ratios(experiment, a.name, b.name)) if alike else None
+def _compare(experiment: Experiment, a: Row, b: Row) -> Comparison:
+    ratio = estimate(_ratios(experiment, a.name, b.name)) if a.paced == b.paced else None
     return Comparison(a.name, b.name, ratio, judge(ratio))
 
 

@@ -1,14 +1,16 @@
-"""What a comparison looks like while it runs. On a terminal one line is live; elsewhere it becomes a line every two
-seconds. Without UTF-8 everything is ASCII. What is read at the end: ``closing``."""
+"""An experiment on a terminal: progress while it runs, and a summary at the end.
+
+On a terminal one line is live; elsewhere it becomes a line every two seconds. Without UTF-8 everything is ASCII.
+"""
 
 from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -16,10 +18,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Scenario, State
-from poolbench.figures import printable, ratio
-from poolbench.lanes import ASCII, UNICODE, render
+from poolbench.figures import NONE, counted, printable, ratio
+from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
 from poolbench.run import Position
-from poolbench.statistics import Estimate, Row, Summary, Verdict, summarise
+from poolbench.statistics import Estimate, Row, Verdict, summarise
 from poolbench.workload import Running, Workload
 
 WIDTH = 80  # of what is read at the end, at the most
@@ -49,8 +51,14 @@ class Page:
             self.say(line, style)
         self.say()
 
-    def table(self, table: Table) -> None:
+    def table(self, titles: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+        table = Table(*(Column(self.fit(title), justify="right" if n else "left") for n, title in enumerate(titles)))
+        for cells in rows:
+            table.add_row(*("\n".join(map(self.fit, cell.split("\n"))) for cell in cells))
         self._console.print(table)
+
+    def checks(self, measurements: Sequence[Measurement]) -> None:
+        self.paragraph(checks_said(measurements), "" if all(each.checks.passed for each in measurements) else "red")
 
     def says(self, text: str) -> None:
         self.say(f"  {text}", "dim")
@@ -69,7 +77,7 @@ class Page:
         size = "" if scenario.bytes is None else f", {scenario.bytes:,} bytes"
         self.say(f"{scenario.name}{seed}: {scenario.title}")
         names = ", ".join(each.name for each in deployments)
-        rounds = f"{repeat} round{'s' if repeat > 1 else ''}{' and a warm-up' if warm_up else ''}"
+        rounds = counted(repeat, "round") + (" and a warm-up" if warm_up else "")
         origin = f" from {origin_url}" if origin_url else ""
         self.say(f"{scenario.jobs:,} jobs{size}{origin}; {rounds} of {names}")
 
@@ -156,21 +164,14 @@ class Page:
             for fault in measurement.checks.faults:
                 self.say(f"    {fault}", "red")
         elif self._show:
-            self._total(measurement)
+            found = totals(measurement)
+            paced = f"; longest {found.longest:g} s, sum {found.sum:g} s" if found.longest else ""
+            self.say(f"  total {measurement.wall:.2f} s{paced}")
         else:
-            self._measurement(measurement)
+            done, wall = measurement.checks.done, measurement.wall
+            self.say(f"  {self._where()}{done:,} jobs in {wall:.2f} s · {done / wall:.1f}/s")
         for reason in measurement.excluded:
             self.say(f"  does not count: {reason}", "yellow")
-
-    def _measurement(self, measurement: Measurement) -> None:
-        assert measurement.wall is not None  # noqa: S101 - the caller has looked
-        rate = measurement.checks.done / measurement.wall
-        self.say(f"  {self._where()}{measurement.checks.done:,} jobs in {measurement.wall:.2f} s · {rate:.1f}/s")
-
-    def _total(self, measurement: Measurement) -> None:
-        numbers = totals(measurement)
-        paced = f"; longest {numbers.longest:g} s, sum {numbers.sum:g} s" if numbers.longest else ""
-        self.say(f"  total {measurement.wall:.2f} s{paced}")
 
     @property
     def width(self) -> int:
@@ -201,7 +202,7 @@ def _who(job: MeasuredJob) -> str:
     return f"pid {who.pid} · thread {who.thread} · greenlet {greenlet}"
 
 
-# -- the end
+# -- the summary
 
 
 _LEGEND = (
@@ -224,90 +225,50 @@ def close(page: Page, experiment: Experiment) -> None:
 
 
 def _article(page: Page, experiment: Experiment) -> None:
-    measurements = shown(experiment)
-    page.table(_totals(page, measurements))
+    found = shown(experiment)
+    page.table(["pool", "sum", "longest", "total", "total ÷ longest"], map(_total_cells, found))
     page.paragraph(_LEGEND, "dim")
     for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
         page.say(line)
     page.say()
-    told = [each.measurement for each in measurements]
-    page.paragraph(checks_said(told), "" if all(measurement.checks.passed for measurement in told) else "red")
-    page.paragraph(verdict(measurements), "bold")
-
-
-def _totals(page: Page, measurements: Sequence[Shown]) -> Table:
-    table = Table()
-    table.add_column("pool")
-    for title in ("sum", "longest", "total", page.fit("total ÷ longest")):
-        table.add_column(title, justify="right")
-    for each in measurements:
-        numbers = each.totals
-        name = f"serial, on {each.deployment.pool}" if each.deployment.serial else each.name
-        total = page.fit("–") if numbers.total is None else f"{numbers.total:.2f} s"
-        ratio = page.fit("–") if numbers.ratio is None else f"{numbers.ratio:.3f}"
-        table.add_row(name, f"{numbers.sum:g} s", f"{numbers.longest:g} s", total, ratio)
-    return table
+    page.checks([each.measurement for each in found])
+    page.paragraph(verdict(found), "bold")
 
 
 def _deployments(page: Page, experiment: Experiment) -> None:
     summary = summarise(experiment)
-    table = Table()
-    table.add_column("")
-    for title in ("rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"):
-        table.add_column(page.fit(title), justify="right")
-    for row in summary.rows:
-        name, *cells = (page.fit(cell) for cell in _row(row, summary.rounds))
-        table.add_row(name.replace("+", "\n+"), *cells)  # an option per line: the figures need the width
     if summary.rounds:
-        page.table(table)
+        titles = ["", "rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"]
+        page.table(titles, (_cells(row, summary.rounds) for row in summary.rows))
         page.paragraph(_COLUMNS, "dim")
     else:
         page.paragraph("Nothing was measured yet: only turns of the warm-up have ended, and they do not count.", "bold")
-    for line in _verdicts(summary):
-        page.paragraph(line, "bold")
-    counted = [measurement for measurement in experiment.measurements if measurement.counts]
-    if counted:
-        page.paragraph(checks_said(counted), "" if all(measurement.checks.passed for measurement in counted) else "red")
+    for found in summary.against_fastest:
+        sentence = f"{found.a} is {found.verdict} than {found.b}"
+        if found.verdict is Verdict.CANNOT_TELL:
+            sentence = f"Whether {found.a} is faster than {found.b} we cannot tell"
+        page.paragraph(f"{sentence}: jobs/s are in the ratio {ratio(found.ratio)}.", "bold")
+    if counting := [each for each in experiment.measurements if each.counts]:
+        page.checks(counting)
     if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
     for note in experiment.notes:
         page.paragraph(f"Note: {note}.", "dim")
 
 
-def _row(row: Row, rounds: int) -> list[str]:
+def _cells(row: Row, rounds: int) -> Iterator[str]:
+    def median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
+        return NONE if found is None else format(found.median * factor, form)
+
     rate = row.jobs_per_second
-    between = "" if rate is None or rate.interval is None else f" ({rate.interval[0]:.3g}–{rate.interval[1]:.3g})"
-    return [
-        row.name,
-        f"{row.measurements}/{rounds}",
-        "–" if rate is None else f"{rate.median:.3g}{between}",
-        _median(row.wall, "{:.2f}"),
-        "–" if row.deployment.serial else _median(row.speedup, "{:.2g}"),
-        _median(row.cpu_per_job, "{:.1f}", 1000.0),
-        "–" if row.memory is None else f"{row.memory.peak / 2**20:.0f}",
-    ]
-
-
-def _median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
-    return "–" if found is None else form.format(found.median * factor)
-
-
-def _verdicts(summary: Summary) -> Iterator[str]:
-    """The fastest deployment beside each of the others."""
-    rivals = [row for row in summary.rows if row.jobs_per_second and not row.deployment.serial]
-    if len(rivals) < 2:
-        return
-    first = max(rivals, key=lambda row: row.jobs_per_second.median if row.jobs_per_second else 0.0)
-    for other in rivals:
-        if other is first:
-            continue
-        found = summary.compare(first.name, other.name)
-        if found.verdict is Verdict.CANNOT_TELL:
-            sentence = f"Whether {first.name} is faster than {other.name} we cannot tell"
-        else:
-            sentence = f"{first.name} is {found.verdict} than {other.name}"
-        sentence += f": jobs/s are in the ratio {ratio(found.ratio)}."
-        yield sentence
+    between = f" ({rate.interval[0]:.3g}–{rate.interval[1]:.3g})" if rate and rate.interval else ""
+    yield row.name.replace("+", "\n+")  # an option per line: the figures need the width
+    yield f"{row.measurements}/{rounds}"
+    yield median(rate, ".3g") + between
+    yield median(row.wall, ".2f")
+    yield NONE if row.deployment.serial else median(row.speedup, ".2g")
+    yield median(row.cpu_per_job, ".1f", 1000.0)
+    yield NONE if row.peak is None else f"{row.peak / 2**20:.0f}"
 
 
 # -- the tutorial
@@ -324,25 +285,8 @@ class Finding(StrEnum):
     UNKNOWN = "not known"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A deployment and the turn whose jobs are kept."""
-
-    deployment: Deployment
-    measurement: Measurement
-
-    @property
-    def name(self) -> str:
-        return self.deployment.name
-
-    @property
-    def totals(self) -> Totals:
-        return totals(self.measurement)
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """A turn in four numbers; ``total`` and ``ratio`` are None unless every job is done.
+class Totals(NamedTuple):
+    """Seconds; ``total`` and ``ratio`` are None unless every job is done.
 
     ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
     claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
@@ -356,73 +300,66 @@ class Totals:
 
 def totals(measurement: Measurement) -> Totals:
     nominal = [job.nominal or 0.0 for job in measurement.jobs]
-    longest = max(nominal, default=0.0)
-    ratio = measurement.wall / longest if measurement.wall is not None and longest else None
-    return Totals(sum(nominal), longest, measurement.wall, ratio)
+    longest, wall = max(nominal, default=0.0), measurement.wall
+    return Totals(sum(nominal), longest, wall, wall / longest if wall is not None and longest else None)
 
 
-def shown(experiment: Experiment) -> list[Shown]:
-    found = [(each, experiment.shown(each.name)) for each in experiment.deployments]
-    return [Shown(each, measurement) for each, measurement in found if measurement]
+def _total_cells(each: Shown) -> Iterator[str]:
+    found = totals(each.measurement)
+    yield f"serial, on {each.deployment.pool}" if each.deployment.serial else each.name
+    yield f"{found.sum:g} s"
+    yield f"{found.longest:g} s"
+    yield NONE if found.total is None else f"{found.total:.2f} s"
+    yield NONE if found.ratio is None else f"{found.ratio:.3f}"
 
 
 def find(each: Shown) -> Finding:
     """What a total was."""
-    numbers = each.totals
-    if numbers.total is None:
+    found = totals(each.measurement)
+    if found.total is None:
         return Finding.UNKNOWN
-    if numbers.total <= numbers.longest * (1 + TOLERANCE):
+    if found.total <= found.longest * (1 + TOLERANCE):
         return Finding.LONGEST
-    if numbers.total > numbers.sum * (1 + TOLERANCE):
+    if found.total > found.sum * (1 + TOLERANCE):
         return Finding.SLOWER
-    return Finding.SUM if numbers.total >= numbers.sum * (1 - TOLERANCE) else Finding.BETWEEN
+    return Finding.SUM if found.total >= found.sum * (1 - TOLERANCE) else Finding.BETWEEN
 
 
-def verdict(measurements: Sequence[Shown]) -> str:
+def verdict(found: Sequence[Shown]) -> str:
     """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
-    pools = [each for each in measurements if not each.deployment.serial]
+    pools = [each for each in found if not each.deployment.serial]
     clauses = []
     for finding in Finding:
-        if found := [each for each in pools if find(each) is finding]:
-            figures = ", ".join(_figures(each) for each in found)
-            clauses.append(f"{_where(found, len(pools))} the total was {finding.value}: {figures}")
-    clauses += [_serial(each) for each in measurements if each.deployment.serial]
+        if alike := [each for each in pools if find(each) is finding]:
+            where = "in " + " and ".join(each.name for each in alike)
+            if len(alike) == len(pools) > 1:
+                where = {2: "in both pools", 3: "in all three pools"}.get(len(pools), f"in all {len(pools)} pools")
+            clauses.append(f"{where} the total was {finding.value}: {', '.join(map(_figures, alike))}")
+    clauses += [_serial(each) for each in found if each.deployment.serial]
     sentence = "; ".join(clauses) or "nothing was compared"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _where(found: Sequence[Shown], of: int) -> str:
-    names = [each.name for each in found]
-    if len(names) == of > 1:
-        return {2: "in both pools", 3: "in all three pools"}.get(of, f"in all {of} pools")
-    return "in " + " and ".join(names)
-
-
 def _figures(each: Shown) -> str:
-    numbers = each.totals
-    if numbers.total is None:
+    found = totals(each.measurement)
+    if found.total is None:
         return each.name + _not_done(each.measurement)
-    text = f"{each.name} {numbers.total:.2f} s (longest {numbers.longest:g} s, sum {numbers.sum:g} s)"
-    waited = max(map(_waited, each.measurement.jobs))
-    if find(each) is not Finding.LONGEST and waited > numbers.longest * TOLERANCE:
+    text = f"{each.name} {found.total:.2f} s (longest {found.longest:g} s, sum {found.sum:g} s)"
+    waited = max(job.attempts[0].started - job.queued if job.attempts else 0.0 for job in each.measurement.jobs)
+    if find(each) is not Finding.LONGEST and waited > found.longest * TOLERANCE:
         text += f" with {waited:.1f} s in the queue"
     return text
 
 
-def _waited(job: MeasuredJob) -> float:
-    return job.attempts[0].started - job.queued if job.attempts else 0.0
-
-
 def _not_done(measurement: Measurement) -> str:
-    lost = [f"{job.filename} {job.state}" for job in measurement.jobs if job.state is not State.DONE]
-    return f" ({', '.join(lost)})"
+    return f" ({', '.join(f'{job.filename} {job.state}' for job in measurement.jobs if job.state is not State.DONE)})"
 
 
 def _serial(each: Shown) -> str:
-    numbers, found = each.totals, find(each)
-    if numbers.total is None:
-        return f"one at a time it is {found.value}{_not_done(each.measurement)}"
-    return f"one at a time it was {found.value}: {numbers.total:.2f} s (sum {numbers.sum:g} s)"
+    found = totals(each.measurement)
+    if found.total is None:
+        return f"one at a time it is {find(each).value}{_not_done(each.measurement)}"
+    return f"one at a time it was {find(each).value}: {found.total:.2f} s (sum {found.sum:g} s)"
 
 
 # -- the checks
@@ -430,15 +367,14 @@ def _serial(each: Shown) -> str:
 
 def faults(measurements: Sequence[Measurement]) -> list[str]:
     """Why checks failed: every job should have run exactly once, on the deployment under test."""
-    return [f"{measurement.deployment}: {fault}" for measurement in measurements for fault in measurement.checks.faults]
+    return [f"{each.deployment}: {fault}" for each in measurements for fault in each.checks.faults]
 
 
 def checks_said(measurements: Sequence[Measurement]) -> str:
     """Whether each job ran once and where, from the records alone."""
-    wrong = faults(measurements)
-    if wrong:
-        return "Checks failed: " + "; ".join(wrong) + "."
-    jobs = sum(measurement.checks.jobs for measurement in measurements)
-    ran = {measurement.deployment: measurement.checks.executors for measurement in measurements}
+    if wrong := faults(measurements):
+        return f"Checks failed: {'; '.join(wrong)}."
+    jobs = sum(each.checks.jobs for each in measurements)
+    ran = {each.deployment: each.checks.executors for each in measurements}
     where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
     return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test, and its sha256 is right: {where}."

@@ -9,7 +9,7 @@ from ledger.jobs import Pool as LedgerPool
 from poolbench import checks
 from poolbench import experiment as measured
 from poolbench.experiment import Bound, Deployment, Experiment, MeasuredJob, Measurement, Pool, Scenario, Spans, State
-from poolbench.terminal import Shown
+from poolbench.lanes import Shown, chart
 from producer.downloads import measured_job
 
 EPOCH = 1_700_000_000.0
@@ -79,7 +79,7 @@ def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, s
     measurement = Measurement(
         deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), found, jobs=tuple(jobs)
     )
-    return Shown(deployment, measurement)
+    return Shown(deployment, measurement, chart(measurement))
 
 
 def experiment(*found: Shown, name: str = "article") -> Experiment:

@@ -1,4 +1,4 @@
-"""The report as Markdown, as one page that needs nothing else, and as pictures.
+"""The report: one model of it, from which its Markdown and its page are made; and pictures of its parts.
 
 The page: no network, no library, readable on a phone, on a desk, on paper. The answer comes first. Charts come in two
 widths, of which one is shown; the lanes are drawn by the page's own script, and stand in words beside it. The policy in
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ from markupsafe import Markup
 from poolbench import figures as w
 from poolbench.advice import Advice, Confidence, recommend
 from poolbench.choice import WITHIN_NOISE
-from poolbench.experiment import Experiment, Measurement, to_json
+from poolbench.experiment import Experiment, to_json
 from poolbench.lanes import Lane, Shown, name_of, render, shown
-from poolbench.report import charts, lanes_svg
+from poolbench.report import charts, lanes_svg, tables
 from poolbench.report.charts import Chart
-from poolbench.report.lanes_svg import Drawing, in_words, said
-from poolbench.report.palette import DARK, DRAWING, LIGHT, look, variables
-from poolbench.report.tables import Cell, ReportData, Table, bars_data, jobs_of, report_data
+from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
+from poolbench.report.tables import Table
 from poolbench.runfiles import ReportError, agreeing, pooled
-from poolbench.statistics import Summary, summarise
+from poolbench.statistics import METHOD, Summary, summarise
 
 _SURE = {
     Confidence.HIGH: "nothing that was measured limits it",
@@ -38,171 +38,156 @@ _SURE = {
     Confidence.LOW: "several things limit it",
     Confidence.NONE: "so no pool is recommended",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    sentence: str
-    confidence: str  # "high", ..., "cannot tell"
-    means: str
-    advice: Advice
-
-    @property
-    def lists(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """What else there is to say, by its heading."""
-        of = self.advice
-        found = (
-            ("What limits the confidence" if of.answer else "Why not", of.because),
-            ("The runner-up", (f"{of.runner_up}, {of.runner_up_rate}",) if of.runner_up else ()),
-            ("What it gives up", of.gives_up),
-            ("What would change the answer", of.would_change),
-            ("What would make it surer", of.next),
-            ("How it was found", of.reasoning),
-        )
-        return tuple((heading, lines) for heading, lines in found if lines)
-
-
-def answer(advice: Advice, summary: Summary) -> Answer:
-    return Answer(_sentence(advice, summary), advice.confidence.value, _SURE[advice.confidence], advice)
-
-
-def _sentence(advice: Advice, summary: Summary) -> str:
-    if advice.answer is None:
-        return "These measurements cannot tell which deployment is best."
-    rate = summary.row(advice.answer).jobs_per_second
-    did = f" did {w.significant(rate.median)} jobs per second" if rate else " is the one to take"
-    if advice.tied:
-        others = _and(advice.tied)
-        decided = advice.criterion if advice.criterion != WITHIN_NOISE else None
-        return f"{advice.answer}{did}, no slower than {others}" + (f" and with {decided}." if decided else ".")
-    found = summary.compare(advice.answer, advice.runner_up).ratio if advice.runner_up else None
-    if found is None:
-        return f"{advice.answer}{did}."
-    if found.median < 1:
-        return f"{advice.answer}{did}: {w.percent(found.median)} of {advice.runner_up}, at a lower concurrency."
-    return f"{advice.answer}{did}, {w.times(found.median)} as many as {advice.runner_up}."
-
-
-def _and(names: tuple[str, ...]) -> str:
-    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
-
-
-# -- as text
-
-_WIDTH = 100  # columns of the timeline
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|&#~])")
-
-
-def text(experiments: Sequence[Experiment]) -> str:
-    lines: list[str] = []
-    for group in agreeing(experiments):
-        experiment = pooled(group)
-        told = report_data(experiment)
-        lines += [*_section_in_words(told, answer(recommend(group, conditions=False), told.summary)), ""]
-    return "\n".join(lines)
-
-
-def _section_in_words(told: ReportData, answered: Answer) -> Iterator[str]:
-    advice = answered.advice
-    yield f"# {plain(answered.sentence)}"
-    yield ""
-    yield f"**{'Confidence: ' if advice.answer else ''}{answered.confidence}** ({answered.means})"
-    if advice.command:
-        yield from ("", *_code([advice.command]))
-    yield from ("", f"**{plain(told.title)}** {plain(told.about)}.")
-    for heading, lines in answered.lists:
-        yield from ("", f"**{heading}**", "", *(f"- {plain(line)}" for line in lines))
-    yield from ("", "## The figures")
-    for table in told.tables:
-        yield from ("", *_table(table))
-    yield from ("", "## Who ran when", "", *(f"- {plain(said(each))}" for each in shown(told.experiment)))
-    yield from ("", *_code(render(told.experiment, width=_WIDTH)))
-    yield from ("", "## Can it be trusted?", "")
-    if told.excluded:
-        yield from _table(told.excluded)
-    else:
-        yield "Every turn counts; none was left out but the warm-up."
-    yield from ("", *_table(told.checks), "", "## Conditions", "")
-    yield from (f"- {plain(term)}: {plain(said)}" for term, said in told.conditions)
-
-
-def _table(table: Table) -> Iterator[str]:
-    yield f"**{table.caption}** {table.reading}"
-    yield ""
-    yield _row(table.columns)
-    yield _row(["---", *["---:"] * (len(table.columns) - 1)])
-    for line in table.lines:
-        yield _row([plain(line.name), *(_cell(cell) for cell in line.cells)])
-
-
-def _cell(cell: Cell) -> str:
-    return plain(cell.text) + (f" ({plain(cell.note)})" if cell.note else "")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _code(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
-    """A block whose lines cannot end it."""
-    found = [_printable(line) for line in lines]
-    fence = "`" * max([3, *(len(run) + 1 for line in found for run in re.findall("`+", line))])
-    yield from (fence, *found, fence)
-
-
-def plain(said: str) -> str:
-    """Text that others wrote, as text: nothing in it is markup, or steers a terminal."""
-    return _SPECIAL.sub(r"\\\1", _printable(said))
-
-
-def _printable(said: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in said)
-
-
-# -- as a page
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart with its heading and how to read it; two widths of it, or one that fits both."""
-
-    title: str
-    reading: str
-    wide: Markup
-    narrow: Markup | None = None
+_WIDTH = 100  # columns of the timeline as text
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Runs of one kind."""
+    """What a report says of runs of one kind."""
 
-    sheet: ReportData
-    answer: Answer
-    race: Figure | None
+    experiment: Experiment
+    advice: Advice
+    headline: str  # the answer
+    means: str  # the confidence
+    lists: tuple[tuple[str, tuple[str, ...]], ...]  # the rest of the advice by heading
+    title: str
+    about: str
+    tables: tuple[Table, ...]
     lanes: tuple[tuple[str, str, str], ...]  # per deployment: name, look, in words
-    figures: tuple[Figure, ...]
-    curves: tuple[Figure, ...]
-    steps: bool  # whether any job shown had one
-    failures: bool  # whether any attempt shown failed
-    data: Markup
-    raw: str
+    excluded: Table
+    checks: Table
+    conditions: tuple[tuple[str, str], ...]
+
+
+def _section(group: Sequence[Experiment]) -> Section:
+    experiment, advice = pooled(group), recommend(group, conditions=False)
+    summary = summarise(experiment)
+    title = experiment.scenario.title or experiment.scenario.name
+    found = [table(summary) for table in (tables.speed, tables.split, tables.cost, tables.pairs)]
+    return Section(
+        experiment=experiment,
+        advice=advice,
+        headline=_headline(advice, summary),
+        means=_SURE[advice.confidence],
+        lists=tuple((heading, lines) for heading, lines in _lists(advice) if lines),
+        title=title[:1].upper() + title[1:],
+        about=_about(experiment, summary),
+        tables=tuple(tables.known(table) for table in found if table.lines),
+        lanes=tuple((each.name, each.deployment.look, lanes_svg.in_words(each)) for each in shown(experiment)),
+        excluded=tables.excluded(experiment),
+        checks=tables.checks(experiment),
+        conditions=tuple(_conditions(experiment)),
+    )
+
+
+def _headline(advice: Advice, summary: Summary) -> str:
+    if advice.answer is None:
+        return "These measurements cannot tell which deployment is best."
+    rate = summary.row(advice.answer).jobs_per_second
+    did = f"{advice.answer} did {w.significant(rate.median)} jobs per second" if rate else advice.answer
+    if advice.tied:
+        *others, last = advice.tied
+        names = f"{', '.join(others)} and {last}" if others else last
+        decided = f" and with {advice.criterion}" if advice.criterion != WITHIN_NOISE else ""
+        return f"{did}, no slower than {names}{decided}."
+    found = summary.compare(advice.answer, advice.runner_up).ratio if advice.runner_up else None
+    if found is None:
+        return f"{did}."
+    if found.median < 1:
+        return f"{did}: {w.percent(found.median)} of {advice.runner_up}, at a lower concurrency."
+    return f"{did}, {w.times(found.median)} as many as {advice.runner_up}."
+
+
+def _lists(of: Advice) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "What limits the confidence" if of.answer else "Why not", of.because
+    yield "The runner-up", (f"{of.runner_up}, {of.runner_up_rate}",) if of.runner_up else ()
+    yield "What it gives up", of.gives_up
+    yield "What would change the answer", of.would_change
+    yield "What would make it surer", of.next
+    yield "How it was found", of.reasoning
+
+
+def _about(experiment: Experiment, summary: Summary) -> str:
+    scenario = experiment.scenario
+    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.deployments), 'deployment')}"]
+    if scenario.bytes:
+        parts.append(f"{w.size(scenario.bytes)} in all")
+    parts.append(f"{w.counted(summary.rounds, 'round')} after the warm-up, in rotating order")
+    if scenario.seed is not None:
+        parts.append(f"seed {scenario.seed}")
+    return ", ".join(parts) + f"; {_moment(experiment.started)}"
+
+
+def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    yield "Command", experiment.command
+    yield "When", f"{_moment(experiment.started)} to {_moment(experiment.finished)}"
+    machine = experiment.machine | {"memory": w.size(float(experiment.machine.get("memory") or 0))}
+    yield "Machine", ", ".join(f"{name} {machine[name]}" for name in experiment.machine)
+    cores = experiment.cores
+    if cores:
+        probes = ", ".join(f"{probe:.2f}" for probe in cores.probes)
+        yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
+    yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
+    if sampling := experiment.sampling:
+        had = (cores.nominal if cores else 1) * sum(each.wall or 0 for each in experiment.measurements if each.counts)
+        of_all = f", {w.percent(sampling.cpu / had)} of what the machine had meanwhile" if had else ""
+        yield (
+            "Sampling",
+            f"at most every {w.seconds(sampling.every)}; it used {w.seconds(sampling.cpu)} of CPU:"
+            f" {w.percent(sampling.share)} of what the deployments used{of_all}",
+        )
+    for each in experiment.deployments:
+        yield each.name, "was running already" if each.lives_on else each.command or ""
+    yield "Method", METHOD
+    for note in experiment.conditions:
+        yield "Note", note
+
+
+def _moment(seconds: float) -> str:
+    if not 0 <= seconds < 1e11:  # no year of ours
+        return f"{seconds:g} s since the epoch"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+# -- as Markdown and as a page
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|&#~])")
+
+
+def _templates(**how: Any) -> Environment:
+    loader = FileSystemLoader(_TEMPLATES)
+    return Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, **how)  # noqa: S701
+
+
+def text(experiments: Sequence[Experiment]) -> str:
+    """As Markdown: nothing that others wrote is markup, or steers a terminal."""
+    templates = _templates(finalize=lambda value: value if isinstance(value, Markup) else _plain(str(value)))
+    templates.filters["code"] = _code
+    sections = [(each, render(each.experiment, width=_WIDTH)) for each in map(_section, agreeing(experiments))]
+    return templates.get_template("report.md.j2").render(sections=sections)
+
+
+def _plain(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", w.printable(text))
+
+
+def _code(lines: Sequence[str]) -> Markup:
+    """A block whose lines cannot end it."""
+    found = [w.printable(line) for line in lines]
+    fence = "`" * max([3, *(len(run) + 1 for line in found for run in re.findall("`+", line))])
+    return Markup("\n".join((fence, *found, fence)))  # noqa: S704 - as code
 
 
 def page(experiments: Sequence[Experiment]) -> str:
-    sections = [_section(pooled(group), recommend_of=group) for group in agreeing(experiments)]
-    folder = Path(__file__).parent / "templates"
-    templates = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    sections = [_as_page(section) for section in map(_section, agreeing(experiments))]
+    templates = _templates(autoescape=True)
     templates.filters["tied"] = w.tied
     return templates.get_template("page.html.j2").render(
         sections=sections,
-        style=Markup(_style() + (folder / "page.css").read_text()),  # noqa: S704 - ours
-        script=Markup((folder / "lanes.js").read_text()),  # noqa: S704 - ours
+        marks=MARKS,
+        style=Markup(_style() + (_TEMPLATES / "page.css").read_text()),  # noqa: S704 - ours
+        script=Markup((_TEMPLATES / "lanes.js").read_text()),  # noqa: S704 - ours
         light=as_script(dict(LIGHT)),
         no_charts="" if charts.drawable() else charts.MISSING,
     )
@@ -218,68 +203,28 @@ def _style() -> str:
     )
 
 
-def _section(experiment: Experiment, *, recommend_of: Sequence[Experiment]) -> Section:
-    told = report_data(experiment)
-    found = shown(experiment)
-    drawable = charts.drawable()
-    return Section(
-        sheet=told,
-        answer=answer(recommend(recommend_of, conditions=False), told.summary),
-        race=_race(told) if drawable else None,
-        lanes=tuple((each.deployment.name, look(each.deployment), in_words(each)) for each in found),
-        figures=(_split(told),) if drawable else (),
-        curves=tuple(_curves(told)) if drawable else (),
-        steps=any(span.step for each in found for span in each.chart.spans),
-        failures=any(span.failed for each in found for span in each.chart.spans),
-        data=as_script(timelines(found)),
-        raw=compressed(experiment),
-    )
-
-
-def _race(told: ReportData) -> Figure:
-    of = bars_data(told.experiment, told.summary)
-    how = "One at a time, jobs take their sum; all at once, no less than the longest of them (the upright line)."
-    if of.own:
-        how += " Each deployment has jobs of its own: the outline is their sum, the bar what they took."
-    else:
-        how += " A bar is what a deployment took."
-        if of.common:
-            asked = "the origin was asked to take for each job" if of.common.planned else "the jobs ran"
-            how += f" The outlined bar is the sum of what {asked}."
-    how += " Whiskers: the interval of the median."
-    for row in of.partial:
-        how += f" {row.name} ran {jobs_of(told.experiment, row):,} of the jobs and is not drawn."
-    return _figure(how, *(charts.bars(told.experiment, told.summary, width) for width in (charts.WIDE, charts.NARROW)))
-
-
-def _split(told: ReportData) -> Figure:
-    how = (
-        "Upper bar: a job's way from the submission to its end, on average; thin while it waits, full while it runs,"
-        " with a dark foot for the step after the download. Lower bar: what a job cost of the slots' time; hollow is"
-        " overhead, in which a slot ran none of our jobs."
-    )
-    return _figure(how, *(charts.split(told.experiment, told.summary, width) for width in (charts.WIDE, charts.NARROW)))
-
-
-def _curves(told: ReportData) -> Iterator[Figure]:
-    few = len(charts.drawn(told.summary)) < len(told.summary.rows)
-    which = " Of each pool the fastest is drawn." if few else ""
-    spread = f"Higher and further left is faster: the share of jobs that took no longer than so long.{which}"
-    for kind in charts.KINDS:
-        if chart := charts.distribution(told.experiment, told.summary, kind):
-            yield _figure(f"{spread} Marks: a half, and 95 %.", chart)
-    reading = {
-        "throughput": "Where a line turns flat is its saturation point: a higher concurrency brings nothing more.",
-        "memory": "All processes of the worker together, at the peak.",
+def _as_page(section: Section) -> dict[str, Any]:
+    """The section, and what only the page has: charts, lanes for the script, the raw data."""
+    experiment, found = section.experiment, shown(section.experiment)
+    summary, drawable = summarise(experiment), charts.drawable()
+    spans = [span for each in found for span in each.chart.spans]
+    of_both = (charts.bars, charts.split)
+    both = [[of(summary, width) for width in (charts.WIDE, charts.NARROW)] for of in of_both] if drawable else []
+    curves = [_drawn(part, experiment, summary) for part in _CURVES] if drawable else []
+    return {
+        "of": section,
+        "charts": [_figure(*widths) for widths in both],
+        "curves": [_figure(chart) for chart in curves if chart],
+        "steps": any(span.step for span in spans),
+        "failures": any(span.failed for span in spans),
+        "data": as_script(timelines(found)),
+        "raw": compressed(experiment),
     }
-    for kind, how in reading.items():
-        if chart := charts.against_concurrency(told.summary, kind):
-            yield _figure(how, chart)
 
 
-def _figure(how: str, wide: Chart, narrow: Chart | None = None) -> Figure:
-    in_page = [Markup(each.svg(alone=False)) for each in (wide, narrow) if each]  # noqa: S704 - escaped by who drew it
-    return Figure(wide.title, how, *in_page)
+def _figure(wide: Chart, narrow: Chart | None = None) -> dict[str, Any]:
+    drawn = [Markup(each.svg(alone=False)) for each in (wide, narrow) if each]  # noqa: S704 - escaped where drawn
+    return {"title": wide.title, "reading": wide.reading, "drawn": drawn}
 
 
 # -- what the script of the page gets
@@ -296,47 +241,40 @@ def timelines(shown: Sequence[Shown]) -> dict[str, Any]:
     On a packed lane it also has its executor, which the lane does not tell.
     """
     names: dict[str, int] = {}
-    found = [_deployment(each, names) for each in shown]
+    found = [
+        {
+            "name": each.name,
+            "look": each.deployment.look,
+            "end": _ticks(each.chart.end),
+            "groups": [
+                {
+                    "label": group.label,
+                    "executors": group.executors,
+                    "lanes": [
+                        {"label": lane.label, "spans": list(_rows(lane, names, packed=group.packed))}
+                        for lane in group.lanes
+                    ],
+                }
+                for group in each.chart.groups
+            ],
+        }
+        for each in shown
+    ]
     return {"tick": _TICK, "names": list(names), "deployments": found}
 
 
-def _deployment(shown: Shown, names: dict[str, int]) -> dict[str, Any]:
-    measurement = shown.measurement
-    groups = [
-        {
-            "label": group.label,
-            "executors": group.executors,
-            "lanes": [_lane(lane, measurement, names, packed=group.packed) for lane in group.lanes],
-        }
-        for group in shown.chart.groups
-    ]
-    name = shown.deployment.name
-    return {"name": name, "look": look(shown.deployment), "end": _ticks(shown.chart.end), "groups": groups}
-
-
-def _lane(lane: Lane, measurement: Measurement, names: dict[str, int], *, packed: bool) -> dict[str, Any]:
-    rows: list[list[Any]] = []
+def _rows(lane: Lane, names: dict[str, int], *, packed: bool) -> Iterator[list[Any]]:
     for span in lane.spans:
-        job = measurement.jobs[span.job]
-        row: list[Any] = [
-            names.setdefault(job.filename, len(names)),
-            _ticks(span.queued),
-            None if span.received is None else _ticks(span.received),
-            _ticks(span.started),
-            None if span.first_byte is None else _ticks(span.first_byte),
-            _ticks(span.finished),
-            _ticks(span.step),
-        ]
+        file = names.setdefault(span.job.filename, len(names))
+        moments = (span.queued, span.received, span.started, span.first_byte, span.finished, span.step)
+        row: list[Any] = [file, *map(_ticks, moments)]
         if packed or span.failed:
             row.append(name_of(span.executor) if packed and span.executor else None)
-        if span.failed:
-            row.append(span.failed)
-        rows.append(row)
-    return {"label": lane.label, "spans": rows}
+        yield [*row, span.failed] if span.failed else row
 
 
-def _ticks(seconds: float) -> int:
-    return round(seconds / _TICK)
+def _ticks(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds / _TICK)
 
 
 def as_script(value: Any) -> Markup:
@@ -356,17 +294,20 @@ def compressed(experiment: Experiment) -> str:
 
 # -- as pictures
 
-Part = Callable[[Experiment, Summary], Chart | Drawing | None]
-PARTS: Mapping[str, Part] = {
-    "timeline": lambda experiment, _: lanes_svg.timeline(experiment),
-    "table": lanes_svg.table,
-    "bars": charts.bars,
-    "split": charts.split,
-    "latency": lambda experiment, summary: charts.distribution(experiment, summary, "latency"),
-    "run": lambda experiment, summary: charts.distribution(experiment, summary, "run"),
-    "throughput": lambda _, summary: charts.against_concurrency(summary, "throughput"),
-    "memory": lambda _, summary: charts.against_concurrency(summary, "memory"),
-}
+Part = Callable[[Experiment, Summary], Chart | None]
+_CURVES: Mapping[str, str] = {
+    "latency": "no turn counts",
+    "run": "no turn counts",
+    "throughput": "no pool was measured at several concurrencies",
+    "memory": "no pool was measured at several concurrencies",
+}  # why there may be none
+PARTS = ("timeline", "table", "bars", "split", *_CURVES)
+
+
+def _drawn(part: str, experiment: Experiment, summary: Summary) -> Chart | None:
+    if part in charts.KINDS:
+        return charts.distribution(experiment, summary, part)
+    return charts.against_concurrency(summary, part)
 
 
 def svg(experiment: Experiment, part: str) -> str:
@@ -374,12 +315,14 @@ def svg(experiment: Experiment, part: str) -> str:
     Raises:
         ReportError: the experiment has nothing to show in this part, or what draws it is not installed.
     """
-    drawing = PARTS[part](experiment, summarise(experiment))
-    if drawing is None:
-        missing = {"timeline": "no turn's jobs were kept", "latency": "no turn counts", "run": "no turn counts"}
-        why = missing.get(part, "no pool was measured at several concurrencies")
-        raise ReportError(f"expected something to draw for {part}, got none: {why}")
-    return drawing.svg()
+    if part == "timeline":
+        return lanes_svg.timeline(experiment)
+    summary = summarise(experiment)
+    whole = {"table": charts.table, "bars": charts.bars, "split": charts.split}
+    chart = whole[part](summary) if part in whole else _drawn(part, experiment, summary)
+    if chart is None:
+        raise ReportError(f"expected something to draw for {part}, got none: {_CURVES[part]}")
+    return chart.svg()
 
 
 def png(experiment: Experiment, part: str) -> bytes:

@@ -10,60 +10,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from poolbench.experiment import Deployment
-
-LIGHT: Mapping[str, str] = {
-    "paper": "#ffffff",
-    "ink": "#1c2127",
-    "muted": "#5b646d",
-    "rule": "#dde1e5",
-    "faint": "#f5f6f4",
-    "wait": "#87919b",
-    "prefork": "#0072b2",
-    "threads": "#d55e00",
-    "gevent": "#008f68",
-    "serial": "#6d7680",
-    "on": "#ffffff",
-}
-DARK: Mapping[str, str] = {
-    "paper": "#14171a",
-    "ink": "#e9ebed",
-    "muted": "#a7afb7",
-    "rule": "#333a41",
-    "faint": "#1c2024",
-    "wait": "#7d8792",
-    "prefork": "#56b4e9",
-    "threads": "#e69f00",
-    "gevent": "#2fc79b",
-    "serial": "#a2abb4",
-    "on": "#14171a",
-}
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 2", "12 4")  # of the deployments of one pool, in their order
+_NAMES = ("paper", "ink", "muted", "rule", "faint", "wait", "prefork", "threads", "gevent", "serial", "on")
+_LIGHT = "#ffffff #1c2127 #5b646d #dde1e5 #f5f6f4 #87919b #0072b2 #d55e00 #008f68 #6d7680 #ffffff"
+_DARK = "#14171a #e9ebed #a7afb7 #333a41 #1c2024 #7d8792 #56b4e9 #e69f00 #2fc79b #a2abb4 #14171a"
+LIGHT: Mapping[str, str] = dict(zip(_NAMES, _LIGHT.split(), strict=True))
+DARK: Mapping[str, str] = dict(zip(_NAMES, _DARK.split(), strict=True))
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 DRAWING = (
     f"text{{font:12px {FONT};fill:var(--ink)}}"
     ".muted{fill:var(--muted)}.strong{font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}"
-    ".paper{fill:var(--paper)}.rule{stroke:var(--rule);fill:none}.axis{stroke:var(--muted);fill:none}"
-    ".ink{stroke:var(--ink);fill:none}.inked{fill:var(--ink)}.wait{fill:var(--wait)}.waits{stroke:var(--wait);fill:none}"
-    ".hollow{fill:var(--paper);stroke:var(--muted)}.limit{stroke:var(--ink);stroke-dasharray:3 3;fill:none}"
-    ".on{stroke:var(--on);fill:none}.early{fill-opacity:.5}"
-    + "".join(
-        f".{name}{{fill:var(--{name})}}.{name}-line{{stroke:var(--{name});fill:none;stroke-width:2}}"
-        for name in ("prefork", "threads", "gevent", "serial")
-    )
+    ".paper{fill:var(--paper)}.axis{stroke:var(--muted);fill:none}.ink{stroke:var(--ink);fill:none}"
+    ".inked{fill:var(--ink)}.waits{stroke:var(--wait);fill:none}.hollow{fill:var(--paper);stroke:var(--muted)}"
+    ".early{fill-opacity:.5}"
+    + "".join(f".{name}{{fill:var(--{name})}}" for name in ("prefork", "threads", "gevent", "serial"))
 )
-
-
-def look(deployment: Deployment) -> str:
-    """The class of its colour and its mark."""
-    return "serial" if deployment.serial else deployment.pool.value
+MARKS = {  # paths of a pool's own mark, 12 pixels wide: a square, a disc, a triangle; a diamond for the baseline
+    "prefork": "M2 2h8v8H2z",
+    "threads": "M2 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "gevent": "M6 1l5 9H1z",
+    "serial": "M6 1l5 5-5 5-5-5z",
+}
 
 
 def variables(colours: Mapping[str, str]) -> str:
     return "".join(f"--{name}:{colour};" for name, colour in colours.items())
 
 
-def resolved(style: str, colours: Mapping[str, str] = LIGHT) -> str:
+def resolved(style: str) -> str:
     """The style for a reader that knows no CSS variables."""
-    return re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], style)
+    return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], style)

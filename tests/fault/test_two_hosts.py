@@ -147,7 +147,7 @@ def lanes_are_of_one_host_each(compared: Compared) -> None:
     assert not any("overlapping" in label for label in labels)
     assert of.chart.peak == 2 * SLOTS
     for lane in of.chart.lanes:
-        (host,) = {host_of(of.measurement.jobs[strip.job]) for strip in lane.spans}
+        (host,) = {host_of(of.measurement.jobs[strip.place]) for strip in lane.spans}
         assert lane.label.endswith(f"@{host}")
     drawn = "\n".join(render(compared.experiment, width=100))
     assert all(drawn.count(f"@{host.name}") >= SLOTS for host in HOSTS)

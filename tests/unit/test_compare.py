@@ -12,7 +12,8 @@ from rich.console import Console
 from ledger.jobs import FailureKind
 from poolbench.checks import executors
 from poolbench.experiment import Measurement, Pool, State, from_json, to_json
-from poolbench.terminal import Finding, Page, Shown, checks_said, close, faults, find, verdict
+from poolbench.lanes import Shown
+from poolbench.terminal import Finding, Page, checks_said, close, faults, find, totals, verdict
 from poolbench.workload import Running
 from producer import cli
 from producer.scenarios import ARTICLE_FILES, Options, article
@@ -58,7 +59,7 @@ def took(total: float, waited: float = 0.0) -> Shown:
 
 
 def test_total_is_from_submission_to_the_last_finish_and_the_baselines_are_nominal() -> None:
-    numbers = prefork().totals
+    numbers = totals(prefork().measurement)
 
     assert (numbers.sum, numbers.longest) == (12, 7)
     assert numbers.total == pytest.approx(7.1)
@@ -66,8 +67,9 @@ def test_total_is_from_submission_to_the_last_finish_and_the_baselines_are_nomin
 
 
 def test_there_is_no_total_when_a_file_is_missing() -> None:
-    assert failed().totals.total is None
-    assert failed().totals.ratio is None
+    numbers = totals(failed().measurement)
+
+    assert (numbers.total, numbers.ratio) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_hosts_that_serve_together_have_lanes_of_their_own_that_name_them() -> N
 
 
 def test_a_second_attempt_waited_since_the_end_of_the_first() -> None:
-    spans = [span for span in shown(few())[1].chart.spans if span.job == 5]
+    spans = [span for span in shown(few())[1].chart.spans if span.place == 5]
 
     first, second = sorted(spans, key=lambda span: span.started)
     assert first.failed

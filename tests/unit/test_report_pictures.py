@@ -12,15 +12,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from poolbench.experiment import Experiment
+from poolbench.experiment import Experiment, MeasuredJob
 from poolbench.figures import seconds, significant, size
 from poolbench.report import charts
-from poolbench.report.lanes_svg import Scale
+from poolbench.report.lanes_svg import ticks
 from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.report.tables import BarsData, Ends, bars_data
 from poolbench.runfiles import ReportError
 from poolbench.statistics import summarise
+from tests.experiments import EPOCH
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -143,7 +144,7 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 
 
 def race_of(experiment: Experiment) -> BarsData:
-    return bars_data(experiment, summarise(experiment))
+    return bars_data(summarise(experiment))
 
 
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
@@ -239,8 +240,14 @@ def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> 
 
 
 def test_ticks_are_round_and_within_the_axis() -> None:
-    assert list(Scale(0, 10, 0, 100).ticks(5)) == [0, 2, 4, 6, 8, 10]
+    assert ticks(10, 5) == [0, 2, 4, 6, 8, 10]
     assert charts._decades(0.01, 10) == pytest.approx([0.01, 0.1, 1, 10])
     assert charts._decades(0.3, 10) == pytest.approx([0.5, 1, 2, 5, 10])
-    assert Scale(3, 3, 0, 100).ticks(5) == [3]
-    assert Scale(0, 0, 5, 100).at(0) == 5
+
+
+def test_a_timeline_of_jobs_that_took_no_time_is_drawn() -> None:
+    def change(_: int, job: MeasuredJob) -> MeasuredJob:
+        first = replace(job.attempts[0], started=EPOCH, finished=EPOCH)
+        return replace(job, queued=EPOCH, step=None, attempts=(first,))
+
+    assert ">0 s</text>" in svg(with_jobs(few(), change), "timeline")

@@ -61,7 +61,7 @@ def test_of_a_deployment_without_a_turn_that_counts_nothing_is_said() -> None:
     experiment = made(Made(Pool.THREADS, 4, 0.5), excluded)
     summary = summarise(experiment)
 
-    assert column(speed(experiment, summary), "gevent:4", "all jobs took") == "–"
+    assert column(speed(summary), "gevent:4", "all jobs took") == "–"
     for of in (split(summary), cost(summary)):
         assert {cell.text for line in of.lines if line.name == "gevent:4" for cell in line.cells} == {"–"}
 
