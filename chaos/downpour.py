@@ -24,7 +24,7 @@ from ledger.ledger import Ledger
 from ledger.records import STATE_LETTERS, Keys
 from ledger.settings import Settings
 from stack.stack import Stack
-from worker.janitor import EVERY
+from worker.files import CLEAN_UP_EVERY
 
 _HOLDER = re.compile(r"its holder (\w+) was not heard of")
 _RESULTS_PATIENCE = 180.0  # seconds for one `producer results`
@@ -40,7 +40,7 @@ class Downpour(Subject):
     about = "Downpour with its default settings"
     prefix = str(Settings.model_fields["key_prefix"].default)
     role = "producer"
-    tidies_within = EVERY + 5
+    tidies_within = CLEAN_UP_EVERY + 5
 
     def __init__(self, stack: Stack, each: int) -> None:
         super().__init__(stack, each)

@@ -21,15 +21,16 @@ from ledger.jobs import Pool, Ref
 from ledger.leases import Identity
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
-from ledger.redis_client import connect, eviction_policy, eviction_warning
+from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning
 from ledger.settings import get_settings
 from ledger.switches import Switches
 from worker import broker, drain, transport
+from worker.background import keep
 from worker.batches import Batches
 from worker.children import keep_watching_children
 from worker.consuming import Consuming
+from worker.files import CLEAN_UP_EVERY, clean_up
 from worker.incarnation import keep_touching
-from worker.janitor import keep_tidy
 from worker.lateness import keep_probing
 from worker.machine import Machine, allow_descriptors
 from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
@@ -108,7 +109,8 @@ def _in_service(sender: Any, **_: Any) -> None:
         settings, who, lambda: list(worker_state.requests), lambda may: consuming.allow(may and _machine.fault is None)
     )
     _machine.keep_well(who.worker)
-    keep_tidy(settings)
+    ledger = PerProcess(lambda: Ledger(connect(settings, connections=1), settings.key_prefix))  # of that thread
+    keep("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()) >= 0)
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
     else:  # there the children run the jobs

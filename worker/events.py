@@ -13,7 +13,7 @@ from celery.exceptions import Ignore
 from celery.worker.request import Request as CelerysRequest
 
 from ledger.jobs import FINAL_STATES, JobState
-from worker.job import Outcome
+from worker.claim import JobOutcome
 from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
@@ -60,7 +60,7 @@ def handed_back(text: str) -> EndedOtherwise:
     return EndedOtherwise("retried", text)
 
 
-def ended(outcomes: Sequence[Outcome]) -> str:
+def ended(outcomes: Sequence[JobOutcome]) -> str:
     """
     Returns:
         The result of a task that brought what it should.
@@ -69,7 +69,7 @@ def ended(outcomes: Sequence[Outcome]) -> str:
         JobFailedError: a job failed.
         EndedOtherwise: nothing failed and not everything is done.
     """
-    failed = [outcome for outcome in outcomes if outcome.failed]
+    failed = [outcome for outcome in outcomes if outcome.state is JobState.FAILED]
     done = sum(outcome.state is JobState.DONE for outcome in outcomes)
     text = outcomes[0].text if len(outcomes) == 1 else f"{done} of {len(outcomes)} done"
     states = {outcome.state for outcome in outcomes}

@@ -1,16 +1,32 @@
-"""Which of a job's URLs is next: a pure function of the attempts so far, so a new holder goes on from there.
+"""Which server is asked: the next of a job's URLs, what it may be sent, and the slot of its host.
 
-Some failures are the server's, and another server may do better; a URL that failed for good is not asked again.
+The next URL is a pure function of the attempts so far, so a new holder goes on from there. Some failures are the
+server's, and another server may do better; a URL that failed for good is not asked again.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterable, Sequence
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from download.addresses import Target
-from download.errors import BadUrlError, transient
+from download.errors import BadUrlError, DownloadError, ServerError, transient
 from download.fetch import fit_for
 from ledger.jobs import FailureKind, Job
+from ledger.messages import Envelope, Publisher, label
+from ledger.redis_client import PerProcess
+from ledger.settings import get_settings
+from worker.claim import ClaimedJob
+from worker.process import this_worker
+
+log = logging.getLogger("downpour.worker")
+
+_publisher = PerProcess(lambda: Publisher(get_settings()))
+_sending = threading.Lock()
 
 # Ours, or the job's: no other server would do better.
 _OURS = frozenset(
@@ -65,3 +81,59 @@ def headers_for(job: Job, url: str) -> dict[str, str]:
         return fit_for(Target.parse(url), Target.parse(job.url), headers)
     except BadUrlError:
         return {}
+
+
+class HostSlot:
+    """A claimed job's slot at the host of its URL; without limits per host no call is made."""
+
+    def __init__(self, job: ClaimedJob) -> None:
+        self._job = job
+        self._limits = this_worker.host_limits()
+        self._host: str | None = None  # that was asked
+
+    def acquire(self, url: str) -> bool:
+        """Whether the job may begin with this URL. If not, it waits in the ledger and is no longer ours.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+        """
+        if not self._limits.on:
+            return True
+        try:
+            self._host = Target.parse(url).host
+        except BadUrlError:  # costs no host anything
+            return True
+        return self._job.acquire(self._limits, self._host)
+
+    def failed(self, error: DownloadError, *, again: bool) -> float:
+        """Pass on a Retry-After to the host's other jobs.
+
+        Args:
+            again: this process tries again itself.
+
+        Returns:
+            Seconds until the host may be asked again.
+        """
+        asked = error.retry_after if isinstance(error, ServerError) else None
+        cool_down = min(get_settings().retry_cap, asked or 0.0)
+        if self._host is None or not (cool_down or again):
+            return 0.0
+        try:
+            return self._limits.cool(self._host, cool_down)
+        except RedisError as away:
+            log.warning("host=%s its Retry-After was not passed on: %s", self._host, away)
+            return cool_down
+
+    def wake_next(self) -> None:
+        """After the record was closed: send the jobs that get the slot. What goes wrong, the sweep repairs."""
+        if self._host is None or not self._job.awaited:
+            return
+        try:
+            woken = self._limits.wake(self._host)
+            if not woken:
+                return
+            records = {record.id: record for record in this_worker.ledger().read(id_ for id_, _ in woken)}
+            with _sending:
+                _publisher().send(Envelope(id_, pool, label(records[id_].job)) for id_, pool in woken if id_ in records)
+        except (RedisError, KombuError, OSError) as error:
+            log.warning("host=%s the next job was not woken: %s", self._host, error)

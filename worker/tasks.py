@@ -12,8 +12,10 @@ from ledger.jobs import QUEUE_PREFIX, TASK_NAME, JobState, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
 from ledger.redis_client import once
 from ledger.settings import get_settings
-from worker import chunk, drain, events, job
+from worker import drain, events, group
 from worker.app import app
+from worker.claim import claimed
+from worker.execute import run_jobs
 from worker.incarnation import Incarnation
 from worker.process import this_worker
 
@@ -38,11 +40,11 @@ def download(task: Any, text: str) -> str:
     if not claims:
         return events.ended_elsewhere(_states(ref))
 
-    def tell(line: str) -> None:
+    def show(line: str) -> None:
         events.progress(task, line)
 
-    with incarnation.working([claim.record.id for claim in claims]), job.taken(claims, incarnation) as holds:
-        outcomes = chunk.run_chunk(holds, tell) if chunk.suits(claims) else job.run_jobs(holds, tell)
+    with incarnation.working([claim.record.id for claim in claims]), claimed(claims, incarnation) as jobs:
+        outcomes = group.run_group(jobs, show) if group.suits(claims) else run_jobs(jobs, show)
     if all(outcome.state is None for outcome in outcomes):
         return events.ended_elsewhere(_states(ref))
     return events.ended(outcomes)

@@ -9,7 +9,7 @@ from ledger.jobs import Job, Message, Pool, Ref
 from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
-from worker.janitor import tidy
+from worker.files import clean_up
 
 
 def test_only_what_belongs_to_ended_jobs_or_is_strange_and_old_is_removed(settings: Settings, tmp_path: Path) -> None:
@@ -23,6 +23,6 @@ def test_only_what_belongs_to_ended_jobs_or_is_strange_and_old_is_removed(settin
     for name in [*ended, *kept, "other.8.1.part"]:
         (folder / name).write_text("x")
     os.utime(folder / "other.8.1.part", (0, 0))
-    assert tidy(settings.downloads, ledger) == len(ended) + 1
+    assert clean_up(settings.downloads, ledger) == len(ended) + 1
     assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
-    assert tidy(tmp_path / "nowhere", ledger) == 0
+    assert clean_up(tmp_path / "nowhere", ledger) == 0

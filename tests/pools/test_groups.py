@@ -54,7 +54,7 @@ def test_every_job_has_its_own_record_and_file(running: World, batch: str, pool:
         assert (record.sha256, record.bytes) == (job.sha256, job.size)
         assert (running.settings.downloads / record.path).stat().st_size == job.size
     assert running.batch(batch).bytes_done[pool] == sum(job.size or 0 for job in jobs)
-    assert f"chunk of job={batch}.0: 151 of 151 done" in log_of(running, pool)
+    assert f"group of job={batch}.0: 151 of 151 done" in log_of(running, pool)
 
 
 @pools
@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_or_stopped_loses_nothing(tmp_path: Path, pool: 
 def test_a_frozen_worker_that_lost_its_lease_publishes_nothing_twice(tmp_path: Path, pool: Pool) -> None:
     with World(tmp_path, chunk_parallel=8) as world:
         world.start(pool, slots=1)
-        jobs = [world.paced(f"{n}.bin", 2, 200_000) for n in range(8)]
+        jobs = [world.paced(f"{n}.bin", 4, 200_000) for n in range(8)]
         submit(world, pool, jobs, "b")
         world.running(8, with_bytes=True)
         frozen = world.service(f"worker-{pool}")

@@ -1,0 +1,290 @@
+"""HEART: one claimed job from claim to close: attempts, waits, the final name. Knows the ledger and the downloader.
+
+The order that makes a killed worker harmless:
+  1. download into a temp file whose name carries the claim's number, so no two holders ever share one;
+  2. ask the ledger whether the claim still stands;
+  3. publish: the temp file gets the final name, whole and verified, never over another holder's file;
+  4. close the record.
+A job's step, if it has one, works on the temp file between 1 and 2.
+Killed before 3, the next holder starts again or resumes what is there. Killed between 3 and 4, it downloads again and
+replaces the file with an equal one. Frozen between 2 and 3 until another holder has published, it finds the name taken
+and leaves it alone. Kept true by ``tests/fault``.
+
+No job ends with an open record unless the ledger said that the claim is void. A bug or an interrupt hands the job back;
+if the ledger cannot be told, the lease of the process lapses. A temp file that something else removed, replaced or
+locked is restarted. A fault of the machine (``worker.machine``) hands the job back and spends no attempt.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from download.errors import (
+    DeadlineError,
+    DiskFullError,
+    DownloadError,
+    Ended,
+    HandedBackError,
+    Interrupted,
+    LeaseLostError,
+    MachineError,
+    StatusError,
+    TempLostError,
+    translate,
+)
+from download.fetch import Fetched
+from download.retry import Backoff
+from download.threads import in_place
+from download.timeouts import Limits
+from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
+from ledger.ledger import Closing
+from ledger.settings import get_settings
+from worker import machine, steps
+from worker.claim import ClaimedJob, Ending, JobOutcome, close, hand_back, lost
+from worker.files import JobFiles, publish
+from worker.mirrors import HostSlot, Route
+from worker.process import this_worker
+
+log = logging.getLogger("downpour.worker")
+
+_RESTARTS = 3  # times that a holder restarts a file whose temp file was taken away
+
+Show = Callable[[str], None]  # shows a line of progress to people; called at most every half second
+
+
+def run_jobs(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
+    """Run claimed jobs one after the other and close their records; a fault of the machine hands the rest back."""
+    outcomes: list[JobOutcome] = []
+    fault = False
+    for job in jobs:
+        outcomes.append(hand_back(job, "not begun: a fault of the machine") if fault else run_job(job, show))
+        fault = fault or outcomes[-1].machine_fault
+    return outcomes
+
+
+def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
+    """Run a claimed job and close its record, whatever happens."""
+    try:
+        execution = Execution(job)
+        outcome = execution.run(show)
+    except Exception as error:
+        log.exception("job=%s: an error beside the attempt", job.id)
+        cause = translate(error)
+        if isinstance(cause, MachineError):
+            job.note_fault(str(cause), cause)
+            return hand_back(job, str(cause), cause.kind, machine_fault=True)
+        return hand_back(job, f"{type(error).__name__}: {error}", FailureKind.INTERNAL)
+    execution.slot.wake_next()
+    log.info("job=%s claim=%d %s", job.id, job.claim.number, outcome.text)
+    return outcome
+
+
+def conclude(ended: Sequence[tuple[Execution, Ending]]) -> list[JobOutcome]:
+    """Close the records of jobs that ended; what became of each."""
+    outcomes = close([ending for _, ending in ended])
+    for (execution, _), outcome in zip(ended, outcomes, strict=True):
+        if outcome.state is None:
+            execution.files.temps.clear()
+    return outcomes
+
+
+class Execution:
+    """A claimed job under way: the attempts so far, and what follows from the end of the present one."""
+
+    def __init__(self, job: ClaimedJob) -> None:
+        record = job.claim.record
+        self.job = job
+        self.settings = get_settings()
+        self.files = JobFiles(job, self.settings)
+        self.slot = HostSlot(job)
+        self.begun = time.monotonic()  # of the attempt
+        self.restarts = 0  # of the file, by this holder
+        self._wanted = record.job
+        counted = [each.kind for each in record.attempts[record.before :]]
+        # Attempts that count: not those that a dead holder, a stopping worker or a fault of its machine cut short.
+        self._attempts = 1 + sum(kind not in UNCOUNTED_KINDS for kind in counted)
+        self._full = counted.count(FailureKind.DISK_FULL)  # attempts for which the disk had no room
+        self._route = Route(record.job.urls, counted)
+
+    def run(self, show: Show) -> JobOutcome:
+        wait = 0.0
+        ending: Ending | JobOutcome | float
+        try:
+            while True:
+                try:
+                    self._begin_after(wait)
+                    ending = self._attempt(show)
+                except Exception as error:
+                    ending = self.ended(error)
+                except BaseException as end:  # a greenlet that is killed, an exit that was asked for
+                    conclude([(self, self.interrupted(HandedBackError(f"interrupted by {type(end).__name__}")))])
+                    raise
+                if not isinstance(ending, float):
+                    break
+                wait = ending
+        except LeaseLostError as end:
+            self.files.temps.clear()
+            return lost(end)
+        return conclude([(self, ending)])[0] if isinstance(ending, Ending) else ending
+
+    def _begin_after(self, wait: float) -> None:
+        try:
+            self.job.wait(wait)
+        finally:
+            self.begun = time.monotonic()
+
+    def _attempt(self, show: Show) -> Ending | JobOutcome:
+        if found := self.files.find():
+            return self.done(found, None)
+        url = self._route.url
+        if not self.slot.acquire(url):
+            return JobOutcome(JobState.WAITING, "waits for its host")
+        try:
+            fetched = self._fetch(show)
+        except StatusError as error:
+            if error.status != 304:
+                raise
+            if found := self.files.unchanged():
+                return self.done(found, error)
+            fetched = self._fetch(show)  # nothing vouches for the existing file: without conditions
+        self.files.fetched = fetched
+        notes = [steps.run(self._wanted.step, self.files.temps.mine, self._check)] if self._wanted.step else []
+        self.files.choose_name(fetched)
+        (unpublished,) = publish([self.files], in_place)
+        if unpublished:
+            raise unpublished
+        return self.done(self.files.result(url, *notes), fetched)
+
+    def _fetch(self, show: Show) -> Fetched:
+        def progress(size: int, total: int | None) -> None:
+            if self.job.progress(size, total):
+                show(f"{100 * size // total} %" if total else f"{size:,} bytes")
+
+        return this_worker.fetcher().fetch(
+            self.files.wanted(self._route.url),
+            self.files.temps.mine,
+            Limits.from_settings(self.settings, deadline=self.job.claim.ends),
+            check=self.job.check,
+            progress=progress,
+            resume=self.files.temps.newest,
+        )
+
+    def _check(self) -> None:
+        """Whether the step may go on with the verified file; if not, the file is not published."""
+        self.job.check()
+        if time.monotonic() > self.job.claim.ends:
+            raise DeadlineError("the time for the job is used up, in the middle of its step")
+
+    # -- the end of an attempt, alone or in a group
+
+    def done(self, result: Result, came: Fetched | Ended | None) -> Ending:
+        """
+        Args:
+            came: what came of the request; None: there was none.
+        """
+        took = time.monotonic() - self.begun
+        what = f"in {took:.1f} s" if isinstance(came, Fetched) else "were there"
+        text = f"done: {result.size:,} bytes {what}, sha256 {result.sha256[:12]}…"
+        return self._ending(JobState.DONE, text, came, result=result)
+
+    def ended(self, error: Exception, *, in_group: bool = False) -> Ending | float:
+        """What follows from an attempt without a file: an ending, or seconds until this process tries again alone.
+
+        Args:
+            in_group: the job does not wait here while others run.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+        """
+        if isinstance(error, LeaseLostError):
+            raise error
+        if isinstance(error, Interrupted):
+            return self.interrupted(error)
+        if isinstance(error, TempLostError):
+            return self._restart(error)
+        return self._failed(translate(error), in_group=in_group)
+
+    def interrupted(self, end: Interrupted) -> Ending:
+        state = JobState.QUEUED if isinstance(end, HandedBackError) else JobState.CANCELLED
+        return self._ending(state, str(end), end)
+
+    def _restart(self, why: Ended) -> Ending | float:
+        """Restart the file in the same claim, which spends no attempt; an ending if that did not help."""
+        self.job.confirm()  # else a later holder may have removed the temp file
+        if self.restarts == _RESTARTS:
+            return self._machine_fault(MachineError(str(why)), f"{why}, {_RESTARTS + 1} times in a row")
+        self.restarts += 1
+        log.warning("job=%s restarts its file: %s", self.job.id, why)
+        if isinstance(why, TempLostError):
+            self.files.temps.clear()
+        return 0.0
+
+    def _machine_fault(self, error: DownloadError, fault: str) -> Ending:
+        """Hand the job back because of a fault of this machine."""
+        self.job.note_fault(fault, error)
+        kind = error.kind if error.kind in UNCOUNTED_KINDS else FailureKind.MACHINE
+        text = f"handed back: a fault of the machine: {fault}"
+        return self._ending(JobState.QUEUED, text, error, kind=kind, machine_fault=True)
+
+    def _failed(self, error: DownloadError, *, in_group: bool) -> Ending | float:
+        if fault := machine.fault_behind(error, self.settings.downloads, this_worker.fetcher().run):
+            return self._machine_fault(error, fault)
+        if error.kind is FailureKind.DISK and (error.errno == errno.ENOENT or not self.restarts):
+            return self._restart(error)  # a folder vanished, or the fault of the machine is just over
+        if error.kind is FailureKind.INTERNAL:
+            log.error("job=%s: a bug", self.job.id, exc_info=error)
+        here = -1.0 if in_group else self.settings.wait_in_job  # seconds that the job may wait in this process
+        wait, elsewhere = self._pause(error)
+        cool_down = self.slot.failed(error, again=not elsewhere and wait is not None and wait <= here)
+        if wait is not None and not elsewhere:
+            wait = max(wait, cool_down)
+        text = f"{error.kind}: {error}"
+        if wait is None or time.monotonic() + wait > self.job.claim.ends:
+            return self._ending(JobState.FAILED, f"failed: {text}", error)
+        if wait > here:
+            return self._ending(JobState.WAITING, f"again in {wait:.1f} s: {text}", error, due_in=wait)
+        log.info("job=%s attempt=%d again in %.1f s: %s", self.job.id, self._attempts, wait, text)
+        self.job.note_attempt(self.job.attempt(self.begun, error))
+        self._attempts += error.kind not in UNCOUNTED_KINDS
+        return wait
+
+    def _pause(self, error: DownloadError) -> tuple[float | None, bool]:
+        """Seconds until the next attempt, None if there is none; and whether another URL has its turn at once."""
+        settings, urls = self.settings, self._wanted.urls
+        if self._route.failed(error.kind):
+            return 0.0, True
+        if isinstance(error, DiskFullError):  # the machine is well: this job alone waits for its room
+            self._full += 1
+            fits = error.need <= machine.capacity(settings.downloads)
+            patient = Backoff(sys.maxsize, settings.retry_base, settings.retry_cap)
+            return patient.wait(self._full, error, random.random) if fits else None, False
+        backoff = Backoff(max(settings.max_attempts, len(urls)), settings.retry_base, settings.retry_cap)
+        left = len(urls) > 1 and self._route.may_go_on_after(error.kind)
+        return (backoff.pause if left else backoff.wait)(self._attempts, error, random.random), False
+
+    def _ending(
+        self,
+        state: JobState,
+        text: str,
+        came: Fetched | Ended | None,
+        *,
+        kind: FailureKind | None = None,
+        due_in: float = 0.0,
+        result: Result | None = None,
+        machine_fault: bool = False,
+    ) -> Ending:
+        """
+        Args:
+            kind: instead of the error's.
+        """
+        # Before the record is final: whoever reads that it is over finds no temp file. In a group publishing left none.
+        if state.final and not (self.files.open_temp and result):
+            self.files.temps.clear()
+        attempt = self.job.attempt(self.begun, came, kind=kind, failed=result is None)
+        closing = Closing(self.job.claim, state, attempt, due_in, result)
+        return Ending(self.job, closing, JobOutcome(state, text, machine_fault))

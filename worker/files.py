@@ -1,0 +1,314 @@
+"""The files of a claimed job: one that is there already, its name, how it is published, and what is cleaned up.
+
+A published file that proves to be the one that is wanted is not downloaded again. With an expected sha256 the file is
+hashed, and no server is asked. Without one, the server is asked whether anything changed since: what it said then is
+kept in an extended attribute of the file. A file system without those means that the file is downloaded again, and so
+does a file that was touched since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from download import tempfile
+from download.errors import FileNameError, LeaseLostError
+from download.fetch import Fetched, Wanted
+from download.filenames import candidates, final_path, from_disposition
+from download.tempfile import FOLDER, PIECE, TempFile, TempFiles
+from download.threads import Run
+from ledger.jobs import Naming, Result
+from ledger.ledger import Ledger
+from ledger.settings import Settings
+from worker.claim import ClaimedJob, confirm
+from worker.mirrors import headers_for
+from worker.process import this_worker
+
+CLEAN_UP_EVERY = 30.0  # seconds
+
+_ATTRIBUTE = "user.downpour"
+_LONGEST = 2048  # bytes; file systems keep small attributes with the file's other properties
+_FOREIGN = 24 * 3600.0  # seconds after which a file goes whose job this ledger does not know: another stack may
+_TEMP_NAME = re.compile(r"(?P<job>.+\.\d+)\.\d+\.part(\.json(\.new)?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNote:
+    """Where a published file came from, and how it was then: the content of its attribute."""
+
+    url: str  # its digest
+    sha256: str
+    size: int
+    mtime_ns: int  # a file with another one was touched since
+    etag: str | None
+    last_modified: str | None
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Headers that ask for the file only if it is another one now."""
+        if self.etag:
+            return {"If-None-Match": self.etag}
+        return {"If-Modified-Since": self.last_modified} if self.last_modified else {}
+
+
+class JobFiles:
+    def __init__(self, job: ClaimedJob, settings: Settings) -> None:
+        self.job = job
+        self.temps = TempFiles(settings.downloads, job.id, job.claim.number)
+        self.fetched: Fetched | None = None  # whole and verified, without a final name
+        self.open_temp: TempFile | None = None  # of a group: it may still be in memory
+        self._settings = settings
+        self._record = job.claim.record
+        self._target: Path | None = None
+        self._existing: SourceNote | None = None  # of a file that the server is asked about
+
+    def target(self, filename: str | None = None) -> Path:
+        """The path of the final file.
+
+        Raises:
+            FileNameError: a name that cannot be published.
+        """
+        path = self._record.path if filename is None else f"{self._record.batch}/{filename}"
+        self._target = final_path(self._settings.downloads, path)
+        return self._target
+
+    def find(self) -> Result | None:
+        """What need not be downloaded.
+
+        Raises:
+            FileNameError: as ``target``; it costs no download.
+            Interrupted: as ``ClaimedJob.check``.
+        """
+        job, target = self._record.job, self.target()
+        self._existing = None
+        if self._record.name is None and job.naming is not Naming.FIXED:
+            return None  # what has that name may be another job's
+        if job.sha256 is None:
+            self._existing = _source_of(target, job.url)
+            return None
+        size = _size_of_content(target, job.sha256, job.size, self.job.check)
+        return None if size is None else Result(size, job.sha256, ("present",))
+
+    def wanted(self, url: str) -> Wanted:
+        """What to ask for."""
+        job = self._record.job
+        headers = headers_for(job, url)
+        if self._existing and url == job.url:
+            headers |= self._existing.conditions
+        return Wanted(url, job.sha256, job.size, headers)
+
+    def unchanged(self) -> Result | None:
+        """The existing file, after the server has said that it has nothing newer; None if it is not what it was.
+
+        Raises:
+            Interrupted: as ``ClaimedJob.check``.
+        """
+        known, self._existing = self._existing, None
+        if known is None:
+            return None
+        size = _size_of_content(self.target(), known.sha256, known.size, self.job.check)
+        return None if size is None else Result(size, known.sha256, ("unchanged",), known.etag, known.last_modified)
+
+    def choose_name(self, fetched: Fetched) -> None:
+        """Find out what the file is to be called.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+            FileNameError: there is no name for it.
+        """
+        job = self._record.job
+        if job.naming is Naming.FIXED:
+            self.target(job.filename)
+            return
+        proposed = from_disposition(fetched.disposition) if job.naming is Naming.SERVER else None
+        wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
+        names = candidates(wanted, int(self._record.id.rpartition(".")[2]))
+        name = self.job.insist(lambda: this_worker.ledger().reserve_name(self.job.claim, names))
+        if name is None:
+            raise LeaseLostError("another worker holds the job now")
+        if not name:
+            raise FileNameError(f"expected a free name like {wanted!r}, all of them are taken")
+        self.target(name)
+
+    def link(self, *, replace: bool = False) -> None:
+        """Give the verified file its final name, its time and the note of its source.
+
+        Raises:
+            FileExistsError: something has that name already.
+            TempLostError: the temp file is not what was verified.
+        """
+        fetched, target = self.fetched, self._target
+        assert fetched is not None and target is not None  # noqa: S101, PT018 - it is whole and has a name
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        stamp, fsync = partial(_stamp, fetched=fetched, url=self._record.job.url), self._settings.fsync
+        if self.open_temp:
+            self.open_temp.publish(str(target), fsync=fsync, replace=replace, stamp=stamp)
+        else:
+            stamp(self.temps.mine)
+            tempfile.publish(self.temps.mine, target, fsync=fsync, replace=replace, identity=fetched.identity)
+
+    def result(self, url: str, *notes: str) -> Result:
+        """
+        Args:
+            url: the one that brought the file.
+        """
+        fetched = self.fetched
+        assert fetched is not None  # noqa: S101 - it was published
+        if url != self._record.job.url:
+            notes = (f"mirror: {urlsplit(url).hostname}", *notes)
+        return Result(fetched.size, fetched.sha256, (*fetched.notes, *notes), fetched.etag, fetched.last_modified)
+
+
+def publish(whole: Sequence[JobFiles], run: Run) -> list[Exception | None]:
+    """Publish the files of those jobs whose claim still stands; for each its error.
+
+    Args:
+        run: where links are made.
+
+    Raises:
+        LeaseLostError: the ledger could not be asked.
+    """
+    errors: list[Exception | None] = [
+        None if stands else LeaseLostError("another worker holds the job now")
+        for stands in confirm([files.job for files in whole])
+    ]
+
+    def link(at: int, *, replace: bool = False) -> None:
+        try:
+            whole[at].link(replace=replace)
+            errors[at] = None
+        except Exception as error:
+            errors[at] = error
+
+    def link_standing() -> None:
+        for at, error in enumerate(errors):
+            if error is None:
+                link(at)
+
+    run(link_standing)
+    for at, error in enumerate(errors):
+        if isinstance(error, FileExistsError):
+            # An earlier holder published and died before it could close the record; or an older batch of this name did.
+            try:
+                whole[at].job.confirm()
+            except LeaseLostError as end:
+                errors[at] = end
+            else:
+                run(partial(link, at, replace=True))
+    return errors
+
+
+def _stamp(temp: Path | int, fetched: Fetched, url: str) -> None:
+    """Give a whole file, which has no name yet, its time and the note of its source, as far as that is possible.
+
+    Args:
+        temp: path, or descriptor of the open file.
+    """
+    mtime_ns = None
+    with suppress(OSError, ValueError, OverflowError):
+        changed = _nanoseconds(fetched.last_modified or "")
+        os.utime(temp, ns=(changed, changed))
+        mtime_ns = changed
+    if not (fetched.etag or fetched.last_modified):
+        return
+    with suppress(OSError, AttributeError):  # no such attributes on this file system, or on this system
+        if mtime_ns is None:
+            mtime_ns = os.stat(temp).st_mtime_ns  # noqa: PTH116 - of a descriptor, too
+        note = SourceNote(
+            _digest_of_url(url), fetched.sha256, fetched.size, mtime_ns, fetched.etag, fetched.last_modified
+        )
+        text = json.dumps({name: getattr(note, name) for name in SourceNote.__slots__}).encode()  # asdict is slow
+        if len(text) <= _LONGEST:
+            os.setxattr(temp, _ATTRIBUTE, text)
+
+
+@lru_cache(1000)  # files of one server often have one date
+def _nanoseconds(date: str) -> int:
+    return int(parsedate_to_datetime(date).timestamp()) * 10**9
+
+
+def _source_of(target: Path, url: str) -> SourceNote | None:
+    """The note of a published file, if it came from this URL and was not touched since."""
+    try:
+        note = SourceNote(**json.loads(os.getxattr(target, _ATTRIBUTE, follow_symlinks=False)))
+        found = target.stat(follow_symlinks=False)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    same = (note.url, note.size, note.mtime_ns) == (_digest_of_url(url), found.st_size, found.st_mtime_ns)
+    return note if same else None
+
+
+def _size_of_content(target: Path, sha256: str, size: int | None, check: Callable[[], None]) -> int | None:
+    """The length of a file whose content has this digest; None: there is no such file.
+
+    Args:
+        size: expected length, if known: then another one costs no reading.
+        check: called between pieces; what it raises goes through.
+    """
+    try:
+        fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or size not in (None, found.st_size):
+            return None
+        return found.st_size if _digest(fd, check) == sha256 else None
+    except OSError:  # a disk that cannot read it can perhaps still be written to
+        return None
+    finally:
+        os.close(fd)
+
+
+def _digest(fd: int, check: Callable[[], None]) -> str:
+    run, digest, more = this_worker.fetcher().run, hashlib.sha256(), True
+
+    def hash_piece() -> None:
+        nonlocal more
+        piece = os.read(fd, PIECE)
+        digest.update(piece)
+        more = bool(piece)
+
+    while more:
+        check()
+        run(hash_piece)
+    return digest.hexdigest()
+
+
+def _digest_of_url(url: str) -> str:
+    """A URL may be a secret, its digest is none."""
+    return hashlib.sha256(url.encode()).hexdigest()[:32]
+
+
+def clean_up(downloads: Path, ledger: Ledger) -> int:
+    """Remove temp files of jobs that ended without a holder (poison, a cancel while queued); how many files.
+
+    A holder removes its temp files before it closes the record. One that died cannot, and the sweep never touches the
+    disk. So each worker looks at the folder every ``CLEAN_UP_EVERY`` seconds.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in (downloads / FOLDER).glob("*.part*"):
+        if match := _TEMP_NAME.fullmatch(path.name):
+            files.setdefault(match["job"], []).append(path)
+    states = {record.id: record.state for record in ledger.read(files)}
+    removed = 0
+    for job, paths in files.items():
+        for path in paths:
+            with suppress(OSError):
+                old = time.time() - path.stat().st_mtime > _FOREIGN
+                if states[job].final if job in states else old:
+                    path.unlink()
+                    removed += 1
+    return removed

@@ -1,0 +1,217 @@
+"""Claimed jobs of one or several messages, many at once: a group. It does a plain first try, all else ``run_job`` does.
+
+The order is that of ``worker.execute``, for many at a time: download, ask whether the claims still stand, publish,
+close. Fast is only the common course. A job that was tried before, has options or a file already, or meets an answer
+that libcurl does not tell clearly runs alone after the others; one that fails for a passing reason waits in the ledger
+and comes back in a message of its own. So resuming, Retry-After and patience exist once.
+Kept true by ``tests/unit/test_download_*.py`` (each fault on both paths) and ``tests/pools/test_groups.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from download.errors import HandedBackError, LeaseLostError
+from download.fetch import Fetched, Wanted
+from download.threads import Run, native_runner
+from download.timeouts import Limits
+from ledger.jobs import JobState
+from ledger.ledger import Claim
+from ledger.redis_client import PerProcess
+from ledger.settings import get_settings
+from worker import drain
+from worker.claim import ClaimedJob, Ending, JobOutcome, lost
+from worker.execute import Execution, Show, conclude, run_jobs
+from worker.files import publish
+from worker.process import this_worker
+
+try:
+    from download.many import Again, Loop, Transfer
+except ImportError:  # a platform without libcurl for Python
+    AVAILABLE = False
+else:
+    AVAILABLE = True
+
+log = logging.getLogger("downpour.worker")
+
+_AT_ONCE = 64  # files that are published and closed together
+_TURN = 0.4  # seconds at the most between two notes of progress
+_NATIVE_THREADS = 64  # under gevent, groups at once; each has a thread while it downloads
+
+_native = PerProcess(lambda: native_runner(_NATIVE_THREADS))
+_idle_loops: PerProcess[list[Loop]] = PerProcess(list)  # with their connections
+
+
+def suits(claims: Sequence[Claim]) -> bool:
+    """Whether these jobs gain by running together. With limits per host each must ask for its slot; the single path
+    alone knows proxies."""
+    return AVAILABLE and len(claims) > 1 and not this_worker.host_limits().on and not this_worker.fetcher().proxy
+
+
+def run_group(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
+    """Run claimed jobs, of whatever messages, and close their records, whatever happens; as ``run_job``."""
+    begun, first = time.monotonic(), jobs[0].id
+    group = _Group(jobs, show)
+    try:
+        group.run()
+    except Exception:
+        log.exception("group of job=%s: a bug; the single path goes on", first)
+        group.left = [job for job in jobs if job.id not in group.outcomes]
+    finally:
+        group.drop()
+    done = sum(outcome.state is JobState.DONE for outcome in group.outcomes.values())
+    log.info("group of job=%s: %d of %d done in %.2f s", first, done, len(jobs), time.monotonic() - begun)
+    group.finish()
+    return [group.outcomes[job.id] for job in jobs]
+
+
+class _Group:
+    def __init__(self, jobs: Sequence[ClaimedJob], show: Show) -> None:
+        self.jobs = jobs
+        self.show = show
+        self.settings = get_settings()
+        self.next = iter([job for job in jobs if _plain(job.claim)])
+        self.left = [job for job in jobs if not _plain(job.claim)]  # for the single path
+        self.outcomes: dict[str, JobOutcome] = {}  # by id
+        self.running: dict[Transfer, Execution] = {}
+        self.failed: list[tuple[Execution, Exception]] = []  # before they began
+        self.machine_fault = False
+        self.noted = time.monotonic()
+
+    def run(self) -> None:
+        fetcher, loops = this_worker.fetcher(), _idle_loops()
+        loop = loops.pop() if loops else Loop(fetcher.policy, ca_file=fetcher.ca_file)
+        feed, native = self.feed(), _native()
+        done: list[Transfer] = []
+
+        def turn() -> None:
+            done[:] = loop.turn(feed, self.settings.chunk_parallel, _TURN, _AT_ONCE)
+
+        while True:
+            native(turn)
+            self.settle(done, native)
+            if not done and not loop.active:
+                break
+            self.progress(loop)
+        loops.append(loop)  # if anything was raised before, it is not used again
+        self.hand_back(list(self.next))
+
+    def drop(self) -> None:
+        """Close the files of what was left in the middle: the single path restarts them, or another holder goes on."""
+        for transfer in self.running:
+            transfer.temp.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more should begin."""
+        return self.machine_fault or drain.draining()
+
+    def finish(self) -> None:
+        """What the single path has to do."""
+        if self.over:
+            self.hand_back(self.left)
+            return
+        for job, outcome in zip(self.left, run_jobs(self.left, self.show), strict=True):
+            self.outcomes[job.id] = outcome
+
+    def feed(self) -> Iterator[Transfer]:
+        """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
+        user_agent = this_worker.fetcher().user_agent
+        while not self.over and (job := next(self.next, None)):
+            execution, wanted = Execution(job), job.claim.record.job
+            try:
+                if os.path.lexists(execution.files.target()):  # it may be what is wanted
+                    self.left.append(job)
+                    continue
+                transfer = Transfer(
+                    Wanted(wanted.url, wanted.sha256, wanted.size),
+                    execution.files.temps.place,
+                    Limits.from_settings(self.settings, deadline=job.claim.ends),
+                    job.check,
+                    user_agent=user_agent,
+                )
+            except Exception as error:
+                self.failed.append((execution, error))
+                continue
+            self.running[transfer] = execution
+            yield transfer
+
+    def settle(self, done: Sequence[Transfer], run: Run) -> None:
+        """Publish and close what is over.
+
+        Args:
+            run: where files are published.
+        """
+        failed, self.failed = self.failed, []
+        whole = []
+        for transfer in done:
+            execution, end = self.running.pop(transfer), transfer.end
+            if isinstance(end, Again):
+                self.leave(execution, end)
+            elif isinstance(end, Fetched):
+                execution.files.fetched, execution.files.open_temp = end, transfer.temp
+                whole.append(execution)
+            elif end is not None:
+                failed.append((execution, end))
+        try:
+            errors = publish([execution.files for execution in whole], run) if whole else []
+        except LeaseLostError as end:
+            errors = [end] * len(whole)
+        endings = []
+        for execution, error in [*zip(whole, errors, strict=True), *failed]:
+            if error is None:
+                url = execution.job.claim.record.job.url
+                endings.append((execution, execution.done(execution.files.result(url), execution.files.fetched)))
+            elif ending := self.ending(execution, error):
+                endings.append((execution, ending))
+        self.close(endings)
+
+    def ending(self, execution: Execution, error: Exception) -> Ending | None:
+        try:
+            ending = execution.ended(error, in_group=True)
+        except LeaseLostError as end:
+            execution.files.temps.clear()
+            self.over_with(execution, lost(end))
+            return None
+        if isinstance(ending, Ending):
+            self.machine_fault |= ending.outcome.machine_fault
+            return ending
+        self.leave(execution, error)
+        return None
+
+    def leave(self, execution: Execution, why: Exception) -> None:
+        log.info("job=%s to the single path: %s", execution.job.id, why)
+        self.left.append(execution.job)
+
+    def close(self, endings: Sequence[tuple[Execution, Ending]]) -> None:
+        if endings:
+            for (execution, _), outcome in zip(endings, conclude(endings), strict=True):
+                self.over_with(execution, outcome)
+
+    def over_with(self, execution: Execution, outcome: JobOutcome) -> None:
+        self.outcomes[execution.job.id] = outcome
+        if outcome.state is not JobState.DONE:
+            log.info("job=%s claim=%d %s", execution.job.id, execution.job.claim.number, outcome.text)
+
+    def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
+        why = "a fault of the machine" if self.machine_fault else "the worker stops"
+        end = HandedBackError(f"not begun: {why}; handed back")
+        executions = [Execution(job) for job in jobs]
+        self.close([(each, each.interrupted(end)) for each in executions])
+
+    def progress(self, loop: Loop) -> None:
+        now = time.monotonic()
+        if now - self.noted < self.settings.progress_every:
+            return
+        self.noted = now
+        for transfer in loop.active:
+            self.running[transfer].job.progress(transfer.temp.written, transfer.temp.total)
+        self.show(f"{len(self.outcomes)} of {len(self.jobs)} over")
+
+
+def _plain(claim: Claim) -> bool:
+    """A first try at a job without options."""
+    return claim.number == 1 and not claim.record.attempts and claim.record.job.plain
