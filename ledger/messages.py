@@ -49,7 +49,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": settings.redis_timeout,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            # No books in Redis of what workers have in hand: the ledger has them; see ``worker.broker``.
+            # No books in Redis of what workers have in hand: the ledger has them; see ``worker.celery_fixes``.
             "ack_emulation": False,
             # Who tells of an event asks for a connection once; the default is to ask for four seconds, in the middle of
             # a job. Whoever needs the broker (the worker's own loop) is patient by other settings.

@@ -24,30 +24,24 @@ from ledger.messages import broker_options
 from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning
 from ledger.settings import get_settings
 from ledger.switches import Switches
-from worker import broker, drain, transport
-from worker.background import keep
-from worker.batches import Batches
-from worker.children import keep_watching_children
-from worker.consuming import Consuming
+from worker import celery_fixes, drain, transport
 from worker.files import CLEAN_UP_EVERY, clean_up
-from worker.incarnation import keep_touching
-from worker.lateness import keep_probing
-from worker.machine import Machine, allow_descriptors
+from worker.heartbeat import keep_touching, keep_watching_children, repeat
+from worker.machine import MachineHealth, allow_descriptors
 from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
-from worker.process import settle_memory, this_worker
+from worker.process import keep_probing, network, prepare_children, settle_memory, this_worker
 
-broker.keep_books_in_memory()
-broker.survive_a_closed_connection()
+celery_fixes.apply()
 transport.check_what_arrives()
 settings = get_settings()
 log = logging.getLogger("downpour.worker")
-_machine = Machine(settings)
+_machine = MachineHealth(settings)
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
 
-app = Celery("downpour", include=["worker.tasks"], events=broker.PromptEvents)
+app = Celery("downpour", include=["worker.tasks"], events=celery_fixes.PromptEvents)
 app.conf.update(
     broker_options(settings),
-    worker_consumer="worker.broker:PatientConsumer",
+    worker_consumer="worker.celery_fixes:PatientConsumer",
     task_ignore_result=True,  # the ledger has the results; a result back end would block for 19 s when Redis is away
     # Acknowledged before it runs: what is unfinished is known by the ledger. Late acknowledgement repeats jobs that
     # outlast the visibility timeout, and starves gevent.
@@ -65,7 +59,7 @@ app.conf.update(
     worker_proc_alive_timeout=30.0,  # a child of prefork imports everything anew on a loaded machine
     enable_utc=True,
 )
-app.steps["consumer"].add(Batches)
+app.steps["consumer"].add(celery_fixes.EventBatches)
 
 
 @signals.celeryd_after_setup.connect
@@ -83,7 +77,7 @@ def _check_command_line(instance: Any, **_: Any) -> None:
     if few := allow_descriptors(slots, settings.chunk_parallel):
         log.warning("open files: %s", few)
     try:
-        this_worker.check()
+        network()
     except ValueError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from error
@@ -97,20 +91,22 @@ def _check_command_line(instance: Any, **_: Any) -> None:
             log.warning("begins without its queue: %s is paused, or this worker drained", pool)
             instance.app.amqp.queues.deselect(pool.queue)
     if pool is Pool.PREFORK:
-        this_worker.prepare_children()
+        prepare_children()
 
 
 @signals.worker_ready.connect
 def _in_service(sender: Any, **_: Any) -> None:
     assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
-    consuming = Consuming(sender, who.pool.queue)
-    keep_touching(
-        settings, who, lambda: list(worker_state.requests), lambda may: consuming.allow(may and _machine.fault is None)
-    )
+    consumption = drain.Consumption(sender, who.pool.queue)
+
+    def consume(may: bool) -> None:
+        consumption.allow(may and _machine.fault is None)
+
+    keep_touching(settings, who, lambda: list(worker_state.requests), consume)
     _machine.keep_well(who.worker)
     ledger = PerProcess(lambda: Ledger(connect(settings, connections=1), settings.key_prefix))  # of that thread
-    keep("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()) >= 0)
+    repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()) >= 0)
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
     else:  # there the children run the jobs

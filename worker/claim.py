@@ -22,7 +22,7 @@ from ledger.ledger import Claim, Closed, Closing, Ledger
 from ledger.redis_client import once
 from ledger.settings import get_settings
 from worker import drain
-from worker.incarnation import Incarnation
+from worker.heartbeat import Incarnation
 from worker.pools import executor
 from worker.process import this_worker
 

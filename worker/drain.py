@@ -1,15 +1,19 @@
-"""The drain flag: after SIGTERM, the moment until which running jobs may go on.
+"""A worker stops, or takes no jobs for a while: the grace of running jobs after SIGTERM, and its queue's consumption.
 
-It lies in memory that prefork children share with their parent (a mapping made before the fork), because only the
-parent hears the signal. In the other pools it is the same process. Setting it is a plain write: under gevent the
-signal handler runs in the hub, where nothing may block.
+The moment until which running jobs may go on lies in memory that prefork children share with their parent (a mapping
+made before the fork), because only the parent hears the signal. In the other pools it is the same process. Setting it
+is a plain write: under gevent the signal handler runs in the hub, where nothing may block.
 """
 
 from __future__ import annotations
 
+import logging
 import mmap
 import struct
 import time
+from typing import Any
+
+log = logging.getLogger("downpour.worker")
 
 _moment = mmap.mmap(-1, 8)  # a double: CLOCK_MONOTONIC of this machine, the same in all its processes; 0 = no drain
 
@@ -26,10 +30,37 @@ def draining() -> bool:
 
 def over() -> bool:
     """Whether the grace is used up, and running jobs are to be handed back."""
-    until = _until()
-    return 0 < until <= time.monotonic()
+    return 0 < _until() <= time.monotonic()
 
 
 def _until() -> float:
     moment: float = struct.unpack("d", _moment[:8])[0]
     return moment
+
+
+class Consumption:
+    """Whether this worker consumes its queue: not while its pool is paused, or the worker drained or unwell.
+
+    The thread that touches the messages in hand hears of it every second. It only asks: the loop that consumes does the
+    rest, in its own time (at most two seconds later under gevent), because a channel belongs to the thread that uses
+    it. A message that comes in between is claimed in vain and stays queued.
+    Kept true by ``tests/pools/test_control.py``.
+    """
+
+    def __init__(self, consumer: Any, queue: str) -> None:
+        """
+        Args:
+            consumer: Celery's, of this worker.
+        """
+        self._consumer = consumer
+        self._queue = queue
+
+    def allow(self, may: bool) -> None:
+        """From any thread: see to it that the queue is consumed, or is not. To be repeated until it is so."""
+        if may != (self._queue in self._consumer.app.amqp.queues.consume_from):
+            self._consumer.call_soon(self._change, may)
+
+    def _change(self, may: bool) -> None:
+        log.info("takes jobs again queue=%s" if may else "takes no jobs for now queue=%s", self._queue)
+        if self._consumer.task_consumer is not None:  # else it is reconnecting, and asked again when it is back
+            (self._consumer.add_task_queue if may else self._consumer.cancel_task_queue)(self._queue)

@@ -27,7 +27,7 @@ from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.switches import Fault, Switches
-from worker.background import keep
+from worker.heartbeat import repeat
 
 log = logging.getLogger("downpour.worker")
 
@@ -142,7 +142,7 @@ def allow_descriptors(slots: int, chunk: int) -> str | None:
     )
 
 
-class Machine:
+class MachineHealth:
     """What the worker's main process knows of its machine."""
 
     def __init__(self, settings: Settings) -> None:
@@ -155,7 +155,7 @@ class Machine:
     def keep_well(self, worker: str) -> None:
         """From a native thread, for as long as the process lives."""
         switches = Switches(Ledger(connect(self._settings, connections=1), self._settings.key_prefix))
-        keep("machine", self._settings.renew_every, lambda: self.look(switches, worker, time.monotonic()))
+        repeat("machine", self._settings.renew_every, lambda: self.look(switches, worker, time.monotonic()))
 
     def look(self, switches: Switches, worker: str, now: float) -> None:
         """See whether a fault was noted, and whether it is over.

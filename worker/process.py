@@ -1,9 +1,14 @@
-"""What each worker process has once: its name, its ledger, its downloader. Built on first use, anew after a fork."""
+"""What each worker process has once: its name, its ledger, its downloader. Built on first use, again after a fork."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from dataclasses import dataclass, field
+import os
+import threading
+import time
+from array import array
+from pathlib import Path
 
 from download.addresses import AddressPolicy
 from download.fetch import Fetcher, tls_context
@@ -15,7 +20,35 @@ from ledger.ledger import Ledger
 from ledger.redis_client import PerProcess, connect
 from ledger.settings import get_settings
 from worker import drain
-from worker.incarnation import Incarnation, Incarnations
+from worker.heartbeat import Incarnation, Incarnations
+
+PROBE_EVERY = 0.02  # seconds
+
+_NOTES = 5  # of the latency probe, per write
+_GARBAGE = 10_000  # objects until the collector looks; a job leaves hundreds behind, none of them in a cycle
+
+
+class ThisWorker:
+    """Name and pool are set once, before the pool forks."""
+
+    def __init__(self) -> None:
+        self.name = ""  # Celery node name, "threads@host"
+        self.pool: Pool | None = None
+        self.incarnations = Incarnations(get_settings())
+        self.ledger = PerProcess(_ledger)
+        self.host_limits = PerProcess(lambda: HostLimits(self.ledger().redis, get_settings()))
+        self.fetcher = PerProcess(_fetcher)
+
+    def warm_up(self) -> None:
+        """Build everything before the first job, which would wait for it; be seen by the ledger."""
+        self.fetcher()
+        self.host_limits()
+        settle_memory()
+        self.incarnation()
+
+    def incarnation(self) -> Incarnation:
+        assert self.pool is not None  # noqa: S101 - set before any job arrives
+        return self.incarnations.current(self.name, self.pool)
 
 
 def _ledger() -> Ledger:
@@ -23,21 +56,25 @@ def _ledger() -> Ledger:
     return Ledger(connect(settings, patience=settings.redis_patience, stop=drain.over), settings.key_prefix)
 
 
-def _host_limits() -> HostLimits:
-    return HostLimits(this_worker.ledger().redis, get_settings())
-
-
 def _fetcher() -> Fetcher:
-    policy, proxy = _whom_to_ask()
+    policy, proxy = network()
     return Fetcher(policy, user_agent=get_settings().user_agent, proxy=proxy, run=disk_runner())
 
 
-def _whom_to_ask() -> tuple[AddressPolicy, Proxy | None]:
+def network() -> tuple[AddressPolicy, Proxy | None]:
+    """Which addresses may be asked, and through which proxy.
+
+    Raises:
+        ValueError: a setting is no network, or no proxy.
+    """
     settings = get_settings()
     return AddressPolicy.from_settings(settings), Proxy.parse(settings.proxy.get_secret_value(), settings.no_proxy)
 
 
-_GARBAGE = 10_000  # objects until the collector looks; a job leaves hundreds behind, none of them in a cycle
+def prepare_children() -> None:
+    """Before a pool forks: what children share with their parent need not be made by each of them."""
+    tls_context()
+    settle_memory()
 
 
 def settle_memory() -> None:
@@ -47,46 +84,33 @@ def settle_memory() -> None:
     gc.set_threshold(_GARBAGE)
 
 
-@dataclass(slots=True)
-class ThisWorker:
-    """Name and pool are set once, before the pool forks."""
+def keep_probing(folder: Path) -> None:
+    """Probe this process' scheduling latency until it ends: how late it is that wants the interpreter at fixed moments.
 
-    name: str = ""  # Celery node name, "threads@host"
-    pool: Pool | None = None
-    incarnations: Incarnations = field(default_factory=lambda: Incarnations(get_settings()))
-    ledger: PerProcess[Ledger] = field(default_factory=lambda: PerProcess(_ledger))
-    host_limits: PerProcess[HostLimits] = field(default_factory=lambda: PerProcess(_host_limits))
-    fetcher: PerProcess[Fetcher] = field(default_factory=lambda: PerProcess(_fetcher))
+    Only a comparison switches this on, for the workers that it starts itself (``DOWNPOUR_LATENESS``). Where jobs are
+    processes or threads the probe is a thread, so it waits for the GIL, and for a core; under gevent it is a greenlet,
+    so it waits for the hub, as every other job does. A thread under an idle interpreter is some 0.1 ms late.
 
-    def check(self) -> None:
-        """Before anything begins, and before the pool forks.
+    The cost: 50 moments a second, about 0.3 % of a core (measured, idle). Notes go to ``FOLDER/PID`` ten times a
+    second, as pairs of doubles: the moment (CLOCK_MONOTONIC, the same in all processes of a machine) and the latency,
+    in seconds. ``poolbench.sampler`` reads them.
+    """
+    threading.Thread(target=_probe, args=(folder / str(os.getpid()),), name="latency", daemon=True).start()
 
-        Raises:
-            ValueError: a setting is no network, or no proxy.
-        """
-        _whom_to_ask()
 
-    def prepare_children(self) -> None:
-        """What children share with the process that forks them need not be made by each of them."""
-        tls_context()
-        settle_memory()
-
-    def warm_up(self) -> None:
-        """Build everything before the first job, which would wait for it; be seen by the ledger."""
-        self.fetcher()
-        self.ledger()
-        self.host_limits()
-        settle_memory()
-        self.incarnation()
-
-    @property
-    def redis_away(self) -> bool:
-        """Whether Redis did not answer of late: for what is not worth waiting for."""
-        return self.incarnations.away
-
-    def incarnation(self) -> Incarnation:
-        assert self.pool is not None  # noqa: S101 - set before any job arrives
-        return self.incarnations.current(self.name, self.pool)
+def _probe(file: Path) -> None:
+    with contextlib.suppress(OSError), file.open("ab", buffering=0) as notes:  # the folder went: the run is over
+        pairs = array("d")
+        moment = time.monotonic() + PROBE_EVERY
+        while True:
+            time.sleep(max(0.0, moment - time.monotonic()))
+            now = time.monotonic()
+            while moment <= now:  # every moment that went by, or one long wait would count as one short
+                pairs.extend((moment, now - moment))
+                moment += PROBE_EVERY
+            if len(pairs) >= 2 * _NOTES:
+                notes.write(pairs.tobytes())
+                pairs = array("d")
 
 
 this_worker = ThisWorker()

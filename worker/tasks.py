@@ -1,28 +1,59 @@
-"""The one task, thin: what a message names is claimed and run."""
+"""The one task: the jobs that a message names are claimed and run; then Flower is told how it really ended.
+
+Flower lets nothing replace SUCCESS in a row, not even a failure that follows; so success is said only of what is done.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from celery.exceptions import Ignore
+from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from ledger.jobs import QUEUE_PREFIX, TASK_NAME, JobState, Pool, Ref, job_id
+from ledger.jobs import FINAL_STATES, QUEUE_PREFIX, TASK_NAME, JobState, Pool, Ref, job_id
 from ledger.ledger import Claim, IncarnationLostError
 from ledger.redis_client import once
 from ledger.settings import get_settings
-from worker import drain, events, group
+from worker import drain, group
 from worker.app import app
-from worker.claim import claimed
+from worker.claim import JobOutcome, claimed
 from worker.execute import run_jobs
-from worker.incarnation import Incarnation
+from worker.heartbeat import Incarnation
 from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
 
 
-@app.task(name=TASK_NAME, bind=True, throws=(events.JobFailedError,), Request=events.Request)
+class JobFailedError(Exception):
+    """For Flower: the job is in the ledger as failed, and why."""
+
+
+class EndedOtherwise(Ignore):  # type: ignore[misc]
+    """The task ends, and Celery's own event of that is not sent, but the one that is named here."""
+
+    def __init__(self, event: str, text: str) -> None:
+        super().__init__(event, text)
+        self.event, self.text = event, text
+
+
+class TaskRequest(Request):  # type: ignore[misc]
+    """A task as the worker's main process sees it.
+
+    That the task began is its event, sent in batches. Were the end sent by the task itself, it could come before, and
+    Flower would show for good what waits as STARTED.
+    """
+
+    def on_failure(self, exc_info: Any, *args: Any, **more: Any) -> None:
+        super().on_failure(exc_info, *args, **more)
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
+        if isinstance(error, EndedOtherwise):
+            self.send_event(f"task-{error.event}", result=error.text)
+
+
+@app.task(name=TASK_NAME, bind=True, throws=(JobFailedError,), Request=TaskRequest)
 def download(task: Any, text: str) -> str:
     """Run the jobs that a message names, by its ref as text.
 
@@ -30,38 +61,34 @@ def download(task: Any, text: str) -> str:
         What Flower shows as the result, e.g. ``done: 1,200,000 bytes in 5.0 s``.
 
     Raises:
-        JobFailedError, Ignore: for Flower's eyes, see ``worker.events``. The ledger knows already.
+        JobFailedError, EndedOtherwise, Ignore: for Flower; the ledger knows already.
     """
     ref = Ref.parse(text)
     pool = Pool(task.request.delivery_info["routing_key"].removeprefix(QUEUE_PREFIX))
     if drain.draining():
-        raise events.handed_back("not begun: the worker stops; the job stays queued")
+        raise EndedOtherwise("retried", "not begun: the worker stops; the job stays queued")
     incarnation, claims = _claim(ref, pool)
     if not claims:
-        return events.ended_elsewhere(_states(ref))
+        return _ended_elsewhere(ref)
 
     def show(line: str) -> None:
-        events.progress(task, line)
+        """In the row of the running task. It may get lost without harm, so the job does not wait for Redis."""
+        if this_worker.incarnations.away or not task.app.conf.worker_send_task_events:
+            return
+        try:
+            task.send_event("task-progress", retry=False, result=line)
+        except Exception as error:
+            log.debug("task-progress not sent: %s", error)
 
     with incarnation.working([claim.record.id for claim in claims]), claimed(claims, incarnation) as jobs:
-        outcomes = group.run_group(jobs, show) if group.suits(claims) else run_jobs(jobs, show)
+        outcomes = (group.run_group if group.suits(claims) else run_jobs)(jobs, show)
     if all(outcome.state is None for outcome in outcomes):
-        return events.ended_elsewhere(_states(ref))
-    return events.ended(outcomes)
+        return _ended_elsewhere(ref)
+    return _ended(outcomes)
 
 
 # Celery keeps a result back end per thread: in gevent's pool it would make one for each job. Ours keeps nothing.
 download.backend = app.backend
-
-
-def _states(ref: Ref) -> set[JobState]:
-    try:
-        with once():
-            states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
-    except RedisError:
-        raise Ignore("the ledger cannot be asked") from None
-    log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
-    return states
 
 
 def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
@@ -73,3 +100,47 @@ def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
             log.warning("incarnation=%s lost its lease, beginning a new one", incarnation.id)
             incarnation.lost = True
     raise IncarnationLostError(str(ref))
+
+
+def _ended(outcomes: Sequence[JobOutcome]) -> str:
+    """
+    Returns:
+        The result of a task that brought what it should.
+
+    Raises:
+        JobFailedError: a job failed.
+        EndedOtherwise: no job failed and not everything is done.
+    """
+    alone, states = len(outcomes) == 1, {outcome.state for outcome in outcomes}
+    done = sum(outcome.state is JobState.DONE for outcome in outcomes)
+    text = outcomes[0].text if alone else f"{done} of {len(outcomes)} done"
+    if not states <= FINAL_STATES:
+        raise EndedOtherwise("retried", text)
+    if failed := [outcome.text for outcome in outcomes if outcome.state is JobState.FAILED]:
+        raise JobFailedError(text if alone else f"{text}; {failed[0]}")
+    if states == {JobState.CANCELLED}:
+        raise EndedOtherwise("revoked", text)
+    return text
+
+
+def _ended_elsewhere(ref: Ref) -> str:
+    """Another worker, the sweep or the producer decides: the row ends as its jobs did, or waits as they do.
+
+    Raises:
+        JobFailedError, EndedOtherwise, Ignore: as ``_ended``.
+    """
+    try:
+        with once():
+            states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
+    except RedisError:
+        raise Ignore("the ledger cannot be asked") from None
+    log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
+    if JobState.RUNNING in states:
+        raise Ignore("held by another worker")  # which tells the rest
+    if not states <= FINAL_STATES:
+        raise EndedOtherwise("retried", "waits for its next attempt")
+    if JobState.FAILED in states:
+        raise JobFailedError("failed elsewhere")
+    if JobState.DONE not in states:
+        raise EndedOtherwise("revoked", "cancelled before it began" if states else "unknown to the ledger")
+    return "done elsewhere"

@@ -26,7 +26,7 @@ from ledger.jobs import Pool
 from ledger.messages import MalformedError, Texts, read
 from ledger.redis_client import PerProcess, connect
 from ledger.settings import get_settings
-from worker.broker import WritingChannel
+from worker.celery_fixes import WritingChannel
 
 log = logging.getLogger("downpour.worker")
 
@@ -49,7 +49,7 @@ def check_what_arrives() -> None:
     TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = f"{__name__}:Transport"
 
 
-class Client(redis.PrefixedStrictRedis):  # type: ignore[misc]
+class CheckedClient(redis.PrefixedStrictRedis):  # type: ignore[misc]
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         answer = super().parse_response(connection, command_name, **options)
         if command_name != "BRPOP" or not answer:
@@ -109,7 +109,7 @@ class _ReplyTo(BaseModel):
     routing_key: str
 
 
-class _Command(BaseModel):
+class _ControlCommand(BaseModel):
     """What remote control takes, and would log or answer at any length."""
 
     model_config = ConfigDict(strict=True)
@@ -125,14 +125,14 @@ class _Command(BaseModel):
 
 class Channel(WritingChannel):
     def _get_client(self) -> Any:
-        return partial(Client, global_keyprefix=self.global_keyprefix)
+        return partial(CheckedClient, global_keyprefix=self.global_keyprefix)
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
         try:
             broadcast = _Broadcast.model_validate(message)
             if exchange.endswith(".pidbox"):
                 body = self.decode_body(broadcast.body, message["properties"].get("body_encoding"))
-                _Command.model_validate(loads(body))
+                _ControlCommand.model_validate(loads(body))
             return super()._deliver_fanout_message(message, exchange)
         except (RedisError, OSError):  # while it was handled, and not of its own
             raise

@@ -1,22 +1,21 @@
-"""Ways around Celery and kombu: a worker must survive that Redis is killed, and stop when told to while Redis is gone.
+"""What Celery and kombu lack: a worker survives that Redis is killed, stops while Redis is gone, and sends events fast.
 
-kombu notes in Redis which messages a worker has in hand: two transactions per message, a quarter of what a small job
-costs, and nothing works while they cannot be written. The ledger knows it already (``worker.incarnation`` touches them
-every second), and the sweep sends again what vanished. So here they are noted in memory alone. That also ends an
-``AttributeError`` of kombu's, which ended a worker whose connection Redis had closed.
-
-Celery's heartbeat is sent again and again until Redis takes it, for ever, and holds the lock that all events need:
-under gevent no job could end meanwhile, and no worker stop. An event that is not sent is kept and sent with the next
-connection anyway.
-
-A prefork child that dies in the moment in which the connection breaks is noted as ended and not replaced yet when the
-worker connects anew; celery then watches a file descriptor that is ``None``, and ends with a ``ValueError``. One that
-is killed while the worker starts ends it, too: with "Could not start worker processes" before its first turn of the
-loop, and with a ``StopIteration`` if Redis goes away meanwhile, because the pipes of the dead child are not free yet.
-
-A Redis that answers and refuses (a failover, a full disk, a long script) is away, too: see ``ledger.redis_client``.
-kombu connects to it all the same and fails with its first write, at once and again. So a channel is connected when
-Redis has taken a write.
+* ``UnackedInMemory``: kombu notes in Redis which messages a worker has in hand: two transactions per message, a quarter
+  of what a small job costs, and nothing works while they cannot be written. The ledger knows it already
+  (``worker.heartbeat`` touches them every second), and the sweep sends again what vanished. It also ends an
+  ``AttributeError`` of kombu's, which ended a worker whose connection Redis had closed.
+* ``WritingChannel``: a Redis that answers and refuses (a failover, a full disk, a long script) is away, too: see
+  ``ledger.redis_client``. kombu connects to it all the same and fails with its first write, at once and again.
+* ``PromptDispatcher``: Celery's heartbeat is sent again and again until Redis takes it, for ever, and holds the lock
+  that all events need: under gevent no job could end meanwhile, and no worker stop. An event that is not sent is kept
+  and sent with the next connection anyway.
+* ``EventBatches``: Celery sends each event of a task by itself, three per task, unless its loop runs (prefork), and
+  there it sends what one turn of the loop brought. For small jobs that was a third of the worker's time.
+* ``SturdyPool``: a prefork child that dies in the moment in which the connection breaks is noted as ended and not
+  replaced yet when the worker connects again; celery then watches a file descriptor that is ``None``, and ends with a
+  ``ValueError``. One that is killed while the worker starts ends it, too: with "Could not start worker processes"
+  before its first turn of the loop, and with a ``StopIteration`` if Redis goes away meanwhile, because the pipes of
+  the dead child are not free yet.
 
 Kept true by ``tests/fault/test_redis_faults.py``, and there ``test_redis_refuses.py``, ``test_stop_without_redis.py``
 and ``test_killed_workers.py``.
@@ -30,6 +29,7 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+from celery import bootsteps
 from celery.app.events import Events
 from celery.concurrency import asynpool, prefork
 from celery.events.dispatcher import EventDispatcher
@@ -37,6 +37,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import pidbox
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
+from celery.worker.consumer.events import Events as EventsStep
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox, Node
@@ -48,9 +49,11 @@ log = logging.getLogger("downpour.worker")
 
 _QUIET = 5.0  # times as long as it took to find out that an event cannot be sent
 _LONGEST_QUIET = 30.0  # seconds
+_BATCH_DELAY = 0.01  # seconds
+_BATCH = 200  # events at once
 
 
-class BooksInMemory(virtual.QoS):  # type: ignore[misc]
+class UnackedInMemory(virtual.QoS):  # type: ignore[misc]
     def restore_unacked(self) -> None:
         """Put what was not begun back on its queue, in front, the oldest first. What cannot be, the sweep sends."""
         self._flush()
@@ -153,8 +156,46 @@ class PromptEvents(Events):  # type: ignore[misc]
     dispatcher_cls = PromptDispatcher
 
 
+class EventBatches(bootsteps.StartStopStep):  # type: ignore[misc]
+    """A step of Celery's consumer, started with each connection: one PUBLISH for the events of a hundredth of a second.
+
+    Flower reads batches as it reads events.
+    """
+
+    requires = (EventsStep,)
+
+    def start(self, consumer: Any) -> None:
+        dispatcher, due = consumer.event_dispatcher, False
+
+        def later() -> None:
+            nonlocal due
+            if not due:  # two threads that both see this send a batch in two parts: no harm
+                due = True
+                consumer.timer.call_after(_BATCH_DELAY, flush)
+
+        def flush() -> None:
+            nonlocal due
+            due = False
+            dispatcher.flush()
+
+        dispatcher.buffer_group = frozenset({"task"})
+        dispatcher.buffer_limit = _BATCH
+        dispatcher.on_send_buffered = later
+
+    def stop(self, consumer: Any) -> None:
+        if consumer.event_dispatcher is not None:
+            consumer.event_dispatcher.flush()
+
+    def shutdown(self, consumer: Any) -> None:
+        """After the pool has ended: the timer is gone. An event of a task makes Flower take its worker for alive, so
+        what Celery has said before is said again, at the very end, and that nothing runs."""
+        self.stop(consumer)
+        if consumer.event_dispatcher is not None:
+            consumer.event_dispatcher.send("worker-offline", active=0)
+
+
 class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
-    """Remote control under gevent, in a greenlet of its own that is begun anew with each connection."""
+    """Remote control under gevent, in a greenlet of its own that is started again with each connection."""
 
     def loop(self, c: Any) -> None:
         try:
@@ -184,13 +225,9 @@ class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]
             super()._track_child_process(proc, hub)
 
 
-def keep_books_in_memory() -> None:
-    """Before any connection to the broker is made. Goes with the transport option ``ack_emulation`` off."""
-    virtual.QoS = BooksInMemory
-
-
-def survive_a_closed_connection() -> None:
-    """Before any connection to the broker is made."""
+def apply() -> None:
+    """Before any connection to the broker is made. The first goes with the transport option ``ack_emulation`` off."""
+    virtual.QoS = UnackedInMemory
     pidbox.gPidbox = CalmPidbox
     Mailbox.node_cls = AnswerOnce
     prefork.TaskPool.Pool = SturdyPool

@@ -14,7 +14,7 @@ from celery.concurrency.asynpool import AsynPool
 from kombu.asynchronous import Hub
 
 from tests.waiting import wait_for
-from worker.broker import SturdyPool
+from worker.celery_fixes import SturdyPool
 
 
 class Pool(SturdyPool):

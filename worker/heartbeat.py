@@ -1,0 +1,200 @@
+"""This process in the ledger: its lease, what it is told to stop, the messages in hand, and children that died.
+
+All of it runs in native threads, which no busy gevent hub starves: a GIL-bound job delays a renewal by milliseconds, a
+busy hub not at all. Each thread makes its own Redis client (under gevent, a socket belongs to the thread that opened
+it) and shares nothing with jobs but a few attributes that it replaces as a whole.
+
+With each renewal a process compares how many jobs the ledger says it runs with those that it does run. A job that only
+the ledger knows of, in two looks one after the other, is given back: no other process ever would.
+Kept true by ``tests/service/test_leases.py``, ``tests/fault/test_claims.py``, ``tests/fault/test_killed_workers.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from redis.exceptions import RedisError
+
+from download.threads import native_sleep, start_native_thread
+from ledger.jobs import Pool
+from ledger.leases import End, Identity, Leases
+from ledger.redis_client import PerProcess, connect
+from ledger.settings import Settings
+from worker import drain
+
+log = logging.getLogger("downpour.worker")
+
+_PATIENCE = 60.0  # seconds that a loop may fail before the process ends
+_COMPARE_EVERY = 10  # renewals after which the lists are compared even if their lengths agree
+
+
+def repeat(name: str, every: float, step: Callable[[], object]) -> None:
+    """Call a step every so many seconds in a native thread, until it returns ``False``.
+
+    While Redis or the disk is away the step is tried again in silence. Any other error is logged once and the step is
+    tried again; if that goes on for a minute the process is told to stop, because it would go on taking jobs without
+    what the step does for them.
+    """
+
+    def loop() -> None:
+        failures = 0
+        try:
+            while failures * every < _PATIENCE:
+                try:
+                    if step() is False:
+                        return
+                    failures = 0
+                except (RedisError, OSError):
+                    pass
+                except Exception:
+                    failures += 1
+                    if failures == 1:
+                        log.exception("loop %s failed, it goes on", name)
+                native_sleep(every)
+            log.critical("loop %s fails again and again: the process stops", name)
+        except BaseException:
+            log.critical("loop %s ended: the process stops", name, exc_info=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    start_native_thread(name, loop)
+
+
+class Incarnation:
+    def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
+        self._settings = settings
+        self.id = _leases(settings).register(Identity(worker, pool, os.getpid(), family))
+        self.lost = False
+        self.away = False  # whether Redis did not answer when it was last asked
+        self.stopping: frozenset[str] = frozenset()  # "ID NUMBER" of claims that should stop
+        self._working: dict[object, Sequence[str]] = {}  # ids of the jobs of each message that is being worked on
+        self._renewals = 0
+        self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
+        self._leases = PerProcess(lambda: _leases(settings))  # of the thread that renews
+        repeat(f"lease {self.id}", settings.renew_every, self._renew)
+
+    def _renew(self) -> bool:
+        if self.lost:  # a job could not be closed: it is not to wait until the lease passes
+            self._leases().end(self.id)
+            return False
+        try:
+            renewed = self._leases().renew(self.id)
+            if renewed is None:
+                self.lost = True  # never taken back: a job may have said so meanwhile
+                return False
+            self.away, self.stopping = False, renewed.stopping
+            self._compare(self._leases(), renewed.held)
+        except (RedisError, OSError):  # the lease may pass meanwhile; the next renewal tells
+            self.away = True
+        return True
+
+    @contextlib.contextmanager
+    def working(self, ids: Sequence[str]) -> Iterator[None]:
+        """These jobs are being worked on."""
+        message = object()
+        self._working[message] = ids
+        try:
+            yield
+        finally:
+            del self._working[message]
+
+    def _compare(self, leases: Leases, held: int) -> None:
+        running = {id_ for ids in tuple(self._working.values()) for id_ in ids}
+        self._renewals += 1
+        if held <= len(running) and not self._unknown and self._renewals % _COMPARE_EVERY:
+            return
+        unknown = frozenset(leases.held(self.id) - running)
+        if given_back := leases.give_back(self.id, unknown & self._unknown):
+            log.warning("incarnation=%s gave back %d jobs that it does not run", self.id, given_back)
+        self._unknown = unknown
+
+    def end(self) -> None:
+        """The process ends by itself: what it still holds is taken over at once."""
+        self.lost = True
+        with contextlib.suppress(RedisError, OSError):
+            _leases(self._settings).end(self.id)
+
+
+class Incarnations:
+    """The incarnation of the process that asks, made when it first asks, and again after a fork or a lost lease."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.family = secrets.token_urlsafe(6)  # a fork keeps it
+        self._lock = threading.Lock()
+        self._current: Incarnation | None = None
+        self._pid = 0
+
+    def current(self, worker: str, pool: Pool) -> Incarnation:
+        """
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        with self._lock:
+            if self._current is None or self._current.lost or self._pid != os.getpid():
+                self._current, self._pid = Incarnation(self._settings, worker, pool, self.family), os.getpid()
+            return self._current
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer when the current one was last renewed."""
+        return self._current is not None and self._current.away
+
+    def end(self) -> None:
+        if self._current is not None and self._pid == os.getpid():
+            self._current.end()
+
+
+def keep_touching(
+    settings: Settings, who: Identity, refs: Callable[[], Sequence[str]], consume: Callable[[bool], None]
+) -> None:
+    """Tell the ledger every second which messages this worker has in hand.
+
+    Args:
+        consume: is told each time whether the worker may take more.
+    """
+    leases = PerProcess(lambda: _leases(settings))
+    repeat("messages in hand", settings.renew_every, lambda: consume(leases().touch(who.pool, refs(), who.worker)))
+
+
+def keep_watching_children(settings: Settings, family: str, pids: Callable[[], Iterable[int]]) -> None:
+    """Tell the ledger at once of a prefork child that died: its parent has waited for it.
+
+    The sweep takes its jobs over in its next round then, and not seconds later, when its lease expires. A child is
+    named by its process id together with a name that the parent made up before it forked, so no other process is ever
+    meant. If Redis is away or the parent died too, the lease expires.
+
+    Args:
+        family: of the children's incarnations.
+        pids: of the children that have not been waited for.
+    """
+    leases = PerProcess(lambda: _leases(settings))
+    known: set[int] = set()
+    gone: set[int] = set()
+
+    def look() -> None:
+        nonlocal known, gone
+        alive = set(pids())
+        gone = (gone | known) - alive
+        known = alive
+        if not gone:
+            return
+        stops = drain.draining()
+        ended = leases().end_children(family, gone, End.ENDED if stops else End.DIED)
+        gone = set()
+        if ended:
+            text = "children ended" if stops else "children died, their jobs go back"
+            log.log(logging.INFO if stops else logging.WARNING, "%s: incarnations=%s", text, ",".join(ended))
+
+    repeat("children", settings.renew_every, look)
+
+
+def _leases(settings: Settings) -> Leases:
+    return Leases(connect(settings, connections=2), settings.key_prefix, settings.lease)
