@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from download.errors import CancelledError, DiskFullError, DownloadError, Ended, HandedBackError, LeaseLostError
 from download.fetch import Fetched
+from download.tempfile import TempFiles
 from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import Attempt, Executor, FailureKind, JobState
 from ledger.ledger import Claim, Closed, Closing, Ledger
@@ -92,7 +93,9 @@ class ClaimedJob:
             who: runs the job.
         """
         self.claim = claim
+        self.record = claim.record
         self.id = claim.record.id
+        self.temps = TempFiles(get_settings().downloads, self.id, claim.number)
         self._mark = f"{self.id} {claim.number}"
         self._ledger = ledger
         self._incarnation = incarnation
@@ -211,6 +214,11 @@ class ClaimedJob:
             reason=reason,
         )
 
+    def lost(self, why: object) -> JobOutcome:
+        """Another worker holds the job, or will."""
+        self.temps.clear()
+        return JobOutcome(None, f"lost: {why}; nothing published")
+
     def _must_hold(self, holds: bool) -> None:
         if not holds:
             self.closed = True
@@ -263,16 +271,12 @@ def close(endings: Sequence[Ending]) -> list[JobOutcome]:
     try:
         closed = endings[0].job.insist(lambda: this_worker.ledger().close_all([ending.closing for ending in endings]))
     except LeaseLostError as end:
-        return [lost(end)] * len(endings)
+        return [ending.job.lost(end) for ending in endings]
     outcomes = []
     for ending, how in zip(endings, closed, strict=True):
         ending.job.closed, ending.job.awaited = True, how is Closed.AWAITED
-        outcomes.append(ending.outcome if how else lost("another worker holds the job now"))
+        outcomes.append(ending.outcome if how else ending.job.lost("another worker holds the job now"))
     return outcomes
-
-
-def lost(why: object) -> JobOutcome:
-    return JobOutcome(None, f"lost: {why}; nothing published")
 
 
 def hand_back(job: ClaimedJob, why: str, kind: FailureKind | None = None, *, machine_fault: bool = False) -> JobOutcome:
@@ -280,8 +284,8 @@ def hand_back(job: ClaimedJob, why: str, kind: FailureKind | None = None, *, mac
 
     If the ledger cannot be told, this process loses its lease.
     """
-    record = job.claim.record
-    before = kind is FailureKind.INTERNAL and any(each.kind is kind for each in record.attempts[record.before :])
+    attempts = job.record.attempts[job.record.before :]
+    before = kind is FailureKind.INTERNAL and any(each.kind is kind for each in attempts)
     state, text = (JobState.FAILED, "failed") if before else (JobState.QUEUED, "handed back")
     try:
         closing = Closing(job.claim, state, job.attempt(job.begun, None, kind=kind, reason=why))

@@ -23,6 +23,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from download.errors import (
     DeadlineError,
@@ -45,7 +46,7 @@ from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
 from ledger.ledger import Closing
 from ledger.settings import get_settings
 from worker import machine, steps
-from worker.claim import ClaimedJob, Ending, JobOutcome, close, hand_back, lost
+from worker.claim import ClaimedJob, Ending, JobOutcome, close, hand_back
 from worker.files import JobFiles, publish
 from worker.mirrors import HostSlot, Route
 from worker.process import this_worker
@@ -84,32 +85,28 @@ def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
     return outcome
 
 
-def conclude(ended: Sequence[tuple[Execution, Ending]]) -> list[JobOutcome]:
-    """Close the records of jobs that ended; what became of each."""
-    outcomes = close([ending for _, ending in ended])
-    for (execution, _), outcome in zip(ended, outcomes, strict=True):
-        if outcome.state is None:
-            execution.files.temps.clear()
-    return outcomes
-
-
 class Execution:
     """A claimed job under way: the attempts so far, and what follows from the end of the present one."""
 
     def __init__(self, job: ClaimedJob) -> None:
-        record = job.claim.record
         self.job = job
         self.settings = get_settings()
         self.files = JobFiles(job, self.settings)
-        self.slot = HostSlot(job)
         self.begun = time.monotonic()  # of the attempt
         self.restarts = 0  # of the file, by this holder
-        self._wanted = record.job
-        counted = [each.kind for each in record.attempts[record.before :]]
+        self._wanted = job.record.job
+        self._before = [each.kind for each in job.record.attempts[job.record.before :]]
         # Attempts that count: not those that a dead holder, a stopping worker or a fault of its machine cut short.
-        self._attempts = 1 + sum(kind not in UNCOUNTED_KINDS for kind in counted)
-        self._full = counted.count(FailureKind.DISK_FULL)  # attempts for which the disk had no room
-        self._route = Route(record.job.urls, counted)
+        self._attempts = 1 + sum(kind not in UNCOUNTED_KINDS for kind in self._before)
+        self._full = self._before.count(FailureKind.DISK_FULL)  # attempts for which the disk had no room
+
+    @cached_property
+    def slot(self) -> HostSlot:
+        return HostSlot(self.job)
+
+    @cached_property
+    def _route(self) -> Route:
+        return Route(self._wanted.urls, self._before)
 
     def run(self, show: Show) -> JobOutcome:
         wait = 0.0
@@ -122,15 +119,14 @@ class Execution:
                 except Exception as error:
                     ending = self.ended(error)
                 except BaseException as end:  # a greenlet that is killed, an exit that was asked for
-                    conclude([(self, self.interrupted(HandedBackError(f"interrupted by {type(end).__name__}")))])
+                    close([self.interrupted(HandedBackError(f"interrupted by {type(end).__name__}"))])
                     raise
                 if not isinstance(ending, float):
                     break
                 wait = ending
         except LeaseLostError as end:
-            self.files.temps.clear()
-            return lost(end)
-        return conclude([(self, ending)])[0] if isinstance(ending, Ending) else ending
+            return self.job.lost(end)
+        return close([ending])[0] if isinstance(ending, Ending) else ending
 
     def _begin_after(self, wait: float) -> None:
         try:
@@ -153,7 +149,7 @@ class Execution:
                 return self.done(found, error)
             fetched = self._fetch(show)  # nothing vouches for the existing file: without conditions
         self.files.fetched = fetched
-        notes = [steps.run(self._wanted.step, self.files.temps.mine, self._check)] if self._wanted.step else []
+        notes = [steps.run(self._wanted.step, self.job.temps.mine, self._check)] if self._wanted.step else []
         self.files.choose_name(fetched)
         (unpublished,) = publish([self.files], in_place)
         if unpublished:
@@ -167,11 +163,11 @@ class Execution:
 
         return this_worker.fetcher().fetch(
             self.files.wanted(self._route.url),
-            self.files.temps.mine,
+            self.job.temps.mine,
             Limits.from_settings(self.settings, deadline=self.job.claim.ends),
             check=self.job.check,
             progress=progress,
-            resume=self.files.temps.newest,
+            resume=self.job.temps.newest,
         )
 
     def _check(self) -> None:
@@ -221,7 +217,7 @@ class Execution:
         self.restarts += 1
         log.warning("job=%s restarts its file: %s", self.job.id, why)
         if isinstance(why, TempLostError):
-            self.files.temps.clear()
+            self.job.temps.clear()
         return 0.0
 
     def _machine_fault(self, error: DownloadError, fault: str) -> Ending:
@@ -284,7 +280,7 @@ class Execution:
         """
         # Before the record is final: whoever reads that it is over finds no temp file. In a group publishing left none.
         if state.final and not (self.files.open_temp and result):
-            self.files.temps.clear()
+            self.job.temps.clear()
         attempt = self.job.attempt(self.begun, came, kind=kind, failed=result is None)
         closing = Closing(self.job.claim, state, attempt, due_in, result)
         return Ending(self.job, closing, JobOutcome(state, text, machine_fault))

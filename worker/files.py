@@ -26,7 +26,7 @@ from download import tempfile
 from download.errors import FileNameError, LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.filenames import candidates, final_path, from_disposition
-from download.tempfile import FOLDER, PIECE, TempFile, TempFiles
+from download.tempfile import FOLDER, PIECE, TempFile
 from download.threads import Run
 from ledger.jobs import Naming, Result
 from ledger.ledger import Ledger
@@ -65,11 +65,10 @@ class SourceNote:
 class JobFiles:
     def __init__(self, job: ClaimedJob, settings: Settings) -> None:
         self.job = job
-        self.temps = TempFiles(settings.downloads, job.id, job.claim.number)
         self.fetched: Fetched | None = None  # whole and verified, without a final name
         self.open_temp: TempFile | None = None  # of a group: it may still be in memory
         self._settings = settings
-        self._record = job.claim.record
+        self._record = job.record
         self._target: Path | None = None
         self._existing: SourceNote | None = None  # of a file that the server is asked about
 
@@ -156,8 +155,8 @@ class JobFiles:
         if self.open_temp:
             self.open_temp.publish(str(target), fsync=fsync, replace=replace, stamp=stamp)
         else:
-            stamp(self.temps.mine)
-            tempfile.publish(self.temps.mine, target, fsync=fsync, replace=replace, identity=fetched.identity)
+            stamp(self.job.temps.mine)
+            tempfile.publish(self.job.temps.mine, target, fsync=fsync, replace=replace, identity=fetched.identity)
 
     def result(self, url: str, *notes: str) -> Result:
         """

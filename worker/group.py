@@ -23,8 +23,8 @@ from ledger.ledger import Claim
 from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker import drain
-from worker.claim import ClaimedJob, Ending, JobOutcome, lost
-from worker.execute import Execution, Show, conclude, run_jobs
+from worker.claim import ClaimedJob, Ending, JobOutcome, close
+from worker.execute import Execution, Show, run_jobs
 from worker.files import publish
 from worker.process import this_worker
 
@@ -121,14 +121,14 @@ class _Group:
         """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
         user_agent = this_worker.fetcher().user_agent
         while not self.over and (job := next(self.next, None)):
-            execution, wanted = Execution(job), job.claim.record.job
+            execution, wanted = Execution(job), job.record.job
             try:
                 if os.path.lexists(execution.files.target()):  # it may be what is wanted
                     self.left.append(job)
                     continue
                 transfer = Transfer(
                     Wanted(wanted.url, wanted.sha256, wanted.size),
-                    execution.files.temps.place,
+                    job.temps.place,
                     Limits.from_settings(self.settings, deadline=job.claim.ends),
                     job.check,
                     user_agent=user_agent,
@@ -150,7 +150,7 @@ class _Group:
         for transfer in done:
             execution, end = self.running.pop(transfer), transfer.end
             if isinstance(end, Again):
-                self.leave(execution, end)
+                self.leave(execution.job, end)
             elif isinstance(end, Fetched):
                 execution.files.fetched, execution.files.open_temp = end, transfer.temp
                 whole.append(execution)
@@ -162,45 +162,43 @@ class _Group:
             errors = [end] * len(whole)
         endings = []
         for execution, error in [*zip(whole, errors, strict=True), *failed]:
-            if error is None:
-                url = execution.job.claim.record.job.url
-                endings.append((execution, execution.done(execution.files.result(url), execution.files.fetched)))
-            elif ending := self.ending(execution, error):
-                endings.append((execution, ending))
+            if ending := self.ending(execution, error):
+                endings.append(ending)
         self.close(endings)
 
-    def ending(self, execution: Execution, error: Exception) -> Ending | None:
+    def ending(self, execution: Execution, error: Exception | None) -> Ending | None:
+        """None: the job is lost, or left to the single path."""
+        job, files = execution.job, execution.files
+        if error is None:
+            return execution.done(files.result(job.record.job.url), files.fetched)
         try:
             ending = execution.ended(error, in_group=True)
         except LeaseLostError as end:
-            execution.files.temps.clear()
-            self.over_with(execution, lost(end))
+            self.over_with(job, job.lost(end))
             return None
-        if isinstance(ending, Ending):
-            self.machine_fault |= ending.outcome.machine_fault
-            return ending
-        self.leave(execution, error)
-        return None
+        if isinstance(ending, float):
+            self.leave(job, error)
+            return None
+        self.machine_fault |= ending.outcome.machine_fault
+        return ending
 
-    def leave(self, execution: Execution, why: Exception) -> None:
-        log.info("job=%s to the single path: %s", execution.job.id, why)
-        self.left.append(execution.job)
+    def leave(self, job: ClaimedJob, why: Exception) -> None:
+        log.info("job=%s to the single path: %s", job.id, why)
+        self.left.append(job)
 
-    def close(self, endings: Sequence[tuple[Execution, Ending]]) -> None:
-        if endings:
-            for (execution, _), outcome in zip(endings, conclude(endings), strict=True):
-                self.over_with(execution, outcome)
+    def close(self, endings: Sequence[Ending]) -> None:
+        for ending, outcome in zip(endings, close(endings) if endings else (), strict=True):
+            self.over_with(ending.job, outcome)
 
-    def over_with(self, execution: Execution, outcome: JobOutcome) -> None:
-        self.outcomes[execution.job.id] = outcome
+    def over_with(self, job: ClaimedJob, outcome: JobOutcome) -> None:
+        self.outcomes[job.id] = outcome
         if outcome.state is not JobState.DONE:
-            log.info("job=%s claim=%d %s", execution.job.id, execution.job.claim.number, outcome.text)
+            log.info("job=%s claim=%d %s", job.id, job.claim.number, outcome.text)
 
     def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
         why = "a fault of the machine" if self.machine_fault else "the worker stops"
         end = HandedBackError(f"not begun: {why}; handed back")
-        executions = [Execution(job) for job in jobs]
-        self.close([(each, each.interrupted(end)) for each in executions])
+        self.close([Execution(job).interrupted(end) for job in jobs])
 
     def progress(self, loop: Loop) -> None:
         now = time.monotonic()
