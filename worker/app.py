@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 from celery import Celery, signals
@@ -26,9 +27,9 @@ from ledger.settings import get_settings
 from ledger.switches import Switches
 from worker import celery_fixes, drain, transport
 from worker.files import CLEAN_UP_EVERY, clean_up
-from worker.heartbeat import keep_touching, keep_watching_children, repeat
+from worker.heartbeat import keep_watching_children, leases_of, repeat
 from worker.machine import MachineHealth, allow_descriptors
-from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
+from worker.pools import CommandLine
 from worker.process import keep_probing, network, prepare_children, settle_memory, this_worker
 
 celery_fixes.apply()
@@ -66,21 +67,17 @@ app.steps["consumer"].add(celery_fixes.EventBatches)
 def _check_command_line(instance: Any, **_: Any) -> None:
     try:
         line = CommandLine.of(instance)
-        check_deployment(line)
-    except DeploymentError as error:
+        line.check()
+        network()
+    except ValueError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201 - before any log is set up
         raise SystemExit(2) from error
     pool = line.pool
-    for doubt in doubts(line):
+    for doubt in line.doubts():
         log.warning("command line: %s", doubt)
     slots = max(instance.autoscale) if instance.autoscale else instance.concurrency
     if few := allow_descriptors(slots, settings.chunk_parallel):
         log.warning("open files: %s", few)
-    try:
-        network()
-    except ValueError as error:
-        print(f"worker: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from error
     this_worker.name, this_worker.pool = instance.hostname, pool
     with contextlib.suppress(RedisError, OSError):  # away: then it is heard of once the worker is in service
         with connect(settings, connections=1) as redis:
@@ -100,20 +97,28 @@ def _in_service(sender: Any, **_: Any) -> None:
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
     consumption = drain.Consumption(sender, who.pool.queue)
 
-    def consume(may: bool) -> None:
+    leases = PerProcess(lambda: leases_of(settings))  # of the thread that uses it; so with the next two
+
+    def touch() -> None:
+        """Tell the ledger which messages this worker has in hand; hear whether it may take more."""
+        may = leases().touch(who.pool, list(worker_state.requests), who.worker)
         consumption.allow(may and _machine.fault is None)
 
-    keep_touching(settings, who, lambda: list(worker_state.requests), consume)
-    _machine.keep_well(who.worker)
-    ledger = PerProcess(lambda: Ledger(connect(settings, connections=1), settings.key_prefix))  # of that thread
-    repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()) >= 0)
+    repeat("messages in hand", settings.renew_every, touch)
+    switches = PerProcess(lambda: Switches(_own_ledger()))
+    repeat("machine", settings.renew_every, lambda: _machine.look(switches(), who.worker, time.monotonic()))
+    ledger = PerProcess(_own_ledger)
+    repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()))
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
     else:  # there the children run the jobs
         settle_memory()
         children = sender.pool._pool._pool  # billiard's list; who was waited for is taken off it
-        family = this_worker.incarnations.family
-        keep_watching_children(settings, family, lambda: [child.pid for child in tuple(children)])
+        keep_watching_children(settings, this_worker.family, lambda: [child.pid for child in tuple(children)])
+
+
+def _own_ledger() -> Ledger:
+    return Ledger(connect(settings, connections=1), settings.key_prefix)
 
 
 @signals.worker_process_init.connect
@@ -144,11 +149,11 @@ def _cancel(request: Any, **_: Any) -> None:
 
 @signals.worker_process_shutdown.connect
 def _child_gone(**_: Any) -> None:
-    this_worker.incarnations.end()
+    this_worker.end()
 
 
 @signals.worker_shutdown.connect
 def _gone(**_: Any) -> None:
-    this_worker.incarnations.end()
+    this_worker.end()
     if settings.health_file:
         settings.health_file.unlink(missing_ok=True)

@@ -14,9 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from redis.exceptions import RedisError
@@ -67,17 +65,21 @@ def repeat(name: str, every: float, step: Callable[[], object]) -> None:
     start_native_thread(name, loop)
 
 
+def leases_of(settings: Settings) -> Leases:
+    return Leases(connect(settings, connections=2), settings.key_prefix, settings.lease)
+
+
 class Incarnation:
     def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
         self._settings = settings
-        self.id = _leases(settings).register(Identity(worker, pool, os.getpid(), family))
+        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid(), family))
         self.lost = False
         self.away = False  # whether Redis did not answer when it was last asked
         self.stopping: frozenset[str] = frozenset()  # "ID NUMBER" of claims that should stop
         self._working: dict[object, Sequence[str]] = {}  # ids of the jobs of each message that is being worked on
         self._renewals = 0
         self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
-        self._leases = PerProcess(lambda: _leases(settings))  # of the thread that renews
+        self._leases = PerProcess(lambda: leases_of(settings))  # of the thread that renews
         repeat(f"lease {self.id}", settings.renew_every, self._renew)
 
     def _renew(self) -> bool:
@@ -119,49 +121,7 @@ class Incarnation:
         """The process ends by itself: what it still holds is taken over at once."""
         self.lost = True
         with contextlib.suppress(RedisError, OSError):
-            _leases(self._settings).end(self.id)
-
-
-class Incarnations:
-    """The incarnation of the process that asks, made when it first asks, and again after a fork or a lost lease."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.family = secrets.token_urlsafe(6)  # a fork keeps it
-        self._lock = threading.Lock()
-        self._current: Incarnation | None = None
-        self._pid = 0
-
-    def current(self, worker: str, pool: Pool) -> Incarnation:
-        """
-        Raises:
-            redis.RedisError: Redis is away.
-        """
-        with self._lock:
-            if self._current is None or self._current.lost or self._pid != os.getpid():
-                self._current, self._pid = Incarnation(self._settings, worker, pool, self.family), os.getpid()
-            return self._current
-
-    @property
-    def away(self) -> bool:
-        """Whether Redis did not answer when the current one was last renewed."""
-        return self._current is not None and self._current.away
-
-    def end(self) -> None:
-        if self._current is not None and self._pid == os.getpid():
-            self._current.end()
-
-
-def keep_touching(
-    settings: Settings, who: Identity, refs: Callable[[], Sequence[str]], consume: Callable[[bool], None]
-) -> None:
-    """Tell the ledger every second which messages this worker has in hand.
-
-    Args:
-        consume: is told each time whether the worker may take more.
-    """
-    leases = PerProcess(lambda: _leases(settings))
-    repeat("messages in hand", settings.renew_every, lambda: consume(leases().touch(who.pool, refs(), who.worker)))
+            leases_of(self._settings).end(self.id)
 
 
 def keep_watching_children(settings: Settings, family: str, pids: Callable[[], Iterable[int]]) -> None:
@@ -175,7 +135,7 @@ def keep_watching_children(settings: Settings, family: str, pids: Callable[[], I
         family: of the children's incarnations.
         pids: of the children that have not been waited for.
     """
-    leases = PerProcess(lambda: _leases(settings))
+    leases = PerProcess(lambda: leases_of(settings))
     known: set[int] = set()
     gone: set[int] = set()
 
@@ -194,7 +154,3 @@ def keep_watching_children(settings: Settings, family: str, pids: Callable[[], I
             log.log(logging.INFO if stops else logging.WARNING, "%s: incarnations=%s", text, ",".join(ended))
 
     repeat("children", settings.renew_every, look)
-
-
-def _leases(settings: Settings) -> Leases:
-    return Leases(connect(settings, connections=2), settings.key_prefix, settings.lease)

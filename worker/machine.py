@@ -23,11 +23,8 @@ from download.errors import DiskFullError, DownloadError, MachineError
 from download.tempfile import FOLDER
 from download.threads import Run
 from ledger.jobs import FailureKind
-from ledger.ledger import Ledger
-from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.switches import Fault, Switches
-from worker.heartbeat import repeat
 
 log = logging.getLogger("downpour.worker")
 
@@ -151,11 +148,6 @@ class MachineHealth:
         self._begun = 0.0  # when the present fault was noticed; this and what follows by time.monotonic()
         self._ended = -_SOON
         self._pause = 0.0  # seconds from a fault's begin until the first probe
-
-    def keep_well(self, worker: str) -> None:
-        """From a native thread, for as long as the process lives."""
-        switches = Switches(Ledger(connect(self._settings, connections=1), self._settings.key_prefix))
-        repeat("machine", self._settings.renew_every, lambda: self.look(switches, worker, time.monotonic()))
 
     def look(self, switches: Switches, worker: str, now: float) -> None:
         """See whether a fault was noted, and whether it is over.

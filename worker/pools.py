@@ -1,6 +1,6 @@
-"""The one room that knows which pool runs this process, and how the three differ.
+"""Which pool runs this process, and how the three differ: the command line is checked, the executor is named.
 
-Job code asks here who executes it; it never asks which pool it is in.
+Job code never asks which pool it is in.
 """
 
 from __future__ import annotations
@@ -20,26 +20,22 @@ _MODULES = {
 }
 
 
-class DeploymentError(Exception):
+class DeploymentError(ValueError):
     """The worker's command line cannot do what it says."""
 
 
-def pool_of(pool_class: type) -> Pool:
-    """The pool that a Celery pool class implements.
-
-    Raises:
-        DeploymentError: it is none of our three.
-    """
-    pool = _MODULES.get(pool_class.__module__)
-    if pool is None:
-        wanted = ", ".join(Pool)
-        raise DeploymentError(f"-P: expected {wanted}; got {pool_class.__module__}. Downpour compares these three.")
-    return pool
+# Celery takes these options in every pool, and says nothing where it does nothing with them.
+_LIMITS = ("time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child")
+_IGNORED = {
+    Pool.PREFORK: (),
+    Pool.THREADS: _LIMITS,
+    Pool.GEVENT: ("soft_time_limit", "max_tasks_per_child", "max_memory_per_child"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What a worker was told when it was started, as far as the pools differ in it. Limits: None, not given."""
+    """How a worker was started, as far as the pools differ in it. Limits: None, not given."""
 
     pool: Pool
     queues: frozenset[str]
@@ -59,81 +55,70 @@ class CommandLine:
         Raises:
             DeploymentError: a pool that is none of our three.
         """
+        module = worker.pool_cls.__module__
+        if module not in _MODULES:
+            raise DeploymentError(f"-P: expected {', '.join(Pool)}; got {module}. Downpour compares these three.")
         return cls(
-            pool_of(worker.pool_cls),
+            _MODULES[module],
             frozenset(worker.app.amqp.queues.consume_from),
             bool(worker.autoscale),
             worker.pool_start_method,
             *(getattr(worker, name) for name in _LIMITS),
         )
 
+    def doubts(self) -> list[str]:
+        """What it asks for and will not get, in sentences for the log."""
+        found = []
+        for name in _LIMITS:
+            if not getattr(self, name):
+                continue
+            option = "--" + name.replace("_", "-")
+            if name in _IGNORED[self.pool]:
+                instead = "; DOWNPOUR_DEADLINE holds in every pool" if "time" in name else ""
+                found.append(f"{option} does nothing with -P {self.pool}{instead}")
+            elif "time" in name:
+                found.append(
+                    f"{option} cuts a job short and its ledger does not know why, so the job is tried again; "
+                    "DOWNPOUR_DEADLINE ends it for good"
+                )
+        return found
 
-# Celery takes these options in every pool, and says nothing where it does nothing with them.
-_LIMITS = ("time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child")
-_IGNORED = {
-    Pool.PREFORK: (),
-    Pool.THREADS: _LIMITS,
-    Pool.GEVENT: ("soft_time_limit", "max_tasks_per_child", "max_memory_per_child"),
-}
+    def check(self) -> None:
+        """Refuse a command line that would run, and lie.
 
-
-def doubts(line: CommandLine) -> list[str]:
-    """What a command line asks for and will not get, in sentences for the log."""
-    found = []
-    for name in _LIMITS:
-        if not getattr(line, name):
-            continue
-        option = "--" + name.replace("_", "-")
-        if name in _IGNORED[line.pool]:
-            instead = "; DOWNPOUR_DEADLINE holds in every pool" if "time" in name else ""
-            found.append(f"{option} does nothing with -P {line.pool}{instead}")
-        elif "time" in name:
-            found.append(
-                f"{option} cuts a job short and its ledger does not know why, so the job is tried again; "
-                "DOWNPOUR_DEADLINE ends it for good"
+        Raises:
+            DeploymentError: a queue of another pool; gevent without its patches (``-Pgevent`` without a blank, or a
+                pool chosen in the configuration: Celery patches only for ``-P gevent``); threads that should become
+                more or fewer; children that do not share their parent's memory.
+        """
+        pool = self.pool
+        if self.queues != {pool.queue}:
+            got = ",".join(sorted(self.queues)) or "none"
+            raise DeploymentError(
+                f"-Q: a {pool} worker serves {pool.queue}; got {got}. Start it with -P {pool} -Q {pool.queue}"
             )
-    return found
-
-
-def check_deployment(line: CommandLine) -> None:
-    """Refuse a command line that would run, and lie.
-
-    Raises:
-        DeploymentError: a queue of another pool; gevent without its patches (``-Pgevent`` without a blank, or a pool
-            chosen in the configuration: Celery patches only for ``-P gevent``); threads that should become more or
-            fewer; children that do not share their parent's memory.
-    """
-    pool, queues = line.pool, line.queues
-    if queues != {pool.queue}:
-        got = ",".join(sorted(queues)) or "none"
-        raise DeploymentError(
-            f"-Q: a {pool} worker serves {pool.queue}; got {got}. Start it with -P {pool} -Q {pool.queue}"
-        )
-    if pool is Pool.GEVENT and not in_gevent():
-        raise DeploymentError(
-            "-P gevent: expected monkey-patched sockets; got blocking ones. "
-            "Spell it -P gevent, with a blank, on the command line"
-        )
-    if line.autoscale and pool is Pool.THREADS:
-        raise DeploymentError(
-            "--autoscale: expected -P prefork or -P gevent; got threads, where Celery's worker ends with an error "
-            "instead of growing. Say how many with -c"
-        )
-    if line.start_method != "fork" and pool is Pool.PREFORK:
-        raise DeploymentError(
-            f"--pool-start-method: expected fork; got {line.start_method}. "
-            "Children have their worker's name and hear of its stop through memory that only a fork shares"
-        )
+        if pool is Pool.GEVENT and not in_gevent():
+            raise DeploymentError(
+                "-P gevent: expected monkey-patched sockets; got blocking ones. "
+                "Spell it -P gevent, with a blank, on the command line"
+            )
+        if self.autoscale and pool is Pool.THREADS:
+            raise DeploymentError(
+                "--autoscale: expected -P prefork or -P gevent; got threads, where Celery's worker ends with an error "
+                "instead of growing. Say how many with -c"
+            )
+        if self.start_method != "fork" and pool is Pool.PREFORK:
+            raise DeploymentError(
+                f"--pool-start-method: expected fork; got {self.start_method}. "
+                "Children have their worker's name and hear of its stop through memory that only a fork shares"
+            )
 
 
 def executor(worker: str) -> Executor:
-    """Who is running this line."""
-    return Executor(worker, os.getpid(), threading.get_native_id(), _greenlet())
+    """What runs the caller: process, thread, greenlet."""
+    greenlet = None
+    if in_gevent():
+        import gevent  # noqa: PLC0415
 
-
-def _greenlet() -> int | None:
-    if not in_gevent():
-        return None
-    import gevent  # noqa: PLC0415
-
-    return int(gevent.getcurrent().minimal_ident)
+        greenlet = int(gevent.getcurrent().minimal_ident)
+    return Executor(worker, os.getpid(), threading.get_native_id(), greenlet)

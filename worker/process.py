@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import secrets
 import threading
 import time
 from array import array
@@ -20,7 +21,7 @@ from ledger.ledger import Ledger
 from ledger.redis_client import PerProcess, connect
 from ledger.settings import get_settings
 from worker import drain
-from worker.heartbeat import Incarnation, Incarnations
+from worker.heartbeat import Incarnation
 
 PROBE_EVERY = 0.02  # seconds
 
@@ -34,10 +35,13 @@ class ThisWorker:
     def __init__(self) -> None:
         self.name = ""  # Celery node name, "threads@host"
         self.pool: Pool | None = None
-        self.incarnations = Incarnations(get_settings())
+        self.family = secrets.token_urlsafe(6)  # of the incarnations of a worker's processes: a fork keeps it
         self.ledger = PerProcess(_ledger)
         self.host_limits = PerProcess(lambda: HostLimits(self.ledger().redis, get_settings()))
         self.fetcher = PerProcess(_fetcher)
+        self._incarnation: Incarnation | None = None
+        self._pid = 0  # of the process that made it
+        self._lock = threading.Lock()
 
     def warm_up(self) -> None:
         """Build everything before the first job, which would wait for it; be seen by the ledger."""
@@ -47,8 +51,27 @@ class ThisWorker:
         self.incarnation()
 
     def incarnation(self) -> Incarnation:
+        """The one of the process that asks, made when it first asks, and again after a fork or a lost lease.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
         assert self.pool is not None  # noqa: S101 - set before any job arrives
-        return self.incarnations.current(self.name, self.pool)
+        with self._lock:
+            if self._incarnation is None or self._incarnation.lost or self._pid != os.getpid():
+                self._incarnation = Incarnation(get_settings(), self.name, self.pool, self.family)
+                self._pid = os.getpid()
+            return self._incarnation
+
+    @property
+    def redis_away(self) -> bool:
+        """Whether Redis did not answer when the lease was last renewed."""
+        return self._incarnation is not None and self._incarnation.away
+
+    def end(self) -> None:
+        """The process ends by itself."""
+        if self._incarnation is not None and self._pid == os.getpid():
+            self._incarnation.end()
 
 
 def _ledger() -> Ledger:

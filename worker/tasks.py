@@ -6,7 +6,7 @@ Flower lets nothing replace SUCCESS in a row, not even a failure that follows; s
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from celery.exceptions import Ignore
@@ -73,7 +73,7 @@ def download(task: Any, text: str) -> str:
 
     def show(line: str) -> None:
         """In the row of the running task. It may get lost without harm, so the job does not wait for Redis."""
-        if this_worker.incarnations.away or not task.app.conf.worker_send_task_events:
+        if this_worker.redis_away or not task.app.conf.worker_send_task_events:
             return
         try:
             task.send_event("task-progress", retry=False, result=line)
@@ -103,32 +103,16 @@ def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
 
 
 def _ended(outcomes: Sequence[JobOutcome]) -> str:
-    """
-    Returns:
-        The result of a task that brought what it should.
-
-    Raises:
-        JobFailedError: a job failed.
-        EndedOtherwise: no job failed and not everything is done.
-    """
-    alone, states = len(outcomes) == 1, {outcome.state for outcome in outcomes}
     done = sum(outcome.state is JobState.DONE for outcome in outcomes)
-    text = outcomes[0].text if alone else f"{done} of {len(outcomes)} done"
-    if not states <= FINAL_STATES:
-        raise EndedOtherwise("retried", text)
-    if failed := [outcome.text for outcome in outcomes if outcome.state is JobState.FAILED]:
-        raise JobFailedError(text if alone else f"{text}; {failed[0]}")
-    if states == {JobState.CANCELLED}:
-        raise EndedOtherwise("revoked", text)
-    return text
+    text = failed = outcomes[0].text
+    if len(outcomes) > 1:
+        text = f"{done} of {len(outcomes)} done"
+        failed = "; ".join([text, *(each.text for each in outcomes if each.state is JobState.FAILED)][:2])
+    return _end({outcome.state for outcome in outcomes}, waiting=text, failed=failed, cancelled=text, done=text)
 
 
 def _ended_elsewhere(ref: Ref) -> str:
-    """Another worker, the sweep or the producer decides: the row ends as its jobs did, or waits as they do.
-
-    Raises:
-        JobFailedError, EndedOtherwise, Ignore: as ``_ended``.
-    """
+    """Another worker, the sweep or the producer decides: the row ends as its jobs did, or waits as they do."""
     try:
         with once():
             states = {record.state for record in this_worker.ledger().read(job_id(ref.batch, n) for n in ref.ordinals)}
@@ -137,10 +121,28 @@ def _ended_elsewhere(ref: Ref) -> str:
     log.info("nothing to do ref=%s states=%s", ref, ",".join(sorted(states)) or "unknown")
     if JobState.RUNNING in states:
         raise Ignore("held by another worker")  # which tells the rest
+    return _end(
+        states,
+        waiting="waits for its next attempt",
+        failed="failed elsewhere",
+        cancelled="cancelled before it began" if states else "unknown to the ledger",
+        done="done elsewhere",
+    )
+
+
+def _end(states: Set[JobState | None], *, waiting: str, failed: str, cancelled: str, done: str) -> str:
+    """
+    Returns:
+        The result of a task that brought what it should.
+
+    Raises:
+        JobFailedError: a job failed.
+        EndedOtherwise: no job failed and not everything is done.
+    """
     if not states <= FINAL_STATES:
-        raise EndedOtherwise("retried", "waits for its next attempt")
+        raise EndedOtherwise("retried", waiting)
     if JobState.FAILED in states:
-        raise JobFailedError("failed elsewhere")
+        raise JobFailedError(failed)
     if JobState.DONE not in states:
-        raise EndedOtherwise("revoked", "cancelled before it began" if states else "unknown to the ledger")
-    return "done elsewhere"
+        raise EndedOtherwise("revoked", cancelled)
+    return done

@@ -10,7 +10,7 @@ import pytest
 from ledger.jobs import Pool
 from ledger.settings import Settings
 from tests.worker_process import ROOT, environment_of
-from worker.pools import CommandLine, DeploymentError, check_deployment, doubts
+from worker.pools import CommandLine, DeploymentError
 
 
 def line(pool: Pool, **given: object) -> CommandLine:
@@ -45,32 +45,31 @@ def test_a_worker_that_could_not_do_what_it_is_told_does_not_start(settings: Set
     assert f"worker: {said}" in refused(settings, words)
 
 
-@pytest.mark.parametrize("pool", [Pool.PREFORK, Pool.GEVENT])
-def test_pools_that_can_grow_may(pool: Pool) -> None:
-    check_deployment_of = line(pool, autoscale=True)
-    if pool is Pool.GEVENT:  # this process is not patched, and that is all there is to say
-        with pytest.raises(DeploymentError, match="monkey-patched"):
-            check_deployment(check_deployment_of)
-    else:
-        check_deployment(check_deployment_of)
+def test_prefork_may_grow() -> None:
+    line(Pool.PREFORK, autoscale=True).check()
+
+
+def test_gevent_may_grow_and_lacks_only_its_patches_here() -> None:
+    with pytest.raises(DeploymentError, match="monkey-patched"):
+        line(Pool.GEVENT, autoscale=True).check()
 
 
 @pytest.mark.parametrize("option", ["time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child"])
 def test_an_option_that_does_nothing_with_threads_is_doubted_in_one_line(option: str) -> None:
-    (said,) = doubts(line(Pool.THREADS, **{option: 5}))
+    (said,) = line(Pool.THREADS, **{option: 5}).doubts()
     assert said.startswith(f"--{option.replace('_', '-')} does nothing with -P threads")
 
 
 def test_gevent_has_a_hard_time_limit_and_no_soft_one() -> None:
-    hard, soft = doubts(line(Pool.GEVENT, time_limit=5.0, soft_time_limit=4.0))
+    hard, soft = line(Pool.GEVENT, time_limit=5.0, soft_time_limit=4.0).doubts()
     assert hard.startswith("--time-limit cuts a job short")
     assert soft.startswith("--soft-time-limit does nothing with -P gevent; DOWNPOUR_DEADLINE")
 
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_without_such_options_nothing_is_doubted(pool: Pool) -> None:
-    assert doubts(line(pool)) == []
+    assert line(pool).doubts() == []
 
 
 def test_children_of_prefork_may_be_replaced() -> None:
-    assert doubts(line(Pool.PREFORK, max_tasks_per_child=10, max_memory_per_child=100_000)) == []
+    assert line(Pool.PREFORK, max_tasks_per_child=10, max_memory_per_child=100_000).doubts() == []
