@@ -21,7 +21,6 @@ from json import dumps
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from kombu import Exchange, Queue
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ledger.jobs import TASK_NAME, Job, Pool, Ref
@@ -38,7 +37,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
     """Celery's settings for the broker, each with its why."""
     return {
         "broker_url": settings.redis_url_with_password(),
-        "task_queues": [Queue(pool.queue, Exchange(pool.queue), routing_key=pool.queue) for pool in Pool],
+        "task_queues": {pool.queue: {"exchange": pool.queue, "routing_key": pool.queue} for pool in Pool},
         "task_default_queue": Pool.THREADS.queue,  # never used; without it Celery would declare one named "celery"
         "task_default_exchange": Pool.THREADS.queue,
         "task_serializer": "json",
