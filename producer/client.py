@@ -1,4 +1,4 @@
-"""Submitting and cancelling: the ledger first, then the messages.
+"""Submitting, cancelling and trying again: the ledger first, then the messages.
 
 A submission may be cut off anywhere and simply repeated: jobs are named by their place in the manifest, the ledger
 keeps those that it knows, and a message is sent for the others. A job whose record was written and whose message was
@@ -14,30 +14,44 @@ Kept true by ``tests/service/test_producer_submit.py``.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import cycle, islice
+from typing import TypeVar
+from urllib.parse import urlsplit
 
-from ledger.dead_letters import DeadLetters
-from ledger.jobs import Batch, Job, Message, Pool, Ref
-from ledger.ledger import ConflictError, Ledger, PruningError, TotalError
+from pydantic import ValidationError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from ledger.jobs import Batch, FailureKind, Job, JobState, Message, Pool, Ref
+from ledger.ledger import ConflictError, Ledger, PruningError, TotalError, UnknownJobsError
 from ledger.messages import Envelope, Publisher, label
-from ledger.redis_client import connect, eviction_policy, eviction_warning, removes_jobs
-from ledger.settings import Settings
-from ledger.switches import Switches
+from ledger.redis_client import (
+    RedisFullError,
+    RedisRefusedError,
+    connect,
+    eviction_policy,
+    eviction_warning,
+    removes_jobs,
+)
+from ledger.settings import Settings, get_settings
 from producer.errors import (
     ManifestError,
     OtherManifestError,
+    ProducerError,
     RedisUnusableError,
     UnknownBatchError,
-    bounded,
-    redis_errors,
 )
 
+T = TypeVar("T")
+
+AT_ONCE = 500  # jobs per call of the ledger: a few milliseconds of Redis' time
 _FIRST_ANSWER = 4.0  # seconds; with the start of Python a person waits less than 5
 _CARRIED = 250  # jobs per message at the most, where we choose
-_AT_ONCE = 500  # jobs per call of the ledger: a few milliseconds of Redis' time
 _DURABLE_WITHIN = 3.0  # seconds; with "everysec" Redis writes its log to the disk once a second
 
 
@@ -46,23 +60,86 @@ def new_batch_name() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
+def read_settings() -> Settings:
+    """
+    Raises:
+        ProducerError: a variable has a value that its setting does not take.
+    """
+    try:
+        return get_settings()
+    except ValidationError as error:
+        raise ProducerError(str(error)) from error
+
+
+@contextmanager
+def redis_errors(settings: Settings) -> Iterator[None]:
+    """Map what redis-py raises to one error with a message for people."""
+    try:
+        yield
+    except (RedisError, TimeoutError) as error:
+        address = urlsplit(settings.redis_url).netloc.rpartition("@")[2] or settings.redis_url
+        raise RedisUnusableError(f"Redis at {address} {_what(error)}") from error
+
+
+def _what(error: Exception) -> str:
+    text = str(error).strip()
+    if isinstance(error, RedisFullError):
+        return "is full (maxmemory) and takes no more"
+    if isinstance(error, RedisRefusedError):
+        return f"refuses the command for now ({error.status_code}: {text}); run it again when Redis is well"
+    if isinstance(error, (AuthenticationError, NoPermissionError)):
+        return f"refuses us: {text}; DOWNPOUR_REDIS_URL and DOWNPOUR_REDIS_PASSWORD_FILE say who we are"
+    return f"cannot be used: {text or type(error).__name__}; is it running? DOWNPOUR_REDIS_URL says where it is"
+
+
+def bounded(call: Callable[[], T], seconds: float) -> T:
+    """What the call returns or raises, or ``TimeoutError`` after that time.
+
+    Looking up a host name knows no bound of its own, and a first call connects. So the call runs in a thread, which is
+    left behind after that time.
+    """
+    ended: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(call())
+        except BaseException as error:  # noqa: BLE001, RUF100 - raised again by the caller
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name="bounded call", daemon=True).start()
+    try:
+        return ended.result(seconds)
+    except TimeoutError:
+        if ended.done():
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
 class Client:
     """The producer's hold on Redis. Building one makes sure that Redis answers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         """Connect.
 
+        Args:
+            settings: None: those of the environment.
+
         Raises:
+            ProducerError: the environment has a setting that cannot be used.
             RedisUnusableError: no answer within 4 s, name resolution included.
         """
-        self.settings = settings
-        self.ledger = Ledger(connect(settings, connections=4), settings.key_prefix)
-        with redis_errors(settings):
-            bounded(self.ledger.redis.ping, min(settings.redis_timeout, _FIRST_ANSWER))
+        self.settings = settings or read_settings()
+        self.ledger = Ledger(connect(self.settings, connections=4), self.settings.key_prefix)
+        with redis_errors(self.settings):
+            bounded(self.ledger.redis.ping, min(self.settings.redis_timeout, _FIRST_ANSWER))
 
     @cached_property
     def _publisher(self) -> Publisher:
         return Publisher(self.settings)
+
+    def close(self) -> None:
+        self._publisher.close()
+        self.ledger.redis.close()
 
     def batch(self, name: str) -> Batch:
         """The batch's counters.
@@ -82,15 +159,10 @@ class Client:
     def newest(self, most: int) -> list[Batch]:
         """The newest batches, newest first."""
         with redis_errors(self.settings):
-            found = (self.ledger.batch(name) for name in self.ledger.batches(most))
-            return [batch for batch in found if batch]
-
-    def paused(self) -> list[Pool]:
-        with redis_errors(self.settings):
-            return Switches(self.ledger).paused()
+            return [batch for name in self.ledger.batches(most) if (batch := self.ledger.batch(name))]
 
     def check_eviction(self) -> str | None:
-        """What is to be said of a Redis that removes keys when it is full.
+        """The warning for a Redis that removes keys when it is full.
 
         Raises:
             RedisUnusableError: it may remove jobs, and the settings do not allow that.
@@ -104,10 +176,6 @@ class Client:
             raise RedisUnusableError(f"{warning}. Nothing was submitted; with DOWNPOUR_ALLOW_EVICTION=1 it is")
         return warning
 
-    def dead_letters(self) -> dict[Pool, int]:
-        with redis_errors(self.settings):
-            return DeadLetters(self.ledger.redis, self.settings.key_prefix).counts()
-
     def submit(
         self,
         name: str,
@@ -119,6 +187,8 @@ class Client:
         front: bool = False,
     ) -> Iterator[int]:
         """Record and send the jobs, a group at a time, and seal the batch.
+
+        Redis works on one group in a second thread while the next one is read.
 
         Args:
             pools: taken in turn, message by message.
@@ -135,19 +205,29 @@ class Client:
             RedisUnusableError: Redis went away or is full; the message says what was accepted.
         """
         recorded = 0
+
+        def store(group: Sequence[Message]) -> int:
+            nonlocal recorded
+            unsent = self.ledger.submit(group, deadline=deadline)
+            pairs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
+            self.ledger.reserve_manifest_names(name, pairs)  # before any of these jobs can run
+            recorded = group[-1].ref.last + 1
+            self.send([message for message, new in zip(group, unsent, strict=True) if new], front=front)
+            return recorded
+
         try:
-            with redis_errors(self.settings):
+            with redis_errors(self.settings), ThreadPoolExecutor(1, "submit") as behind:
                 known = self.ledger.batch(name)
                 room = known.total if known else None
+                stored: Future[int] | None = None
                 for group in _grouped(_messages(name, jobs, pools, per_message)):
-                    end = group[-1].ref.last + 1
-                    if room is not None and end > room:
+                    if room is not None and group[-1].ref.last >= room:
                         raise OtherManifestError(f"batch {name!r} is complete with {room} jobs, the manifest has more")
-                    unsent = self.ledger.submit(group, deadline=deadline)
-                    self._reserve_names(name, group)
-                    recorded = end
-                    self._send([message for message, send in zip(group, unsent, strict=True) if send], front)
-                    yield recorded
+                    if stored:
+                        yield stored.result()
+                    stored = behind.submit(store, group)
+                if stored:
+                    yield stored.result()
                 self._seal(name, recorded)
         except RedisUnusableError as error:
             raise RedisUnusableError(
@@ -159,16 +239,15 @@ class Client:
         except PruningError as error:
             raise OtherManifestError(str(error)) from error
 
-    def _reserve_names(self, name: str, group: Sequence[Message]) -> None:
-        """Before any of these jobs can run."""
-        jobs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
-        self.ledger.reserve_manifest_names(name, jobs)
-
-    def _send(self, messages: Sequence[Message], front: bool) -> None:
+    def send(self, messages: Sequence[Message], *, front: bool = False) -> None:
+        """Put the messages of recorded jobs on their queues."""
         envelopes = [
             Envelope(str(message.ref), message.pool, label(message.jobs[0], len(message.jobs) - 1))
-            for message in (reversed(messages) if front else messages)  # whoever comes to the front last is first
+            for message in (reversed(messages) if front else messages)  # the last one in front is the first
         ]
+        self._publish(envelopes, front=front)
+
+    def _publish(self, envelopes: Sequence[Envelope], *, front: bool = False) -> None:
         if envelopes:
             bounded(lambda: self._publisher.send(envelopes, front=front), self.settings.redis_timeout)
 
@@ -182,7 +261,7 @@ class Client:
                 f"batch {name!r} has {error.known} jobs, the manifest only {total}; choose another name"
             ) from error
 
-    def cancel(self, batch: Batch, refs: Sequence[Ref]) -> tuple[int, int]:
+    def cancel(self, refs: Iterable[Ref]) -> tuple[int, int]:
         """Cancel these runs of jobs.
 
         Returns:
@@ -190,12 +269,38 @@ class Client:
         """
         cancelled = asked = 0
         with redis_errors(self.settings):
-            for ref in refs:
-                for first in range(ref.first, ref.last + 1, _AT_ONCE):
-                    piece = Ref(batch.name, first, min(first + _AT_ONCE - 1, ref.last))
-                    now, later = self.ledger.cancel(piece)
-                    cancelled, asked = cancelled + now, asked + later
+            for piece in (piece for ref in refs for piece in _pieces(ref)):
+                now, later = self.ledger.cancel(piece)
+                cancelled, asked = cancelled + now, asked + later
         return cancelled, asked
+
+    def retry(self, batch: Batch, states: Sequence[JobState], kinds: Sequence[FailureKind]) -> int:
+        """Queue jobs that have ended and send their messages, a group at a time. Cut off anywhere, it is repeated.
+
+        Returns:
+            How many jobs were queued.
+
+        Raises:
+            UnknownBatchError: it was removed meanwhile.
+            RedisUnusableError: Redis went away or is full. A queued job has a message, or gets one from the sweep.
+        """
+        total = 0
+        with redis_errors(self.settings):
+            for piece in _pieces(Ref(batch.name, 0, batch.known - 1)):
+                try:
+                    pools = dict(self.ledger.retry(piece, states, kinds))
+                except UnknownJobsError as error:
+                    raise UnknownBatchError(batch.name) from error
+                records = self.ledger.read(pools)
+                self._publish([Envelope(record.id, pools[record.id], label(record.job)) for record in records])
+                total += len(pools)
+        return total
+
+
+def _pieces(ref: Ref) -> Iterator[Ref]:
+    """The run of jobs in parts that one call of the ledger takes."""
+    for first in range(ref.first, ref.last + 1, AT_ONCE):
+        yield Ref(ref.batch, first, min(first + AT_ONCE - 1, ref.last))
 
 
 def _messages(name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int) -> Iterator[Message]:
@@ -211,8 +316,8 @@ def _messages(name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message
 def growing(before: int) -> int:
     """How many jobs a message carries after so many others: a thirty-second of them, 250 at the most.
 
-    So a short manifest is spread over as many slots as there are, a long one costs few messages, nobody has to know
-    beforehand how long it is, and the same manifest makes the same messages again.
+    A short manifest is spread over all slots, and a long one costs few messages. Its length need not be known
+    beforehand, and the same manifest makes the same messages again.
     """
     return max(1, min(_CARRIED, before // 32))
 
@@ -224,7 +329,7 @@ def _grouped(messages: Iterator[Message]) -> Iterator[list[Message]]:
     for message in messages:
         group.append(message)
         jobs += len(message.jobs)
-        if jobs >= _AT_ONCE:
+        if jobs >= AT_ONCE:
             yield group
             group, jobs = [], 0
     if group:

@@ -6,6 +6,7 @@ import random
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,22 +14,23 @@ import click
 from rich.console import Console
 
 from ledger.jobs import Job
-from ledger.settings import Settings, get_settings
+from ledger.settings import Settings
 from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import Experiment, Request, to_json
 from poolbench.run import Design, run_experiment
 from poolbench.runfiles import check_whole, write_whole
 from poolbench.terminal import Page, close
-from producer import manifest
-from producer.client import Client
-from producer.deployments import Fleet, Private, Shared
+from producer.client import Client, read_settings, redis_errors
+from producer.deployments import Private, Shared
 from producer.downloads import Downloads
-from producer.errors import ManifestError, redis_errors
-from producer.intake import Intake
-from producer.scenarios import SCENARIOS, Options, Work, from_manifest, from_recipe
+from producer.errors import ManifestError
+from producer.formats import Format
+from producer.manifest import Reader
+from producer.scenarios import SCENARIOS, Options, PlannedWork, from_manifest, from_recipe
 
 _ARTICLE = "article"
+_STDOUT = Path("-")
 
 
 def _pools(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[Spec, ...] | None:
@@ -40,9 +42,9 @@ def _pools(_context: click.Context, _parameter: click.Parameter, text: str | Non
 
 def _target(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Path | None:
     """Refused now rather than after the run."""
-    if text is None or text == "-":
-        return None if text is None else Path("-")
-    path = Path(text)
+    if text in (None, "-"):
+        return _STDOUT if text else None
+    path = Path(str(text))
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise click.BadParameter(f"expected a file in a folder that exists, got {text!r}")
     try:
@@ -59,7 +61,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.option(
     "--format",
     "format_",
-    type=click.Choice([each.value for each in manifest.Format]),
+    type=click.Choice([each.value for each in Format]),
     help="Of the manifest; default: by suffix or first line.",
 )
 @click.option(
@@ -118,19 +120,19 @@ def compare(
     chosen = name or scenario or _ARTICLE
     if source is None and chosen == _ARTICLE and jobs not in (None, 2):
         raise click.UsageError("the article has two jobs per pool; --jobs is for the other scenarios and -i FILE")
-    page = Page(Console(stderr=target == Path("-")))
-    settings = get_settings()
-    own = list(_own_jobs(source, format_, jobs, page)) if source else None
-    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    page, settings = Page(Console(stderr=target == _STDOUT)), read_settings()
+    own = _own_jobs(Reader((), source, format_, report=page.say), source.name, jobs) if source else None
     with _fleet(settings, pools, serial=serial) as fleet:
-        if own is not None:
-            work = from_manifest(own, Path(str(getattr(source, "name", "the manifest"))).name, fleet.deployments)
+        if source and own:
+            work = from_manifest(own, Path(source.name).name, fleet.deployments)
         else:
             recipe = SCENARIOS[chosen]
+            seed = random.SystemRandom().randrange(10**6) if seed is None else seed
             options = Options(seed, jobs or recipe.jobs, size or recipe.size)
             work = from_recipe(recipe, options, fleet.deployments, fleet.settings.origin_url)
         repeat = repeat or work.repeat
-        design = _design(work, repeat, noise, _request(work, repeat, pools, source, serial=serial, size=size))
+        program = ("producer", "compare", *(("-i", source.name) if source else (chosen,)))
+        design = _design(work, repeat, noise, _request(program, work, repeat, pools, serial=serial, size=size))
         origin = None if source else fleet.settings.origin_url
         page.opens(work.scenario, fleet.deployments, repeat, origin, warm_up=design.warm_up)
         with page.watching(), redis_errors(fleet.settings), Downloads(fleet, work) as workload:
@@ -143,38 +145,39 @@ def compare(
     return 1 if failed(outcome.experiment) else 0
 
 
-def _design(work: Work, repeat: int, noise: float, request: Request) -> Design:
+def _own_jobs(reader: Reader, name: str, most: int | None) -> list[Job]:
+    jobs = list(islice(reader.jobs(), most))
+    if not jobs:
+        raise ManifestError(f"expected at least one URL in {name}, got none; nothing was compared")
+    return jobs
+
+
+@contextmanager
+def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) -> Iterator[Shared | Private]:
+    if pools and pools[0].concurrency is not None:
+        with Private(settings, pools, serial=serial) as fleet:
+            yield fleet
+    else:
+        yield Shared(settings, Client(settings).ledger, pools, serial=serial)
+
+
+def _design(work: PlannedWork, repeat: int, noise: float, request: Request) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
     limits = NONE if show or noise >= 1 else NoiseLimits(strangers=noise)
     return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
 
 
-@contextmanager
-def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) -> Iterator[Fleet]:
-    if pools and pools[0].concurrency is not None:
-        with Private(settings, pools, serial=serial) as fleet:
-            yield fleet
-        return
-    yield Shared(settings, Client(settings).ledger, pools, serial=serial)
-
-
-def _own_jobs(source: BinaryIO, format_: str | None, most: int | None, page: Page) -> Iterator[Job]:
-    intake = Intake((), source, manifest.Format(format_) if format_ else None, report=page.say)
-    count = 0
-    for count, job in enumerate(intake.jobs(), 1):
-        yield job
-        if count == most:
-            break
-    if not count:
-        name = getattr(source, "name", "the manifest")
-        raise ManifestError(f"expected at least one URL in {name}, got none; nothing was compared")
-
-
 def _request(
-    work: Work, repeat: int, pools: Sequence[Spec] | None, source: BinaryIO | None, *, serial: bool, size: int | None
+    program: tuple[str, ...],
+    work: PlannedWork,
+    repeat: int,
+    pools: Sequence[Spec] | None,
+    *,
+    serial: bool,
+    size: int | None,
 ) -> Request:
-    what = ("-i", str(getattr(source, "name", "-"))) if source else (work.scenario.name,)
+    """The command with everything that was chosen for it."""
     options = {
         "--jobs": work.scenario.jobs if work.scenario.name != _ARTICLE else None,
         "--repeat": repeat,
@@ -183,11 +186,11 @@ def _request(
         "--pools": ",".join(each.name for each in pools) if pools else None,
     }
     given = tuple((name, str(value)) for name, value in options.items() if value is not None)
-    return Request(("producer", "compare", *what), given if serial else (*given, ("--no-serial", None)))
+    return Request(program, given if serial else (*given, ("--no-serial", None)))
 
 
 def _write(experiment: Experiment, target: Path | None) -> None:
-    if target == Path("-"):
+    if target == _STDOUT:
         click.echo(to_json(experiment), nl=False)
     elif target:
         write_whole(target, to_json(experiment).encode())

@@ -1,8 +1,7 @@
-"""What a person decides about pools, workers, old batches and dead letters."""
+"""What a person sees and decides about batches, pools, workers and dead letters."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -14,19 +13,16 @@ import click
 from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Batch, Pool, Ref
 from ledger.ledger import KeptError
-from ledger.settings import get_settings
 from ledger.switches import LiveWorker, Switches
-from producer.arguments import json_option, say
-from producer.client import Client
-from producer.errors import ProducerError, redis_errors
-from producer.results import iso, printable
+from producer.cli import checked_name, json_option, pool_choice, report, say
+from producer.client import Client, redis_errors
+from producer.errors import ProducerError
+from producer.results import counters, iso, printable, status_line
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
 _NEWEST = 1_000_000  # batches that prune looks at
 _SHOWN = 100  # characters of a dead letter in a line; --json has more
 _STOPPING = 10.0  # seconds that running jobs of a cancelled batch get to stop before its records go
-
-pool_argument = click.argument("pool", type=click.Choice([each.value for each in Pool]))
 
 
 class UnknownWorkerError(ProducerError):
@@ -34,13 +30,58 @@ class UnknownWorkerError(ProducerError):
 
 
 @click.command()
-@pool_argument
+@click.argument("batch", required=False, callback=checked_name)
+@click.option("-n", "most", type=click.IntRange(1, 1000), default=20, show_default=True, help="Batches to list.")
+@click.option(
+    "--workers", is_flag=True, help="List the live workers instead: pool, pids, running jobs, paused, drained."
+)
+@json_option
+def status(batch: str | None, most: int, workers: bool, as_json: bool) -> int:
+    """Show the newest batches, or one; or the workers."""
+    client = Client()
+    switches = Switches(client.ledger)
+    with redis_errors(client.settings):
+        if workers:
+            alive = switches.workers()
+            report([asdict(worker) for worker in alive], map(_worker_line, alive), as_json=as_json, indent=2)
+            if not alive:
+                say("no worker is alive")
+            return 0
+        for pool in switches.paused():
+            say(f"{pool} is paused; `producer resume {pool}` lets it go on")
+        dead = DeadLetters(client.ledger.redis, client.settings.key_prefix).counts()
+    for pool, count in dead.items():
+        if count:
+            say(f"{pool}: {count:,} dead letters, no messages of Downpour; see `producer dead-letters {pool}`")
+    batches = [client.batch(batch)] if batch else client.newest(most)
+    found = [counters(each, dead) for each in batches]
+    report(found[0] if batch else found, map(status_line, batches), as_json=as_json, indent=2)
+    if not batches and not as_json:
+        say("no batches yet")
+    return 0
+
+
+def _worker_line(worker: LiveWorker) -> str:
+    """``threads@host  threads  pid 17  3 running  drained  unwell since 12:30:05: ...``."""
+    pids = ",".join(map(str, worker.pids))
+    held_back = [word for word, on in (("paused", worker.paused), ("drained", worker.drained)) if on]
+    if worker.unwell:
+        since = datetime.fromtimestamp(worker.unwell.since).astimezone().isoformat(" ", "seconds")
+        held_back.append(f"unwell since {since}: {worker.unwell.reason}")
+    return "  ".join([worker.name, worker.pool, f"pid {pids}", f"{worker.running} running", *held_back])
+
+
+# -- pools and workers
+
+
+@click.command()
+@click.argument("pool", type=pool_choice)
 def pause(pool: str) -> int:
     """Let a pool take no new jobs; what runs goes on.
 
     Its workers stop consuming within about two seconds; jobs stay queued until `producer resume`.
     """
-    client = Client(get_settings())
+    client = Client()
     with redis_errors(client.settings):
         changed = Switches(client.ledger).pause(Pool(pool))
     click.echo(f"{pool}: paused" if changed else f"{pool}: was paused before")
@@ -48,10 +89,10 @@ def pause(pool: str) -> int:
 
 
 @click.command()
-@pool_argument
+@click.argument("pool", type=pool_choice)
 def resume(pool: str) -> int:
     """Let a paused pool take jobs again."""
-    client = Client(get_settings())
+    client = Client()
     with redis_errors(client.settings):
         changed = Switches(client.ledger).resume(Pool(pool))
     click.echo(f"{pool}: resumed" if changed else f"{pool}: was not paused")
@@ -66,7 +107,7 @@ def drain(worker: str) -> int:
     WORKER is its name in `producer status --workers`. Others of its pool go on. A worker that restarts under the same
     name is still drained.
     """
-    client = Client(get_settings())
+    client = Client()
     with redis_errors(client.settings):
         switches = Switches(client.ledger)
         alive = [each.name for each in switches.workers()]
@@ -83,14 +124,17 @@ def drain(worker: str) -> int:
 @click.argument("worker")
 def undrain(worker: str) -> int:
     """Let a drained worker take jobs again."""
-    client = Client(get_settings())
+    client = Client()
     with redis_errors(client.settings):
         changed = Switches(client.ledger).undrain(worker)
     click.echo(f"{worker}: takes jobs again" if changed else f"{worker}: was not drained")
     return 0
 
 
-def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+# -- old batches
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value)
@@ -106,7 +150,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 )
 @click.option("--keep", type=click.IntRange(0), metavar="N", help="All but the newest N.")
 @click.option("--force", is_flag=True, help="Cancel and remove batches, named one by one, that have not finished.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON report on stdout.")
+@json_option
 def prune(batches: Sequence[str], older_than: float | None, keep: int | None, force: bool, as_json: bool) -> int:
     """Remove finished batches from Redis: records and counters. Their files stay.
 
@@ -117,24 +161,20 @@ def prune(batches: Sequence[str], older_than: float | None, keep: int | None, fo
         raise click.UsageError("expected either names of batches, or --older-than or --keep")
     if force and not batches:
         raise click.UsageError("--force goes with names of batches")
-    client = Client(get_settings())
+    client = Client()
     with redis_errors(client.settings):
-        found = [client.batch(name) for name in batches] if batches else _beyond(client, keep or 0)
+        if batches:
+            found = [client.batch(name) for name in batches]
+        else:
+            names = client.ledger.batches(_NEWEST)[keep or 0 :]
+            found = [batch for name in names if (batch := client.find(name))]
         removed, kept, jobs = _remove(client, found, older_than or 0.0, force)
     kept = kept if batches else {}
-    if as_json:
-        click.echo(json.dumps({"removed": removed, "jobs": jobs, "kept": kept}))
-    else:
-        click.echo(f"{len(removed):,} batches removed, {jobs:,} jobs")
+    lines = [f"{len(removed):,} batches removed, {jobs:,} jobs"]
+    report({"removed": removed, "jobs": jobs, "kept": kept}, lines, as_json=as_json)
     for name, why in kept.items():
-        click.echo(f"batch {name} {why}; it stays", err=True)
+        say(f"batch {name} {why}; it stays")
     return 1 if kept else 0
-
-
-def _beyond(client: Client, keep: int) -> list[Batch]:
-    """All batches but the newest ``keep``."""
-    names = client.ledger.batches(_NEWEST)[keep:]
-    return [batch for name in names if (batch := client.find(name))]
 
 
 def _remove(
@@ -145,8 +185,11 @@ def _remove(
     kept: dict[str, str] = {}
     jobs = 0
     for batch in batches:
-        if force and not batch.finished:
-            _stop(client, batch)
+        if force and batch.known and not batch.finished:
+            client.cancel([Ref(batch.name, 0, batch.known - 1)])
+            until = time.monotonic() + _STOPPING
+            while client.ledger.running(batch.name) and time.monotonic() < until:
+                time.sleep(0.2)
         try:
             for _left in client.ledger.prune(batch.name, ended_for=ended_for, force=force):
                 pass
@@ -158,17 +201,11 @@ def _remove(
     return removed, kept, jobs
 
 
-def _stop(client: Client, batch: Batch) -> None:
-    """Cancel what has not ended, and give what runs a moment to stop."""
-    if batch.known:
-        client.cancel(batch, [Ref(batch.name, 0, batch.known - 1)])
-    until = time.monotonic() + _STOPPING
-    while client.ledger.running(batch.name) and time.monotonic() < until:
-        time.sleep(0.2)
+# -- dead letters
 
 
 @click.command("dead-letters")
-@click.argument("pool", required=False, type=click.Choice([each.value for each in Pool]))
+@click.argument("pool", required=False, type=pool_choice)
 @click.option("--drop", is_flag=True, help="Remove them.")
 @json_option
 def dead_letters(pool: str | None, drop: bool, as_json: bool) -> int:
@@ -177,22 +214,19 @@ def dead_letters(pool: str | None, drop: bool, as_json: bool) -> int:
     The newest 1,000 of each pool are kept, oldest first here, each with when and why it was refused. No job is lost
     with one: a job whose message vanished gets another.
     """
-    client = Client(get_settings())
+    client = Client()
     letters = DeadLetters(client.ledger.redis, client.settings.key_prefix)
     pools = [Pool(pool)] if pool else list(Pool)
     with redis_errors(client.settings):
         if drop:
             dropped = {each: letters.drop(each) for each in pools}
-            click.echo(json.dumps(dropped) if as_json else f"{sum(dropped.values()):,} dead letters removed")
+            report(dropped, [f"{sum(dropped.values()):,} dead letters removed"], as_json=as_json)
             return 0
         found = {each: letters.read(each)[::-1] for each in pools}
-    if as_json:
-        click.echo(json.dumps({each: [asdict(letter) for letter in kept] for each, kept in found.items()}, indent=2))
-        return 0
-    for each, kept in found.items():
-        for letter in kept:
-            click.echo(_letter_line(each, letter))
-    if not any(found.values()):
+    rows = {each: [asdict(letter) for letter in kept] for each, kept in found.items()}
+    lines = [_letter_line(each, letter) for each, kept in found.items() for letter in kept]
+    report(rows, lines, as_json=as_json, indent=2)
+    if not lines and not as_json:
         say("no dead letters")
     return 0
 
@@ -201,26 +235,3 @@ def _letter_line(pool: Pool, letter: DeadLetter) -> str:
     """``2026-11-29T20:00:00Z  threads  12 bytes  Invalid JSON: ...  'hello, queue'``, printable whatever it was."""
     begin = ascii(letter.element[:_SHOWN])
     return f"{iso(letter.time)}  {pool}  {letter.bytes:,} bytes  {printable(letter.reason)}  {begin}"
-
-
-def say_workers(client: Client, *, as_json: bool) -> int:
-    """For ``status --workers``."""
-    with redis_errors(client.settings):
-        workers = Switches(client.ledger).workers()
-    if as_json:
-        click.echo(json.dumps([asdict(worker) for worker in workers], indent=2))
-    for worker in [] if as_json else workers:
-        click.echo(_worker_line(worker))
-    if not workers:
-        click.echo("no worker is alive", err=True)
-    return 0
-
-
-def _worker_line(worker: LiveWorker) -> str:
-    """``threads@host  threads  pid 17  3 running  drained  unwell since 12:30:05: ...``."""
-    pids = ",".join(map(str, worker.pids))
-    held_back = [word for word, on in (("paused", worker.paused), ("drained", worker.drained)) if on]
-    if worker.unwell:
-        since = datetime.fromtimestamp(worker.unwell.since).astimezone().isoformat(" ", "seconds")
-        held_back.append(f"unwell since {since}: {worker.unwell.reason}")
-    return "  ".join([worker.name, worker.pool, f"pid {pids}", f"{worker.running} running", *held_back])

@@ -3,15 +3,14 @@
 The running stack's workers are measured from outside where they run on this machine; in a container of another's they
 cannot be.
 
-A stack of our own for an experiment: its own Valkey, origin, sweep and folder, and one deployment at a time.
+A stack of our own has its own Valkey, origin, sweep and folder, and one deployment at a time. For each turn the
+deployment's workers are started anew, warmed up with a few tiny jobs, measured, and stopped. Why not all at once: two
+deployments of one pool share its queue, so one would take the other's jobs; and workers that stand by, even drained,
+send heartbeats, renew leases and share memory with the one under test, which would look smaller than it is. Why not one
+worker for all its turns: so every turn begins alike, and a leak of the first burdens no later one. The price is a few
+seconds per turn, which no figure contains: the clock begins after the warm-up.
 
-For each turn the deployment's workers are started anew, warmed up with a few tiny jobs, measured, and stopped. Why not
-all at once: two deployments of one pool share its queue, so one would take the other's jobs; and workers that stand by,
-even drained, send heartbeats, renew leases and share memory with the one under test, which would look smaller than it
-is. Why not one worker for all its turns: so every turn begins alike, and a leak of the first burdens no later one.
-The price is a few seconds per turn, which no figure contains: the clock begins after the warm-up.
-
-Needs what ``requirements/local.txt`` installs; nothing of it is imported before it is needed.
+A stack of our own needs what ``requirements/local.txt`` installs; nothing of it is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ import contextlib
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
 
@@ -35,16 +34,16 @@ from ledger.settings import Settings
 from ledger.switches import LiveWorker, Switches
 from poolbench import deployment, experiment
 from poolbench.deployment import Spec, node_names, words
-from poolbench.experiment import PLAIN, Deployment, Executor, Note, Setup
+from poolbench.experiment import PLAIN, Deployment, Note, Setup
 from poolbench.workload import Workers
 from producer.errors import ProducerError
 
 if TYPE_CHECKING:
-    from stack.processes import Command
     from stack.stack import Stack
 
-_LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
 APP = "worker.app"
+_LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
+_OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
 
 def start(pool: experiment.Pool, concurrency: int | None, setup: Setup) -> str:
@@ -57,22 +56,6 @@ def deployments(specs: Sequence[Spec], *, serial: bool) -> tuple[Deployment, ...
     return deployment.deployments(specs, start, serial=serial)
 
 
-class Fleet(Protocol):
-    """Where deployments live."""
-
-    settings: Settings
-    deployments: tuple[Deployment, ...]
-
-    def deployed(self, deployment: Deployment) -> AbstractContextManager[Workers]:
-        """The deployment's workers for a turn."""
-
-    def notes(self) -> list[Note]:
-        """What a reader must know."""
-
-    def discard(self, batch: str) -> None:
-        """The batch's files are not needed any more."""
-
-
 class Shared:
     """The running stack."""
 
@@ -82,21 +65,19 @@ class Shared:
             specs: None: the pools with live workers, or all three if there are none: their absence is noticed later.
         """
         self.settings = settings
-        self._control = Switches(ledger)
-        workers = self._control.workers()
+        self._alive = Switches(ledger).workers
+        workers = self._alive()
         if specs is None:
             alive = {worker.pool for worker in workers}
             specs = [Spec(pool) for pool in experiment.Pool if Pool(pool) in alive or not alive]
-        found = deployments(specs, serial=serial)
-        self.deployments = tuple(_with_concurrency(each, workers) for each in found)
+        self.deployments = tuple(_with_concurrency(each, workers) for each in deployments(specs, serial=serial))
 
     @contextmanager
     def deployed(self, deployment: Deployment) -> Iterator[Workers]:
-        workers = [worker for worker in self._control.workers() if worker.pool is Pool(deployment.pool)]
-        roots = {root for worker in workers if (root := _root(worker))}
-        seen_all = len(roots) == len(workers)
+        """The workers of the deployment's pool."""
+        roots = [_root(worker) for worker in self._alive() if worker.pool is Pool(deployment.pool)]
         yield Workers(
-            roots=tuple(sorted(roots)) if seen_all else (),
+            roots=() if None in roots else tuple(sorted({root for root in roots if root})),
             belongs=lambda who, _seen: pool_of(who.worker) == deployment.pool,
         )
 
@@ -104,11 +85,11 @@ class Shared:
         shared = "the stack was running already, and may have been shared: its workers were not started for this"
         unseen = "workers run elsewhere (another machine or container): their CPU and memory are not measured"
         pools = {Pool(each.pool) for each in self.deployments}
-        elsewhere = any(_root(worker) is None for worker in self._control.workers() if worker.pool in pools)
+        elsewhere = any(_root(worker) is None for worker in self._alive() if worker.pool in pools)
         return [Note(text, caveat=True) for text in (shared, *([unseen] if elsewhere else []))]
 
     def discard(self, batch: str) -> None:
-        """They stay: whose folder it is we do not know."""
+        """Its files stay: the folder may be on another machine."""
 
 
 def pool_of(worker: str) -> str:
@@ -128,16 +109,12 @@ def _root(worker: LiveWorker) -> int | None:
     """The worker's main process, if it is one of this machine: the one it names, or the parent of its children."""
     if worker.name.partition("@")[2] != socket.gethostname() or not worker.pids:
         return None
-    pid = worker.pids[0]
-    if worker.pool is Pool.PREFORK:
-        with contextlib.suppress(psutil.Error):
-            pid = psutil.Process(pid).ppid()
     with contextlib.suppress(psutil.Error):
-        return pid if any("worker.app" in word for word in psutil.Process(pid).cmdline()) else None
+        process = psutil.Process(worker.pids[0])
+        if worker.pool is Pool.PREFORK:
+            process = process.parent() or process
+        return process.pid if any(APP in word for word in process.cmdline()) else None
     return None
-
-
-_OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
 
 class LocalStackError(ProducerError):
@@ -147,9 +124,7 @@ class LocalStackError(ProducerError):
 class Private:
     """A context: the stack is up inside of it."""
 
-    def __init__(
-        self, settings: Settings, specs: Sequence[Spec], *, serial: bool, say: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, settings: Settings, specs: Sequence[Spec], *, serial: bool) -> None:
         """
         Args:
             settings: what a person has set: who may be downloaded from holds for the workers, too.
@@ -158,12 +133,11 @@ class Private:
             LocalStackError: it needs packages that are not installed.
         """
         self.deployments = deployments(specs, serial=serial)
-        self._stack = _stack(settings, say)
-        self._errors = _stack_error()
+        self._stack = _stack(settings)
 
     def __enter__(self) -> Self:
         _allow_many_files()
-        with self._told():
+        with _stack_errors():
             self._stack.__enter__()
         variables = self._stack.plan.downpour("producer")
         self.settings = Settings(
@@ -182,49 +156,33 @@ class Private:
 
     @contextmanager
     def deployed(self, deployment: Deployment) -> Iterator[Workers]:
-        """
+        """The Procfile's worker, once for each of the deployment's, under its own name and with its options.
+
         Raises:
             LocalStackError: a worker does not start.
         """
-        notes = self._stack.plan.private / "lateness"
-        shutil.rmtree(notes, ignore_errors=True)  # process ids come again
-        notes.mkdir(mode=0o700)
-        commands = list(self._commands(deployment, {"DOWNPOUR_LATENESS": str(notes)}))
+        stack = self._stack
+        probes = stack.plan.private / "lateness"
+        shutil.rmtree(probes, ignore_errors=True)  # process ids come again
+        probes.mkdir(mode=0o700)
+        nodes = node_names(deployment.pool, deployment.setup.workers)
+        commands = [stack.plan.command(f"worker-{node}", line=worker_line(deployment, node)) for node in nodes]
         names = [command.name for command in commands]
-        with self._told():
-            self._stack.check()
-            self._stack.launch(*commands)
-
-        def belongs(who: Executor, seen: frozenset[int]) -> bool:
-            return who.pid in seen
-
+        with _stack_errors():
+            stack.check()
+            stack.launch(*(replace(each, env={**each.env, "DOWNPOUR_LATENESS": str(probes)}) for each in commands))
         try:
             yield Workers(
-                roots=tuple(self._stack.processes[name].pid for name in names),
-                belongs=belongs,
-                others=tuple(process.pid for each, process in self._stack.processes.items() if each not in names),
-                probes=notes,
+                roots=tuple(stack.processes[name].pid for name in names),
+                belongs=lambda who, seen: who.pid in seen,
+                others=tuple(process.pid for each, process in stack.processes.items() if each not in names),
+                probes=probes,
                 fresh=True,
-                ended=lambda: list(self._ended(names)),
+                ended=lambda: list(_ended(stack, names)),
             )
         finally:
-            self._stack.stop(*names)
-            self._stack.forget(*names)
-
-    def _ended(self, names: Sequence[str]) -> Iterator[str]:
-        from stack.processes import describe_exit  # noqa: PLC0415
-
-        for name in names:
-            if (code := self._stack.processes[name].returncode) is not None:
-                yield f"{name} ended in the middle of it: {describe_exit(code)}"
-
-    def _commands(self, deployment: Deployment, more: Mapping[str, str]) -> Iterator[Command]:
-        """The Procfile's worker, once for each of the deployment's, under its own name and with its options."""
-        plan = self._stack.plan
-        for node in node_names(deployment.pool, deployment.setup.workers):
-            line = worker_line(deployment, node)
-            command = plan.command(f"worker-{node}", line=line)
-            yield replace(command, env={**command.env, **more})
+            stack.stop(*names)
+            stack.forget(*names)
 
     def notes(self) -> list[Note]:
         text = (
@@ -234,14 +192,8 @@ class Private:
         return [Note(text)]
 
     def discard(self, batch: str) -> None:
+        """The batch's files are not needed any more."""
         shutil.rmtree(self._stack.plan.downloads / batch, ignore_errors=True)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as error:
-            raise LocalStackError(str(error)) from error
 
 
 def worker_line(deployment: Deployment, node: str) -> str:
@@ -252,7 +204,7 @@ def worker_line(deployment: Deployment, node: str) -> str:
     return f"celery -A {APP} worker -P {pool} -Q {queue} -n {node}@%h -c {deployment.concurrency_each} {options}"
 
 
-def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
+def _stack(settings: Settings) -> Stack:
     try:
         from stack.plan import choose_port  # noqa: PLC0415
         from stack.stack import Stack  # noqa: PLC0415
@@ -268,13 +220,25 @@ def _stack(settings: Settings, say: Callable[[str], None]) -> Stack:
         "DOWNPOUR_ALLOW_NETWORKS": ",".join(sorted(settings.allow_networks | {"127.0.0.0/8"})),
         "DOWNPOUR_ALLOW_PORTS": ",".join(map(str, sorted(allowed_ports))),
     }
-    return Stack({}, settings=allowed, insist={"origin": origin}, say=say)
+    return Stack({}, settings=allowed, insist={"origin": origin})
 
 
-def _stack_error() -> type[Exception]:
+@contextmanager
+def _stack_errors() -> Iterator[None]:
     from stack.stack import StackError  # noqa: PLC0415
 
-    return StackError
+    try:
+        yield
+    except StackError as error:
+        raise LocalStackError(str(error)) from error
+
+
+def _ended(stack: Stack, names: Sequence[str]) -> Iterator[str]:
+    from stack.processes import describe_exit  # noqa: PLC0415
+
+    for name in names:
+        if (code := stack.processes[name].returncode) is not None:
+            yield f"{name} ended in the middle of it: {describe_exit(code)}"
 
 
 def _allow_many_files() -> None:

@@ -1,29 +1,24 @@
-"""What ends a command of the producer.
+"""What ends a command of the producer, and its exit code.
 
-ProducerError
-├── ManifestError          2  the input cannot be used
-├── UnknownBatchError      2  no batch of this name
-├── OtherManifestError     2  the batch exists, with other jobs
-└── RedisUnusableError     3  Redis is unreachable, frozen, full, or refuses us
+ProducerError                  2
+├── ManifestError              2    the input cannot be used
+├── UnknownBatchError          2    no batch of this name
+├── OtherManifestError         2    the batch exists, with other jobs
+└── RedisUnusableError         3    Redis is unreachable, frozen, full, or refuses us
+KeyboardInterrupt              130  Ctrl-C
+└── ToldToStopError            143  SIGTERM, as ``docker stop``, systemd and CI send it
 
 A message says what happened, what was expected, what we got, and how to go on.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
-from urllib.parse import urlsplit
+import math
+import signal
+import time
+from types import FrameType
 
-from kombu.exceptions import KombuError
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-
-from ledger.redis_client import RedisFullError, RedisRefusedError
-from ledger.settings import Settings
-
-T = TypeVar("T")
+_ECHO = 1.0  # seconds; a supervisor and its helper both pass on the signal that ends us
 
 
 class ProducerError(Exception):
@@ -49,53 +44,24 @@ class RedisUnusableError(ProducerError):
     exit_code = 3
 
 
-@contextmanager
-def redis_errors(settings: Settings) -> Iterator[None]:
-    """Map what redis-py and kombu raise to one error with a message for people."""
-    try:
-        yield
-    except (RedisError, KombuError, TimeoutError) as error:
-        # A batch that kombu could not publish is a KombuError of its own; Redis' answer is its cause.
-        redis_said = error.__cause__ if isinstance(error.__cause__, RedisError) else error
-        raise RedisUnusableError(f"Redis at {address(settings)} {_what(redis_said)}") from error
+class ToldToStopError(KeyboardInterrupt):
+    """SIGTERM came: what is cleaned up and kept after Ctrl-C is so after SIGTERM."""
 
 
-def address(settings: Settings) -> str:
-    """Where Redis is, without user and password."""
-    return urlsplit(settings.redis_url).netloc.rpartition("@")[2] or settings.redis_url
+def raise_on_sigterm() -> None:
+    """From now on SIGTERM raises ``ToldToStopError`` in the main thread; so does a later one, but not its echo."""
+    told = -math.inf
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        before, told = told, time.monotonic()
+        if told - before > _ECHO:
+            raise ToldToStopError
+
+    signal.signal(signal.SIGTERM, end)
 
 
-def _what(error: BaseException) -> str:
-    text = str(error).strip()
-    if isinstance(error, RedisFullError):
-        return "is full (maxmemory) and takes no more"
-    if isinstance(error, RedisRefusedError):
-        return f"refuses the command for now ({error.status_code}: {text}); run it again when Redis is well"
-    if isinstance(error, (AuthenticationError, NoPermissionError)):
-        return f"refuses us: {text}; DOWNPOUR_REDIS_URL and DOWNPOUR_REDIS_PASSWORD_FILE say who we are"
-    return f"cannot be used: {text or type(error).__name__}; is it running? DOWNPOUR_REDIS_URL says where it is"
-
-
-def bounded(call: Callable[[], T], seconds: float) -> T:
-    """What the call returns or raises, or ``TimeoutError`` after that time.
-
-    Looking up a host name knows no bound of its own, and a first call connects; so they run in a thread that we leave
-    behind.
-    """
-    answers: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(call())
-        except BaseException as error:  # noqa: BLE001, RUF100 - raised again by the caller
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="bounded call", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return answers[0]
+def code_of_stop(stop: BaseException) -> int:
+    """Of a command that an interrupt ended, or click's ``Abort`` that it became: 128 and the signal's number."""
+    found = stop if isinstance(stop, KeyboardInterrupt) else stop.__cause__
+    return 128 + (signal.SIGTERM if isinstance(found, ToldToStopError) else signal.SIGINT)

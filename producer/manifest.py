@@ -1,62 +1,216 @@
-"""Manifests: what to download, one job per line, read line by line in bounded memory.
+"""Manifests: what to download, one job per entry, read in bounded memory.
 
-======  ==============================================================================================
-format  a line is
-======  ==============================================================================================
-txt     a URL; lines that begin with ``#`` are comments
-csv     a row below a header with ``url`` and optionally ``filename``, ``sha256``, ``size``, ``headers``,
-        ``mirrors``; without a header, a URL. A row is one line: no field contains a line break
-jsonl   a JSON object with these keys
-parquet a row with these columns; needs pyarrow
-aria2   a file in the form of ``aria2c -i``, see ``producer.aria2``
-metalink a file of a Metalink document (.meta4), see ``producer.metalink``
-======  ==============================================================================================
-
-Blank lines are skipped. A bad line does not spoil the others: it comes out as a ``BadLine``, in its place.
+``formats`` says what an entry is; here its fields are checked, and the jobs get names that are unique in their batch. A
+bad entry does not spoil the others: it comes out as a ``BadLine``, in its place.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from itertools import chain
-from pathlib import Path
-from typing import Any, BinaryIO
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, BinaryIO
 
-from download.filenames import check_filename, name_of_url
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+
+from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming
-from producer import aria2, metalink, options, parquet
-from producer.csv_rows import Csv, header
-from producer.names import Names
-from producer.once import Once
-from producer.urls import check_url, shown
+from producer.errors import ManifestError
+from producer.formats import MOST_MIRRORS, Entry, Format, entries, format_of
+from producer.urls import MAX_CHARACTERS, check_url, shown
 
-FIELDS = ("url", "filename", "sha256", "size", "headers", "mirrors")
-_MAX_LINE = 64 * 1024  # bytes
-_MAX_SIZE = 2**63 - 1
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_HEADERS = re.compile(r"(?i)['\"]?(?:headers|authorization|cookie)\b")
-_DIGITS = re.compile(r"[0-9]{1,19}")
-_SUFFIXES = {
-    ".txt": "txt",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".meta4": "metalink",
-}
+_MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
+_MOST_SAID = 100  # bad lines named one by one
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
+_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")  # visible ASCII, no line break
+# A download sets these itself, or they would change what its answer means.
+_OURS = frozenset(
+    {
+        "host", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since",
+        "accept-encoding", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect",
+        "keep-alive", "proxy-authorization", "proxy-connection",
+    }
+)  # fmt: skip
+# Most lines are URLs whose host, path and last segment need no closer look: what matches passes `check_url`, and its
+# group is its `name_of_url`. Kept true by `tests/unit/test_manifest.py`.
+_PLAIN_URL = re.compile(
+    r"https?://[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][0-9]{0,3})?/(?:[!-\"$->@-\[\]-~]*/)?"
+    r"((?!(?i:con|prn|aux|nul|com|lpt))[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,200}[A-Za-z0-9_-])?)"
+)
 
 
-class Format(StrEnum):
-    TXT = "txt"
-    CSV = "csv"
-    JSONL = "jsonl"
-    PARQUET = "parquet"
-    ARIA2 = "aria2"
-    METALINK = "metalink"
+# -- the fields of an entry
+
+
+def _from_json(value: Any) -> Any:
+    """In CSV a cell holds headers and mirrors as JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def _from_digits(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,19}", value) else value
+
+
+def _from_urls(value: Any) -> Any:
+    """URLs separated by blanks, or JSON."""
+    return value.split() if isinstance(value, str) and not value.lstrip().startswith("[") else _from_json(value)
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError(f"expected sha256 to be 64 hexadecimal digits, got {shown(text)}")
+    return text.lower()
+
+
+def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
+    """They can neither break a request nor lead it astray. A value may be a secret and is never repeated."""
+    for name, text in value.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"expected the name of a header, got {shown(name)}")
+        if name.lower() in _OURS:
+            raise ValueError(f"expected headers that a download does not set itself, got {name}")
+        if not _VALUE.fullmatch(text):
+            raise ValueError(f"expected the value of header {name} to be a text of visible ASCII characters")
+    if len({name.lower() for name in value}) < len(value):
+        raise ValueError("expected each header once")
+    if sum(len(name) + len(text) for name, text in value.items()) > _MOST_HEADERS:
+        raise ValueError(f"expected at most {_MOST_HEADERS} bytes of headers, got more")
+    return value
+
+
+_Text = InstanceOf[str]  # a lone surrogate, which pydantic refuses, is for the checks of URLs and names
+
+
+class Row(BaseModel):
+    """An entry's fields. The descriptions are for error messages, each with what stands before "got"."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    url: Annotated[_Text, AfterValidator(check_url)] = Field(description="a text,")
+    filename: Annotated[_Text, AfterValidator(check_filename)] | None = Field(None, description="a text,")
+    sha256: Annotated[_Text, AfterValidator(_digest)] | None = Field(None, description="a text,")
+    size: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_from_digits)] | None = Field(
+        None, description="a whole number of bytes, 0 or more;"
+    )
+    headers: Annotated[dict[str, str], BeforeValidator(_from_json), AfterValidator(_headers)] | None = Field(
+        None, description="a JSON object of texts"
+    )
+    mirrors: (
+        Annotated[
+            list[Annotated[_Text, AfterValidator(check_url)]],
+            Field(max_length=MOST_MIRRORS),
+            BeforeValidator(_from_urls),
+        ]
+        | None
+    ) = Field(None, description=f"a list of at most {MOST_MIRRORS} URLs")
+
+
+FIELDS = tuple(Row.model_fields)
+
+
+def _row(fields: Mapping[str, Any]) -> Row:
+    """
+    Raises:
+        ValueError: what was expected, and what we got.
+    """
+    try:
+        return Row.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(_problem(error)) from error
+
+
+def _problem(error: ValidationError) -> str:
+    found = error.errors(include_url=False)
+    if unknown := [str(each["loc"][0]) for each in found if each["type"] == "extra_forbidden"]:
+        return f"expected the keys {', '.join(FIELDS)}, got {', '.join(map(shown, unknown))}"
+    first = found[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0])
+    if first["type"] == "missing" or (name == "url" and first["input"] is None):
+        return "expected a url, got none"
+    got = f" got {shown(str(first['input']))}" if name not in ("headers", "mirrors") else ""
+    return f"expected {name} to be {Row.model_fields[name].description}{got}"
+
+
+# -- names
+
+
+class Names:
+    """The names of one batch: unique, and given in the manifest's order, so that the same manifest names the same.
+
+    Of each name only a hash is kept, about 70 bytes per job. Should two hashes be equal, one name gets a number.
+    """
+
+    def __init__(self, shard: int = 0, *, dedup: bool = False) -> None:
+        """
+        Args:
+            shard: files per folder, of those that the manifest does not name; 0: all in one.
+            dedup: leave out what was there before.
+        """
+        self._shard = shard
+        self._dedup = dedup
+        self._given = 0
+        self._files: set[int] = set()
+        self._folders: set[int] = set()
+        self._next: dict[str, int] = {}  # of names wanted more than once: the suffix to try next
+        self._seen: set[bytes] = set()
+        self.repeated = 0
+
+    def is_new(self, url: str, filename: str | None) -> bool:
+        """Whether this URL has not come with this filename; without a filename it is another entry."""
+        if not self._dedup:
+            return True
+        key = blake2b(f"{url}\n{filename or ''}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        self.repeated += key in self._seen
+        new = key not in self._seen
+        self._seen.add(key)
+        return new
+
+    def of_url(self, name: str) -> str:
+        """Where the next file goes, if the manifest does not name it."""
+        return f"{self._given // self._shard:04d}/{name}" if self._shard else name
+
+    def give(self, wanted: str) -> str:
+        """The name, or ``stem-2.ext``, ``stem-3.ext`` ... if it is taken.
+
+        Args:
+            wanted: a checked filename.
+
+        Raises:
+            ValueError: one of its folders is a file of this batch already.
+        """
+        folders = _folders(wanted) if "/" in wanted else []
+        for folder in folders:
+            if hash(folder) in self._files:
+                raise ValueError(f"expected a folder, but {folder!r} in filename {wanted!r} is a file of this batch")
+        name, path = wanted, None
+        number = self._next.get(wanted, 2)
+        while hash(name) in self._files or hash(name) in self._folders:
+            path = path or PurePosixPath(wanted)
+            name = str(path.with_name(suffixed(path.name, number)))
+            number += 1
+        if name != wanted:
+            self._next[wanted] = number
+        self._given += 1
+        self._files.add(hash(name))
+        self._folders.update(map(hash, folders))
+        return name
+
+
+def _folders(path: str) -> list[str]:
+    return [str(folder) for folder in list(PurePosixPath(path).parents)[:-1]]
+
+
+# -- jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,174 +222,129 @@ class BadLine:
         return f"line {self.number}: {self.problem}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    text: str | None  # with its indentation, and not blank; None: bad
-    problem: str = ""
-
-
-def format_of(path: Path) -> Format | None:
-    """What the file's suffix says; None if it says nothing, and then the first line decides."""
-    name = _SUFFIXES.get(path.suffix.lower())
-    return Format(name) if name else None
-
-
 def read(
     stream: BinaryIO,
     format_: Format | None = None,
     *,
+    names: Names | None = None,
     server_names: bool = False,
-    once: Once | None = None,
-    shard: int = 0,
+    step: str | None = None,
 ) -> Iterator[Job | BadLine]:
     """The manifest's jobs and bad lines, in order. Names are unique among the jobs.
 
     Args:
+        names: of the batch; None: a new one.
         server_names: where the manifest gives no filename, the server may.
-        once: drops lines that it has seen.
-        shard: files per folder, of those that the manifest does not name; 0: all in one.
+        step: of each job.
 
     Raises:
         ManifestError: a CSV header, a Parquet file or a Metalink document that we do not understand.
     """
-    if format_ is Format.METALINK:
-        return _named(metalink.rows(stream), server_names, once, shard)
-    if format_ is Format.ARIA2:
-        lines = ((line.number, line.text, line.problem) for line in _lines(stream))
-        return _named(aria2.rows(lines), server_names, once, shard)
-    if format_ is Format.PARQUET:
-        return _named(parquet.rows(stream, FIELDS), server_names, once, shard)
-    return _named(_parsed(_lines(stream), format_), server_names, once, shard)
+    return _jobs(entries(stream, format_, FIELDS), names or Names(), server_names, step)
 
 
 def read_urls(
-    urls: Iterable[str], *, server_names: bool = False, once: Once | None = None, shard: int = 0
+    urls: Iterable[str], *, names: Names | None = None, server_names: bool = False, step: str | None = None
 ) -> Iterator[Job | BadLine]:
     """The same for URLs from the command line; their numbers count from 1."""
-    return _named(((number, {"url": url}) for number, url in enumerate(urls, 1)), server_names, once, shard)
+    return _jobs(enumerate(urls, 1), names or Names(), server_names, step)
 
 
-def _lines(stream: BinaryIO) -> Iterator[_Line]:
-    """The lines that are not blank; one that is too long costs no more memory than one that is not."""
-    number = 0
-    while raw := stream.readline(_MAX_LINE):
-        number += 1
-        whole = raw.endswith(b"\n") or len(raw) < _MAX_LINE
-        while not whole and (rest := stream.readline(_MAX_LINE)):
-            whole = rest.endswith(b"\n")
-            raw = b""
-        if not raw:
-            yield _Line(number, None, f"expected at most {_MAX_LINE} bytes, got a longer line")
-            continue
+def _jobs(found: Iterable[Entry], names: Names, server_names: bool, step: str | None) -> Iterator[Job | BadLine]:
+    naming = Naming.SERVER if server_names else Naming.FIXED
+    for number, entry in found:
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
-        except UnicodeDecodeError as error:
-            yield _Line(number, None, f"expected UTF-8, got {raw[error.start : error.start + 8]!r}")
-            continue
-        if text:
-            yield _Line(number, text)
-
-
-def _parsed(lines: Iterator[_Line], format_: Format | None) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Per line its fields, or what is wrong with it."""
-    first = next(lines, None)
-    if first is None:
-        return
-    parse = _parser(format_ or _sniffed((first.text or "").strip()), first)
-    for line in chain([first], lines):
-        if line.text is None:
-            yield line.number, line.problem
-            continue
-        try:
-            fields = parse(line.text.strip())
-        except ValueError as error:
-            yield line.number, str(error)
-            continue
-        if fields is not None:
-            yield line.number, fields
-
-
-def _sniffed(text: str) -> Format:
-    if text.startswith("{"):
-        return Format.JSONL
-    return Format.CSV if header(text) else Format.TXT
-
-
-def _parser(format_: Format, first: _Line) -> Callable[[str], Mapping[str, Any] | None]:
-    if format_ is Format.CSV:
-        return Csv(first.number, (first.text or "").strip(), FIELDS)
-    return _jsonl if format_ is Format.JSONL else _txt
-
-
-def _txt(text: str) -> Mapping[str, Any] | None:
-    return None if text.startswith("#") else {"url": text}
-
-
-def _jsonl(text: str) -> Mapping[str, Any]:
-    seen = _HEADERS.split(text)[0]  # what follows may be a secret
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object, got {shown(seen)}: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {shown(seen)}")
-    return value
-
-
-def _named(
-    rows: Iterable[tuple[int, Mapping[str, Any] | str]], server_names: bool, once: Once | None, shard: int
-) -> Iterator[Job | BadLine]:
-    names = Names(shard)
-    for number, fields in rows:
-        if isinstance(fields, str):
-            yield BadLine(number, fields)
-            continue
-        try:
-            job = _job(fields, names, server_names, once)
+            if isinstance(entry, str):
+                url = entry.strip()
+                plain = _PLAIN_URL.fullmatch(url) if len(url) <= MAX_CHARACTERS else None
+                wanted = plain[1] if plain else name_of_url(check_url(url))
+                if names.is_new(url, None):
+                    yield Job(url, names.give(names.of_url(wanted)), naming=naming, step=step)
+            elif isinstance(entry, ValueError):
+                raise entry
+            elif job := _job(_row(entry), names, server_names, step):
+                yield job
         except ValueError as error:
             yield BadLine(number, str(error))
-            continue
-        if job:
-            yield job
 
 
-def _job(fields: Mapping[str, Any], names: Names, server_names: bool, once: Once | None) -> Job | None:
-    """The name comes last: a bad line takes none away. None: the line was there before.
-
-    Raises:
-        ValueError: what was expected, and what we got.
-    """
-    unknown = [key for key in fields if key not in FIELDS]
-    if unknown:
-        raise ValueError(f"expected the keys {', '.join(FIELDS)}, got {', '.join(map(shown, unknown))}")
-    url, filename, sha256 = (_text(fields, key) for key in FIELDS[:3])
-    if url is None:
-        raise ValueError("expected a url, got none")
-    check_url(url)
-    if sha256 is not None and not _SHA256.fullmatch(sha256):
-        raise ValueError(f"expected sha256 to be 64 hexadecimal digits, got {shown(sha256)}")
-    size = _size(fields.get("size"))
-    wanted = names.place(name_of_url(url)) if filename is None else check_filename(filename)
-    headers, mirrors = options.headers(fields.get("headers")), options.mirrors(fields.get("mirrors"), url)
-    if once and not once.first(url, filename):
+def _job(row: Row, names: Names, server_names: bool, step: str | None) -> Job | None:
+    """The name comes last: a bad entry takes none away. None: the entry was there before."""
+    if not names.is_new(row.url, row.filename):
         return None
     naming = Naming.FIXED
     if server_names:
-        naming = Naming.SERVER if filename is None else Naming.RESERVED
-    return Job(url, names.give(wanted), sha256.lower() if sha256 else None, size, headers, mirrors, naming)
+        naming = Naming.SERVER if row.filename is None else Naming.RESERVED
+    return Job(
+        row.url,
+        names.give(names.of_url(name_of_url(row.url)) if row.filename is None else row.filename),
+        row.sha256,
+        row.size,
+        tuple((row.headers or {}).items()),
+        tuple(each for each in dict.fromkeys(row.mirrors or ()) if each != row.url),
+        naming,
+        step,
+    )
 
 
-def _text(fields: Mapping[str, Any], key: str) -> str | None:
-    value = fields.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"expected {key} to be a text, got {shown(json.dumps(value))}")
-    return value
+class Reader:
+    """What a command was given: URLs or a manifest, read once or, to be strict, twice. Bad lines are reported."""
 
+    def __init__(
+        self,
+        urls: Sequence[str],
+        stream: BinaryIO | None,
+        format_: str | None,
+        *,
+        report: Callable[[str], None],
+        new_names: Callable[[], Names] = Names,
+        server_names: bool = False,
+        step: str | None = None,
+    ) -> None:
+        """
+        Args:
+            format_: None: by the suffix of the stream's name, or by its first line.
+        """
+        self._urls = urls
+        self._stream = stream
+        self._format = Format(format_) if format_ else format_of(Path(str(getattr(stream, "name", ""))))
+        self._report = report
+        self._new_names = new_names
+        self._server_names = server_names
+        self._step = step
+        self.names = new_names()
+        self.bad = 0
 
-def _size(value: Any) -> int | None:
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIZE):
-        return value
-    raise ValueError(f"expected size to be a whole number of bytes, 0 or more; got {shown(str(value))}")
+    def check(self) -> None:
+        """Read everything once, and be ready to read it again.
+
+        Raises:
+            ManifestError: a line is bad.
+        """
+        if self._stream is not None and not self._stream.seekable():
+            spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+            shutil.copyfileobj(self._stream, spool)
+            spool.seek(0)
+            self._stream = spool
+        start = self._stream.tell() if self._stream is not None else 0
+        for _job in self.jobs():
+            pass
+        if self.bad:
+            raise ManifestError(f"{self.bad} bad lines, and --strict was given; nothing was submitted")
+        if self._stream is not None:
+            self._stream.seek(start)
+
+    def jobs(self) -> Iterator[Job]:
+        """The good ones."""
+        self.names = names = self._new_names()
+        more: Any = {"names": names, "server_names": self._server_names, "step": self._step}
+        found = read_urls(self._urls, **more) if self._stream is None else read(self._stream, self._format, **more)
+        for item in found:
+            if isinstance(item, Job):
+                yield item
+                continue
+            self.bad += 1
+            if self.bad <= _MOST_SAID:
+                self._report(str(item))
+            elif self.bad == _MOST_SAID + 1:
+                self._report(f"more than {_MOST_SAID} bad lines; the others are only counted")

@@ -1,7 +1,7 @@
-"""What became of a batch's jobs: rows for people and for programs, one record at a time.
+"""What became of a batch and of its jobs: counters, and rows for people and for programs, one record at a time.
 
-csv and jsonl have the fields of ``Row``, in this order; jsonl also has ``attempt_list``, every attempt, and what few
-jobs have, ``headers`` and ``mirrors``. Executor and times are those of the last attempt. Times are ISO 8601 in UTC,
+csv and jsonl have the fields of ``_fields``, in this order; jsonl also has ``attempt_list``, every attempt, and what
+few jobs have, ``headers`` and ``mirrors``. Executor and times are those of the last attempt. Times are ISO 8601 in UTC,
 with milliseconds. Passwords and tokens in URLs and the values of headers are not shown.
 """
 
@@ -10,16 +10,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+import click
 from rich.filesize import decimal
 
-from ledger.jobs import Attempt, Job, JobRecord, JobState
+from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool
+from producer.cli import batch_argument, say
+from producer.client import Client, redis_errors
 from producer.urls import redact
+
+_STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.WAITING, JobState.QUEUED)
 
 
 class Style(StrEnum):
@@ -28,33 +33,90 @@ class Style(StrEnum):
     CSV = "csv"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    id: str
-    url: str
-    pool: str
-    worker: str | None
-    pid: int | None
-    thread: int | None
-    greenlet: int | None
-    attempts: int
-    queued: str
-    started: str | None
-    first_byte: str | None
-    finished: str | None
-    bytes: int
-    length: int | None  # of the whole file, as announced; once done as it is
-    sha256: str | None
-    etag: str | None  # of the answer that brought the file, where they are not too long to keep
-    last_modified: str | None
-    path: str | None  # below the downloads folder; None while there is no file
-    outcome: str  # the job's state
-    kind: str | None
-    reason: str | None
-    notes: str  # separated by "; "
+@click.command()
+@batch_argument
+@click.option(
+    "--format", "style", type=click.Choice([each.value for each in Style]), default="table", show_default=True
+)
+@click.option(
+    "--only",
+    type=click.Choice([each.value for each in JobState]),
+    multiple=True,
+    help="Jobs in this state; may be repeated.",
+)
+def results(batch: str, style: str, only: Sequence[str]) -> int:
+    """Print what became of each job."""
+    client = Client()
+    found = client.batch(batch)
+    seen = 0
+
+    def counted() -> Iterator[JobRecord]:
+        nonlocal seen
+        for record in client.ledger.read_batch(found):
+            seen += 1
+            if not only or record.state in only:
+                yield record
+
+    with redis_errors(client.settings):
+        for line in lines(counted(), Style(style)):
+            click.echo(line)
+    if seen != (found.total or found.known):
+        say(f"expected {found.total or found.known} records, Redis has {seen}: it lost the others")
+        return 1
+    return exit_code(found)
 
 
-_NAMES = tuple(field.name for field in fields(Row))
+def exit_code(batch: Batch) -> int:
+    """0 if every job of the batch is done, 1 if not."""
+    return 0 if batch.finished and batch.count(JobState.DONE) == batch.total else 1
+
+
+# -- a batch
+
+
+def counts(batch: Batch) -> str:
+    """``12/1,000 done, 1 failed, 4 running, 983 queued``: what is zero is left out, but for the jobs done."""
+    total = batch.known if batch.total is None else batch.total
+    others = said_states({state: batch.count(state) for state in JobState if state is not JobState.DONE})
+    unsealed = "submission incomplete" if batch.total is None else ""
+    return ", ".join(filter(None, [f"{batch.count(JobState.DONE):,}/{total:,} done", others, unsealed]))
+
+
+def said_states(counted: Mapping[JobState, int]) -> str:
+    return ", ".join(f"{count:,} {state}" for state in _STATES if (count := counted.get(state, 0)))
+
+
+def status_line(batch: Batch) -> str:
+    created = datetime.fromtimestamp(batch.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return f"{batch.name}  {created}  {counts(batch)}, {decimal(sum(batch.bytes_done.values()))}"
+
+
+def counters(batch: Batch, dead: Mapping[Pool, int]) -> dict[str, Any]:
+    """For ``status --json``.
+
+    Args:
+        dead: how many dead letters each pool has, whichever batch is meant.
+    """
+    return {
+        "batch": batch.name,
+        "created": iso(batch.created),
+        "total": batch.total,
+        "known": batch.known,
+        "finished": batch.finished,
+        **{str(state): batch.count(state) for state in JobState},
+        "bytes": sum(batch.bytes_done.values()),
+        "pools": {
+            str(pool): {
+                **{str(state): states.get(state, 0) for state in JobState},
+                "bytes": batch.bytes_done[pool],
+                "dead_letters": dead[pool],
+            }
+            for pool, states in batch.counts.items()
+        },
+    }
+
+
+# -- jobs
 
 
 def lines(records: Iterable[JobRecord], style: Style) -> Iterator[str]:
@@ -62,61 +124,54 @@ def lines(records: Iterable[JobRecord], style: Style) -> Iterator[str]:
     return {Style.TABLE: _table, Style.JSONL: _jsonl, Style.CSV: _csv}[style](records)
 
 
-def row(record: JobRecord) -> Row:
-    last = record.last
-    who = last.executor if last else None
-    running = record.state is JobState.RUNNING
-    final = record.state.final and last is not None
-    return Row(
-        id=record.id,
-        url=redact(record.job.url),
-        pool=record.pool,
-        worker=who.worker if who else None,
-        pid=who.pid if who else None,
-        thread=who.thread if who else None,
-        greenlet=who.greenlet if who else None,
-        attempts=len(record.attempts) + running,
-        queued=iso(record.queued) or "",
-        started=iso(record.started if running else last.started if last else None),
-        first_byte=iso(last.first_byte if last and not running else None),
-        finished=iso(last.finished if last and final else None),
-        bytes=record.bytes,
-        length=record.total,
-        sha256=record.sha256,
-        etag=record.etag,
-        last_modified=record.last_modified,
-        path=record.path if record.state is JobState.DONE else None,
-        outcome=record.state,
-        kind=last.kind if last and record.state is not JobState.DONE else None,
-        reason=redact(last.reason) if last and last.reason and record.state is not JobState.DONE else None,
-        notes="; ".join(record.notes),
-    )
-
-
 def _fields(record: JobRecord) -> dict[str, Any]:
-    values = row(record)
-    return {name: getattr(values, name) for name in _NAMES}
+    last, running = record.last, record.state is JobState.RUNNING
+    final = last if record.state.final else None  # the attempt with which it ended
+    failed = last if record.state is not JobState.DONE else None
+    return {
+        "id": record.id,
+        "url": redact(record.job.url),
+        "pool": record.pool.value,
+        **_who(last.executor if last else None),
+        "attempts": len(record.attempts) + running,
+        "queued": iso(record.queued),
+        "started": iso(record.started if running else (last.started if last else None)),
+        "first_byte": iso(last.first_byte if last and not running else None),
+        "finished": iso(final.finished if final else None),
+        "bytes": record.bytes,
+        "length": record.total,  # of the whole file, as announced; once done as it is
+        "sha256": record.sha256,
+        "etag": record.etag,  # of the answer that brought the file; None if it is too long to keep
+        "last_modified": record.last_modified,
+        "path": record.path if record.state is JobState.DONE else None,  # below the downloads folder
+        "outcome": record.state.value,
+        "kind": failed and failed.kind,
+        "reason": failed and _redacted(failed.reason),
+        "notes": "; ".join(record.notes),
+    }
+
+
+def _who(executor: Executor | None) -> dict[str, Any]:
+    return asdict(executor) if executor else dict.fromkeys(("worker", "pid", "thread", "greenlet"))
+
+
+def _redacted(text: str | None) -> str | None:
+    return redact(text) if text else None
 
 
 def _jsonl(records: Iterable[JobRecord]) -> Iterator[str]:
     for record in records:
-        attempts = [_attempt(attempt) for attempt in record.attempts]
-        yield json.dumps(_fields(record) | _options(record.job) | {"attempt_list": attempts}, ensure_ascii=False)
-
-
-def _options(job: Job) -> dict[str, Any]:
-    """What few jobs have. Of a header only its name is anybody's business."""
-    options: dict[str, Any] = {}
-    if job.headers:
-        options["headers"] = {name: "***" for name, _ in job.headers}
-    if job.mirrors:
-        options["mirrors"] = [redact(url) for url in job.mirrors]
-    return options
+        fields = _fields(record)
+        if record.job.headers:
+            fields["headers"] = {name: "***" for name, _ in record.job.headers}
+        if record.job.mirrors:
+            fields["mirrors"] = [redact(url) for url in record.job.mirrors]
+        fields["attempt_list"] = [_attempt(attempt) for attempt in record.attempts]
+        yield json.dumps(fields, ensure_ascii=False)
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    who = asdict(attempt.executor) if attempt.executor else dict.fromkeys(("worker", "pid", "thread", "greenlet"))
-    return who | {
+    return _who(attempt.executor) | {
         "started": iso(attempt.started),
         "first_byte": iso(attempt.first_byte),
         "finished": iso(attempt.finished),
@@ -124,12 +179,15 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "seconds": round(attempt.finished - attempt.started, 3),
         "status": attempt.status,
         "kind": attempt.kind,
-        "reason": redact(attempt.reason) if attempt.reason else None,
+        "reason": _redacted(attempt.reason),
     }
 
 
+_NOTHING = JobRecord("", Job("", ""), Pool.THREADS, JobState.QUEUED, 0.0)
+
+
 def _csv(records: Iterable[JobRecord]) -> Iterator[str]:
-    yield _csv_line(_NAMES)
+    yield _csv_line(_fields(_NOTHING))
     for record in records:
         yield _csv_line(_fields(record).values())
 
@@ -145,16 +203,15 @@ def _table(records: Iterable[JobRecord]) -> Iterator[str]:
     template = "{:>8}  {:<9}  {:<7}  {:>5}  {:>9}  {:>8}  {}"
     yield template.format("job", "outcome", "pool", "tries", "bytes", "seconds", "file or reason")
     for record in records:
-        values, last = row(record), record.last
-        seconds = f"{last.finished - last.started:.2f}" if last and values.finished else ""
-        what = values.path or (f"{values.kind}: {values.reason}" if values.kind else record.job.filename)
-        if values.kind:
-            what += f" ({values.url})"
+        row, last = _fields(record), record.last
+        seconds = f"{last.finished - last.started:.2f}" if last and row["finished"] else ""
+        what = row["path"] or record.job.filename
+        if row["kind"]:
+            what = f"{row['kind']}: {row['reason']} ({row['url']})"
         ordinal = record.id.rpartition(".")[2]
         size = decimal(record.bytes) if record.bytes else ""
-        yield template.format(
-            ordinal, values.outcome, values.pool, values.attempts, size, seconds, printable(what)
-        ).rstrip()
+        cells = (ordinal, row["outcome"], row["pool"], row["attempts"], size, seconds, printable(what))
+        yield template.format(*cells).rstrip()
 
 
 def printable(text: str) -> str:

@@ -1,21 +1,19 @@
 """What a comparison runs: jobs, planned before the first one starts. A table of recipes, or a person's manifest.
 
-The same seed and number give the same jobs, to every deployment and whichever deployments there are. One exception, the
+The same seed and number give the same jobs to every deployment, whichever deployments there are. One exception, the
 tutorial's: in ``article`` each pool has files of its own.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import urllib3
 
+from download.validators import repr_sha256
 from ledger.jobs import Job
 from poolbench.experiment import Bound, Deployment, Note, Pool, Scenario
 from producer.errors import ProducerError
@@ -155,13 +153,12 @@ SCENARIOS: Mapping[str, Recipe] = {
 
 # -- what each deployment is given
 
-
 MANIFEST_SERIAL = 20  # jobs of a manifest that the baseline runs at the most
 _WARM_LEAST = 10  # jobs of the warm-up round
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RoundJobs:
     """A deployment's jobs in a round."""
 
     jobs: Sequence[Job]
@@ -169,25 +166,25 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class PlannedWork:
     """What an experiment runs."""
 
     scenario: Scenario
-    shares: Mapping[Pool, Part]  # whole; the same for all pools, but in the article
+    shares: Mapping[Pool, RoundJobs]  # whole; the same for all pools, but in the article
     serial: Sequence[int]  # numbers of the jobs that the baseline runs
     repeat: int = 3
     keeps_files: bool = False
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Part:
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> RoundJobs:
         """
         Args:
             warm_up: a quarter of the jobs is enough to warm up.
         """
         whole = self.shares[deployment.pool]
-        numbers = list(self.serial) if deployment.serial else list(range(len(whole.jobs)))
+        numbers = self.serial if deployment.serial else range(len(whole.jobs))
         if warm_up:
             numbers = numbers[: max(_WARM_LEAST, len(numbers) // 4)]
-        return Part([whole.jobs[n] for n in numbers], [whole.nominal[n] for n in numbers])
+        return RoundJobs([whole.jobs[n] for n in numbers], [whole.nominal[n] for n in numbers])
 
     def notes(self, deployments: Sequence[Deployment]) -> list[Note]:
         if not any(each.serial for each in deployments) or len(self.serial) == self.scenario.jobs:
@@ -199,21 +196,17 @@ class Work:
         return [Note(text, caveat=True)]
 
 
-def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployment], origin_url: str) -> Work:
+def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployment], origin_url: str) -> PlannedWork:
     """
     Raises:
         OriginError: the origin cannot be used.
     """
-    plans: dict[Pool, Sequence[PlannedJob]] = {}
-    known: list[tuple[Sequence[PlannedJob], Sequence[Job]]] = []  # most recipes plan alike for all pools
-    shares = {}
-    for pool in dict.fromkeys(each.pool for each in deployments):
-        plan = plans[pool] = list(recipe.plan(options, pool))
-        jobs = next((jobs for seen, jobs in known if seen == plan), None)
-        if jobs is None:
-            jobs = look_up(origin_url, plan)
-            known.append((plan, jobs))
-        shares[pool] = Part(jobs, [each.seconds for each in plan])
+    promises: dict[str, Promise] = {}  # most recipes plan the same paths for all pools
+    plans = {pool: recipe.plan(options, pool) for pool in dict.fromkeys(each.pool for each in deployments)}
+    shares = {
+        pool: RoundJobs(look_up(origin_url, plan, promises), [each.seconds for each in plan])
+        for pool, plan in plans.items()
+    }
     first = shares[deployments[0].pool]
     nominal = tuple(each for each in first.nominal if each is not None)
     scenario = Scenario(
@@ -226,10 +219,10 @@ def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployme
         bytes=sum(job.size or 0 for job in first.jobs),
     )
     chosen = sample(plans[deployments[0].pool], recipe.serial)
-    return Work(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.name == "article")
+    return PlannedWork(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.name == "article")
 
 
-def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployment]) -> Work:
+def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployment]) -> PlannedWork:
     sizes = [job.size for job in jobs]
     scenario = Scenario(
         name="manifest",
@@ -239,53 +232,51 @@ def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployme
         seed=None,
         bytes=None if None in sizes else sum(size or 0 for size in sizes),
     )
-    part = Part(jobs, [None] * len(jobs))
+    share = RoundJobs(jobs, [None] * len(jobs))
     weights = [PlannedJob(job.filename, "", weight=job.size or 0.0) for job in jobs]
-    return Work(scenario, {each.pool: part for each in deployments}, sample(weights, MANIFEST_SERIAL))
+    return PlannedWork(scenario, {each.pool: share for each in deployments}, sample(weights, MANIFEST_SERIAL))
 
 
 # -- what the origin says about a file before it is downloaded, so that the worker can verify length and sha256
 
-
-_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]+):")
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # the origin hashes a large file before it answers
+
+Promise = tuple[str, int]  # the digest in hex, and the length
 
 
 class OriginError(ProducerError):
     """The origin cannot be used."""
 
 
-def look_up(origin_url: str, planned: Sequence[PlannedJob]) -> list[Job]:
+def look_up(origin_url: str, planned: Sequence[PlannedJob], promises: dict[str, Promise] | None = None) -> list[Job]:
     """The jobs for the planned files, each with the length and the digest that the origin's HEAD promises.
+
+    Args:
+        promises: by path, those that are known already; new ones are added.
 
     Raises:
         OriginError: it does not answer, or not as expected.
     """
+    promises = {} if promises is None else promises
     with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as http:
-        known: dict[str, tuple[str, int]] = {}
         for each in planned:
-            if each.path not in known:
-                known[each.path] = _look_up(http, origin_url.rstrip("/") + each.path)
+            if each.path not in promises:
+                promises[each.path] = _look_up(http, origin_url.rstrip("/") + each.path)
     return [
-        Job(origin_url.rstrip("/") + each.path, each.filename, *known[each.path], step=each.step) for each in planned
+        Job(origin_url.rstrip("/") + each.path, each.filename, *promises[each.path], step=each.step) for each in planned
     ]
 
 
-def _look_up(http: urllib3.PoolManager, url: str) -> tuple[str, int]:
-    """The digest in hex, and the length."""
+def _look_up(http: urllib3.PoolManager, url: str) -> Promise:
     try:
         answer = http.request("HEAD", url)
     except urllib3.exceptions.HTTPError as error:
         raise OriginError(
             f"the origin does not answer on {url}: {error}; start it, or set DOWNPOUR_ORIGIN_URL to where it is"
         ) from error
-    match = _DIGEST.search(answer.headers.get("Repr-Digest", ""))
-    length = answer.headers.get("Content-Length", "")
-    if answer.status != 200 or match is None or not length.isdigit():
-        got = f"{answer.status}, Content-Length {length!r}, Repr-Digest {answer.headers.get('Repr-Digest')!r}"
+    said, length = answer.headers.get("Repr-Digest", ""), answer.headers.get("Content-Length", "")
+    digest = repr_sha256(said)
+    if answer.status != 200 or digest is None or not length.isdigit():
+        got = f"{answer.status}, Content-Length {length!r}, Repr-Digest {said!r}"
         raise OriginError(f"HEAD {url}: expected 200 with Content-Length and a sha-256 Repr-Digest, got {got}")
-    try:
-        digest = base64.b64decode(match[1], validate=True)
-    except binascii.Error as error:
-        raise OriginError(f"HEAD {url}: expected base64 in Repr-Digest, got {match[1]!r}") from error
-    return digest.hex(), int(length)
+    return digest, int(length)

@@ -1,24 +1,20 @@
-"""``producer submit``: URLs, or the lines of a manifest, as one batch."""
+"""Commands that put jobs on queues, or take them away: ``submit``, ``retry``, ``cancel``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
 import click
-from rich.console import Console
 
-from ledger.jobs import JOBS_PER_MESSAGE, Pool
-from ledger.settings import get_settings
-from producer import manifest
-from producer.arguments import checked_name, json_option, say
+from ledger.jobs import JOBS_PER_MESSAGE, FailureKind, JobState, Pool, Ref
+from producer.cli import batch_argument, checked_name, json_option, pool_choice, report, say
 from producer.client import Client, new_batch_name
-from producer.intake import Intake
-from producer.live import show
+from producer.formats import Format
+from producer.manifest import Names, Reader
 
-ALL = "all"
+_ALL = "all"
 _SAY_EVERY = 50_000  # jobs
 
 
@@ -37,12 +33,12 @@ def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: s
 @click.option(
     "--format",
     "format_",
-    type=click.Choice([each.value for each in manifest.Format]),
+    type=click.Choice([each.value for each in Format]),
     help="Default: by suffix or first line.",
 )
 @click.option(
     "--pool",
-    type=click.Choice([*(each.value for each in Pool), ALL]),
+    type=click.Choice([*pool_choice.choices, _ALL]),
     default=Pool.THREADS.value,
     show_default=True,
     help="all: in turn.",
@@ -100,38 +96,85 @@ def submit(
     """
     if bool(urls) == (source is not None):
         raise click.UsageError("expected either URLs or -i FILE")
-    intake = Intake(
-        urls,
-        source,
-        manifest.Format(format_) if format_ else None,
-        report=say,
-        server_names=names == "server",
-        dedup=dedup,
-        shard=shard or 0,
-    )
+    new_names = partial(Names, shard or 0, dedup=dedup)
+    reader = Reader(urls, source, format_, report=say, new_names=new_names, server_names=names == "server", step=step)
     if strict:
-        intake.check()
+        reader.check()
     name = name or new_batch_name()
-    client = Client(get_settings())
+    client = Client()
     if warning := client.check_eviction():
         say(f"warning: {warning}")
     before = client.find(name)
-    pools = list(Pool) if pool == ALL else [Pool(pool)]
+    pools = list(Pool) if pool == _ALL else [Pool(pool)]
     accepted = said = 0
-    jobs = (replace(job, step=step) for job in intake.jobs())
-    for accepted in client.submit(name, jobs, pools, per_message, deadline, front=front):
+    for accepted in client.submit(name, reader.jobs(), pools, per_message, deadline, front=front):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")
     known = before.known if before else 0
-    report = {"batch": name, "jobs": accepted, "new": accepted - known, "bad_lines": intake.bad}
+    found = {"batch": name, "jobs": accepted, "new": accepted - known, "bad_lines": reader.bad}
     summary = "batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines"
-    if intake.once:
-        report["repeated_lines"] = intake.once.repeated
+    if dedup:
+        found["repeated_lines"] = reader.names.repeated
         summary += ", {repeated_lines:,} repeated ones left out"
-    say(summary.format(**report))
-    code = 1 if intake.bad else 0
+    say(summary.format(**found))
+    code = 1 if reader.bad else 0
     if wait:
-        code = show(client, name, 5.0, Console(stderr=as_json)) or code
-    click.echo(json.dumps(report) if as_json else name)
+        from producer.watch import show  # noqa: PLC0415 - rich takes as long to import as all the rest
+
+        code = show(client, name, 5.0, to_stderr=as_json) or code
+    report(found, [name], as_json=as_json)
     return code
+
+
+@click.command()
+@batch_argument
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([each.value for each in FailureKind]),
+    multiple=True,
+    metavar="KIND",
+    help="Only failures of this kind; may be repeated.",
+)
+@click.option("--cancelled", is_flag=True, help="Cancelled jobs, too.")
+@click.option("--all", "everything", is_flag=True, help="Every job that has ended, done ones included.")
+@json_option
+def retry(batch: str, kinds: Sequence[str], cancelled: bool, everything: bool, as_json: bool) -> int:
+    """Try the failed jobs of a batch again; their earlier attempts stay in the record.
+
+    Jobs that are queued, running or done stay as they are, so it may be run twice.
+    """
+    states = [JobState.FAILED]
+    if cancelled or everything:
+        states.append(JobState.CANCELLED)
+    if everything:
+        states.append(JobState.DONE)
+    client = Client()
+    queued = client.retry(client.batch(batch), states, [FailureKind(kind) for kind in kinds])
+    report({"batch": batch, "queued": queued}, [f"batch {batch}: {queued:,} jobs queued again"], as_json=as_json)
+    return 0
+
+
+@click.command()
+@batch_argument
+@click.argument("jobs", nargs=-1, metavar="[ORDINAL | FIRST-LAST]...")
+@json_option
+def cancel(batch: str, jobs: Sequence[str], as_json: bool) -> int:
+    """Cancel a batch, or some of its jobs; finished ones stay as they are."""
+    client = Client()
+    found = client.batch(batch)
+    try:
+        refs = [Ref.parse(f"{batch}.{text}", most=None) for text in jobs or [f"0-{found.known - 1}"]]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="ORDINAL") from error
+    if late := [str(ref) for ref in refs if ref.last >= found.known]:
+        raise click.BadParameter(f"expected ordinals below {found.known}, got {', '.join(late)}", param_hint="ORDINAL")
+    cancelled, asked = client.cancel(refs)
+    ended = len({ordinal for ref in refs for ordinal in ref.ordinals}) - cancelled - asked
+    report(
+        {"batch": batch, "cancelled": cancelled, "stopping": asked, "ended_before": ended},
+        [f"batch {batch}: {cancelled:,} cancelled, {asked:,} running and told to stop, {ended:,} had ended"],
+        as_json=as_json,
+    )
+    return 0

@@ -15,8 +15,8 @@ _SECRET = re.compile(r"(?i)token|sig|secret|passw|api[-_]?key|credential|auth")
 _USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]{0,30}://)[^/?#\s]*@")
 
 
-def check_url(url: str) -> None:
-    """Accept an http(s) URL that every parser reads in the same way.
+def check_url(url: str) -> str:
+    """The URL, if it is one of http(s) that every parser reads in the same way.
 
     Raises:
         ValueError: what was expected, and what we got.
@@ -24,6 +24,7 @@ def check_url(url: str) -> None:
     problem = _problem(url)
     if problem:
         raise ValueError(f"expected an http or https URL, got {shown(url)}: {problem}")
+    return url
 
 
 def _problem(url: str) -> str | None:

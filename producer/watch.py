@@ -1,4 +1,4 @@
-"""Watching a batch: snapshots of its counters and of what runs, until every job has its end.
+"""Watching a batch until every job has its end: live on a terminal, lines elsewhere.
 
 A look costs one hash and the records of the jobs that run, however large the batch is.
 """
@@ -8,17 +8,58 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
-from ledger.jobs import Batch, JobRecord, JobState
-from producer.client import Client
-from producer.errors import RedisUnusableError, redis_errors
+import click
+from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
-LOOK_EVERY = 0.5  # seconds
+from ledger.jobs import FINAL_STATES, Batch, JobRecord, JobState, Pool
+from producer.cli import batch_argument
+from producer.client import Client, redis_errors
+from producer.errors import RedisUnusableError
+from producer.results import counts, exit_code, printable, said_states
+
+_LOOK_EVERY = 0.5  # seconds
 _WINDOW = 20.0  # seconds over which rates are measured
 _QUIET = 15.0  # seconds without any change after which we say what may be wrong
 _MOST_RUNNING = 500  # records of running jobs per look; of more than these a sample
-_FINAL = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+_SHOWN = 10  # running files with a bar
+
+
+@click.command()
+@batch_argument
+@click.option(
+    "--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds between plain lines."
+)
+def watch(batch: str, every: float) -> int:
+    """Show a batch's progress until every job has its end."""
+    return show(Client(), batch, every)
+
+
+def show(client: Client, name: str, every: float, *, to_stderr: bool = False) -> int:
+    """Show the batch's progress until its end.
+
+    Returns:
+        The exit code: 0 if every job is done.
+    """
+    console = Console(stderr=to_stderr)
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    lines = Lines(every, time.monotonic)
+    code = 1
+    with live or nullcontext():
+        for snapshot in snapshots(client, name, every=min(every, _LOOK_EVERY)):
+            code = exit_code(snapshot.batch)
+            if live:
+                live.update(panel(snapshot), refresh=True)
+            for line in [] if live else lines.of(snapshot):
+                click.echo(line, err=to_stderr)
+    return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +67,19 @@ class Snapshot:
     batch: Batch
     running: tuple[JobRecord, ...]  # longest-running first
     bytes: int  # of done and running jobs
-    jobs_per_s: float
-    bytes_per_s: float
+    jobs_per_s: float = 0.0
+    bytes_per_s: float = 0.0
     quiet_s: float = 0.0  # for how long nothing has changed
     away: str | None = None  # Redis does not answer; the rest is what we saw last
 
     @property
+    def state(self) -> tuple[object, ...]:
+        """What changes when anything moves."""
+        return self.batch.counts, self.batch.total, self.bytes
+
+    @property
     def ended(self) -> int:
-        return self.batch.count(*_FINAL)
+        return self.batch.count(*FINAL_STATES)
 
     @property
     def eta_s(self) -> float | None:
@@ -43,7 +89,7 @@ class Snapshot:
 
     @property
     def remark(self) -> str | None:
-        """What a person should know who wonders why nothing moves."""
+        """Why nothing moves, as far as that can be told."""
         if self.away:
             return f"{self.away}; still trying"
         if self.quiet_s < _QUIET or self.batch.finished:
@@ -56,86 +102,116 @@ class Snapshot:
             return f"{still}; is a worker running for {', '.join(idle)}, and the sweep?"
         return still
 
+    @property
+    def line(self) -> str:
+        """Where the batch stands."""
+        parts = [counts(self.batch), decimal(self.bytes)]
+        if not self.batch.finished:
+            parts.append(f"{self.jobs_per_s:,.1f} jobs/s, {decimal(int(self.bytes_per_s))}/s")
+            if self.eta_s is not None:
+                parts.append(f"about {timedelta(seconds=round(self.eta_s))} left")
+        return f"{self.batch.name}: {', '.join(parts)}"
 
-def exit_code(batch: Batch) -> int:
-    """0 if every job of the batch is done, 1 if not."""
-    return 0 if batch.finished and batch.count(JobState.DONE) == batch.total else 1
+
+def snapshots(client: Client, name: str, *, every: float) -> Iterator[Snapshot]:
+    """Until the batch has finished.
+
+    Args:
+        every: seconds between two looks.
+
+    Raises:
+        UnknownBatchError: there is none of this name, or Redis forgot it.
+        RedisUnusableError: no answer at the first look, or later for ``redis_patience``.
+    """
+    seen: deque[tuple[float, Snapshot]] = deque()  # of the last seconds, and when
+    changed = answered = time.monotonic()
+    while True:
+        try:
+            batch, running = _look(client, name)
+        except RedisUnusableError as error:
+            if not seen or time.monotonic() - answered > client.settings.redis_patience:
+                raise
+            yield replace(seen[-1][1], away=str(error))
+            time.sleep(every)
+            continue
+        now = answered = time.monotonic()
+        found = Snapshot(batch, running, sum(batch.bytes_done.values()) + sum(record.bytes for record in running))
+        if not seen or found.state != seen[-1][1].state:
+            changed = now
+        while len(seen) > 1 and seen[1][0] <= now - _WINDOW:
+            seen.popleft()
+        if seen and now > seen[0][0]:
+            took, first = now - seen[0][0], seen[0][1]
+            found = replace(
+                found,
+                jobs_per_s=max(found.ended - first.ended, 0) / took,
+                bytes_per_s=max(found.bytes - first.bytes, 0) / took,
+                quiet_s=now - changed,
+            )
+        seen.append((now, found))
+        yield found
+        if batch.finished:
+            return
+        time.sleep(every)
 
 
-class Watch:
-    """Args: clock and sleep are for tests."""
-
-    def __init__(
-        self,
-        client: Client,
-        name: str,
-        *,
-        every: float = LOOK_EVERY,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._client = client
-        self._name = name
-        self._every = every
-        self._clock = clock
-        self._sleep = sleep
-        self._seen: deque[tuple[float, int, int]] = deque()  # when, jobs ended, bytes
-        self._changed = clock()
-        self._state: tuple[object, ...] = ()
-
-    def snapshots(self) -> Iterator[Snapshot]:
-        """Until the batch has finished.
-
-        Raises:
-            UnknownBatchError: there is none of this name, or Redis forgot it.
-            RedisUnusableError: no answer at the first look, or later for ``redis_patience``.
-        """
-        last = self._look()
-        answered = self._clock()
-        yield last
-        while not last.batch.finished:
-            self._sleep(self._every)
-            try:
-                last = self._look()
-                answered = self._clock()
-            except RedisUnusableError as error:
-                if self._clock() - answered > self._client.settings.redis_patience:
-                    raise
-                last = replace(last, away=str(error))
-            yield last
-
-    def _look(self) -> Snapshot:
-        with redis_errors(self._client.settings):
-            batch = self._client.batch(self._name)
-            running = self._running(batch)
-        size = sum(batch.bytes_done.values()) + sum(record.bytes for record in running)
-        now, ended = self._clock(), batch.count(*_FINAL)
-        state = (batch.counts, batch.total, size)
-        if state != self._state:
-            self._state, self._changed = state, now
-        self._seen.append((now, ended, size))
-        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:
-            self._seen.popleft()
-        then, ended_then, size_then = self._seen[0]
-        took = max(now - then, 1e-9)
-        moved = now > then
-        return Snapshot(
-            batch=batch,
-            running=running,
-            bytes=size,
-            jobs_per_s=max(ended - ended_then, 0) / took if moved else 0.0,
-            bytes_per_s=max(size - size_then, 0) / took if moved else 0.0,
-            quiet_s=now - self._changed,
-        )
-
-    def _running(self, batch: Batch) -> tuple[JobRecord, ...]:
+def _look(client: Client, name: str) -> tuple[Batch, tuple[JobRecord, ...]]:
+    with redis_errors(client.settings):
+        batch, ledger = client.batch(name), client.ledger
         count = batch.count(JobState.RUNNING)
         if not count:
-            return ()
-        ledger = self._client.ledger
+            return batch, ()
         if count <= _MOST_RUNNING:
-            records = ledger.running(self._name)
+            records = ledger.running(name)
         else:
-            ids = ledger.redis.srandmember(ledger.keys.running(self._name), _MOST_RUNNING)
+            ids = ledger.redis.srandmember(ledger.keys.running(name), _MOST_RUNNING)
             records = list(ledger.read(map(str, ids or ())))
-        return tuple(sorted((r for r in records if r.started is not None), key=lambda r: r.started or 0))
+    return batch, tuple(sorted((r for r in records if r.started is not None), key=lambda r: r.started or 0))
+
+
+class Lines:
+    """The lines of a watch without a terminal: at once, on a change every few seconds, and at the end."""
+
+    def __init__(self, every: float, clock: Callable[[], float]) -> None:
+        self._every = every
+        self._clock = clock
+        self._said_at = float("-inf")
+        self._state: tuple[object, ...] = ()
+        self._remarked = False
+
+    def of(self, snapshot: Snapshot) -> list[str]:
+        """What to print for this look; mostly nothing."""
+        said: list[str] = []
+        due = self._clock() - self._said_at >= self._every
+        if snapshot.state != self._state and (due or snapshot.batch.finished):
+            self._state, self._said_at = snapshot.state, self._clock()
+            said.append(snapshot.line)
+        if snapshot.remark and not self._remarked:
+            said.append(f"{snapshot.batch.name}: {snapshot.remark}")
+        self._remarked = snapshot.remark is not None
+        return said
+
+
+def panel(snapshot: Snapshot) -> RenderableType:
+    """The whole picture: the line, a bar per pool, a bar per running file."""
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(30),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    for pool in Pool:
+        states = snapshot.batch.counts[pool]
+        if total := sum(states.values()):
+            ended = sum(states.get(state, 0) for state in FINAL_STATES)
+            detail = f"{said_states(states)}, {decimal(snapshot.batch.bytes_done[pool])}"
+            bars.add_task(pool.value, total=total, completed=ended, detail=detail)
+    for record in snapshot.running[:_SHOWN]:
+        known = record.total or record.job.size
+        size = decimal(record.bytes) + (f" of {decimal(known)}" if known else "")
+        bars.add_task(printable(record.job.filename), total=known, completed=record.bytes, detail=size)
+    parts: list[RenderableType] = [Text(snapshot.line, style="bold"), bars]
+    if len(snapshot.running) > _SHOWN:
+        parts.append(Text(f"and {len(snapshot.running) - _SHOWN} more"))
+    if snapshot.remark:
+        parts.append(Text(snapshot.remark, style="yellow"))
+    return Group(*parts)

@@ -28,7 +28,7 @@ from producer import downloads
 from producer.client import Client
 from producer.deployments import Shared
 from producer.downloads import Downloads
-from producer.scenarios import SCENARIOS, Options, OriginError, Part, Work, from_recipe, look_up, paced
+from producer.scenarios import SCENARIOS, Options, OriginError, PlannedWork, RoundJobs, from_recipe, look_up, paced
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of
 from tests.world import World
@@ -36,7 +36,9 @@ from tests.world import World
 QUICK = Options(seed=1, size=20_000, seconds=(1, 2))
 
 
-def compare(settings: Settings, page: Page, *pools: Pool, serial: bool = True, work: Work | None = None) -> Experiment:
+def compare(
+    settings: Settings, page: Page, *pools: Pool, serial: bool = True, work: PlannedWork | None = None
+) -> Experiment:
     """The article once, quickly, on workers that are up."""
     ledger = Client(settings).ledger
     fleet = Shared(settings, ledger, [Spec(pool) for pool in pools or Pool], serial=serial)
@@ -159,7 +161,7 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
     article = from_recipe(
         SCENARIOS["article"], QUICK, [Deployment("threads", Pool.THREADS, 2)], world.settings.origin_url
     )
-    work = replace(article, shares={Pool.THREADS: Part([good, replace(bad, sha256="0" * 64)], [1.0, 1.0])})
+    work = replace(article, shares={Pool.THREADS: RoundJobs([good, replace(bad, sha256="0" * 64)], [1.0, 1.0])})
 
     experiment = compare(world.settings, watcher.page, Pool.THREADS, serial=False, work=work)
 

@@ -86,7 +86,7 @@ def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str,
     assert not mine.faults()
     assert switches.resume(Pool.GEVENT)
     assert leases.touch(Pool.THREADS, ["b.0"], "threads@here")
-    assert client.cancel(client.batch("b"), [Ref("b", 0, 3)]) == (2, 1)
+    assert client.cancel([Ref("b", 0, 3)]) == (2, 1)
     leases.end(incarnation)
     sweep = Sweep(roles["sweep"].model_copy(update={"lease": 0.001}))
     sweep.round()

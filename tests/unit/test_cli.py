@@ -10,9 +10,9 @@ from rich.console import Console
 
 from ledger.jobs import Batch, Job, JobRecord, JobState, Pool
 from producer.cli import run
-from producer.errors import bounded
-from producer.screen import Lines, panel, plain
-from producer.watch import Snapshot, exit_code
+from producer.client import bounded
+from producer.results import exit_code
+from producer.watch import Lines, Snapshot, panel
 
 
 def batch(total: int | None = 10, **states: int) -> Batch:
@@ -103,7 +103,7 @@ def test_plain_lines_come_on_a_change_every_few_seconds_and_at_the_end() -> None
 
 
 def test_a_rate_of_nothing_gives_no_time_left() -> None:
-    assert "left" not in plain(snapshot(batch(queued=10), rate=0.0))
+    assert "left" not in snapshot(batch(queued=10), rate=0.0).line
 
 
 def test_the_panel_has_a_row_per_pool_and_a_bar_per_running_file() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from download.filenames import LONGEST, check_filename, name_of_url
 from ledger.jobs import Job
 from producer.errors import ManifestError
-from producer.manifest import FIELDS, BadLine, Format, read, read_urls
-from producer.names import Names
-from producer.urls import check_url, redact
+from producer.formats import Format
+from producer.manifest import FIELDS, BadLine, Names, read, read_urls
+from producer.urls import MAX_CHARACTERS, check_url, redact
 
 DIGEST = "Ab" * 32
 
@@ -217,6 +217,23 @@ def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(raw: bytes, 
     for item in found:
         if isinstance(item, Job):
             check_url(item.url)
+
+
+url = st.from_regex(r"https?://[a-zA-Z0-9.-]{1,70}(:[0-9]{1,5})?/([ -~]{0,20}/)?[ -~]{0,12}", fullmatch=True)
+
+
+@given(
+    url | url.map(lambda text: text + "x" * MAX_CHARACTERS),
+    st.sampled_from(["", "con", "aux.", "nul.txt", ".x", "%20", "a."]),
+)
+def test_a_plain_url_takes_the_short_way_to_the_same_job(start: str, end: str) -> None:
+    """Given URLs of which many match ``_PLAIN_URL``, I expect what the longer way says of each."""
+    text = (start + end).strip()
+    by_line, by_field = (
+        next(read(io.BytesIO(line.encode()), form))
+        for line, form in ((text, Format.TXT), (json.dumps({"url": text}), Format.JSONL))
+    )
+    assert by_line == by_field
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from download.filenames import check_filename
 from ledger.jobs import Job
 from producer.errors import ManifestError
-from producer.manifest import BadLine, Format, format_of, read
-from producer.options import MOST_MIRRORS
+from producer.formats import MOST_MIRRORS, Format, format_of
+from producer.manifest import BadLine, read
 from producer.urls import check_url
 
 DIGEST = "ab" * 32

@@ -10,8 +10,8 @@ import pytest
 
 from ledger.jobs import Job, Naming
 from ledger.records import decode_job, encode_job
-from producer.manifest import BadLine, Format, read
-from producer.once import Once
+from producer.formats import Format
+from producer.manifest import BadLine, Names, read
 
 
 def one(text: str, *, server_names: bool = False) -> Job | BadLine:
@@ -90,11 +90,11 @@ def test_who_names_the_file_is_said_only_where_servers_may() -> None:
 
 
 def test_a_line_that_comes_again_is_left_out_and_counted() -> None:
-    once = Once()
+    names = Names(dedup=True)
     lines = [line(), line(filename="x"), line(), line(filename="x", size=1), line(filename="y"), line(url="http://b/f")]
-    jobs = list(read(io.BytesIO("\n".join(lines).encode()), once=once))
+    jobs = list(read(io.BytesIO("\n".join(lines).encode()), names=names))
     assert [job.filename for job in jobs if isinstance(job, Job)] == ["f", "x", "y", "f-2"]
-    assert once.repeated == 2
+    assert names.repeated == 2
 
 
 def test_without_being_asked_to_nobody_leaves_a_line_out() -> None:

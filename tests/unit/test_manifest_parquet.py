@@ -10,7 +10,8 @@ import pytest
 
 from ledger.jobs import Job
 from producer.errors import ManifestError
-from producer.manifest import BadLine, Format, format_of, read
+from producer.formats import Format, format_of
+from producer.manifest import BadLine, read
 
 
 def test_the_suffix_says_what_it_is() -> None:
