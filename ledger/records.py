@@ -78,6 +78,7 @@ from ledger.jobs import Attempt, Batch, Executor, FailureKind, Job, JobRecord, J
 
 STATE_LETTERS = {state: state.value[0] for state in JobState}  # q w r d f c
 POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g
+_quoted = json.encoder.encode_basestring
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)  # made once: that halves the time of a submission
 STATES = {letter: state for state, letter in STATE_LETTERS.items()}
 _POOLS = {letter: pool for pool, letter in POOL_LETTERS.items()}
@@ -170,6 +171,8 @@ def encode_job(job: Job) -> str:
     sha256 = None if job.sha256 is None else encode_digest(job.sha256)
     options = _options(job)
     left_out = job.size is not None or sha256 is not None or options is not None
+    if filename is None and not left_out:
+        return f"[{_quoted(job.url)}]"  # most jobs; an encoder for a list is made anew each time
     return _compact([job.url, 0 if filename is None and left_out else filename, sha256, job.size, options])
 
 

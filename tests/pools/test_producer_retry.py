@@ -99,7 +99,7 @@ def test_a_retry_that_dies_before_it_sends_is_ended_by_the_sweep(
     book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("ledger.messages.Publisher.send", lambda *_: (_ for _ in ()).throw(OSError("died")))
+        patched.setattr("ledger.messages.Publisher.send", lambda *_, **__: (_ for _ in ()).throw(OSError("died")))
         assert run(settings, "retry", "b").code != 0
     queue = book.ledger.keys.queue(Pool.THREADS)
     assert book.ledger.redis.llen(queue) == 0

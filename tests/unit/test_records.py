@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,12 @@ def attempts(draw: st.DrawFn) -> Attempt:
 @given(st.builds(Job, TEXT | URLS, TEXT, st.none() | TEXT | DIGESTS, st.none() | st.integers(0)))
 def test_a_job_is_read_back_as_it_was_written(job: Job) -> None:
     assert decode_job(encode_job(job)) == job
+
+
+@given(st.text())
+def test_the_short_way_for_a_url_alone_writes_the_same_text(url: str) -> None:
+    name = url.partition("?")[0].rpartition("/")[2]
+    assert encode_job(Job(url, name)) == json.dumps([url], separators=(",", ":"), ensure_ascii=False)
 
 
 @given(st.lists(attempts(), max_size=4), st.integers(10**12, 4 * 10**12))
