@@ -17,12 +17,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from importlib import import_module
 from typing import Any
 
 import click
 
-from ledger.jobs import Pool, check_batch_name
+from ledger.jobs import check_batch_name
 from producer.errors import ProducerError, code_of_stop, raise_on_sigterm
 
 # Where each command is, and what the list of commands says of it.
@@ -71,9 +72,12 @@ def checked_name(_context: click.Context, _parameter: click.Parameter, value: st
         raise click.BadParameter(str(error)) from error
 
 
+def one_of(values: type[StrEnum]) -> click.Choice[str]:
+    return click.Choice([each.value for each in values])
+
+
 batch_argument = click.argument("batch", callback=checked_name)
 json_option = click.option("--json", "as_json", is_flag=True, help="A JSON report on stdout.")
-pool_choice = click.Choice([each.value for each in Pool])
 
 
 class Late(click.Command):

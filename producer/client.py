@@ -205,16 +205,6 @@ class Client:
             RedisUnusableError: Redis went away or is full; the message says what was accepted.
         """
         recorded = 0
-
-        def store(group: Sequence[Message]) -> int:
-            nonlocal recorded
-            unsent = self.ledger.submit(group, deadline=deadline)
-            pairs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
-            self.ledger.reserve_manifest_names(name, pairs)  # before any of these jobs can run
-            recorded = group[-1].ref.last + 1
-            self.send([message for message, new in zip(group, unsent, strict=True) if new], front=front)
-            return recorded
-
         try:
             with redis_errors(self.settings), ThreadPoolExecutor(1, "submit") as behind:
                 known = self.ledger.batch(name)
@@ -224,10 +214,10 @@ class Client:
                     if room is not None and group[-1].ref.last >= room:
                         raise OtherManifestError(f"batch {name!r} is complete with {room} jobs, the manifest has more")
                     if stored:
-                        yield stored.result()
-                    stored = behind.submit(store, group)
+                        yield (recorded := stored.result())
+                    stored = behind.submit(self._store, group, deadline, front)
                 if stored:
-                    yield stored.result()
+                    yield (recorded := stored.result())
                 self._seal(name, recorded)
         except RedisUnusableError as error:
             raise RedisUnusableError(
@@ -238,6 +228,14 @@ class Client:
             raise OtherManifestError(f"{error}, or the manifest that it was made from") from error
         except PruningError as error:
             raise OtherManifestError(str(error)) from error
+
+    def _store(self, group: Sequence[Message], deadline: float | None, front: bool) -> int:
+        """Record and send some messages of a batch; how many of its jobs are recorded then."""
+        unsent = self.ledger.submit(group, deadline=deadline)
+        pairs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
+        self.ledger.reserve_manifest_names(group[0].ref.batch, pairs)  # before any of these jobs can run
+        self.send([message for message, new in zip(group, unsent, strict=True) if new], front=front)
+        return group[-1].ref.last + 1
 
     def send(self, messages: Sequence[Message], *, front: bool = False) -> None:
         """Put the messages of recorded jobs on their queues."""

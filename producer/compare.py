@@ -21,10 +21,11 @@ from poolbench.experiment import Experiment, Request, to_json
 from poolbench.run import Design, run_experiment
 from poolbench.runfiles import check_whole, write_whole
 from poolbench.terminal import Page, close
+from producer.cli import one_of
 from producer.client import Client, read_settings, redis_errors
-from producer.deployments import Private, Shared
 from producer.downloads import Downloads
 from producer.errors import ManifestError
+from producer.fleet import Private, Shared
 from producer.formats import Format
 from producer.manifest import Reader
 from producer.scenarios import SCENARIOS, Options, PlannedWork, from_manifest, from_recipe
@@ -58,12 +59,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
 @click.argument("name", required=False, metavar="[SCENARIO]", type=click.Choice(list(SCENARIOS)))
 @click.option("--scenario", type=click.Choice(list(SCENARIOS)), help="The same as the argument; default: article.")
 @click.option("-i", "--input", "source", type=click.File("rb"), help="Your own jobs: a manifest; - is stdin.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice([each.value for each in Format]),
-    help="Of the manifest; default: by suffix or first line.",
-)
+@click.option("--format", "format_", type=one_of(Format), help="Of the manifest; default: by suffix or first line.")
 @click.option(
     "--pools",
     callback=_pools,
@@ -121,7 +117,7 @@ def compare(
     if source is None and chosen == _ARTICLE and jobs not in (None, 2):
         raise click.UsageError("the article has two jobs per pool; --jobs is for the other scenarios and -i FILE")
     page, settings = Page(Console(stderr=target == _STDOUT)), read_settings()
-    own = _own_jobs(Reader((), source, format_, report=page.say), source.name, jobs) if source else None
+    own = _own_jobs(Reader((), source, format_, page.say), source.name, jobs) if source else None
     with _fleet(settings, pools, serial=serial) as fleet:
         if source and own:
             work = from_manifest(own, Path(source.name).name, fleet.deployments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Batch, Pool, Ref
 from ledger.ledger import KeptError
 from ledger.switches import LiveWorker, Switches
-from producer.cli import checked_name, json_option, pool_choice, report, say
+from producer.cli import checked_name, json_option, one_of, report, say
 from producer.client import Client, redis_errors
 from producer.errors import ProducerError
 from producer.results import counters, iso, printable, status_line
@@ -74,29 +74,28 @@ def _worker_line(worker: LiveWorker) -> str:
 # -- pools and workers
 
 
+def _switch(change: Callable[[Switches], bool], changed: str, unchanged: str) -> int:
+    client = Client()
+    with redis_errors(client.settings):
+        click.echo(changed if change(Switches(client.ledger)) else unchanged)
+    return 0
+
+
 @click.command()
-@click.argument("pool", type=pool_choice)
+@click.argument("pool", type=one_of(Pool))
 def pause(pool: str) -> int:
     """Let a pool take no new jobs; what runs goes on.
 
     Its workers stop consuming within about two seconds; jobs stay queued until `producer resume`.
     """
-    client = Client()
-    with redis_errors(client.settings):
-        changed = Switches(client.ledger).pause(Pool(pool))
-    click.echo(f"{pool}: paused" if changed else f"{pool}: was paused before")
-    return 0
+    return _switch(lambda switches: switches.pause(Pool(pool)), f"{pool}: paused", f"{pool}: was paused before")
 
 
 @click.command()
-@click.argument("pool", type=pool_choice)
+@click.argument("pool", type=one_of(Pool))
 def resume(pool: str) -> int:
     """Let a paused pool take jobs again."""
-    client = Client()
-    with redis_errors(client.settings):
-        changed = Switches(client.ledger).resume(Pool(pool))
-    click.echo(f"{pool}: resumed" if changed else f"{pool}: was not paused")
-    return 0
+    return _switch(lambda switches: switches.resume(Pool(pool)), f"{pool}: resumed", f"{pool}: was not paused")
 
 
 @click.command()
@@ -107,28 +106,23 @@ def drain(worker: str) -> int:
     WORKER is its name in `producer status --workers`. Others of its pool go on. A worker that restarts under the same
     name is still drained.
     """
-    client = Client()
-    with redis_errors(client.settings):
-        switches = Switches(client.ledger)
+
+    def change(switches: Switches) -> bool:
         alive = [each.name for each in switches.workers()]
         if worker not in alive:
             raise UnknownWorkerError(
                 f"expected the name of a live worker, got {worker!r}; alive: {', '.join(alive) or 'none'}"
             )
-        changed = switches.drain(worker)
-    click.echo(f"{worker}: drained" if changed else f"{worker}: was drained before")
-    return 0
+        return switches.drain(worker)
+
+    return _switch(change, f"{worker}: drained", f"{worker}: was drained before")
 
 
 @click.command()
 @click.argument("worker")
 def undrain(worker: str) -> int:
     """Let a drained worker take jobs again."""
-    client = Client()
-    with redis_errors(client.settings):
-        changed = Switches(client.ledger).undrain(worker)
-    click.echo(f"{worker}: takes jobs again" if changed else f"{worker}: was not drained")
-    return 0
+    return _switch(lambda each: each.undrain(worker), f"{worker}: takes jobs again", f"{worker}: was not drained")
 
 
 # -- old batches
@@ -205,7 +199,7 @@ def _remove(
 
 
 @click.command("dead-letters")
-@click.argument("pool", required=False, type=pool_choice)
+@click.argument("pool", required=False, type=one_of(Pool))
 @click.option("--drop", is_flag=True, help="Remove them.")
 @json_option
 def dead_letters(pool: str | None, drop: bool, as_json: bool) -> int:

@@ -29,8 +29,8 @@ from poolbench.experiment import Deployment, MeasuredJob, Note, State
 from poolbench.workers import ON_THE_WAY, Arrivals
 from poolbench.workload import Display, Ran, Running, Share, Workers
 from producer.client import AT_ONCE, Client
-from producer.deployments import Private, Shared, start
 from producer.errors import ProducerError
+from producer.fleet import Private, Shared, start
 from producer.scenarios import PlannedWork
 
 LOOK_EVERY = 0.05  # seconds
@@ -98,7 +98,7 @@ class Downloads:
         """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        run = _Run(self._client, Pool(deployment.pool), batch, jobs, display=_Quiet(), workers=workers, start="")
+        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, display=_Quiet(), workers=workers, start="")
         run.to_the_end()
         self._fleet.discard(batch)
 
@@ -124,7 +124,7 @@ class Downloads:
         """
         part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
         how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
-        run = _Run(self._client, pool, batch, part.jobs, display=display, workers=workers, start=how)
+        run = _BatchRun(self._client, pool, batch, part.jobs, display=display, workers=workers, start=how)
         submitted, records, note = run.to_the_end(one_at_a_time=deployment.serial)
         self._hosts |= {each.executor.host for record in records for each in record.attempts if each.executor}
         jobs = tuple(
@@ -192,7 +192,7 @@ def _now(client: Client) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
-class _Run:
+class _BatchRun:
     """A batch on a deployment: submitted, watched to its end, read back."""
 
     def __init__(

@@ -292,10 +292,10 @@ def _metalink(stream: BinaryIO) -> Iterator[Entry]:
     Other hashes, ``pieces``, ``metaurl`` and URLs of other schemes are passed over.
     """
     document = _Metalink()
-    while not document.broken and (piece := stream.read(64 * 1024)):
+    for piece in chain(iter(lambda: stream.read(64 * 1024), b""), [b""]):
         yield from document.feed(piece)
-    if not document.broken:
-        yield from document.feed(b"", final=True)
+        if document.broken:
+            return
 
 
 class _Metalink:
@@ -305,11 +305,10 @@ class _Metalink:
         self.broken = False
         self._found: list[Entry] = []
         self._path: list[str] = []  # open elements
-        self._line = 0
+        self._line = 0  # of the file that is open
         self._fields: dict[str, Any] = {}
-        self._urls: list[tuple[int, str]] = []
-        self._priority = _LAST
-        self._text: list[str] | None = None  # of an element that is read
+        self._urls: list[tuple[int, str]] = []  # with their priority
+        self._text, self._attributes = "", dict[str, str]()  # of the element that began last
         self._parser = parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
         parser.StartDoctypeDeclHandler = self._doctype
@@ -317,9 +316,10 @@ class _Metalink:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
 
-    def feed(self, piece: bytes, *, final: bool = False) -> list[Entry]:
+    def feed(self, piece: bytes) -> list[Entry]:
+        """The files that end in this piece; an empty one is the last."""
         try:
-            self._parser.Parse(piece, final)
+            self._parser.Parse(piece, not piece)
         except expat.ExpatError as error:
             self.broken = True
             if not self._path and not self._found and not self._line:
@@ -332,36 +332,33 @@ class _Metalink:
     def _doctype(self, *_: Any) -> NoReturn:
         raise ManifestError("expected a Metalink document without a document type; nothing was submitted")
 
-    def _start(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, tag = name.rpartition(" ")
         self._path.append(tag if space == _SPACE else name)
-        if len(self._path) == 1 and self._path != ["metalink"]:
+        if self._path[0] != "metalink":
             raise ManifestError(f"expected metalink of RFC 5854, got {shown(name)}; nothing was submitted")
         if self._path == ["metalink", "file"]:
             self._line = self._parser.CurrentLineNumber
             self._fields, self._urls = {"filename": attributes.get("name")}, []
-        tag = self._path[-1]
-        wanted = tag in ("url", "size") or (tag == "hash" and attributes.get("type", "").lower() == "sha-256")
-        self._text = [] if self._path[:-1] == ["metalink", "file"] and wanted else None
-        priority = attributes.get("priority", "")
-        self._priority = int(priority) if priority.isascii() and priority.isdigit() and len(priority) < 7 else _LAST
+        self._text, self._attributes = "", attributes
 
     def _characters(self, text: str) -> None:
-        if self._text is not None and sum(map(len, self._text)) <= MAX_CHARACTERS:
-            self._text.append(text)
+        if len(self._text) <= MAX_CHARACTERS:
+            self._text += text
 
     def _end(self, _: str) -> None:
-        if self._text is not None:
-            self._take(self._path[-1], "".join(self._text).strip())
-        self._text = None
-        if self._path == ["metalink", "file"]:
-            urls = [url for _, url in sorted(self._urls, key=lambda each: each[0])][: MOST_MIRRORS + 1]
-            whole = {**self._fields, "url": urls[0], "mirrors": urls[1:]} if urls else None
-            self._found.append((self._line, whole or ValueError("expected an http or https URL")))
+        text = self._text.strip()
+        match self._path:
+            case ["metalink", "file", "url"]:
+                if text.lower().startswith(("http://", "https://")) and len(self._urls) < _MOST_URLS:
+                    priority = self._attributes.get("priority", "")
+                    self._urls.append((int(priority) if re.fullmatch("[0-9]{1,6}", priority) else _LAST, text))
+            case ["metalink", "file", "size"]:
+                self._fields["size"] = text
+            case ["metalink", "file", "hash"] if self._attributes.get("type", "").lower() == "sha-256":
+                self._fields["sha256"] = text
+            case ["metalink", "file"]:
+                urls = [url for _, url in sorted(self._urls, key=lambda each: each[0])][: MOST_MIRRORS + 1]
+                whole = {**self._fields, "url": urls[0], "mirrors": urls[1:]} if urls else None
+                self._found.append((self._line, whole or ValueError("expected an http or https URL")))
         self._path.pop()
-
-    def _take(self, tag: str, text: str) -> None:
-        if tag != "url":
-            self._fields["sha256" if tag == "hash" else tag] = text
-        elif text.lower().startswith(("http://", "https://")) and len(self._urls) < _MOST_URLS:
-            self._urls.append((self._priority, text))

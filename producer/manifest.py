@@ -89,7 +89,7 @@ def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
 _Text = InstanceOf[str]  # a lone surrogate, which pydantic refuses, is for the checks of URLs and names
 
 
-class Row(BaseModel):
+class ManifestRow(BaseModel):
     """An entry's fields. The descriptions are for error messages, each with what stands before "got"."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -113,16 +113,16 @@ class Row(BaseModel):
     ) = Field(None, description=f"a list of at most {MOST_MIRRORS} URLs")
 
 
-FIELDS = tuple(Row.model_fields)
+FIELDS = tuple(ManifestRow.model_fields)
 
 
-def _row(fields: Mapping[str, Any]) -> Row:
+def _row(fields: Mapping[str, Any]) -> ManifestRow:
     """
     Raises:
         ValueError: what was expected, and what we got.
     """
     try:
-        return Row.model_validate(fields)
+        return ManifestRow.model_validate(fields)
     except ValidationError as error:
         raise ValueError(_problem(error)) from error
 
@@ -138,7 +138,7 @@ def _problem(error: ValidationError) -> str:
     if first["type"] == "missing" or (name == "url" and first["input"] is None):
         return "expected a url, got none"
     got = f" got {shown(str(first['input']))}" if name not in ("headers", "mirrors") else ""
-    return f"expected {name} to be {Row.model_fields[name].description}{got}"
+    return f"expected {name} to be {ManifestRow.model_fields[name].description}{got}"
 
 
 # -- names
@@ -268,7 +268,7 @@ def _jobs(found: Iterable[Entry], names: Names, server_names: bool, step: str | 
             yield BadLine(number, str(error))
 
 
-def _job(row: Row, names: Names, server_names: bool, step: str | None) -> Job | None:
+def _job(row: ManifestRow, names: Names, server_names: bool, step: str | None) -> Job | None:
     """The name comes last: a bad entry takes none away. None: the entry was there before."""
     if not names.is_new(row.url, row.filename):
         return None
@@ -287,33 +287,19 @@ def _job(row: Row, names: Names, server_names: bool, step: str | None) -> Job | 
     )
 
 
+@dataclass(slots=True)
 class Reader:
-    """What a command was given: URLs or a manifest, read once or, to be strict, twice. Bad lines are reported."""
+    """What a command was given: URLs or a manifest, read once or, to be strict, twice."""
 
-    def __init__(
-        self,
-        urls: Sequence[str],
-        stream: BinaryIO | None,
-        format_: str | None,
-        *,
-        report: Callable[[str], None],
-        new_names: Callable[[], Names] = Names,
-        server_names: bool = False,
-        step: str | None = None,
-    ) -> None:
-        """
-        Args:
-            format_: None: by the suffix of the stream's name, or by its first line.
-        """
-        self._urls = urls
-        self._stream = stream
-        self._format = Format(format_) if format_ else format_of(Path(str(getattr(stream, "name", ""))))
-        self._report = report
-        self._new_names = new_names
-        self._server_names = server_names
-        self._step = step
-        self.names = new_names()
-        self.bad = 0
+    urls: Sequence[str]
+    stream: BinaryIO | None
+    format: str | None  # None: by the suffix of the stream's name, or by its first line
+    report: Callable[[str], None]  # of bad lines
+    new_names: Callable[[], Names] = Names
+    server_names: bool = False
+    step: str | None = None
+    bad: int = 0  # lines so far
+    repeated: int = 0  # lines that were left out, of the last reading
 
     def check(self) -> None:
         """Read everything once, and be ready to read it again.
@@ -321,30 +307,35 @@ class Reader:
         Raises:
             ManifestError: a line is bad.
         """
-        if self._stream is not None and not self._stream.seekable():
+        if self.stream is not None and not self.stream.seekable():
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-            shutil.copyfileobj(self._stream, spool)
+            shutil.copyfileobj(self.stream, spool)
             spool.seek(0)
-            self._stream = spool
-        start = self._stream.tell() if self._stream is not None else 0
+            self.stream = spool
+        start = self.stream.tell() if self.stream is not None else 0
         for _job in self.jobs():
             pass
         if self.bad:
             raise ManifestError(f"{self.bad} bad lines, and --strict was given; nothing was submitted")
-        if self._stream is not None:
-            self._stream.seek(start)
+        if self.stream is not None:
+            self.stream.seek(start)
 
     def jobs(self) -> Iterator[Job]:
         """The good ones."""
-        self.names = names = self._new_names()
-        more: Any = {"names": names, "server_names": self._server_names, "step": self._step}
-        found = read_urls(self._urls, **more) if self._stream is None else read(self._stream, self._format, **more)
+        names = self.new_names()
+        more: Any = {"names": names, "server_names": self.server_names, "step": self.step}
+        if self.stream is None:
+            found = read_urls(self.urls, **more)
+        else:
+            suffix = Path(str(getattr(self.stream, "name", "")))
+            found = read(self.stream, Format(self.format) if self.format else format_of(suffix), **more)
         for item in found:
             if isinstance(item, Job):
                 yield item
                 continue
             self.bad += 1
             if self.bad <= _MOST_SAID:
-                self._report(str(item))
+                self.report(str(item))
             elif self.bad == _MOST_SAID + 1:
-                self._report(f"more than {_MOST_SAID} bad lines; the others are only counted")
+                self.report(f"more than {_MOST_SAID} bad lines; the others are only counted")
+        self.repeated = names.repeated

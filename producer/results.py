@@ -20,7 +20,7 @@ import click
 from rich.filesize import decimal
 
 from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool
-from producer.cli import batch_argument, say
+from producer.cli import batch_argument, one_of, say
 from producer.client import Client, redis_errors
 from producer.urls import redact
 
@@ -35,15 +35,8 @@ class Style(StrEnum):
 
 @click.command()
 @batch_argument
-@click.option(
-    "--format", "style", type=click.Choice([each.value for each in Style]), default="table", show_default=True
-)
-@click.option(
-    "--only",
-    type=click.Choice([each.value for each in JobState]),
-    multiple=True,
-    help="Jobs in this state; may be repeated.",
-)
+@click.option("--format", "style", type=one_of(Style), default="table", show_default=True)
+@click.option("--only", type=one_of(JobState), multiple=True, help="Jobs in this state; may be repeated.")
 def results(batch: str, style: str, only: Sequence[str]) -> int:
     """Print what became of each job."""
     client = Client()

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import click
 
 from ledger.jobs import JOBS_PER_MESSAGE, FailureKind, JobState, Pool, Ref
-from producer.cli import batch_argument, checked_name, json_option, pool_choice, report, say
+from producer.cli import batch_argument, checked_name, json_option, one_of, report, say
 from producer.client import Client, new_batch_name
 from producer.formats import Format
 from producer.manifest import Names, Reader
@@ -30,15 +30,10 @@ def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: s
 @click.command()
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 @click.option("-i", "--input", "source", type=click.File("rb"), help="A manifest; - is stdin.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice([each.value for each in Format]),
-    help="Default: by suffix or first line.",
-)
+@click.option("--format", "format_", type=one_of(Format), help="Default: by suffix or first line.")
 @click.option(
     "--pool",
-    type=click.Choice([*pool_choice.choices, _ALL]),
+    type=click.Choice([*one_of(Pool).choices, _ALL]),
     default=Pool.THREADS.value,
     show_default=True,
     help="all: in turn.",
@@ -115,7 +110,7 @@ def submit(
     found = {"batch": name, "jobs": accepted, "new": accepted - known, "bad_lines": reader.bad}
     summary = "batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines"
     if dedup:
-        found["repeated_lines"] = reader.names.repeated
+        found["repeated_lines"] = reader.repeated
         summary += ", {repeated_lines:,} repeated ones left out"
     say(summary.format(**found))
     code = 1 if reader.bad else 0
@@ -132,7 +127,7 @@ def submit(
 @click.option(
     "--kind",
     "kinds",
-    type=click.Choice([each.value for each in FailureKind]),
+    type=one_of(FailureKind),
     multiple=True,
     metavar="KIND",
     help="Only failures of this kind; may be repeated.",

@@ -29,7 +29,7 @@ from poolbench.experiment import (
     State,
     Usage,
 )
-from producer.deployments import start
+from producer.fleet import start
 
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64

@@ -20,8 +20,8 @@ from poolbench.deployment import parse
 from poolbench.experiment import Deployment, Experiment, Request
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Page
-from producer.deployments import Private
 from producer.downloads import Downloads
+from producer.fleet import Private
 from producer.scenarios import SCENARIOS, Options, from_recipe
 from tests.worker_process import ROOT
 

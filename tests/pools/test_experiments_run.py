@@ -21,8 +21,8 @@ from poolbench.deployment import Spec
 from poolbench.experiment import Experiment, Measurement, Pool, Request, State, from_json
 from poolbench.run import Design, run_experiment
 from poolbench.terminal import Page
-from producer.deployments import Private
 from producer.downloads import Downloads
+from producer.fleet import Private
 from producer.scenarios import SCENARIOS, Options, from_recipe
 from stack.processes import MARK
 from tests.waiting import wait_for

@@ -26,8 +26,8 @@ from poolbench.run import Design, run_experiment
 from poolbench.terminal import Finding, Page, close, find, totals
 from producer import downloads
 from producer.client import Client
-from producer.deployments import Shared
 from producer.downloads import Downloads
+from producer.fleet import Shared
 from producer.scenarios import SCENARIOS, Options, OriginError, PlannedWork, RoundJobs, from_recipe, look_up, paced
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of

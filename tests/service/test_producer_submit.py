@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import JobState, Pool, Ref
+from ledger.jobs import Batch, JobState, Pool, Ref
 from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
@@ -26,6 +26,12 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     redis = connect(settings)
     yield Ledger(redis, settings.key_prefix)
     redis.close()
+
+
+def batch_of(ledger: Ledger) -> Batch:
+    batch = ledger.batch("b")
+    assert batch is not None
+    return batch
 
 
 def manifest(folder: Path, count: int) -> Path:
@@ -43,8 +49,7 @@ def test_each_job_has_a_record_and_one_message_and_the_batch_is_sealed(ledger: L
     said = run(settings, "submit", "--name", "b", "http://a/x", "http://a/y?token=secret", "http://u:secret@a/x")
     assert (said.code, said.out) == (0, "b\n")
     assert "secret" not in said.err
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert batch.total == 3
     records = list(ledger.read_batch(batch))
     assert [record.path for record in records] == ["b/x", "b/y", "b/x-2"]
@@ -88,8 +93,7 @@ def test_another_manifest_under_the_same_name_is_refused(
     refused = run(settings, "submit", "--name", "b", "-i", "-", given=other)
     assert (refused.code, refused.out) == (2, "")
     assert said in refused.err
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert (batch.total, batch.known) == (2, 2)
 
 
@@ -115,8 +119,7 @@ def test_strict_submits_nothing_when_a_line_is_bad(
     assert ledger.redis.dbsize() == 0
     file.write_text('{"url": "http://a/x"}\n' * 600)
     assert run(settings, "submit", "--strict", "--name", "b", "-i", source, given=file.read_text()).code == 0
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert batch.total == 600
 
 
@@ -136,16 +139,14 @@ def test_a_producer_killed_in_the_middle_is_completed_by_the_same_command(
         wait_for(lambda: (batch := ledger.batch("b")) and batch.known >= 3000, every=0.001, what="3,000 jobs")
         process.kill()
         process.wait(10)
-    cut = ledger.batch("b")
-    assert cut is not None
+    cut = batch_of(ledger)
     assert cut.total is None
     assert 3000 <= cut.known < 10_000
     # if the same command runs again,
     said = run(settings, *words)
     # I expect every job once in the ledger, and one message for each, but for those that the sweep will send.
     assert said.json == {"batch": "b", "jobs": 10_000, "new": 10_000 - cut.known, "bad_lines": 0}
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert (batch.total, batch.known, batch.count(JobState.QUEUED)) == (10_000, 10_000, 10_000)
     assert [record.id for record in ledger.read_batch(batch)] == [f"b.{n}" for n in range(10_000)]
     refs = queued_refs(ledger)
@@ -179,8 +180,7 @@ def test_a_long_manifest_takes_little_memory(ledger: Ledger, settings: Settings,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 150 * 1024  # KiB
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert batch.total == 100_000
     assert Ref.parse(next(iter(queued_refs(ledger)))).batch == "b"
 
@@ -191,8 +191,7 @@ def test_cancel_takes_what_is_queued(ledger: Ledger, settings: Settings, tmp_pat
     assert said.json == {"batch": "b", "cancelled": 6, "stopping": 0, "ended_before": 0}
     said = run(settings, "cancel", "b")
     assert said.out == "batch b: 1,294 cancelled, 0 running and told to stop, 6 had ended\n"
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert batch.finished
     assert batch.count(JobState.CANCELLED) == 1300
     assert run(settings, "cancel", "b", "1300").code == 2
@@ -228,8 +227,7 @@ def test_many_files_go_into_folders_of_so_many_and_those_that_are_named_where_th
     given = "\n".join(lines)
     for _ in range(2):  # the same manifest, the same names
         assert run(settings, "submit", "-i", "-", "--name", "b", "--shard", "2", given=given).code == 0
-    batch = ledger.batch("b")
-    assert batch is not None
+    batch = batch_of(ledger)
     assert [record.job.filename for record in ledger.read_batch(batch)] == [
         "0000/f.bin",
         "0000/f-2.bin",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from poolbench.advice import FULL, ONE_CORE, SEVERAL_CORES, Advice, Confidence, Limits, recommend
 from poolbench.choice import ALIKE, MARGIN, REGRET, TIE
 from poolbench.experiment import PLAIN, Bound, Experiment, Pool, Sampling, Setup
-from producer.deployments import start
+from producer.fleet import start
 from tests.experiments import MIB, Made, made
 
 PROCESS = 30 * MIB  # what a child of prefork adds

@@ -12,7 +12,7 @@ from ledger.jobs import check_batch_name
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import PLAIN, Pool, Setup
 from poolbench.run import label, ordered, stamp
-from producer.deployments import deployments, pool_of, worker_line
+from producer.fleet import deployments, pool_of, worker_line
 from stack.plan import ROOT
 
 

@@ -14,8 +14,8 @@ from poolbench.deployment import parse
 from poolbench.experiment import Checks, Deployment, Executor, MeasuredJob, Pool, Spans, State
 from poolbench.run import arrived
 from poolbench.sampler import Machine
-from producer.deployments import deployments
 from producer.downloads import LOOK_EVERY, Digests, _pause, measured_job
+from producer.fleet import deployments
 from producer.scenarios import SCENARIOS, Options, from_manifest, paced, sample
 from tests.experiments import Made, made
 from tests.measured import EPOCH, attempt, on_its_pool, record, who

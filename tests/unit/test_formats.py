@@ -1,9 +1,12 @@
-"""Manifests that other downloaders read: aria2's input files and Metalink documents."""
+"""Manifests that other programs write: aria2's input files, Metalink documents, and Parquet where pyarrow is."""
 
 from __future__ import annotations
 
 import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import pytest
@@ -27,6 +30,20 @@ def items(text: str | bytes, format_: Format) -> list[Job | BadLine]:
 
 def meta4(*files: str) -> list[Job | BadLine]:
     return items(HEAD + "\n".join(files) + "\n</metalink>", Format.METALINK)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [
+        ("x.meta4", Format.METALINK),
+        ("a.parquet", Format.PARQUET),
+        ("A.CSV", Format.CSV),
+        ("a.ndjson", Format.JSONL),
+        ("a", None),
+    ],
+)
+def test_the_suffix_says_what_it_is(name: str, format_: Format | None) -> None:
+    assert format_of(Path(name)) is format_
 
 
 def test_an_aria2_file_has_urls_and_their_options() -> None:
@@ -53,31 +70,6 @@ http://a/h.bin
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "number", "said"),
-    [
-        ("  out=x", 1, "a URL before its options"),
-        ("http://a/f\n out", 1, "options like out=name"),
-        ("http://a/f\n checksum=md5=abc", 1, "another kind, which would not be looked at"),
-        ("http://a/f\n checksum=sha-256=abc", 1, "64 hexadecimal digits"),
-        ("http://a/f\n dir=/etc", 1, "a relative path"),
-        ("http://a/f\n out=../x", 1, "a relative path"),
-        ("http://a/f\n header=Host: x", 1, "does not set itself"),
-        ("http://a/f\n header=A: s3cret\n header=a: s3cret", 1, "each header once"),
-        ("http://a/f\n header=s3cret", 1, "header"),
-        ("ftp://a/f", 1, "http or https"),
-        ("http://a/f\n" + " a=b\n" * 200, 1, "at most 100 options"),
-    ],
-)
-def test_an_aria2_entry_that_cannot_be_done_as_asked_is_a_bad_line(text: str, number: int, said: str) -> None:
-    *before, bad, after = items(f"{text}\nhttp://a/good", Format.ARIA2)
-    assert isinstance(bad, BadLine)
-    assert (bad.number, before) == (number, [])
-    assert said in bad.problem
-    assert "s3cret" not in bad.problem
-    assert after == Job("http://a/good", "good")
-
-
 def test_a_metalink_file_has_urls_by_priority_a_length_and_a_digest() -> None:
     found = meta4(
         f"""<file name="images/f.iso">
@@ -96,26 +88,47 @@ def test_a_metalink_file_has_urls_by_priority_a_length_and_a_digest() -> None:
         Job("https://a/f.iso", "images/f.iso", DIGEST, 700, (), ("http://b/f.iso?x=1&y=2", "http://c/f.iso")),
         Job("http://a/g", "g"),
     ]
-    assert format_of(Path("x.meta4")) is Format.METALINK
+
+
+ARIA2 = [
+    ("  out=x", "a URL before its options"),
+    ("http://a/f\n out", "options like out=name"),
+    ("http://a/f\n checksum=md5=abc", "another kind, which would not be looked at"),
+    ("http://a/f\n checksum=sha-256=abc", "64 hexadecimal digits"),
+    ("http://a/f\n dir=/etc", "a relative path"),
+    ("http://a/f\n out=../x", "a relative path"),
+    ("http://a/f\n header=Host: x", "does not set itself"),
+    ("http://a/f\n header=A: s3cret\n header=a: s3cret", "each header once"),
+    ("http://a/f\n header=s3cret", "header"),
+    ("ftp://a/f", "http or https"),
+    ("http://a/f\n" + " a=b\n" * 200, "at most 100 options"),
+]
+METALINK = [
+    ('<file name="f"></file>', "an http or https URL"),
+    ('<file name="../../etc/passwd"><url>http://a/f</url></file>', "a relative path"),
+    ('<file name="/etc/passwd"><url>http://a/f</url></file>', "a relative path"),
+    ('<file name="f"><url>http://a/f</url><size>-1</size></file>', "size"),
+    ('<file name="f"><url>http://a/f</url><hash type="sha-256">xyz</hash></file>', "64 hexadecimal digits"),
+    ('<file name="f"><url>http://a b/f</url></file>', "a space"),
+    (f'<file name="f"><url>http://a/{"x" * 100_000}</url></file>', "longer than"),
+]
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
-    [
-        ('<file name="f"></file>', "an http or https URL"),
-        ('<file name="../../etc/passwd"><url>http://a/f</url></file>', "a relative path"),
-        ('<file name="/etc/passwd"><url>http://a/f</url></file>', "a relative path"),
-        ('<file name="f"><url>http://a/f</url><size>-1</size></file>', "size"),
-        ('<file name="f"><url>http://a/f</url><hash type="sha-256">xyz</hash></file>', "64 hexadecimal digits"),
-        ('<file name="f"><url>http://a b/f</url></file>', "a space"),
-        (f'<file name="f"><url>http://a/{"x" * 100_000}</url></file>', "longer than"),
-    ],
+    ("format_", "text", "said"),
+    [*((Format.ARIA2, *case) for case in ARIA2), *((Format.METALINK, *case) for case in METALINK)],
 )
-def test_a_metalink_file_that_cannot_be_had_is_a_bad_line(file: str, said: str) -> None:
-    bad, good = meta4(file, '<file name="good"><url>http://a/good</url></file>')
+def test_a_file_that_cannot_be_had_as_asked_is_a_bad_line_and_the_next_one_is_good(
+    format_: Format, text: str, said: str
+) -> None:
+    if format_ is Format.ARIA2:
+        (bad, good), number = items(f"{text}\nhttp://a/good", format_), 1
+    else:
+        (bad, good), number = meta4(text, '<file name="good"><url>http://a/good</url></file>'), 3
     assert isinstance(bad, BadLine)
-    assert bad.number == 3
+    assert bad.number == number
     assert said in bad.problem
+    assert "s3cret" not in bad.problem
     assert good == Job("http://a/good", "good")
 
 
@@ -213,3 +226,49 @@ def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(text: str, f
     for item in found:
         if isinstance(item, Job):
             check_url(item.url)
+
+
+# -- Parquet
+
+
+def test_without_pyarrow_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ManifestError, match="needs pyarrow"):
+        list(read(io.BytesIO(b"PAR1"), Format.PARQUET))
+
+
+def parquet_of(columns: Callable[[Any], dict[str, Any]]) -> io.BytesIO:
+    """A file with these columns, made with pyarrow."""
+    arrow, file = pytest.importorskip("pyarrow"), io.BytesIO()
+    pytest.importorskip("pyarrow.parquet").write_table(arrow.table(columns(arrow)), file)
+    file.seek(0)
+    return file
+
+
+def test_rows_become_jobs_and_bad_ones_are_named() -> None:
+    def columns(arrow: Any) -> dict[str, Any]:
+        texts = arrow.map_(arrow.string(), arrow.string())
+        return {
+            "url": ["http://a/x", "ftp://a/y", "http://a/z"],
+            "size": [7, None, None],
+            "mirrors": [["http://b/x"], None, []],
+            "headers": arrow.array([[("X", "1")], None, None], texts),
+        }
+
+    first, bad, last = read(parquet_of(columns), Format.PARQUET)
+    assert first == Job("http://a/x", "x", None, 7, (("X", "1"),), ("http://b/x",))
+    assert isinstance(bad, BadLine)
+    assert bad.number == 2
+    assert last == Job("http://a/z", "z")
+
+
+@pytest.mark.parametrize("columns", [{"link": ["http://a/x"]}, {"url": ["http://a/x"], "md5": ["x"]}])
+def test_other_columns_are_refused_as_a_whole(columns: dict[str, list[str]]) -> None:
+    with pytest.raises(ManifestError, match="expected the columns"):
+        list(read(parquet_of(lambda _: columns), Format.PARQUET))
+
+
+def test_what_is_no_parquet_file_is_refused() -> None:
+    pytest.importorskip("pyarrow.parquet")
+    with pytest.raises(ManifestError, match="cannot be read"):
+        list(read(io.BytesIO(b"http://a/x\n" * 10), Format.PARQUET))
