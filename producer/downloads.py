@@ -13,11 +13,9 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from types import TracebackType
-from typing import Self
 
 from redis.exceptions import RedisError
 
@@ -58,7 +56,7 @@ class _Quiet:
     def unserved(self, text: str) -> None: ...
 
 
-class Downloads:
+class Downloads(AbstractContextManager["Downloads"]):
     """A workload, inside of a context: the work of an experiment on the deployments of a fleet."""
 
     failures: tuple[type[Exception], ...] = (RedisError, TimeoutError, ProducerError)
@@ -75,12 +73,7 @@ class Downloads:
         self._offset = 0.0  # seconds by which Redis' clock is ahead of ours
         self._ahead: dict[str, float] = {}  # host: seconds by which its clock is ahead of ours, as last heard
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
