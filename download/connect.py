@@ -14,28 +14,29 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
 
 from download.addresses import AddressPolicy, Target
 from download.errors import ConnectError, DnsError, MachineError, RefusedError, ResetError, translate
-from download.http1 import Connection, Response
+from download.http1 import HttpConnection, Response
 from download.proxy import Proxy
+from download.threads import native, start_native_thread
 from download.timeouts import Timeouts, translated
 
 _IDLE = 64  # kept connections of a process
 
 
-class Client:
+class HttpClient:
     """Sends GETs. One per process, made after the fork."""
 
     def __init__(self, policy: AddressPolicy, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
         self._policy = policy
         self._context = context
         self._proxy = proxy
-        self._idle: list[tuple[tuple[str, str, int], Connection]] = []  # origin and connection, oldest first
+        self._idle: list[tuple[tuple[str, str, int], HttpConnection]] = []  # origin and connection, oldest first
         self._lock = threading.Lock()
 
     def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
@@ -82,7 +83,7 @@ class Client:
         for _, connection in idle:
             connection.close()
 
-    def _take(self, target: Target) -> Connection | None:
+    def _take(self, target: Target) -> HttpConnection | None:
         with self._lock:
             at = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == target.origin), None)
             connection = None if at is None else self._idle.pop(at)[1]
@@ -92,7 +93,7 @@ class Client:
         return connection
 
     @staticmethod
-    def _ask(connection: Connection, target: Target, request: list[str], timeouts: Timeouts) -> Response:
+    def _ask(connection: HttpConnection, target: Target, request: list[str], timeouts: Timeouts) -> Response:
         connection.timeouts = timeouts
         try:
             with translated(timeouts, f"{target.host}: "):
@@ -103,28 +104,19 @@ class Client:
             connection.close()
             raise
 
-    def _open(self, target: Target, via: Proxy | None, timeouts: Timeouts) -> Connection:
-        if via is None:
-            connection = Connection(connect(target.host, target.port, self._policy, timeouts), target.host, timeouts)
-        else:
-            connection = self._open_through(via, target, timeouts)
+    def _open(self, target: Target, via: Proxy | None, timeouts: Timeouts) -> HttpConnection:
         try:
-            if target.scheme == "https":
-                connection.sock = _tls(connection.sock, self._context, target.host.rstrip("."), timeouts)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _open_through(self, proxy: Proxy, target: Target, timeouts: Timeouts) -> Connection:
-        try:
-            sock = connect(proxy.host, proxy.port, self._policy, timeouts)
+            sock = connect((via or target).host, (via or target).port, self._policy, timeouts)
         except RefusedError as error:
+            if via is None:
+                raise
             raise RefusedError(f"the proxy is not allowed by DOWNPOUR_ALLOW_HOSTS or _NETWORKS: {error}") from error
-        connection = Connection(sock, target.host, timeouts)
+        connection = HttpConnection(sock, target.host, timeouts)
         try:
             if target.scheme == "https":
-                proxy.tunnel(connection, target)
+                if via is not None:
+                    via.tunnel(connection, target)
+                connection.sock = _tls(connection.sock, self._context, target.host.rstrip("."), timeouts)
         except BaseException:
             connection.close()
             raise
@@ -142,60 +134,43 @@ def _request(target: Target, headers: dict[str, str], via: Proxy | None) -> list
     return lines
 
 
-def _start_thread(name: str, run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name=name, daemon=True).start()
-
-
-def _look_up(host: str, port: int) -> list[str]:
-    return addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-
-
-def addresses(found: Sequence[Any]) -> list[str]:
-    """Those in an answer of getaddrinfo."""
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
-
-
 class LookUp:
     """A name that is being resolved. That cannot be interrupted, so it has a thread to be left behind in."""
 
     def __init__(
-        self,
-        host: str,
-        port: int,
-        done: Callable[[], object],
-        *,
-        look_up: Callable[[str, int], list[str]] = _look_up,
-        start: Callable[[str, Callable[[], None]], None] = _start_thread,
+        self, host: str, port: int, done: Callable[[], object] = lambda: None, *, native_thread: bool = False
     ) -> None:
         """
         Args:
             done: called when it is over, in the thread.
-            start: starts a thread, by its name and function.
+            native_thread: for a caller that is in one, and must not wait for gevent's hub.
         """
+        self.over: float | None = None  # time.monotonic() when it was
+        self.allowed: list[str] = []  # once they were judged
         self._host = host
-        self._outcome: list[list[str] | Exception] = []  # one, when it is over
+        self._found: list[str] | Exception = []
+        look_up = native("socket", "getaddrinfo") if native_thread else socket.getaddrinfo
 
         def run() -> None:
             try:
-                self._outcome.append(look_up(host, port))
+                answers = [] if literal else look_up(host, port, type=socket.SOCK_STREAM)
+                self._found = list(dict.fromkeys(str(each[4][0]) for each in answers)) or literal
             except Exception as error:  # an unusual one, too, must not leave the others waiting
-                self._outcome.append(error)
-            finally:
-                done()
-
-        if _is_literal(host):
-            self._outcome.append([host])
+                self._found = error
+            self.over = time.monotonic()
             done()
-            return
+
+        literal = [host] if _is_literal(host) else []
         try:
-            start(f"resolve {host}", run)
+            if literal:
+                run()
+            elif native_thread:
+                start_native_thread(f"resolve {host}", run)
+            else:
+                threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
         except RuntimeError as error:  # no thread left
-            self._outcome.append(error)
+            self._found, self.over = error, time.monotonic()
             done()
-
-    @property
-    def over(self) -> bool:
-        return bool(self._outcome)
 
     def judged(self, policy: AddressPolicy) -> list[str]:
         """Its addresses, all of them allowed.
@@ -205,14 +180,16 @@ class LookUp:
             DnsError: there is none.
             MachineError: there was no descriptor or thread to look it up.
         """
-        found = self._outcome[0]
+        found = self._found
         if isinstance(found, Exception):
             _raise_if_machine(found, f"resolving {self._host}: ")
         if isinstance(found, Exception) or not found:
             cause = found if isinstance(found, Exception) else None
             raise DnsError(f"expected an address of {self._host}, got: {found or 'none'}") from cause
-        for address in found:
-            policy.judge(self._host, address)
+        if not self.allowed:
+            for address in found:
+                policy.judge(self._host, address)
+            self.allowed = found
         return found
 
 
@@ -262,7 +239,9 @@ def _connect_one(address: str, port: int, timeouts: Timeouts, give_up: float) ->
         sock.setblocking(False)
         code = sock.connect_ex((address, port))
         if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            while not _ready(sock, select.POLLOUT, min(timeouts.slice(), max(0.0, give_up - time.monotonic()))):
+            waiting = select.poll()
+            waiting.register(sock, select.POLLOUT)
+            while not waiting.poll(1000 * min(timeouts.slice(), max(0.0, give_up - time.monotonic()))):
                 if time.monotonic() >= give_up:
                     raise TimeoutError(errno.ETIMEDOUT, "no answer in its share of the time")
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -278,23 +257,13 @@ def _connect_one(address: str, port: int, timeouts: Timeouts, give_up: float) ->
 
 
 def _tls(sock: socket.socket, context: ssl.SSLContext, host: str, timeouts: Timeouts) -> ssl.SSLSocket:
-    sock.setblocking(False)
     tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False, suppress_ragged_eofs=False)
     try:
         while True:
-            try:
+            tls.settimeout(timeouts.slice())
+            with suppress(TimeoutError):  # then it goes on where it was
                 tls.do_handshake()
                 return tls
-            except ssl.SSLWantReadError:
-                _ready(tls, select.POLLIN, timeouts.slice())
-            except ssl.SSLWantWriteError:
-                _ready(tls, select.POLLOUT, timeouts.slice())
     except BaseException:
         tls.close()
         raise
-
-
-def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
-    waiting = select.poll()
-    waiting.register(sock, event)
-    return bool(waiting.poll(seconds * 1000))

@@ -132,27 +132,29 @@ def transient(kind: FailureKind) -> bool:
     return issubclass(LEAVES[kind], TransientError)
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_DISK = frozenset(
-    {
-        errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO, errno.ENOENT,
-        errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EXDEV, errno.ESTALE, errno.ENODEV, errno.ENXIO,
-    }
-)  # fmt: skip
-_UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
-_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-
-
 # The first match counts: subclasses stand before their bases.
-_LEAF_OF: list[tuple[tuple[type[Exception], ...], type[DownloadError]]] = [
-    ((socket.gaierror,), DnsError),
-    ((ssl.SSLCertVerificationError,), TlsError),
+_LEAF_OF: list[tuple[type[Exception] | tuple[type[Exception], ...], type[DownloadError]]] = [
+    (socket.gaierror, DnsError),
+    (ssl.SSLCertVerificationError, TlsError),
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), ResetError),
-    ((ssl.SSLError,), ProtocolError),
+    (ssl.SSLError, ProtocolError),
     ((ConnectionResetError, ConnectionAbortedError, BrokenPipeError), ResetError),
-    ((TimeoutError,), SilenceError),
-    ((MemoryError,), MachineError),
+    (TimeoutError, SilenceError),
+    (MemoryError, MachineError),
 ]
+_LEAF_OF_ERRNO: dict[int | None, type[DownloadError]] = {  # any other: ResetError
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), DiskFullError),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS), MachineError),
+    **dict.fromkeys((errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN), ConnectError),
+    **dict.fromkeys(
+        (
+            errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG, errno.EIO, errno.ENOENT,
+            errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EXDEV, errno.ESTALE, errno.ENODEV,
+            errno.ENXIO,
+        ),
+        DiskError,
+    ),
+}  # fmt: skip
 
 
 def translate(error: Exception, prefix: str = "") -> DownloadError:
@@ -164,27 +166,12 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
     if isinstance(error, DownloadError):
         return error
     text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever the server sent
-    leaf = _leaf(error)(prefix + text)
-    leaf.errno = error.errno if isinstance(error, OSError) else None
-    return leaf
-
-
-def _leaf(error: Exception) -> type[DownloadError]:
-    for classes, leaf in _LEAF_OF:
-        if isinstance(error, classes):
-            return leaf
-    if isinstance(error, OSError):
-        return _leaf_of_errno(error.errno)
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return MachineError
-    return InternalError
-
-
-def _leaf_of_errno(number: int | None) -> type[DownloadError]:
-    if number in _FULL:
-        return DiskFullError
-    if number in _MACHINE:
-        return MachineError
-    if number in _UNREACHABLE:
-        return ConnectError
-    return DiskError if number in _DISK else ResetError
+    leaf = next((leaf for classes, leaf in _LEAF_OF if isinstance(error, classes)), None)
+    if leaf is None and isinstance(error, OSError):
+        leaf = _LEAF_OF_ERRNO.get(error.errno, ResetError)
+    elif leaf is None:
+        no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+        leaf = MachineError if no_thread else InternalError
+    end = leaf(prefix + text)
+    end.errno = error.errno if isinstance(error, OSError) else None
+    return end

@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fcntl import ioctl
 from functools import lru_cache
 from termios import FIONREAD
@@ -36,9 +37,10 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 ENDS = (b"\r\n", b"\n")
 _NOTHING = bytes(4)
 _NO_BODY = frozenset({101, 204, 304})
+_PASSING = frozenset({408, 425, 429})
 
 
-class Connection:
+class HttpConnection:
     """A socket, what was received from it and not used yet, and waits that belong to the request that uses it now."""
 
     def __init__(self, sock: socket.socket, host: str, timeouts: Timeouts) -> None:
@@ -81,22 +83,15 @@ class Connection:
             self.timeouts.first_byte = time.monotonic()
         return count
 
-    def glance(self, room: memoryview, patient: bool = True) -> int | None:
-        """As ``receive``, from any thread, but wait a moment at the most; None: nothing came, or the end."""
+    def glance(self, room: memoryview, moment: int = _MOMENT) -> int | None:
+        """As ``receive``, from any thread, but wait only so many milliseconds; None: nothing came, or the end."""
         self.sock.settimeout(0)
-        count = self._here(room)
-        if count is None and patient:  # waited for by the thread itself, not by gevent's hub
-            waiting = native("select", "poll")()
-            waiting.register(self.sock.fileno(), select.POLLIN)
-            if waiting.poll(_MOMENT):
-                count = self._here(room)
-        return count or None
-
-    def _here(self, room: memoryview) -> int | None:
-        try:
-            return self.sock.recv_into(room)
-        except OSError:
-            return None
+        with suppress(OSError):
+            return self.sock.recv_into(room) or None
+        if moment and self._readable(moment):
+            with suppress(OSError):
+                return self.sock.recv_into(room) or None
+        return None
 
     def take(self, room: memoryview) -> int:
         """As ``receive``, but first what was received already."""
@@ -150,16 +145,18 @@ class Connection:
         """Some of what is here at once, and stays here."""
         decrypted = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
         if not self.ahead and (decrypted or waits(self.sock.fileno())):
-            count = self.glance(self._room, patient=False)
-            self.ahead += self._room[: count or 0]
+            self.ahead += self._room[: self.glance(self._room, moment=0) or 0]
         return bytes(self.ahead)
 
     @property
     def quiet(self) -> bool:
         """Whether an idle connection is still there, with nothing in it."""
-        waiting = native("select", "poll")()
+        return not self._readable(0)
+
+    def _readable(self, milliseconds: int) -> bool:
+        waiting = native("select", "poll")()  # waited for by the thread itself, not by gevent's hub
         waiting.register(self.sock.fileno(), select.POLLIN)
-        return not waiting.poll(0)
+        return bool(waiting.poll(milliseconds))
 
     def close(self) -> None:
         self.sock.close()
@@ -173,7 +170,7 @@ def waits(fd: int) -> bool:
         return False
 
 
-class Headers(dict[str, str]):
+class HeaderFields(dict[str, str]):
     """Names in lower case, asked for in any; bytes are read as Latin-1, several of one name are joined by commas."""
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -220,7 +217,7 @@ class Head:
 class Response(Head):
     """An answer whose headers have arrived, and its body."""
 
-    def __init__(self, target: Target, connection: Connection) -> None:
+    def __init__(self, target: Target, connection: HttpConnection) -> None:
         self.connection = connection
         super().__init__(target, connection.head())
         self._left = self.length or 0  # bytes; of the chunk if it is chunked
@@ -306,9 +303,14 @@ def is_informational(status: int) -> bool:
     return status < 200 and status != 101
 
 
-def _headers(lines: Sequence[bytes]) -> tuple[Headers, bool]:
+def is_passing(status: int) -> bool:
+    """Whether the same request may get another answer later."""
+    return status >= 500 or status in _PASSING
+
+
+def _headers(lines: Sequence[bytes]) -> tuple[HeaderFields, bool]:
     """The headers, and whether all lines could be read (what follows one that cannot is hidden)."""
-    headers, readable, name = Headers(), True, ""
+    headers, readable, name = HeaderFields(), True, ""
     for line in lines:
         if line[0] in b" \t":
             if name:

@@ -1,7 +1,7 @@
 """Groups of small downloads at once in one thread, through libcurl's multi interface.
 
 It moves bytes and has no policy of its own: what to ask for, what an answer means and whether a file is right, say
-``fetch.Attempt``, ``http1.Head``, ``Timeouts``, ``TempFile`` and ``AddressPolicy``. What libcurl says clearly becomes
+``fetch.Retrieval``, ``http1.Head``, ``Timeouts``, ``TempFile`` and ``AddressPolicy``. What libcurl says clearly becomes
 the same result or error as alone. What it does not say clearly (``Again``) is left to ``Fetcher``, which asks again.
 
 Guarantees: a socket goes to no address that the policy denies (libcurl asks ``_Handle.open_socket`` for each); proxies,
@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import pycurl
 
 from download.addresses import AddressPolicy, Target
-from download.connect import LookUp, addresses
+from download.connect import LookUp
 from download.errors import (
     ConnectError,
     DownloadError,
@@ -38,16 +37,17 @@ from download.errors import (
     TruncatedError,
     translate,
 )
-from download.fetch import SETTLE, SETTLE_TIME, Attempt, Fetched, Progress, Trail, Wanted
+from download.fetch import SETTLE, SETTLE_TIME, Fetched, Retrieval, Wanted
 from download.http1 import ENDS, Head, is_informational, status_of, waits
 from download.tempfile import TempFile
-from download.threads import native, start_native_thread
+from download.threads import native
 from download.timeouts import Limits, Timeouts
 
 _LOOK_EVERY = 0.1  # seconds
 _KEPT = 64  # connections
 _BUFFER = 256 * 1024  # bytes that libcurl receives at a time
 _FRESH = 30.0  # seconds for which a look-up counts
+_FAILED = 1.0  # ... if it failed: for the transfers that wait for it, and for no later retry
 _MOST_HOSTS = 1000  # kept
 _MOST_SOCKETS = 1000  # remembered, far more than libcurl keeps
 _HANG = select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -72,8 +72,10 @@ _CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT = 7, 18, 28
 class Again(Exception):  # noqa: N818 - nothing failed
     """``Fetcher`` must look at this one."""
 
+    keeps_partial = False
 
-class Transfer(Attempt):
+
+class Transfer(Retrieval):
     """One URL in a group; ``end`` says what came of it, once it is over."""
 
     def __init__(
@@ -82,7 +84,6 @@ class Transfer(Attempt):
         temp: Path | str,
         limits: Limits,
         check: Callable[[], None],
-        progress: Progress = lambda _size, _total: None,
         *,
         user_agent: str,
     ) -> None:
@@ -91,38 +92,28 @@ class Transfer(Attempt):
             BadUrlError: the URL is none that we accept.
         """
         file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, late=True)
-        super().__init__(wanted, file, Timeouts(limits, check), user_agent, progress)
+        super().__init__(wanted, file, Timeouts(limits, check), user_agent)
         self.end: Fetched | Ended | Again | None = None
-        self.trail = Trail((self.first,))
         self.lines: list[bytes] = []  # of the headers; libcurl appends to it
         self.head: Head | None = None
         self._connecting = True
-        self._unwanted = 0  # bytes of a body that is no file
+        self._unwanted: int | None = None  # bytes so far, of a body that is no file
         self._error: BaseException | None = None  # that ended it, whatever libcurl says
-
-    @property
-    def target(self) -> Target:
-        return self.trail.target
-
-    @property
-    def unwanted(self) -> bool:
-        """Whether the answer's body is something else than the file."""
-        return self.head is not None and self.head.status not in (200, 203, 206)
 
     def begin(self) -> dict[str, str]:
         """Begin with the present target; the headers to send."""
         self.lines.clear()
-        self.head, self._connecting, self._unwanted = None, True, 0
+        self.head, self._connecting, self._unwanted = None, True, None
         self.timeouts.first_byte = None
         self.timeouts.connecting(self.target.host)
-        return self.headers(self.target)
+        return self.headers()
 
     def write(self, piece: bytes) -> int | None:
         """What libcurl calls with a piece of the body. -1 ends the transfer; an exception must not pass through it."""
         try:
             if self.head is None:
                 self._read_head()
-            if self.unwanted:
+            if self._unwanted is not None:
                 self._unwanted += len(piece)
                 return -1 if self._unwanted > SETTLE else None
             self.timeouts.before_read()
@@ -133,13 +124,13 @@ class Transfer(Attempt):
             return -1
         return None
 
-    def look(self, connected: Callable[[], bool]) -> None:
+    def look(self, *, connected: bool) -> None:
         """Whether it may go on.
 
         Raises:
             Ended: not any longer.
         """
-        if self._connecting and connected():
+        if self._connecting and connected:
             self._connecting = False
             self.timeouts.awaiting_headers()
         if self.head is None and self._has_head():
@@ -152,12 +143,12 @@ class Transfer(Attempt):
             self._error = error
         return self.over(error)
 
-    def over(self, failure: BaseException | None, complete: Callable[[Head], bool] = lambda _: True) -> bool:
+    def over(self, failure: BaseException | None, *, complete: bool = True) -> bool:
         """It ends; whether there is another hop to make.
 
         Args:
             failure: what libcurl said.
-            complete: whether nothing came after the body.
+            complete: nothing came after the body.
         """
         try:
             if self._error is not None:
@@ -165,18 +156,19 @@ class Transfer(Attempt):
             cut = bool(self.lines) and isinstance(failure, TruncatedError)
             if self.head is None and (failure is None or cut or self._has_head()):
                 self._read_head()
-            if failure is not None and not self.unwanted:
+            if failure is not None and self._unwanted is None:
                 raise failure
             assert self.head is not None  # noqa: S101 - it was read, or there was a failure
-            if self.unwanted:
-                self.trail = self.after(self.head, self.trail)
+            if self._unwanted is not None:
+                self.go_where(self.head)
                 return True
-            self.end = self._whole(self.head, complete)
+            self.temp.end()
+            self.end = self.verified(self.head)
+            if self.head.length is not None and not self.end.proven and not complete:
+                raise Again("there may have been more than was announced")
         except Exception as error:
             self.end = error if isinstance(error, Ended | Again) else translate(error)
             self.give_up(self.end)
-        if isinstance(self.end, Again):
-            self.temp.discard()
         self.temp.close()
         return False
 
@@ -205,15 +197,8 @@ class Transfer(Attempt):
         if self.takes(self.head):
             self.timeouts.reading_body()
         else:
+            self._unwanted = 0
             self.timeouts.draining(SETTLE_TIME)
-
-    def _whole(self, head: Head, complete: Callable[[Head], bool]) -> Fetched | Again:
-        self.temp.end()
-        notes = self.verify(head)
-        vouched = self.wanted.sha256 or any(note.startswith("repr-digest") for note in notes)
-        if head.length is not None and not vouched and not complete(head):
-            return Again("there may have been more than was announced")
-        return self.fetched(head, notes)
 
     def failure(self, code: int, text: str, *, broken: bool) -> Exception:
         """
@@ -240,7 +225,7 @@ class Loop:
         self.ca_file = str(ca_file) if ca_file else _authorities()
         self.sockets: dict[int, int] = {}  # of connections that served a transfer, by their local port
         self._closing: set[tuple[str, str, int]] = set()  # origins that answer once per connection
-        self._hosts = Hosts(policy)
+        self._look_ups: dict[tuple[str, int], LookUp] = {}
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._interest)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._timer)
@@ -280,12 +265,21 @@ class Loop:
         done, self._done = self._done, []
         return done
 
-    def close(self) -> None:
-        """Drop whatever goes on."""
-        for easy in self._busy:
-            self._multi.remove_handle(easy)
-        self._busy.clear()
-        self._multi.close()
+    def addresses(self, target: Target) -> list[str] | None:
+        """Those of a target's host, all of them allowed; None: not known yet, ask again.
+
+        Raises:
+            RefusedError: the policy denies the target or one of its addresses.
+            DnsError: there is none.
+        """
+        self.policy.admit(target)
+        place, now = (target.host, target.port), time.monotonic()
+        look_up = self._look_ups.get(place)
+        if look_up is None or (look_up.over and now - look_up.over > (_FRESH if look_up.allowed else _FAILED)):
+            while len(self._look_ups) >= _MOST_HOSTS:
+                self._look_ups.pop(next(iter(self._look_ups)))
+            look_up = self._look_ups[place] = LookUp(*place, native_thread=True)
+        return look_up.judged(self.policy) if look_up.over else None
 
     # -- transfers
 
@@ -298,7 +292,7 @@ class Loop:
 
     def _connect(self, transfer: Transfer) -> None:
         """Give it a handle, or leave it among those whose host is not known yet."""
-        allowed = self._hosts.ask(transfer.target)
+        allowed = self.addresses(transfer.target)
         if allowed is None:
             self._resolving.append(transfer)
             return
@@ -336,7 +330,7 @@ class Loop:
                 self._next(transfer, transfer.stop(error))
         for handle, transfer in list(self._busy.values()):
             try:
-                transfer.look(handle.connected)
+                transfer.look(connected=handle.easy.getinfo(pycurl.PRETRANSFER_TIME) > 0)
             except BaseException as error:
                 self._release(handle)
                 self._next(transfer, transfer.stop(error))
@@ -353,25 +347,19 @@ class Loop:
     def _over(self, easy: pycurl.Curl, code: int, text: str) -> None:
         handle, transfer = self._busy[easy]
         if code and handle.refused is not None:
-            self._release(handle)
-            self._next(transfer, transfer.stop(handle.refused))
+            more = transfer.stop(handle.refused)
         elif code == pycurl.E_ABORTED_BY_CALLBACK and handle.dirty:
-            self._release(handle)
-            self._begin(transfer)  # on another connection
+            more = True  # on another connection
+        elif code:
+            more = transfer.over(transfer.failure(code, text, broken=easy.getinfo(pycurl.OS_ERRNO) != 0))
         else:
-            if not code:
-                handle.remember()
-            failure = transfer.failure(code, text, broken=easy.getinfo(pycurl.OS_ERRNO) != 0) if code else None
-            more = transfer.over(failure, lambda head: self._complete(handle, head))
-            self._release(handle)
-            self._next(transfer, more)
-
-    def _complete(self, handle: _Handle, head: Head) -> bool:
-        complete = handle.complete()
-        # If the server ends a new connection after its answer, then all of its answers may.
-        if not complete and head.closes and handle.easy.getinfo(pycurl.NUM_CONNECTS):
-            self._closing.add(head.target.origin)
-        return complete
+            more = transfer.over(None, complete=handle.complete())
+            closes = transfer.head is not None and transfer.head.closes
+            # If the server ends a new connection after its answer, then all of its answers may.
+            if isinstance(transfer.end, Again) and closes and easy.getinfo(pycurl.NUM_CONNECTS):
+                self._closing.add(transfer.target.origin)
+        self._release(handle)
+        self._next(transfer, more)
 
     # -- sockets
 
@@ -445,7 +433,7 @@ class _Handle:
             listen: to all that libcurl tells: two dozen calls per answer.
         """
         target, easy, headers = transfer.target, self.easy, transfer.begin()
-        self.refused, self._surplus, self._host = None, False, target.host
+        self.refused, self.dirty, self._surplus, self._host = None, False, False, target.host
         self.opened.clear()
         if listen != self._listens:
             self._listens = listen
@@ -467,20 +455,13 @@ class _Handle:
         family, kind, protocol, place = address
         try:
             self._loop.policy.judge(self._host, place[0])
-        except Exception as error:
-            self.refused = translate(error)
-            return pycurl.SOCKET_BAD
-        try:
             opened: socket.socket = self._socket(family, kind, protocol)
-        except OSError as error:
+        except Exception as error:
             self.refused = translate(error, f"connecting to {self._host}: ")
             return pycurl.SOCKET_BAD
         if self._listens:
             self.opened = [opened]  # libcurl closes its own copy
         return opened
-
-    def connected(self) -> bool:
-        return bool(self.easy.getinfo(pycurl.PRETRANSFER_TIME) > 0)
 
     def _before_request(self, _ip: str, _local_ip: str, _port: int, local_port: int) -> int:
         """What libcurl calls when it has a connection, before it asks: an old one must have nothing left in it.
@@ -492,8 +473,16 @@ class _Handle:
         self.dirty = fd is not None and waits(fd)
         return int(pycurl.PREREQFUNC_ABORT if self.dirty else pycurl.PREREQFUNC_OK)
 
-    def remember(self) -> None:
-        """An answer was read to its end; its connection may serve another request."""
+    def _hear(self, kind: int, text: bytes) -> None:
+        if kind == pycurl.INFOTYPE_TEXT and text.startswith(b"Excess found"):
+            self._surplus = True
+
+    def complete(self) -> bool:
+        """After an answer that was read to its end: whether nothing came after it, as far as it is here already.
+
+        What libcurl did not read, it leaves in the socket, which may serve another request. What it did read it drops,
+        with the connection, and tells only a handle that listens.
+        """
         fd, sockets = self.easy.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
             port = self.easy.getinfo(pycurl.LOCAL_PORT)
@@ -501,19 +490,6 @@ class _Handle:
             sockets[port] = fd  # the youngest is the last
             if len(sockets) > _MOST_SOCKETS:
                 del sockets[next(iter(sockets))]
-
-    def _hear(self, kind: int, text: bytes) -> None:
-        if kind == pycurl.INFOTYPE_TEXT and text.startswith(b"Excess found"):
-            self._surplus = True
-
-    def complete(self) -> bool:
-        """Whether nothing came after the body, as far as it is here already.
-
-        What libcurl did not read, it leaves in the socket. What it did read it drops, with the connection, and tells
-        only a handle that listens.
-        """
-        fd = self.easy.getinfo(pycurl.ACTIVESOCKET)
-        if fd != -1:
             return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
         if self._listens and self.opened and not self._surplus:
             return not _peek(self.opened.pop(), close=True).strip(b"\r\n")
@@ -539,44 +515,3 @@ def _authorities() -> str | None:
         "/etc/ssl/cert.pem",
     )
     return next((path for path in known if path and Path(path).is_file()), None)
-
-
-class Hosts:
-    """Names to allowed addresses, without holding up the transfers that go on."""
-
-    def __init__(self, policy: AddressPolicy, look_up: Callable[[str, int], list[str]] | None = None) -> None:
-        self._policy = policy
-        self._look_up = look_up or _native_look_up
-        self._known: dict[tuple[str, int], _Known] = {}
-
-    def ask(self, target: Target) -> list[str] | None:
-        """The addresses of a target's host, all of them allowed; None: not known yet, ask again.
-
-        Raises:
-            RefusedError: the policy denies the target or one of its addresses.
-            DnsError: there is none.
-        """
-        self._policy.admit(target)
-        place, now = (target.host, target.port), time.monotonic()
-        known = self._known.get(place)
-        if known is None or 0 < known.until < now:
-            while len(self._known) >= _MOST_HOSTS:
-                self._known.pop(next(iter(self._known)))
-            look_up = LookUp(*place, lambda: None, look_up=self._look_up, start=start_native_thread)
-            known = self._known[place] = _Known(look_up)
-        if known.allowed is None and known.look_up.over:
-            known.until = known.until or now + 1  # a failure counts for those that wait now, and for no later retry
-            known.allowed = known.look_up.judged(self._policy)
-            known.until = now + _FRESH
-        return known.allowed
-
-
-@dataclass(slots=True)
-class _Known:
-    look_up: LookUp
-    until: float = 0.0  # time.monotonic(); set when it is over
-    allowed: list[str] | None = None
-
-
-def _native_look_up(host: str, port: int) -> list[str]:
-    return addresses(native("socket", "getaddrinfo")(host, port, type=socket.SOCK_STREAM))

@@ -21,13 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 from download.addresses import AddressPolicy, Network, Target
 from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError, ResetError, TruncatedError
-from download.http1 import Connection, Head
+from download.http1 import Head, HttpConnection, is_passing
 
 NOTE = "via proxy"
 
 _LONGEST_LINE = 16 * 1024  # bytes, of an answer to CONNECT
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_LATER = frozenset({408, 425, 429})  # and all 5xx: the proxy did not get there, this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Proxy:
         elif _NUMBER.fullmatch(name.rpartition(".")[2]):
             raise RefusedError(f"host {name} ends in a number and is no address")
 
-    def tunnel(self, connection: Connection, target: Target) -> None:
+    def tunnel(self, connection: HttpConnection, target: Target) -> None:
         """Make of a connection to the proxy one to the target.
 
         Raises:
@@ -102,19 +101,13 @@ class Proxy:
             status = Head(target, connection.head(_LONGEST_LINE)).status
         except (ResetError, TruncatedError) as error:
             raise ConnectError(f"expected the proxy to connect to {place}, it closed the connection") from error
-        self._judge(status, place)
+        if not 200 <= status < 300:
+            message = f"expected the proxy to connect to {place}, got status {status}"
+            if is_passing(status):  # the proxy did not get there, this time
+                raise ConnectError(message)
+            raise RefusedError(message + ("; it wants a user and a password that it knows" if status == 407 else ""))
         if connection.ahead:
             raise ProtocolError("expected nothing after the proxy's answer to CONNECT, got more")
-
-    @staticmethod
-    def _judge(status: int, place: str) -> None:
-        if 200 <= status < 300:
-            return
-        message = f"expected the proxy to connect to {place}, got status {status}"
-        if status >= 500 or status in _LATER:
-            raise ConnectError(message)
-        hint = "; it wants a user and a password that it knows" if status == 407 else ""
-        raise RefusedError(message + hint)
 
 
 def literal(name: str) -> str | None:

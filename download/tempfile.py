@@ -29,17 +29,13 @@ from functools import cache
 from pathlib import Path
 
 from download.errors import DiskFullError, SizeError, TempLostError, TooLargeError
-from download.threads import Run, in_place
+from download.threads import Run
 from download.validators import WORTH_KEEPING, Validators
 
-FOLDER = (
-    ".partial"  # below the downloads: on their file system, so publishing is a link, and outside the batches' folders
-)
+# Below the downloads: on their file system, so publishing is a link, and outside the batches' folders.
+FOLDER = ".partial"
 
 PIECE = 1024 * 1024  # bytes written and hashed at a time, at the most; 256 KiB cost a tenth more, 4 MiB leave the cache
-# Under gevent, handing a piece to a thread and waiting for it costs 100 µs; writing and hashing costs 60 µs for 64 KiB,
-# 110 µs for 128 KiB. With every piece handed over, a gevent worker brings about 40 % fewer files of 1 KiB.
-WORTH_HANDING_OVER = 128 * 1024  # bytes
 FLUSH_EVERY = 1.0  # seconds until less than a piece is written, too
 
 # A download has a buffer for what comes within a tenth of a second, so a thousand slow ones need little. The buffer is
@@ -47,7 +43,6 @@ FLUSH_EVERY = 1.0  # seconds until less than a piece is written, too
 _FIRST_BUFFER = 8 * 1024  # bytes; four times as many when it was filled quickly
 _QUICKLY = 0.1  # seconds
 _IN_A_ROW = 4  # times; a server that sends slowly still sends what it sends at once
-_BURST = 0.05  # seconds for which a thread goes on with what was handed over to it
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # the latter always fails
@@ -87,17 +82,10 @@ class TempFiles:
 
 class TempFile:
     def __init__(
-        self,
-        place: Path | str,
-        run: Run = in_place,
-        *,
-        max_bytes: int = sys.maxsize,
-        expected: int | None = None,
-        late: bool = False,
+        self, place: Path | str, *, max_bytes: int = sys.maxsize, expected: int | None = None, late: bool = False
     ) -> None:
         """
         Args:
-            run: where much is received, written and hashed at once; see ``download.threads.disk_runner``.
             max_bytes: length of the largest file.
             expected: length of this one, in bytes.
             late: a small file stays in memory until it is whole and verified. If it fails, it leaves nothing behind;
@@ -105,23 +93,20 @@ class TempFile:
         """
         self.place = place  # as a Path only when it is needed: most files of a chunk never have a temp file
         self.written = 0  # bytes on disk
+        self.waiting = 0  # bytes in the buffer
         self.total: int | None = None  # announced length
         self.resumed_from = 0  # bytes that an earlier attempt had left
         self.validators: Validators | None = None  # on disk, too
         self.identity: tuple[int, int] | None = None  # of the file: device and inode; another may have its name one day
-        self.lent = False  # used by another thread
-        self._run = run
         self._max_bytes = max_bytes
         self._expected = expected
         self._late = late
         self._in_memory: Validators | None = None  # of a file that is not on disk yet
         self._digest = hashlib.sha256()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
-        self._waiting = 0  # bytes in the buffer
         self._flushed = time.monotonic()
         self._quick = 0  # times in a row that the buffer was filled quickly
-        self._fds: list[int] = []  # at most one; popping it is atomic
-        self._closing = False
+        self._fd: int | None = None
 
     @property
     def path(self) -> Path:
@@ -129,7 +114,11 @@ class TempFile:
 
     @property
     def size(self) -> int:
-        return self.written + self._waiting
+        return self.written + self.waiting
+
+    @property
+    def full(self) -> bool:
+        return self.waiting == len(self._buffer)
 
     @property
     def sha256(self) -> str:
@@ -137,11 +126,12 @@ class TempFile:
 
     # -- begin, or continue
 
-    def adopt(self, leftover: Path, ask: Callable[[], None]) -> None:
+    def adopt(self, leftover: Path, ask: Callable[[], None], run: Run) -> None:
         """Continue what an earlier attempt left, if it left something that can be continued; and hash it.
 
         Args:
             ask: asked between the pieces; what it raises goes through.
+            run: where a piece is read and hashed.
         """
         try:
             fd = os.open(leftover, _OPEN)
@@ -155,7 +145,7 @@ class TempFile:
             _remove(self.path)
             _write_validators(self.path, validators)
             leftover.rename(self.path)
-            _validators_path(leftover).unlink(missing_ok=True)
+            validators_path(leftover).unlink(missing_ok=True)
         self._open(fd)
         self.validators, self.written = validators, os.fstat(fd).st_size
         if validators.total is not None:
@@ -164,7 +154,7 @@ class TempFile:
             os.ftruncate(fd, self.written)
         for offset in range(0, self.written, PIECE):
             ask()
-            self._lend(lambda _wanted, at=offset: self._digest.update(os.pread(self._fd, PIECE, at)))  # type: ignore[misc]
+            run(lambda at=offset: self._digest.update(os.pread(fd, PIECE, at)))  # type: ignore[misc]
 
     def go_on(self, total: int) -> None:
         """The server proved that what was adopted is the beginning of its file, and announced its length.
@@ -182,7 +172,7 @@ class TempFile:
             SizeError, TooLargeError, DiskFullError: this file is not wanted, or has no room.
         """
         self._announced(validators.total)
-        if self._fds:
+        if self._fd is not None:
             self.discard()
         self.resumed_from = 0
         if self._late:
@@ -216,19 +206,22 @@ class TempFile:
         if self.total is not None and self.total > room:
             raise DiskFullError(f"expected room for {self.total} bytes, got {room}")
 
+    def _open(self, fd: int) -> None:
+        self._fd, self.identity = fd, _identity(fd)
+
     # -- receive
 
     def space(self) -> memoryview:
-        """Where the next bytes go; never empty after a flush."""
-        return self._buffer[self._waiting :]
+        """Where the next bytes go; never empty after a write."""
+        return self._buffer[self.waiting :]
 
     def took(self, count: int) -> bool:
-        """So many bytes were put there; whether to flush.
+        """So many bytes were put there; whether to write.
 
         Raises:
             TooLargeError, SizeError: too many by now.
         """
-        self._waiting += count
+        self.waiting += count
         if self.size > self._max_bytes:
             raise TooLargeError(f"expected at most {self._max_bytes} bytes, got more")
         if self._expected is not None and self.size > self._expected:
@@ -240,7 +233,7 @@ class TempFile:
         return self.full or time.monotonic() - self._flushed >= FLUSH_EVERY
 
     def take(self, piece: bytes) -> None:
-        """Take what arrived elsewhere; as ``space``, ``took`` and ``flush``."""
+        """Take what arrived elsewhere; as ``space``, ``took`` and ``write``."""
         view = memoryview(piece)
         while view:
             space = self.space()
@@ -248,51 +241,26 @@ class TempFile:
             space[:count] = view[:count]
             view = view[count:]
             if self.took(count):
-                self.flush()
+                self.write()
 
-    @property
-    def full(self) -> bool:
-        return self._waiting == len(self._buffer)
-
-    def flush(self, refill: Callable[[float], bool] | None = None) -> None:
-        """Write and hash what waits, in another thread if that is worth it.
-
-        Args:
-            refill: fills the buffer once more with what is here at once, until a time.monotonic(); whether it did. A
-                thread that something was handed over to goes on with it for a moment, since each handing over costs
-                as much as a piece.
-        """
-        if not self._waiting or self.lent:  # lent: a greenlet was killed, and its thread has not noticed yet
+    def write(self) -> None:
+        """Write all that waits, then hash it: what is hashed is on disk."""
+        if not self.waiting:
             return
         if validators := self._in_memory:
             self._in_memory = None
             self._create(validators)
-        begun = time.monotonic()
+        begun, piece = time.monotonic(), self._buffer[: self.waiting]
         self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
-
-        def write(wanted: Callable[[], bool]) -> None:
-            self._write()
-            while refill and time.monotonic() < begun + _BURST and refill(begun + _BURST):
-                if not wanted():  # the connection may be closed, and its number another download's
-                    return
-                self._write()
-
-        if self._waiting >= WORTH_HANDING_OVER and self._run is not in_place:
-            self._lend(write)
-        else:
-            self._write()
+        self.waiting = 0  # whatever part of it is written now counts there
+        self._append(piece)
+        self._digest.update(piece)
         if self._quick >= _IN_A_ROW and len(self._buffer) < PIECE:
             self._grow()
         self._flushed = time.monotonic()
 
-    def _write(self) -> None:
-        """Write all that waits, then hash it: what is hashed is on disk."""
-        piece = self._buffer[: self._waiting]
-        self._waiting = 0  # whatever part of it is written now counts there
-        self.append(piece)
-        self._digest.update(piece)
-
-    def append(self, view: memoryview) -> None:
+    def _append(self, view: memoryview) -> None:
+        assert self._fd is not None  # noqa: S101 - begun
         while view:  # a disk that fills up takes a part first
             written = os.pwrite(self._fd, view, self.written)
             self.written += written
@@ -300,68 +268,28 @@ class TempFile:
 
     def _grow(self) -> None:
         buffer = memoryview(bytearray(min(PIECE, 4 * len(self._buffer))))
-        buffer[: self._waiting] = self._buffer[: self._waiting]
+        buffer[: self.waiting] = self._buffer[: self.waiting]
         self._buffer, self._quick = buffer, 0
-
-    def _lend(self, work: Callable[[Callable[[], bool]], None]) -> None:
-        """Have ``run`` do what uses the open file, which stays open until that is over.
-
-        A greenlet can be killed while a thread works for it. If the thread has not begun, it never does. Else it goes
-        on alone: the file could be closed meanwhile, and the file's number given to another one.
-
-        Args:
-            work: is given what tells whether the attempt still waits for it. What it raises is raised here: left in
-                the thread, the hub would print it as an accident.
-        """
-        begun = alone = False
-        met: list[Exception] = []
-
-        def errand() -> None:
-            nonlocal begun
-            begun = True
-            try:
-                if not alone:
-                    work(lambda: not alone)
-            except Exception as error:
-                met.append(error)
-            finally:
-                self._came_back()
-
-        self.lent = True
-        try:
-            self._run(errand)
-        except BaseException:
-            alone = True
-            if not begun:
-                self._came_back()
-            raise
-        if met:
-            raise met[0]
-
-    def _came_back(self) -> None:
-        self.lent = False
-        if self._closing:
-            self.close()
 
     # -- end
 
     def end(self) -> None:
         """Every byte is here: the digest is that of the whole file."""
         if self._in_memory:
-            self._digest.update(self._buffer[: self._waiting])
+            self._digest.update(self._buffer[: self.waiting])
         else:
-            self.flush()
+            self.write()
 
     def save(self) -> None:
         """Put on disk a file that ended in memory."""
         if validators := self._in_memory:
             try:
                 self._create(validators)
-                self.append(self._buffer[: self._waiting])
+                self._append(self._buffer[: self.waiting])
             except BaseException:
                 self.discard()
                 raise
-            self._in_memory, self._waiting = None, 0
+            self._in_memory, self.waiting = None, 0
             self.close()
 
     def publish(
@@ -372,7 +300,7 @@ class TempFile:
         Args:
             stamp: gives the file, which has no name yet, what else it should have; takes its path or descriptor.
         """
-        body = self._buffer[: self._waiting]
+        body = self._buffer[: self.waiting]
         if self._in_memory and not (fsync or replace) and _publish_unnamed(body, final, stamp):
             return
         self.save()
@@ -385,31 +313,23 @@ class TempFile:
         keep = keep and validators is not None and validators.worth_keeping
         if keep and (self.size >= WORTH_KEEPING or not self._in_memory):
             with suppress(OSError, DiskFullError):
-                self.flush()
+                self.write()
         if not keep or not self.written:
             self.discard()
 
     def discard(self) -> None:
         """Remove what is ours."""
-        if self._fds:
+        if self._fd is not None:
             _remove(self.path)
             self.close()
-        self.written, self._waiting = 0, 0
+        self.written, self.waiting = 0, 0
         self.validators = self._in_memory = None
         self._digest = hashlib.sha256()
 
     def close(self) -> None:
-        self._closing = True
-        if not self.lent:
-            with suppress(IndexError):
-                os.close(self._fds.pop())
-
-    def _open(self, fd: int) -> None:
-        self._fds, self._closing, self.identity = [fd], False, _identity(fd)
-
-    @property
-    def _fd(self) -> int:
-        return self._fds[0]
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
 
 def publish(
@@ -548,45 +468,32 @@ def _is_abandoned(fd: int, path: Path) -> bool:
     """Whether an opened file has no writer, and still is what its path names, and has no other name."""
     if not _lock(fd):
         return False
-    opened = os.fstat(fd)
     with suppress(FileNotFoundError):
         named = path.stat(follow_symlinks=False)
-        return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) and opened.st_nlink == 1
+        return (named.st_dev, named.st_ino) == _identity(fd) and named.st_nlink == 1
     return False
-
-
-def companions(temp: Path) -> tuple[Path, Path]:
-    """A temp file and its validators: what to move or remove together, in this order."""
-    return temp, _validators_path(temp)
 
 
 def _remove(temp: Path) -> None:
     """Free a path, validators last: alone they vouch for nothing, beside other bytes they would lie."""
-    for path in companions(temp):
+    for path in (temp, validators_path(temp)):
         if os.path.lexists(path):  # mostly there is none
             path.unlink(missing_ok=True)
 
 
-def _validators_path(temp: Path) -> Path:
+def validators_path(temp: Path) -> Path:
     return temp.with_name(temp.name + ".json")
 
 
 def _write_validators(temp: Path, validators: Validators) -> None:
-    target = _validators_path(temp)
-    fresh = target.with_name(target.name + ".new")
-    try:
-        fresh.write_text(json.dumps({**asdict(validators), "boot": _boot()}))
-        fresh.replace(target)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink()
-        raise
+    """A part of it cannot be read, so it vouches for nothing."""
+    validators_path(temp).write_text(json.dumps({**asdict(validators), "boot": _boot()}))
 
 
 def _read_validators(temp: Path) -> Validators | None:
     """None: there are none, or they cannot be read, or the machine was booted since."""
     try:
-        fields = json.loads(_validators_path(temp).read_text())
+        fields = json.loads(validators_path(temp).read_text())
         return Validators(**fields) if fields.pop("boot") == _boot() else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -1,4 +1,4 @@
-"""The patience of one attempt: every wait on the network is cut into slices, and each slice asks here.
+"""The timeouts of one attempt: every wait on the network is cut into slices, and each slice asks here.
 
 Guarantees: ``check()`` is asked at least every half second while the network is silent, and at most
 ten times a second while it is not; the deadline ends connecting, the TLS handshake, headers and body
@@ -44,6 +44,8 @@ class Limits:
 
 
 class Timeouts:
+    """How far an attempt came, and how long its present phase may last."""
+
     def __init__(self, limits: Limits, check: Callable[[], None]) -> None:
         self.limits = limits
         self.interrupt: BaseException | None = None  # what check() raised; must leave the attempt unchanged
@@ -53,36 +55,36 @@ class Timeouts:
         self._check = check
         self._asked = 0.0
         self._until = 0.0  # when the present phase is over
-        self._late: Callable[[], DownloadError] = lambda: SilenceError("no phase has begun")
+        self._late: tuple[type[DownloadError], str] = SilenceError, "no phase has begun"
         self._in_body = False
         self._samples: deque[tuple[float, int]] = deque()  # (when, received) over the low-speed window
 
     def resolving(self, host: str) -> None:
         limit = self.limits.connect_timeout
-        self._begin(limit, lambda: DnsError(f"expected an address of {host} within {limit:g} s, got none"))
+        self._begin(limit, DnsError, f"expected an address of {host} within {limit:g} s, got none")
 
     def connecting(self, host: str) -> None:
         limit = self.limits.connect_timeout
-        self._begin(limit, lambda: ConnectError(f"expected a connection to {host} within {limit:g} s, got none"))
+        self._begin(limit, ConnectError, f"expected a connection to {host} within {limit:g} s, got none")
 
     def awaiting_headers(self) -> None:
         limit = self.limits.read_timeout
-        self._begin(limit, lambda: SilenceError(f"expected all headers within {limit:g} s, did not get them"))
+        self._begin(limit, SilenceError, f"expected all headers within {limit:g} s, did not get them")
 
     def reading_body(self) -> None:
         limit = self.limits.read_timeout
-        self._begin(limit, lambda: SilenceError(f"the server was silent for {limit:g} s after {self.received} bytes"))
+        self._begin(limit, SilenceError, f"the server was silent for {limit:g} s")
         self._in_body = True
         self._samples.clear()
 
     def draining(self, seconds: float) -> None:
         """For bytes that are not needed."""
-        self._begin(seconds, lambda: SilenceError("the rest was not worth waiting for"))
+        self._begin(seconds, SilenceError, "the rest was not worth waiting for")
 
-    def _begin(self, limit: float, late: Callable[[], DownloadError]) -> None:
+    def _begin(self, limit: float, kind: type[DownloadError], message: str) -> None:
         self._in_body = False
         self._until = time.monotonic() + limit
-        self._late = late
+        self._late = kind, message
         self.ask()
 
     @property
@@ -109,7 +111,8 @@ class Timeouts:
         self.ask()
         now = time.monotonic()
         if now >= self._until:
-            raise self._late()
+            kind, message = self._late
+            raise kind(f"{message} after {self.received} bytes" if self._in_body else message)
         deadline = self.limits.deadline
         return min(SLICE, self._until - now, SLICE if deadline is None else max(deadline - now, 0.001))
 

@@ -79,12 +79,12 @@ class ChunkDesk(Desk):
     def fetch(self, url: str, *, check: Callable[[], None] = lambda: None, **more: Any) -> Fetched:
         given = dict(more)
         wanted = Wanted(url, more.pop("sha256", None), more.pop("size", None), more.pop("headers", {}))
-        progress = more.pop("progress", lambda _size, _total: None)
+        more.pop("progress", None)  # the caller looks at ``Transfer.temp``
         temp = more.pop("temp", self.temp)
         if (seconds := more.pop("seconds", None)) is not None:
             more["deadline"] = time.monotonic() + seconds
         limits = Limits(**{**QUICK, **more})
-        transfer = Transfer(wanted, temp, limits, check, progress, user_agent=self.fetcher.user_agent)
+        transfer = Transfer(wanted, temp, limits, check, user_agent=self.fetcher.user_agent)
         self.run([transfer])
         if isinstance(transfer.end, Again):
             self.again.append(str(transfer.end))

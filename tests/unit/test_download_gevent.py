@@ -4,12 +4,19 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
-from download.fetch import Fetcher
-from download.tempfile import WORTH_HANDING_OVER
-from download.threads import disk_runner
+import pytest
+
+from download.fetch import _BURST, WORTH_HANDING_OVER, Fetcher, Wanted, _Alone
+from download.http1 import Response
+from download.tempfile import PIECE, TempFile
+from download.threads import native_runner
+from download.timeouts import Limits, Timeouts
+from download.validators import Validators
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 
@@ -81,10 +88,10 @@ from gevent import monkey; monkey.patch_all()
 import hashlib, os, sys
 from pathlib import Path
 from download.fetch import Fetcher
-from download.threads import disk_runner
+from download.threads import native_runner
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 body = os.urandom(30_000_000)
-desk = Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=disk_runner()))
+desk = Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=native_runner()))
 with reciting(*[ok(body, "Connection: close")] * 5, ok(body, "Connection: close", length=len(body) + 1)) as server:
     for _ in range(5):
         assert desk.fetch(server.url()).sha256 == hashlib.sha256(body).hexdigest()
@@ -105,7 +112,7 @@ import sys, threading
 from pathlib import Path
 from download.errors import CancelledError
 from download.fetch import Fetcher
-from download.threads import disk_runner
+from download.threads import native_runner
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, Desk
 hub, asked = threading.get_ident(), []
@@ -115,7 +122,7 @@ def check():
         raise CancelledError("enough")
 with OriginProcess() as origin:
     try:
-        Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=disk_runner())).fetch(
+        Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=native_runner())).fetch(
             f"{origin.url}/files/n?size=2000000000", check=check)
     except CancelledError as error:
         print(error, asked[-1] != hub)
@@ -126,6 +133,90 @@ def test_what_a_thread_meets_reaches_the_download_and_is_no_accident_of_the_hub(
     """Given a cancel that a thread sees which receives for its greenlet."""
     result = ran(CANCELLED, str(tmp_path))
     assert (result.returncode, result.stdout, result.stderr) == (0, "enough True\n", "")
+
+
+KILLED = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from pathlib import Path
+from download.fetch import Fetcher
+from download.tempfile import TempFile
+from download.threads import native, native_runner
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import LOOPBACK, Desk
+begun = sys.argv[2] == "True"
+identity = native("_thread", "get_ident")
+hub, run, append, log = identity(), native_runner(1), TempFile._append, []
+def asking(work):
+    log.append("asked")
+    run(work)
+def held(temp, piece):
+    if identity() == hub:
+        return append(temp, piece)
+    log.append("begun")
+    native("time", "sleep")(0.5)
+    assert str(Path(f"/proc/self/fd/{temp._fd}").readlink()) == str(temp.path)
+    append(temp, piece)
+    log.append("written")
+def opened():
+    return sum(str(path.readlink()).startswith(("socket", sys.argv[1]))
+               for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+TempFile._append = held
+with OriginProcess() as origin:
+    desk = Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=asking))
+    before = opened()
+    if not begun:
+        gevent.spawn(run, lambda: native("time", "sleep")(2))
+    job = gevent.spawn(desk.fetch, f"{origin.url}/files/n?size=20000000")
+    while ("begun" if begun else "asked") not in log:
+        gevent.sleep(0.01)
+    job.kill()
+    ended = list(log)
+    gevent.sleep(1)
+    assert log == ended, log
+    print(job.exception, ended.count("begun"), ended.count("written"), opened() - before)
+"""
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_killed_greenlet_ends_when_its_thread_is_done(tmp_path: Path, begun: bool) -> None:
+    """Its file and its connection are closed after that; what the thread has not begun, it never begins."""
+    result = ran(KILLED, str(tmp_path), str(begun))
+    assert result.returncode == 0, result.stderr[-5000:]
+    assert result.stdout == f"None {int(begun)} {int(begun)} 0\n"
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+
+
+class Endless:
+    """A server that always has more: the greenlet would never be asked again whether to stop."""
+
+    def __init__(self) -> None:
+        self.glances: list[float] = []
+
+    def glance(self, room: memoryview) -> int:
+        self.glances.append(time.monotonic())
+        return len(room)
+
+
+def test_a_thread_goes_on_for_a_moment_and_no_longer(tmp_path: Path) -> None:
+    temp, endless = TempFile(tmp_path / "t.part"), Endless()
+    temp.begin(Validators("http://h/", None, None, None))
+    while len(temp.space()) < PIECE:
+        temp.took(len(temp.space()))
+        temp.write()
+    temp.took(PIECE)
+    before, begun = temp.written, time.monotonic()
+    attempt = _Alone(Wanted("http://h/"), temp, Timeouts(Limits(), lambda: None), "x")
+    attempt._write(cast("Response", endless), in_a_thread)
+    assert len(endless.glances) > 1
+    assert begun + _BURST <= time.monotonic()
+    assert temp.written == before + (1 + len(endless.glances)) * PIECE
+    temp.close()
 
 
 def test_only_pieces_that_are_worth_it_are_handed_over(tmp_path: Path) -> None:
@@ -147,5 +238,5 @@ def test_only_pieces_that_are_worth_it_are_handed_over(tmp_path: Path) -> None:
 
 def test_processes_and_threads_write_where_they_are() -> None:
     ran_in: list[int] = []
-    disk_runner()(lambda: ran_in.append(threading.get_ident()))
+    native_runner()(lambda: ran_in.append(threading.get_ident()))
     assert ran_in == [threading.get_ident()]

@@ -5,18 +5,15 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from download.errors import DiskError, DownloadError, HandedBackError, TempLostError
-from download.tempfile import TempFile, companions, publish
+from download.tempfile import publish, validators_path
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import ROOT, OriginProcess
@@ -142,7 +139,7 @@ def test_a_complete_leftover_still_needs_the_server_s_word(desk: Desk) -> None:
 def test_what_must_not_be_continued_is_not(origin: OriginProcess, desk: Desk, spoil: str) -> None:
     where, own = url(origin, "resume"), desk.folder / "job.2.part"
     desk.fails(where)
-    before, beside = desk.temp.read_bytes(), companions(desk.temp)[1]
+    before, beside = desk.temp.read_bytes(), validators_path(desk.temp)
     holder = os.open(desk.temp, os.O_RDWR)
     if spoil == "locked":  # a frozen process may still write to it
         fcntl.flock(holder, fcntl.LOCK_EX)
@@ -250,7 +247,7 @@ def test_another_file_of_the_temp_files_name_is_not_published(origin: OriginProc
 def test_validators_of_other_bytes_do_not_survive_a_new_start(origin: OriginProcess, desk: Desk) -> None:
     """Given validators of one edition; a second one, without any, is cut: I expect nothing to be continued."""
     desk.fails(url(origin, "resume"))
-    companions(desk.temp)[0].unlink()
+    desk.temp.unlink()
     with pytest.raises(HandedBackError):
         desk.fetch(f"{origin.url}/faults/no-length?size={SIZE}", progress=_hand_back)
     assert desk.leftovers() == []
@@ -268,68 +265,6 @@ def test_a_leftover_without_a_byte_is_replaced_and_its_descriptor_closed(origin:
 def _hand_back(size: int, _total: int | None) -> None:
     if size:
         raise HandedBackError("drain")
-
-
-class Killed:
-    """A greenlet that is killed while it waits for its thread: before the thread began, or in the middle of a write."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, begun: bool) -> None:
-        self.begun = begun
-        self.writes = 0
-        self.may_write, self.writing = threading.Event(), threading.Event()
-        self.thread = threading.Thread()
-        append = TempFile.append
-
-        def held(temp: TempFile, piece: memoryview) -> None:
-            if threading.current_thread() is self.thread:
-                self.writes += 1
-                self.writing.set()
-                assert self.may_write.wait(20)
-            append(temp, piece)
-
-        monkeypatch.setattr(TempFile, "append", held)
-
-    def run(self, work: Callable[[], None]) -> None:
-        self.thread = threading.Thread(target=work, daemon=True)
-        if self.begun:
-            self.thread.start()
-            assert self.writing.wait(20)
-        raise SystemExit
-
-    def go_on(self) -> None:
-        if not self.begun:
-            self.thread.start()
-        self.may_write.set()
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-
-
-@pytest.mark.parametrize("begun", [True, False])
-def test_a_thread_that_outlives_its_attempt_touches_no_other_file_and_no_other_connection(
-    origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch, begun: bool
-) -> None:
-    """Given a greenlet killed while a thread writes for it, or is about to; I expect what it had to be closed after."""
-    killed = Killed(monkeypatch, begun=begun)
-    desk.fetcher.run = killed.run
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(SystemExit):
-        desk.fetch(f"{origin.url}/files/n?size=20000000")
-    # Some of these have the descriptors of what was closed.
-    others = [os.open(desk.folder / f"other-{n}", os.O_RDWR | os.O_CREAT) for n in range(20)]
-    pairs = [socket.socketpair() for _ in range(20)]
-    for theirs, _ in pairs:
-        theirs.sendall(b"mine")
-    killed.go_on()
-    assert killed.writes == int(begun)
-    for other in others:
-        assert os.fstat(other).st_size == 0
-        os.close(other)
-    for theirs, ours in pairs:
-        assert ours.recv(10) == b"mine"
-        theirs.close()
-        ours.close()
-    desk.fetcher.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_no_file_and_no_connection_stays_open(origin: OriginProcess, desk: Desk) -> None:

@@ -13,12 +13,12 @@ import pytest
 from download.addresses import Target
 from download.errors import CancelledError, DnsError, DownloadError, RefusedError
 from download.fetch import Fetched, Wanted
-from download.many import Hosts, Transfer
+from download.many import Transfer
 from download.timeouts import Limits
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, ChunkDesk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import ChunkDesk, Reciter, ok, reciting, silent
 
 
 @pytest.fixture
@@ -161,17 +161,20 @@ def test_a_look_up_that_hangs_is_given_up_and_holds_up_nobody(
     assert isinstance(other.end, Fetched)
 
 
-def test_every_address_of_a_name_must_pass() -> None:
+def test_every_address_of_a_name_must_pass(desk: ChunkDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"]}
-    hosts = Hosts(LOOPBACK, lambda host, _port: found[host])
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found[host]]
 
     def ask(url: str) -> list[str]:
         until = time.monotonic() + 10
         while time.monotonic() < until:
-            if (answer := hosts.ask(Target.parse(url))) is not None:
+            if (answer := desk.loop.addresses(Target.parse(url))) is not None:
                 return answer
         raise AssertionError("no answer")
 
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert ask("http://good.example/") == ["127.0.0.1"]
     with pytest.raises(RefusedError):
         ask("http://mixed.example/")
