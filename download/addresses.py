@@ -58,8 +58,9 @@ _NEVER = {
     "3fff::/20": "documentation",
 }
 _RULES: list[tuple[Network, str, bool]] = [  # network, name, whether it is private
-    *((ip_network(text), name, False) for text, name in _NEVER.items()),
-    *((ip_network(text), name, True) for text, name in _PRIVATE.items()),
+    (ip_network(text), name, private)
+    for table, private in ((_NEVER, False), (_PRIVATE, True))
+    for text, name in table.items()
 ]
 _GLOBAL_6 = IPv6Network("2000::/3")
 _METADATA_HOSTS = frozenset(

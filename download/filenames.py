@@ -74,17 +74,12 @@ def from_disposition(header: str | None) -> str | None:
 
 
 def name_of_url(url: str) -> str:
-    """A name for the file of a URL, whatever the URL is."""
-    return from_url(url) or UNNAMED
-
-
-def from_url(url: str) -> str | None:
-    """The last segment of a URL's path; None: there is none to use."""
+    """A name for the file of a URL, whatever the URL is: the last segment of its path, if there is one to use."""
     try:
         path = urlsplit(url).path
     except ValueError:
-        return None
-    return clean(decoded(unquote_to_bytes(path.rpartition("/")[2])))
+        return UNNAMED
+    return clean(decoded(unquote_to_bytes(path.rpartition("/")[2]))) or UNNAMED
 
 
 def check_filename(text: str) -> str:
@@ -108,7 +103,7 @@ def check_path(path: str) -> None:
     """Refuse what no checked filename is: a path that may leave its folder, or that cannot be written.
 
     It does not ask for a *clean* path: which characters are printable depends on the version of Unicode, hence of
-    Python, and whoever cleaned the name may have another.
+    the Python that cleaned the name.
 
     Raises:
         ValueError: what was expected, and what we got.
@@ -142,14 +137,9 @@ def candidates(wanted: str, ordinal: int) -> list[str]:
     """What to try for a job's file: the name, then with the job's ordinal once, twice, three times."""
     names, path = [wanted], PurePosixPath(wanted)
     for _ in range(3):
-        path = path.with_name(numbered(path.name, ordinal))
+        path = path.with_name(_shortened(path.name, f"-{ordinal}"))
         names.append(str(path))
     return names
-
-
-def numbered(name: str, ordinal: int) -> str:
-    """The name with a job's number: ``a-17.txt``."""
-    return _shortened(name, f"-{ordinal}")
 
 
 def decoded(raw: bytes) -> str:

@@ -32,38 +32,18 @@ def test_a_url_is_read_once_and_whole(url: str, target: Target) -> None:
     assert Target.parse(target.url) == target
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "example.org",
-        "ftp://example.org/",
-        "file:///etc/passwd",
-        "javascript:alert(1)",
-        "http://",
-        "http:///path",
-        "http://user@example.org/",
-        "http://user:password@example.org/",
-        "http://@example.org/",
-        "http://127.0.0.1\\@good.example/",
-        "http://example.org/a b",
-        "http://example.org/\r\nHost: evil",
-        "http://example.org/\x00",
-        "http://exam\tple.org/",
-        "http://example.org:99999/",
-        "http://example.org:0/",
-        "http://example.org:-1/",
-        "http://example.org:http/",
-        "http://[::1/",
-        "http://[not-an-address]/",
-        "http://[v1.x]/",
-        "http://a..b/",
-        "http://exa%6dple.org/",
-        "http://exam^ple.org/",
-        f"http://{'a' * 64}.org/",
-        f"http://{'a.' * 127}aa/",
-    ],
-)
+NO_URLS = [
+    "", "example.org", "ftp://example.org/", "file:///etc/passwd", "javascript:alert(1)", "http://", "http:///path",
+    "http://user@example.org/", "http://user:password@example.org/", "http://@example.org/",
+    "http://127.0.0.1\\@good.example/", "http://example.org/a b", "http://example.org/\r\nHost: evil",
+    "http://example.org/\x00", "http://exam\tple.org/", "http://example.org:99999/", "http://example.org:0/",
+    "http://example.org:-1/", "http://example.org:http/", "http://[::1/", "http://[not-an-address]/",
+    "http://[v1.x]/", "http://a..b/", "http://exa%6dple.org/", "http://exam^ple.org/", f"http://{'a' * 64}.org/",
+    f"http://{'a.' * 127}aa/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", NO_URLS)
 def test_what_is_no_acceptable_url_is_said_so(url: str) -> None:
     with pytest.raises(BadUrlError):
         Target.parse(url)

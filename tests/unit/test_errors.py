@@ -24,19 +24,9 @@ from download.errors import (
 from ledger.jobs import FailureKind
 
 TRANSIENT = {
-    "dns",
-    "connect",
-    "timeout",
-    "slow",
-    "reset",
-    "truncated",
-    "protocol",
-    "server",
-    "changed",
-    "disk-full",
-    "lost",
+    "dns", "connect", "timeout", "slow", "reset", "truncated", "protocol", "server", "changed", "disk-full", "lost",
     "machine",
-}
+}  # fmt: skip
 
 
 def test_each_kind_has_one_leaf_that_is_transient_or_permanent_as_the_contract_says() -> None:

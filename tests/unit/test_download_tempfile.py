@@ -27,7 +27,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def draft(tmp_path: Path) -> TempFile:
+def temp(tmp_path: Path) -> TempFile:
     return whole(tmp_path)
 
 
@@ -44,18 +44,18 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_it_is_whole_and_alone(tmp_path: Path, draft: TempFile, way: str) -> None:
-    draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda place: os.utime(place, (7, 7)))
+def test_it_is_whole_and_alone(tmp_path: Path, temp: TempFile, way: str) -> None:
+    temp.publish(str(tmp_path / "final"), fsync=False, stamp=lambda place: os.utime(place, (7, 7)))
     final = tmp_path / "final"
     assert (final.read_bytes(), final.stat().st_mtime, final.stat().st_nlink) == (b"hello", 7, 1)
     assert files(tmp_path) == ["final"]
 
 
-def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft: TempFile, way: str) -> None:
+def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, temp: TempFile, way: str) -> None:
     before = os.umask(0o027)
     _mode.cache_clear()  # processes have the same one all their life
     try:
-        draft.publish(str(tmp_path / "final"), fsync=False)
+        temp.publish(str(tmp_path / "final"), fsync=False)
         assert _mode() == 0o640
     finally:
         os.umask(before)
@@ -63,47 +63,47 @@ def test_its_mode_is_what_the_operator_lets_new_files_have(tmp_path: Path, draft
     assert (tmp_path / "final").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, draft: TempFile, way: str) -> None:
+def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, temp: TempFile, way: str) -> None:
     (tmp_path / "final").write_text("somebody else's")
     with pytest.raises(FileExistsError):
-        draft.publish(str(tmp_path / "final"), fsync=False)
+        temp.publish(str(tmp_path / "final"), fsync=False)
     assert (tmp_path / "final").read_text() == "somebody else's"
 
-    draft.publish(str(tmp_path / "final"), fsync=False, replace=True)
+    temp.publish(str(tmp_path / "final"), fsync=False, replace=True)
     assert (tmp_path / "final").read_bytes() == b"hello"
     assert files(tmp_path) == ["final"]
 
 
 def test_a_temp_file_that_a_later_claim_removed_is_not_published(
-    tmp_path: Path, draft: TempFile, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, temp: TempFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_unnamed(monkeypatch)
-    temp = tmp_path / ".partial" / "b.0.1.part"
+    path = tmp_path / ".partial" / "b.0.1.part"
     with pytest.raises(TempLostError):
-        draft.publish(str(tmp_path / "final"), fsync=False, stamp=lambda _: temp.unlink())
+        temp.publish(str(tmp_path / "final"), fsync=False, stamp=lambda _: path.unlink())
     assert files(tmp_path) == []
 
 
 def test_a_file_of_the_temp_files_name_that_is_not_ours_is_not_published(
-    tmp_path: Path, draft: TempFile, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, temp: TempFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_unnamed(monkeypatch)
-    temp = tmp_path / ".partial" / "b.0.1.part"
-    temp.parent.mkdir()
-    temp.write_text("other")
-    draft.publish(str(tmp_path / "final"), fsync=False)
+    path = tmp_path / ".partial" / "b.0.1.part"
+    path.parent.mkdir()
+    path.write_text("other")
+    temp.publish(str(tmp_path / "final"), fsync=False)
     assert (tmp_path / "final").read_text() == "hello"
     assert files(tmp_path) == ["final"]
 
 
 @pytest.mark.parametrize("refuse", [("link",), ("write", "pwrite")], ids=["link", "write"])
 def test_what_a_file_system_refuses_is_said_and_leaves_nothing(
-    tmp_path: Path, draft: TempFile, way: str, refuse: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, temp: TempFile, way: str, refuse: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for call in refuse:
         monkeypatch.setattr(os, call, _full)
     with pytest.raises(OSError, match="No space left") as caught:
-        draft.publish(str(tmp_path / "final"), fsync=False)
+        temp.publish(str(tmp_path / "final"), fsync=False)
     assert isinstance(translate(caught.value), DiskFullError)
     assert [name for name in files(tmp_path) if not name.startswith(".partial")] == []
 
@@ -115,7 +115,7 @@ def _full(*_: object, **__: object) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.unit.test_draft import whole
+from tests.unit.test_download_tempfile import whole
 folder = Path(sys.argv[1])
 whole(folder).publish(str(folder / "final"), fsync=False, stamp=lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
@@ -127,11 +127,11 @@ def test_a_kill_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path, draft: TempFile, way: str) -> None:
+def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path, temp: TempFile, way: str) -> None:
     seen: list[list[str]] = []
 
     def look(_: Path | int) -> None:
         seen.append([name for name in files(tmp_path) if name == "final"])
 
-    draft.publish(str(tmp_path / "final"), fsync=False, stamp=look)
+    temp.publish(str(tmp_path / "final"), fsync=False, stamp=look)
     assert seen == [[]]
