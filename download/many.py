@@ -233,7 +233,7 @@ class Loop:
         self._poll = native("select", "poll")()
         self._due: float | None = None  # when libcurl wants to be called
         self._free: list[_Handle] = []
-        self._busy: dict[pycurl.Curl, tuple[_Handle, Transfer]] = {}
+        self._busy: dict[_Handle, Transfer] = {}
         self._resolving: deque[Transfer] = deque()
         self._looked = 0.0
         self._done: list[Transfer] = []
@@ -241,7 +241,7 @@ class Loop:
     @property
     def active(self) -> list[Transfer]:
         """Those that have begun and are not over."""
-        return [*self._resolving, *(transfer for _, transfer in self._busy.values())]
+        return [*self._resolving, *self._busy.values()]
 
     def turn(self, feed: Iterator[Transfer], parallel: int, seconds: float, enough: int) -> list[Transfer]:
         """Let transfers go on, that many at once; those that are over.
@@ -276,44 +276,49 @@ class Loop:
         place, now = (target.host, target.port), time.monotonic()
         look_up = self._look_ups.get(place)
         if look_up is None or (look_up.over and now - look_up.over > (_FRESH if look_up.allowed else _FAILED)):
-            while len(self._look_ups) >= _MOST_HOSTS:
-                self._look_ups.pop(next(iter(self._look_ups)))
+            if len(self._look_ups) >= _MOST_HOSTS:
+                self._look_ups.clear()
             look_up = self._look_ups[place] = LookUp(*place, native_thread=True)
         return look_up.judged(self.policy) if look_up.over else None
 
     # -- transfers
 
-    def _begin(self, transfer: Transfer) -> None:
+    def _begin(self, transfer: Transfer, *, again: bool = False) -> None:
+        """Give it a handle, or leave it among those whose host is not known yet.
+
+        Args:
+            again: it was one of those.
+        """
+        target = transfer.target
         try:
-            transfer.timeouts.resolving(transfer.target.host)
-            self._connect(transfer)
+            if again:
+                transfer.timeouts.slice()
+            else:
+                transfer.timeouts.resolving(target.host)
+            allowed = self.addresses(target)
+            if allowed is None:
+                self._resolving.append(transfer)
+                return
+            if target.scheme == "https" and not self.ca_file:
+                raise Again("found no file of certificate authorities for libcurl")
+            handle = self._free.pop() if self._free else _Handle(self)
+            try:
+                handle.prepare(transfer, allowed, listen=target.origin in self._closing)
+            except BaseException:
+                self._free.append(handle)
+                raise
+            self._busy[handle] = transfer
+            self._multi.add_handle(handle)
         except BaseException as error:
             self._next(transfer, transfer.stop(error))
 
-    def _connect(self, transfer: Transfer) -> None:
-        """Give it a handle, or leave it among those whose host is not known yet."""
-        allowed = self.addresses(transfer.target)
-        if allowed is None:
-            self._resolving.append(transfer)
-            return
-        if transfer.target.scheme == "https" and not self.ca_file:
-            raise Again("found no file of certificate authorities for libcurl")
-        handle = self._free.pop() if self._free else _Handle(self)
-        try:
-            handle.prepare(transfer, allowed, listen=transfer.target.origin in self._closing)
-        except BaseException:
+    def _next(self, transfer: Transfer, more: bool, handle: _Handle | None = None) -> None:
+        """Free its handle; another hop, or it is over."""
+        if handle is not None:
+            self._multi.remove_handle(handle)
+            del self._busy[handle]
+            handle.opened.clear()
             self._free.append(handle)
-            raise
-        self._busy[handle.easy] = handle, transfer
-        self._multi.add_handle(handle.easy)
-
-    def _release(self, handle: _Handle) -> None:
-        self._multi.remove_handle(handle.easy)
-        del self._busy[handle.easy]
-        handle.opened.clear()
-        self._free.append(handle)
-
-    def _next(self, transfer: Transfer, more: bool) -> None:
         if more:
             self._begin(transfer)
         else:
@@ -322,44 +327,37 @@ class Loop:
     def _look(self) -> None:
         self._looked = time.monotonic()
         for _ in range(len(self._resolving)):
-            transfer = self._resolving.popleft()
+            self._begin(self._resolving.popleft(), again=True)
+        for handle, transfer in list(self._busy.items()):
             try:
-                transfer.timeouts.slice()
-                self._connect(transfer)
+                transfer.look(connected=handle.getinfo(pycurl.PRETRANSFER_TIME) > 0)
             except BaseException as error:
-                self._next(transfer, transfer.stop(error))
-        for handle, transfer in list(self._busy.values()):
-            try:
-                transfer.look(connected=handle.easy.getinfo(pycurl.PRETRANSFER_TIME) > 0)
-            except BaseException as error:
-                self._release(handle)
-                self._next(transfer, transfer.stop(error))
+                self._next(transfer, transfer.stop(error), handle)
 
     def _collect(self) -> None:
         left = 1
         while left:
             left, good, bad = self._multi.info_read()
-            for easy in good:
-                self._over(easy, 0, "")
-            for easy, code, text in bad:
-                self._over(easy, code, text)
+            for handle in good:
+                self._over(handle, 0, "")
+            for handle, code, text in bad:
+                self._over(handle, code, text)
 
-    def _over(self, easy: pycurl.Curl, code: int, text: str) -> None:
-        handle, transfer = self._busy[easy]
+    def _over(self, handle: _Handle, code: int, text: str) -> None:
+        transfer = self._busy[handle]
         if code and handle.refused is not None:
             more = transfer.stop(handle.refused)
         elif code == pycurl.E_ABORTED_BY_CALLBACK and handle.dirty:
             more = True  # on another connection
         elif code:
-            more = transfer.over(transfer.failure(code, text, broken=easy.getinfo(pycurl.OS_ERRNO) != 0))
+            more = transfer.over(transfer.failure(code, text, broken=handle.getinfo(pycurl.OS_ERRNO) != 0))
         else:
             more = transfer.over(None, complete=handle.complete())
             closes = transfer.head is not None and transfer.head.closes
             # If the server ends a new connection after its answer, then all of its answers may.
-            if isinstance(transfer.end, Again) and closes and easy.getinfo(pycurl.NUM_CONNECTS):
+            if isinstance(transfer.end, Again) and closes and handle.getinfo(pycurl.NUM_CONNECTS):
                 self._closing.add(transfer.target.origin)
-        self._release(handle)
-        self._next(transfer, more)
+        self._next(transfer, more, handle)
 
     # -- sockets
 
@@ -393,11 +391,10 @@ class Loop:
             self._collect()
 
 
-class _Handle:
-    """One of libcurl's: what it may do, where it connects to, and what it does not tell by itself."""
+class _Handle(pycurl.Curl):  # type: ignore[misc]
+    """What one transfer of libcurl's may do, where it connects to, and what libcurl does not tell by itself."""
 
     def __init__(self, loop: Loop) -> None:
-        self.easy = easy = pycurl.Curl()
         self.refused: DownloadError | None = None
         self.dirty = False  # the connection that was to serve again has something left in it
         self.opened: list[socket.socket] = []  # at most one, of a connection that ends with its answer
@@ -423,32 +420,32 @@ class _Handle:
             (pycurl.PREREQFUNCTION, self._before_request),
             (pycurl.DEBUGFUNCTION, self._hear),
         ):
-            easy.setopt(option, value)
+            self.setopt(option, value)
         if loop.ca_file:
-            easy.setopt(pycurl.CAINFO, loop.ca_file)
+            self.setopt(pycurl.CAINFO, loop.ca_file)
 
     def prepare(self, transfer: Transfer, allowed: list[str], *, listen: bool) -> None:
         """
         Args:
             listen: to all that libcurl tells: two dozen calls per answer.
         """
-        target, easy, headers = transfer.target, self.easy, transfer.begin()
+        target, headers = transfer.target, transfer.begin()
         self.refused, self.dirty, self._surplus, self._host = None, False, False, target.host
         self.opened.clear()
         if listen != self._listens:
             self._listens = listen
-            easy.setopt(pycurl.VERBOSE, int(listen))
+            self.setopt(pycurl.VERBOSE, int(listen))
         if headers != self._headers:
-            easy.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
+            self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
             self._headers = headers
         if self._place != (target.host, target.port):
             places = ",".join(f"[{each}]" if ":" in each else each for each in allowed)
-            easy.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
-            easy.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
+            self.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
+            self.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
             self._place = target.host, target.port
-        easy.setopt(pycurl.URL, target.url)
-        easy.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
-        easy.setopt(pycurl.WRITEFUNCTION, transfer.write)
+        self.setopt(pycurl.URL, target.url)
+        self.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
+        self.setopt(pycurl.WRITEFUNCTION, transfer.write)
 
     def open_socket(self, _purpose: int, address: Any) -> Any:
         """What libcurl calls before it connects, with the very address."""
@@ -483,9 +480,9 @@ class _Handle:
         What libcurl did not read, it leaves in the socket, which may serve another request. What it did read it drops,
         with the connection, and tells only a handle that listens.
         """
-        fd, sockets = self.easy.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
+        fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
-            port = self.easy.getinfo(pycurl.LOCAL_PORT)
+            port = self.getinfo(pycurl.LOCAL_PORT)
             sockets.pop(port, None)
             sockets[port] = fd  # the youngest is the last
             if len(sockets) > _MOST_SOCKETS:

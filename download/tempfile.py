@@ -91,7 +91,7 @@ class TempFile:
             late: a small file stays in memory until it is whole and verified. If it fails, it leaves nothing behind;
                 else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an ordinary temp file.
         """
-        self.place = place  # as a Path only when it is needed: most files of a chunk never have a temp file
+        self.place = place  # as a Path only when it is needed: most files of a group never have a temp file
         self.written = 0  # bytes on disk
         self.waiting = 0  # bytes in the buffer
         self.total: int | None = None  # announced length

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 
 from download.errors import ConnectError, DeadlineError, DnsError, DownloadError, SilenceError, SlowError, translate
 from ledger.settings import Settings
@@ -22,25 +23,19 @@ _ASK_EVERY = 0.1  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds and bytes. A field that is 0 or None, where that is allowed, sets no limit."""
+    """Seconds and bytes."""
 
     connect_timeout: float = 10.0  # to resolve; then to connect, TLS included
     read_timeout: float = 30.0  # longest silence, and longest time for all headers together
     low_speed: int = 100  # bytes/s below which a body is too slow; 0: never
     low_speed_window: float = 60.0  # over which the speed is measured
     max_bytes: int = 64 * 2**30  # largest file
-    deadline: float | None = None  # time.monotonic() at which the attempt ends
+    deadline: float = inf  # time.monotonic() at which the attempt ends
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, deadline: float | None = None) -> Limits:
-        return cls(
-            settings.connect_timeout,
-            settings.read_timeout,
-            settings.low_speed,
-            settings.low_speed_window,
-            settings.max_bytes,
-            deadline,
-        )
+    def from_settings(cls, settings: Settings, *, deadline: float = inf) -> Limits:
+        low_speed, window = settings.low_speed, settings.low_speed_window
+        return cls(settings.connect_timeout, settings.read_timeout, low_speed, window, settings.max_bytes, deadline)
 
 
 class Timeouts:
@@ -113,8 +108,7 @@ class Timeouts:
         if now >= self._until:
             kind, message = self._late
             raise kind(f"{message} after {self.received} bytes" if self._in_body else message)
-        deadline = self.limits.deadline
-        return min(SLICE, self._until - now, SLICE if deadline is None else max(deadline - now, 0.001))
+        return min(SLICE, self._until - now, max(self.limits.deadline - now, 0.001))
 
     def ask(self) -> None:
         """Call check(), but not too often; then look at the deadline and the speed."""
@@ -123,8 +117,7 @@ class Timeouts:
             return
         self.call(self._check)
         self._asked = now
-        deadline = self.limits.deadline
-        if deadline is not None and now >= deadline:
+        if now >= self.limits.deadline:
             raise DeadlineError(f"the time for the job is used up, {self.received} bytes into this attempt")
         if self._in_body and self.limits.low_speed:
             self._measure(now)

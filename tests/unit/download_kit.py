@@ -15,7 +15,7 @@ import pytest
 
 from download.addresses import AddressPolicy
 from download.errors import DownloadError
-from download.fetch import Fetched, Fetcher, Wanted
+from download.fetch import Fetched, Fetcher, Progress, Wanted
 from download.many import Again, Loop, Transfer
 from download.tempfile import publish
 from download.threads import Run, native_runner
@@ -40,13 +40,29 @@ class Desk:
     def final(self) -> Path:
         return self.folder / "final"
 
-    def fetch(self, url: str, *, check: Callable[[], None] = lambda: None, **more: Any) -> Fetched:
+    def fetch(
+        self,
+        url: str,
+        *,
+        check: Callable[[], None] = lambda: None,
+        progress: Progress = lambda _size, _total: None,
+        temp: Path | None = None,
+        resume: Path | None = None,
+        seconds: float | None = None,
+        **more: Any,
+    ) -> Fetched:
+        """
+        Args:
+            seconds: until the deadline.
+            more: fields of ``Wanted`` and of ``Limits``.
+        """
         wanted = Wanted(url, more.pop("sha256", None), more.pop("size", None), more.pop("headers", {}))
-        progress = more.pop("progress", lambda _size, _total: None)
-        temp, resume = more.pop("temp", self.temp), more.pop("resume", None)
-        if (seconds := more.pop("seconds", None)) is not None:
+        if seconds is not None:
             more["deadline"] = time.monotonic() + seconds
-        return self.fetcher.fetch(wanted, temp, Limits(**{**QUICK, **more}), check, progress, resume=resume)
+        return self.attempt(wanted, temp or self.temp, Limits(**{**QUICK, **more}), check, progress, resume=resume)
+
+    def attempt(self, *args: Any, resume: Path | None) -> Fetched:
+        return self.fetcher.fetch(*args, resume=resume)
 
     def bring(self, url: str, **more: Any) -> bytes:
         """Fetch, publish, and read what carries the final name."""
@@ -76,19 +92,12 @@ class ChunkDesk(Desk):
     def __post_init__(self) -> None:
         self.loop = Loop(self.fetcher.policy, ca_file=self.fetcher.ca_file)
 
-    def fetch(self, url: str, *, check: Callable[[], None] = lambda: None, **more: Any) -> Fetched:
-        given = dict(more)
-        wanted = Wanted(url, more.pop("sha256", None), more.pop("size", None), more.pop("headers", {}))
-        more.pop("progress", None)  # the caller looks at ``Transfer.temp``
-        temp = more.pop("temp", self.temp)
-        if (seconds := more.pop("seconds", None)) is not None:
-            more["deadline"] = time.monotonic() + seconds
-        limits = Limits(**{**QUICK, **more})
-        transfer = Transfer(wanted, temp, limits, check, user_agent=self.fetcher.user_agent)
+    def attempt(self, *args: Any, resume: Path | None) -> Fetched:
+        transfer = Transfer(*args[:4], user_agent=self.fetcher.user_agent)
         self.run([transfer])
         if isinstance(transfer.end, Again):
             self.again.append(str(transfer.end))
-            return super().fetch(url, check=check, **given)
+            return super().attempt(*args, resume=resume)
         if isinstance(transfer.end, Fetched):
             transfer.temp.save()
             return transfer.end

@@ -14,19 +14,12 @@ from download.errors import ServerError, transient
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import Desk, Reciter, ok, reciting, silent
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
 SHA256 = hashlib.sha256(WHOLE).hexdigest()
 QUERY = f"?name=n&size={SIZE}"
-
-
-@pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])
-def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
-    """On both ways that a job can take."""
-    made: Desk = request.param(tmp_path)
-    return made
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,6 @@ def test_a_redirect_to_what_is_no_url_is_said(location: str) -> None:
                 assert way(Path(folder)).fails(server.url()).kind is FailureKind.BAD_URL
 
 
-@pytest.mark.parametrize("way", [Desk, ChunkDesk], ids=["single", "chunk"])
 @pytest.mark.parametrize("location", ["ftp://a/", "http://169.254.169.254/", "http://u@a/", "http://[", "http://a b/"])
 def test_a_server_cannot_make_a_reason_long(tmp_path: Path, way: type[Desk], location: str) -> None:
     answer = ok(b"", f"Location: {location}{'x' * 60_000}", status="302 Found")
@@ -107,7 +106,6 @@ def test_a_server_cannot_make_a_reason_long(tmp_path: Path, way: type[Desk], loc
     assert 20 < len(str(error)) <= 501
 
 
-@pytest.mark.parametrize("way", [Desk, ChunkDesk], ids=["single", "chunk"])
 def test_a_server_cannot_make_a_note_long(tmp_path: Path, way: type[Desk]) -> None:
     answer = ok(BODY, f"Content-Encoding: gzip{'x' * 60_000}")
     with reciting(answer, answer) as server:

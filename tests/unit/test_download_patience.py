@@ -16,7 +16,7 @@ from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import Desk, reciting, silent
 
-PATIENT = {"connect_timeout": 60.0, "read_timeout": 60.0}
+PATIENT: dict[str, Any] = {"connect_timeout": 60.0, "read_timeout": 60.0}
 
 
 @pytest.fixture

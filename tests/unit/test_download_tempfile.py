@@ -1,4 +1,4 @@
-"""A small file of a chunk gets its name in one step, with and without a temp file's name before."""
+"""A small file of a group gets its name in one step, with and without a temp file's name before."""
 
 import errno
 import os

@@ -10,15 +10,14 @@ import pytest
 from download.addresses import Target
 from download.fetch import Fetcher
 from ledger.jobs import FailureKind
-from tests.unit.download_kit import LOOPBACK, ChunkDesk, Desk, Reciter, Script, ok, reciting
+from tests.unit.download_kit import LOOPBACK, Desk, Reciter, Script, ok, reciting
 
 BODY = bytes(range(256)) * 1000
 
 
-@pytest.fixture(params=[Desk, ChunkDesk], ids=["single", "chunk"])
-def desk(tmp_path: Path, authority: Path, request: pytest.FixtureRequest) -> Desk:
-    made: Desk = request.param(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
-    return made
+@pytest.fixture
+def desk(tmp_path: Path, authority: Path, way: type[Desk]) -> Desk:
+    return way(tmp_path, Fetcher(LOOPBACK, ca_file=authority / "ca.pem"))
 
 
 def test_a_trusted_server_is_downloaded_from_and_its_connection_used_again(

@@ -1,4 +1,4 @@
-"""The loop of a chunk: many transfers at once in one thread, each with the limits and the patience of a single one."""
+"""The loop of a group: many transfers at once in one thread, each with the limits and the patience of a single one."""
 
 import socket
 import threading
