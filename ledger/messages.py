@@ -15,7 +15,8 @@ from __future__ import annotations
 import binascii
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from json import dumps
@@ -23,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ledger.jobs import TASK_NAME, Job, Pool, Ref
+from ledger.jobs import TASK_NAME, Job, Pool, Ref, job_id
 from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
@@ -72,6 +73,20 @@ def label(job: Job, more: int = 0) -> str:
     host = match[1] if (match := _HOST.match(job.url)) else ""
     shown = f"{job.filename} from {host}"[:_LABEL].encode(errors="replace").decode()  # a record may have any text
     return shown + (f" and {more} more" if more else "")
+
+
+def envelopes(ledger: Ledger, refs: Mapping[str, Pool]) -> list[Envelope]:
+    """Messages for jobs that the ledger knows. Without a record of the first job, or a ref that can be read: none."""
+    parsed: list[tuple[Ref, Pool]] = []
+    for text, pool in refs.items():
+        with suppress(ValueError):
+            parsed.append((Ref.parse(text), pool))
+    jobs = {record.id: record.job for record in ledger.read(job_id(ref.batch, ref.first) for ref, _ in parsed)}
+    return [
+        Envelope(str(ref), pool, label(job, ref.last - ref.first))
+        for ref, pool in parsed
+        if (job := jobs.get(job_id(ref.batch, ref.first)))
+    ]
 
 
 class Texts:

@@ -18,20 +18,19 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from ledger.flower_events import TakenOver, tell_flower
 from ledger.host_limits import HostLimits
-from ledger.jobs import JobRecord, JobState, Pool, Ref, job_id
+from ledger.jobs import JobRecord, JobState, Pool
 from ledger.leases import End, Lease, Leases
 from ledger.ledger import KeptError, Ledger
-from ledger.messages import Envelope, Publisher, label
+from ledger.messages import Publisher, envelopes
 from ledger.records import STATES, Keys
 from ledger.redis_client import Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
@@ -60,23 +59,15 @@ class Swept:
 
 
 class Expiry:
-    """Removes what ended long ago, a small step at a time."""
+    """Removes batches whose last job ended ``keep`` seconds ago, a small step at a time; 0: none."""
 
     def __init__(self, ledger: Ledger, keep: float) -> None:
-        """
-        Args:
-            keep: seconds that a batch stays after its last job ended; 0: for ever.
-        """
         self._ledger = ledger
         self._keep = keep
         self._walk: Iterator[int] = iter(())
 
     def step(self, most: int = 20) -> int:
-        """At most so many calls of Redis.
-
-        Returns:
-            Batches that are gone with this step.
-        """
+        """At most so many calls of Redis; how many batches are gone with them."""
         if not self._keep:
             return 0
         done = list(islice(self._walk, most))
@@ -145,18 +136,14 @@ class Sweep:
             except (RedisError, OSError) as error:
                 away = error
             except Exception:
-                self._log_failure(step)
+                rounds = self._failing[step.__name__] = self._failing.get(step.__name__, 0) + 1
+                if rounds % _LOG_AGAIN == 1:
+                    log.exception("step %s failed, the others go on; the next round tries it again", step.__name__)
             else:
                 self._failing.pop(step.__name__, None)
         if away:
             raise away
         return swept
-
-    def _log_failure(self, step: Callable[[Swept], None]) -> None:
-        rounds = self._failing.get(step.__name__, 0)
-        self._failing[step.__name__] = rounds + 1
-        if rounds % _LOG_AGAIN == 0:
-            log.exception("step %s failed, the others go on; it is tried again in the next round", step.__name__)
 
     def _take_over_the_dead(self, swept: Swept) -> None:
         known = self._leases.known()
@@ -240,37 +227,19 @@ class Sweep:
             swept.trials += self._call("suspects", pool, round(self._settings.lease * 1000))
 
     def _send_all(self, swept: Swept) -> None:
+        grace_ms = round(self._settings.message_grace * 1000)
         for pool in Pool:
-            swept.sent += self._send(pool)
+            while refs := self._call("unsent", pool, self._keys.queue(pool), grace_ms, _AT_ONCE):
+                found = envelopes(self._ledger, dict.fromkeys(refs, pool))
+                self._publisher.send(reversed(found), front=True)  # they ran, or were about to: not behind a backlog
+                if unknown := set(refs) - {envelope.ref for envelope in found}:  # no refs, or their records are gone
+                    self._redis.zrem(self._keys.hand(pool), *unknown)
+                    log.info("no record, left out pool=%s refs=%s", pool, sorted(unknown)[:5])
+                log.info("sent again pool=%s messages=%d refs=%s", pool, len(refs), refs[:5])
+                swept.sent += len(refs)
 
     def _expire(self, swept: Swept) -> None:
         swept.removed += self._expiry.step()
-
-    def _send(self, pool: Pool) -> int:
-        total, grace_ms = 0, round(self._settings.message_grace * 1000)
-        queue = self._keys.queue(pool)
-        while refs := self._call("unsent", pool, queue, grace_ms, _AT_ONCE):
-            envelopes = self._envelopes(pool, refs)
-            self._publisher.send(reversed(envelopes), front=True)  # they ran, or were about to: not behind a backlog
-            if unknown := set(refs) - {envelope.ref for envelope in envelopes}:  # their records are gone
-                self._redis.zrem(self._keys.hand(pool), *unknown)
-            log.info("sent again pool=%s messages=%d refs=%s", pool, len(refs), refs[:5])
-            total += len(refs)
-        return total
-
-    def _envelopes(self, pool: Pool, refs: Sequence[str]) -> list[Envelope]:
-        parsed = []
-        for text in refs:
-            try:
-                parsed.append(Ref.parse(text))
-            except ValueError as error:
-                log.warning("not a ref, left out pool=%s: %s", pool, error)
-        records = {record.id: record for record in self._ledger.read(job_id(ref.batch, ref.first) for ref in parsed)}
-        return [
-            Envelope(str(ref), pool, label(record.job, ref.last - ref.first))
-            for ref in parsed
-            if (record := records.get(job_id(ref.batch, ref.first)))
-        ]
 
 
 def _reason(record: JobRecord) -> str:
@@ -304,11 +273,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
     run(get_settings(), stop)
 
 
