@@ -118,6 +118,7 @@ class Sweep:
             redis.RedisError: Redis is away, full or loading.
         """
         if not self._gap_is_set:
+            # By a script: a full Redis takes no plain write.
             self._call("gap", round(1000 * max(_GAP, 2 * self._settings.sweep_every + 1)))
             self._gap_is_set = True
         swept = Swept()

@@ -54,10 +54,19 @@ local function count(id, letter, from, to)
   redis.call('HINCRBY', batch, letter .. to, 1)
 end
 
+-- A queued job's message is in the caller's hand.
+local function in_hand(id, letter) redis.call('ZADD', prefix .. 'hand:' .. POOLS[letter], now, id) end
+
 -- A queued job needs a message; the sweep sends it in its next round.
 local function needs_message(id, letter)
-  redis.call('ZADD', prefix .. 'hand:' .. POOLS[letter], now, id)
+  in_hand(id, letter)
   redis.call('RPUSH', prefix .. 'resend:' .. POOLS[letter], id)
+end
+
+-- A waiting job is queued again. Its message is the caller's affair.
+local function requeue(id, letter)
+  redis.call('HSET', job_key(id), 's', 'q')
+  count(id, letter, 'w', 'q')
 end
 
 -- A queued or waiting job leaves all lists in which it waits.
@@ -72,6 +81,13 @@ local function end_job(id, letter, from, state)
   redis.call('ZREM', prefix .. 'deadlines', id)
   count(id, letter, from, state)
   redis.call('HSET', batch_key(id), 'ended', wall)
+end
+
+-- A job that no process runs ends. `have` needs the fields s p.
+local function end_idle(id, have, state)
+  redis.call('HSET', job_key(id), 's', state)
+  unlist(id, have.p)
+  end_job(id, have.p, have.s, state)
 end
 
 -- The row of an attempt that its holder did not close.
@@ -95,10 +111,7 @@ end
 -- A record that cannot be read must not stop the others: it ends as failed, as far as that can be written.
 local function quarantine(id, why)
   local key = job_key(id)
-  for _, pool in pairs(POOLS) do
-    for _, list in ipairs({'sent:', 'hand:', 'suspects:'}) do redis.call('ZREM', prefix .. list .. pool, id) end
-  end
-  redis.call('ZREM', prefix .. 'due', id)
+  for letter in pairs(POOLS) do unlist(id, letter) end
   redis.call('ZREM', prefix .. 'deadlines', id)
   if redis.call('TYPE', key).ok ~= 'hash' then return end
   local have = read(id, 's', 'p', 'h', 'q', 'a')
@@ -121,8 +134,7 @@ local function quarantine(id, why)
   end
 end
 
--- Do something with one of several jobs.
--- Returns what it returned, or nil if its record cannot be read.
+-- Returns what the action on one of several jobs returns; nil if its record cannot be read.
 local function guarded(id, action, ...)
   local good, answer = pcall(action, id, ...)
   if good then return answer end

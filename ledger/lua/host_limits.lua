@@ -6,42 +6,45 @@
 -- host:HOST:woken  zset  ids that were taken off that queue and have not come yet, by when they are given up
 --include common
 
+local function host_key(host) return prefix .. 'host:' .. host end
+
+-- Note something of a host, for an hour.
+local function note(host, field, value)
+  redis.call('HSET', host_key(host), field, value)
+  redis.call('EXPIRE', host_key(host), 3600)
+end
+
 -- A slot belongs to a running job and ends with its claim. Only a record that was removed can leave one behind.
 local function heal(host)
-  local key, slots = prefix .. 'host:' .. host, prefix .. 'host:' .. host .. ':slots'
-  if now < tonumber(redis.call('HGET', key, 'healed') or 0) + 1000 then return end
-  redis.call('HSET', key, 'healed', now)
-  redis.call('EXPIRE', key, 3600)
+  if now < tonumber(redis.call('HGET', host_key(host), 'healed') or 0) + 1000 then return end
+  note(host, 'healed', now)
+  local slots = host_key(host) .. ':slots'
   for _, id in ipairs(redis.call('ZRANGE', slots, 0, -1)) do
     local have = redis.call('HMGET', job_key(id), 's', 'm')
     if have[1] ~= 'r' or have[2] ~= host then redis.call('ZREM', slots, id) end
   end
 end
 
--- A second's worth may start at once; at less than one per second, one.
-local function burst(rate) return math.max(1000, 1000 / rate) end
-
-local function starts(host, limit, rate)
-  local key, room = prefix .. 'host:' .. host, 1e6
-  local have = redis.call('HMGET', key, 'cool', 'tat')
-  if now < tonumber(have[1] or 0) then return 0 end
-  if limit > 0 then
-    if redis.call('ZCARD', key .. ':slots') >= limit then heal(host) end
-    room = limit - redis.call('ZCARD', key .. ':slots')
-  end
-  if rate > 0 then
-    local spent = math.max(now, tonumber(have[2] or 0))
-    room = math.min(room, math.floor((now + burst(rate) - spent) * rate / 1000 + 1e-6))
-  end
-  return room
-end
+-- Until when the host's rate is spent.
+local function spent(host) return math.max(now, tonumber(redis.call('HGET', host_key(host), 'tat') or 0)) end
 
 local function spend(host, rate)
-  if rate <= 0 then return end
-  local key = prefix .. 'host:' .. host
-  local spent = math.max(now, tonumber(redis.call('HGET', key, 'tat') or 0))
-  redis.call('HSET', key, 'tat', string.format('%.3f', spent + 1000 / rate))
-  redis.call('EXPIRE', key, 3600)
+  if rate > 0 then note(host, 'tat', string.format('%.3f', spent(host) + 1000 / rate)) end
+end
+
+-- How many downloads may start now. A second's worth may start at once; at less than one per second, one.
+local function starts(host, limit, rate)
+  local slots, room = host_key(host) .. ':slots', 1e6
+  if now < tonumber(redis.call('HGET', host_key(host), 'cool') or 0) then return 0 end
+  if limit > 0 then
+    if redis.call('ZCARD', slots) >= limit then heal(host) end
+    room = limit - redis.call('ZCARD', slots)
+  end
+  if rate > 0 then
+    local burst = math.max(1000, 1000 / rate)
+    room = math.min(room, math.floor((now + burst - spent(host)) * rate / 1000 + 1e-6))
+  end
+  return room
 end
 
 -- May a claimed job start a download from this host now? If not, it goes back: waiting, in the host's queue.
@@ -57,13 +60,11 @@ function commands.acquire()
   if have.s == 'w' and have.m == host then return 0 end
   if have.s ~= 'r' then return -1 end
   if have.x or have.m == host then return 1 end -- cancelled: it ends before it connects
-  if have.m then -- it goes on to another host
-    redis.call('ZREM', prefix .. 'host:' .. have.m .. ':slots', id)
-  end
+  if have.m then redis.call('ZREM', host_key(have.m) .. ':slots', id) end -- it goes on to another host
   if starts(host, limit, rate) >= 1 then
     redis.call('HSET', job_key(id), 'm', host)
-    redis.call('ZADD', prefix .. 'host:' .. host .. ':slots', now, id)
-    redis.call('ZREM', prefix .. 'host:' .. host .. ':woken', id)
+    redis.call('ZADD', host_key(host) .. ':slots', now, id)
+    redis.call('ZREM', host_key(host) .. ':woken', id)
     spend(host, rate)
     return 1
   end
@@ -76,7 +77,7 @@ function commands.acquire()
   redis.call('SREM', prefix .. 'held:' .. incarnation, id)
   redis.call('SREM', batch_key(id) .. ':running', id)
   count(id, have.p, 'r', 'w')
-  redis.call('ZADD', prefix .. 'host:' .. host .. ':queue', have.q, id) -- woken and too late, it has its old place
+  redis.call('ZADD', host_key(host) .. ':queue', have.q, id) -- woken and too late, it has its old place
   redis.call('SADD', prefix .. 'hosts', host)
   return 0
 end
@@ -86,11 +87,10 @@ end
 -- ARGV  host, milliseconds of the pause or 0, downloads per second or 0
 -- Returns milliseconds until the host may be asked again.
 function commands.cool()
-  local key = prefix .. 'host:' .. ARGV[3]
-  local cool = math.max(now + ARGV[4], tonumber(redis.call('HGET', key, 'cool') or 0))
-  redis.call('HSET', key, 'cool', cool)
-  redis.call('EXPIRE', key, 3600)
-  spend(ARGV[3], tonumber(ARGV[5]))
+  local host = ARGV[3]
+  local cool = math.max(now + ARGV[4], tonumber(redis.call('HGET', host_key(host), 'cool') or 0))
+  note(host, 'cool', cool)
+  spend(host, tonumber(ARGV[5]))
   return cool - now
 end
 
@@ -102,7 +102,7 @@ end
 -- Returns id, pool, id, pool, ...; unless the sweep sends them, they count as in the caller's hand.
 function commands.wake()
   local host = ARGV[3]
-  local key = prefix .. 'host:' .. host
+  local key = host_key(host)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', key .. ':woken', '-inf', now)) do
     redis.call('ZREM', key .. ':woken', id)
   end
@@ -116,12 +116,10 @@ function commands.wake()
     local letter = guarded(id, function()
       local have = read(id, 's', 'p', 'm')
       if have.s ~= 'w' or have.m ~= host then return nil end -- cancelled, or removed
-      redis.call('HSET', job_key(id), 's', 'q')
+      requeue(id, have.p)
       redis.call('HDEL', job_key(id), 'm')
-      count(id, have.p, 'w', 'q')
       redis.call('ZADD', key .. ':woken', now + 10000, id)
-      redis.call('ZADD', prefix .. 'hand:' .. POOLS[have.p], now, id)
-      if ARGV[6] == '1' then redis.call('RPUSH', prefix .. 'resend:' .. POOLS[have.p], id) end
+      if ARGV[6] == '1' then needs_message(id, have.p) else in_hand(id, have.p) end
       return have.p
     end)
     if letter then

@@ -67,17 +67,26 @@ function commands.send()
   return number
 end
 
+-- A batch's hash as a table, how many jobs it has, and how many of them are final.
+local function read_batch(key)
+  local fields, have, known, final = redis.call('HGETALL', key), {}, 0, 0
+  for at = 1, #fields, 2 do
+    local name, value = fields[at], fields[at + 1]
+    have[name] = value
+    if string.match(name, '^[ptg][qwrdfc]$') then known = known + value end
+    if string.match(name, '^[ptg][dfc]$') then final = final + value end
+  end
+  return have, known, final
+end
+
 -- A submission is complete: its batch has this many jobs, and the ledger knows each of them.
 --
 -- ARGV  batch, number of jobs
 -- Returns how many jobs the ledger knows, -1 if it does not know the batch; only if it is that number was it sealed.
 function commands.seal()
-  local key, known = prefix .. 'batch:' .. ARGV[3], 0
-  local fields = redis.call('HGETALL', key)
-  for at = 1, #fields, 2 do
-    if string.match(fields[at], '^[ptg][qwrdfc]$') then known = known + fields[at + 1] end
-  end
-  if redis.call('HEXISTS', key, 'created') == 0 then return -1 end
+  local key = prefix .. 'batch:' .. ARGV[3]
+  local have, known = read_batch(key)
+  if not have.created then return -1 end
   if known == tonumber(ARGV[4]) then redis.call('HSET', key, 'sealed', ARGV[4]) end
   return known
 end
@@ -237,6 +246,9 @@ local function add(call, batch, counter, amount)
   call.counts[batch][counter] = (call.counts[batch][counter] or 0) + amount
 end
 
+-- What a record has no more in a final state. Of a file that is there the announced length is the length.
+local ENDED = {d = {'e', 'z'}, f = {'e'}, c = {'e'}}
+
 local function close_job(call, at, last)
   local id, incarnation, claim, state, attempt = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local key, have = job_key(id), read(id, 's', 'h', 'n', 'a', 'p', 'x', 'm', 'b')
@@ -249,13 +261,7 @@ local function close_job(call, at, last)
   -- A cancel that came after the last look wins over going round again.
   if have.x and (state == 'w' or state == 'q') then state = 'c' end
   -- What goes, goes first: what comes takes its room, and the record does not keep more than it needs.
-  if state == 'd' then
-    redis.call('HDEL', key, 't', 'x', 'k', 'm', 'e', 'z') -- the announced length is the length
-  elseif state == 'w' or state == 'q' then
-    redis.call('HDEL', key, 't', 'x', 'k', 'm')
-  else
-    redis.call('HDEL', key, 't', 'x', 'k', 'm', 'e')
-  end
+  redis.call('HDEL', key, 't', 'x', 'k', 'm', unpack(ENDED[state] or {}))
   redis.call('HSET', key, 's', state, 'a', have.a and (have.a .. ',' .. attempt) or attempt, unpack(ARGV, at + 6, last))
   local batch = batch_key(id)
   put(call.gone, prefix .. 'held:' .. incarnation, id)
@@ -318,9 +324,7 @@ function commands.cancel()
     local what = guarded(id, function()
       local have = read(id, 's', 'p', 'h', 'n')
       if have.s == 'q' or have.s == 'w' then
-        redis.call('HSET', job_key(id), 's', 'c')
-        unlist(id, have.p)
-        end_job(id, have.p, have.s, 'c')
+        end_idle(id, have, 'c')
         return 1
       elseif have.s == 'r' then
         redis.call('HSET', job_key(id), 'x', 1)
@@ -337,7 +341,7 @@ end
 -- Put a job that has ended back on its queue. Returns its pool; nil: it is not to be taken.
 local function retry_job(id, states, kinds)
   local have = read(id, 's', 'p', 'a', 'b')
-  if not have.s or not string.find('dfc', have.s, 1, true) or not string.find(states, have.s, 1, true) then return nil end
+  if not have.s or not string.find(states, have.s, 1, true) then return nil end
   local rows = cjson.decode('[' .. (have.a or '') .. ']')
   if have.s == 'f' and next(kinds) and not kinds[(rows[#rows] or {})[7]] then return nil end
   local counters = batch_key(id)
@@ -345,7 +349,7 @@ local function retry_job(id, states, kinds)
   redis.call('HDEL', job_key(id), 'l', 'y', 'm', 'x', 'e', 'o', 'd', 'u', 'b', 'z')
   count(id, have.p, have.s, 'q')
   if have.s == 'd' then redis.call('HINCRBY', counters, have.p .. 'b', -(have.b or 0)) end
-  redis.call('ZADD', prefix .. 'hand:' .. POOLS[have.p], now, id)
+  in_hand(id, have.p)
   redis.call('HDEL', counters, 'ended')
   return POOLS[have.p]
 end
@@ -353,7 +357,7 @@ end
 -- Put jobs of a batch that have ended back on their queues, with their attempts as history and a new count of losses.
 -- Safe to repeat: the second call finds them queued.
 --
--- ARGV  batch, first ordinal, last ordinal, letters of the states to take,
+-- ARGV  batch, first ordinal, last ordinal, letters of the final states to take,
 --       then the kinds of failure to take; none: all of them
 -- Returns id, pool, id, pool, ...: messages in the caller's hand; or {-1}: there is no such batch, or it is being removed
 function commands.retry()
@@ -407,14 +411,8 @@ end
 -- Returns jobs left to remove; -1 there is no such batch, -2 it has not finished, -3 it ended too lately.
 function commands.prune()
   local batch, first, key = ARGV[3], tonumber(ARGV[4]), prefix .. 'batch:' .. ARGV[3]
-  local fields, have = redis.call('HGETALL', key), {}
-  if #fields == 0 then return -1 end
-  for at = 1, #fields, 2 do have[fields[at]] = fields[at + 1] end
-  local known, final = 0, 0
-  for name, value in pairs(have) do
-    if string.match(name, '^[ptg][qwrdfc]$') then known = known + value end
-    if string.match(name, '^[ptg][dfc]$') then final = final + value end
-  end
+  local have, known, final = read_batch(key)
+  if not next(have) then return -1 end
   if not have.pruning then
     if ARGV[6] ~= '1' and (not have.sealed or final < tonumber(have.sealed)) then return -2 end
     if wall - tonumber(have.ended or have.created) < tonumber(ARGV[7]) then return -3 end

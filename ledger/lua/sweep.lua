@@ -214,8 +214,7 @@ function commands.due()
     guarded(id, function()
       local have = read(id, 's', 'p')
       if have.s ~= 'w' then return end
-      redis.call('HSET', job_key(id), 's', 'q')
-      count(id, have.p, 'w', 'q')
+      requeue(id, have.p)
       needs_message(id, have.p)
     end)
   end
@@ -244,9 +243,8 @@ function commands.overdue()
       elseif have.s == 'q' or have.s == 'w' then
         local doing = have.s == 'q' and 'queued' or 'waiting'
         local closed = row(wall - have.q, 0, 'deadline', 'the time for the job was used up while it was ' .. doing)
-        redis.call('HSET', job_key(id), 's', 'f', 'a', have.a and (have.a .. ',' .. closed) or closed)
-        unlist(id, have.p)
-        end_job(id, have.p, have.s, 'f')
+        redis.call('HSET', job_key(id), 'a', have.a and (have.a .. ',' .. closed) or closed)
+        end_idle(id, have, 'f')
         answer[#answer + 1] = id
       end
     end)
@@ -288,20 +286,6 @@ function commands.unsent()
   end
   for _, ref in ipairs(refs) do redis.call('ZADD', hand, now, ref) end
   return refs
-end
-
--- How long nothing may be asked of the ledger until its clock stands still: longer than a sweep's pause.
---
--- ARGV  milliseconds
-function commands.gap()
-  redis.call('HSET', prefix .. 'clock', 'gap', ARGV[3])
-end
-
--- A record of which another program wrote something: it is set aside.
---
--- ARGV  id, why
-function commands.set_aside()
-  quarantine(ARGV[3], ARGV[4])
 end
 
 return commands[ARGV[2]]()
