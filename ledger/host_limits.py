@@ -50,7 +50,7 @@ class HostLimits:
 
     def acquire(self, claim: Claim, host: str) -> Admission:
         """Ask for a slot, or change to another host's. A job that gets none is no longer the caller's."""
-        return Admission(self._call("acquire", claim.record.id, claim.incarnation, claim.number, host, *self._limits))
+        return Admission(self._call("acquire", *claim.proof, host, *self._limits))
 
     def cool(self, host: str, seconds: float) -> float:
         """Begin a cool-down: no download starts for that long. The host's rate is charged for one start, the retry.

@@ -9,17 +9,18 @@
                                 WAITING ◀──────────────────┘ retry later
 
 Guarantees
-  * A record is written before its first message is sent; whoever dies in between, the sweep sends the message.
-  * One holder: a job is claimed by one incarnation at a time, and each claim has a number. Whoever lost the job (its
-    lease expired, the sweep took it over) can change nothing any more: progress, attempt and close answer ``False``.
-  * One end: DONE, FAILED and CANCELLED are never left, and each job reaches exactly one.
+  * A record is written before its first message is sent. If the sender dies in between, the sweep sends the message.
+  * One holder: a job is claimed by one incarnation (worker process) at a time, and each claim has a number. A holder
+    that lost the job (its lease expired, the sweep took it over) changes nothing any more: progress, attempt and close
+    answer ``False``.
+  * One end: DONE, FAILED and CANCELLED are never left but by ``retry``, and each job reaches exactly one.
   * Every call may be repeated: a connection that breaks after Redis acted does no harm.
   * Every call is O(jobs named in it), one round trip, and atomic (Lua).
 
 No guarantee
   * That work is done once. A holder that froze may have downloaded the same file; it just cannot publish it.
 
-Who may die when: anybody, at any time, but Redis' disk. Queued and waiting jobs need nobody alive but the sweep.
+Every process may die at any time; Redis' disk may not. Queued and waiting jobs need only the sweep.
 Kept true by ``tests/service/test_ledger.py`` and ``tests/service/test_sweep.py``.
 """
 
@@ -31,6 +32,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -67,8 +69,7 @@ from ledger.records import (
 )
 from ledger.redis_client import Library, RedisClock, flushed
 
-_READ_AT_ONCE = 500  # records per round trip
-_PRUNED_AT_ONCE = 500  # jobs per call: a few milliseconds of Redis' time
+_AT_ONCE = 500  # jobs per call: a few milliseconds of Redis' time
 _KEPT = {-1: "is not known", -2: "has not finished", -3: "ended too lately"}
 _DAY = 86_400.0  # seconds
 _FOLDER = "-"  # owner of a reserved name that a folder has
@@ -81,16 +82,9 @@ class IncarnationLostError(Exception):
 class ConflictError(Exception):
     """A batch of this name already has another job at this place."""
 
-    def __init__(self, batch: str, ordinal: int) -> None:
-        super().__init__(f"batch {batch!r} already has another job number {ordinal}; choose another name")
-        self.batch, self.ordinal = batch, ordinal
-
 
 class PruningError(Exception):
     """A batch of this name is being removed."""
-
-    def __init__(self, batch: str) -> None:
-        super().__init__(f"batch {batch!r} is being removed; `producer prune {batch}` finishes that")
 
 
 class UnknownJobsError(Exception):
@@ -98,11 +92,7 @@ class UnknownJobsError(Exception):
 
 
 class KeptError(Exception):
-    """A batch is not removed."""
-
-    def __init__(self, batch: str, why: str) -> None:
-        super().__init__(f"batch {batch!r} {why}")
-        self.why = why
+    """A batch is not removed; says why."""
 
 
 class TotalError(Exception):
@@ -110,7 +100,7 @@ class TotalError(Exception):
 
     def __init__(self, batch: str, known: int, total: int) -> None:
         super().__init__(f"expected batch {batch!r} to have {total} jobs, the ledger knows {known}; it stays unsealed")
-        self.known, self.total = known, total
+        self.known = known
 
 
 class Closed(IntEnum):
@@ -131,6 +121,11 @@ class Claim:
     number: int  # of the claim; grows with each
     epoch: float  # seconds to add to time.monotonic() of this process for the time by Redis' clock
     ends: float  # time.monotonic() of this process when the job's time is used up
+
+    @property
+    def proof(self) -> tuple[str, str, int]:
+        """What a script compares with the record."""
+        return self.record.id, self.incarnation, self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +166,13 @@ class Ledger:
         batch = messages[0].ref.batch
         args: list[Any] = [batch, "" if deadline is None else round(deadline * 1000)]
         for message in messages:
-            ref = message.ref
-            args += [POOL_LETTERS[message.pool], message.pool, str(ref), ref.first, len(message.jobs)]
-            args += map(encode_job, message.jobs)
+            ref, pool, jobs = message.ref, message.pool, message.jobs
+            args += [POOL_LETTERS[pool], pool, str(ref), ref.first, len(jobs), *map(encode_job, jobs)]
         fresh = self.call("submit", *args)
         if fresh[0] == -1:
-            raise ConflictError(batch, fresh[1])
+            raise ConflictError(f"batch {batch!r} already has another job number {fresh[1]}; choose another name")
         if fresh[0] == -2:
-            raise PruningError(batch)
+            raise PruningError(f"batch {batch!r} is being removed; `producer prune {batch}` finishes that")
         return [count > 0 for count in fresh]
 
     def send(self, pool: Pool, messages: Sequence[tuple[str, str]], *, front: bool = False) -> int:
@@ -189,7 +183,7 @@ class Ledger:
             front: before all that waits, the last of them first.
 
         Returns:
-            How many were sent: those that somebody still waits for.
+            How many were sent: those whose jobs still wait for a message.
         """
         flat = [each for pair in messages for each in pair]
         return int(self.call("send", pool, self.keys.queue(pool), int(front), *flat)) if flat else 0
@@ -257,10 +251,10 @@ class Ledger:
         """
         first, left = 0, 1
         while left > 0:
-            left = int(self.call("prune", batch, first, _PRUNED_AT_ONCE, int(force), round(ended_for * 1000)))
+            left = int(self.call("prune", batch, first, _AT_ONCE, int(force), round(ended_for * 1000)))
             if left < 0:
-                raise KeptError(batch, _KEPT[left])
-            first += _PRUNED_AT_ONCE
+                raise KeptError(_KEPT[left])
+            first += _AT_ONCE
             yield left
 
     def reserve_manifest_names(self, batch: str, jobs: Iterable[tuple[int, Job]]) -> None:
@@ -280,9 +274,7 @@ class Ledger:
 
     def batch(self, name: str) -> Batch | None:
         fields = self.redis.hgetall(self.keys.batch(name))
-        if "created" not in fields:
-            return None
-        return decode_batch(name, fields)
+        return decode_batch(name, fields) if "created" in fields else None
 
     def batches(self, most: int = 20) -> list[str]:
         """The newest batches, newest first."""
@@ -290,13 +282,9 @@ class Ledger:
 
     def read(self, ids: Iterable[str]) -> Iterator[JobRecord]:
         """The records that exist, in the order asked for, read a few hundred at a time."""
-        page: list[str] = []
-        for id_ in ids:
-            page.append(id_)
-            if len(page) == _READ_AT_ONCE:
-                yield from self._read_page(page)
-                page = []
-        yield from self._read_page(page)
+        left = iter(ids)
+        while page := list(islice(left, _AT_ONCE)):
+            yield from self._read_page(page)
 
     def read_batch(self, batch: Batch) -> Iterator[JobRecord]:
         return self.read(job_id(batch.name, ordinal) for ordinal in range(batch.total or batch.known))
@@ -352,24 +340,21 @@ class Ledger:
 
     def holds(self, claim: Claim) -> bool:
         """Whether the claim still stands. To be asked before a file gets its final name."""
-        key = self.keys.job(claim.record.id)
+        key = self.keys.job(claim.record.id)  # no script: Redis answers this even while it takes no writes
         state, holder, number = self.redis.hmget(key, ["s", "h", "n"])
         return (state, holder, number) == (STATE_LETTERS[JobState.RUNNING], claim.incarnation, str(claim.number))
 
     def standing(self, claims: Sequence[Claim]) -> list[bool]:
-        """For each claim whether it still stands: ``holds`` for a chunk, in one round trip."""
-        args: list[Any] = []
-        for claim in claims:
-            args += [claim.record.id, claim.incarnation, claim.number]
-        return [answer == 1 for answer in self.call("holds", *args)]
+        """``holds`` for a chunk, in one round trip."""
+        return [answer == 1 for answer in self.call("holds", *(each for claim in claims for each in claim.proof))]
 
     def progress(self, claim: Claim, size: int, total: int | None) -> bool:
         """Note the bytes on disk and the announced length; False if the claim is void."""
-        return self._held("progress", claim, size, "" if total is None else total)
+        return bool(self.call("progress", *claim.proof, size, "" if total is None else total))
 
     def note_attempt(self, claim: Claim, attempt: Attempt) -> bool:
         """Note a failed attempt after which the holder tries again itself; False if the claim is void."""
-        return self._held("attempt", claim, encode_attempt(attempt, claim.record.queued))
+        return bool(self.call("attempt", *claim.proof, encode_attempt(attempt, claim.record.queued)))
 
     def reserve_name(self, claim: Claim, names: Sequence[str]) -> str | None:
         """Reserve the name of a running job's file, so that no two files of a batch share one.
@@ -380,7 +365,7 @@ class Ledger:
         Returns:
             The first free one; empty: all are taken; None: the claim is void.
         """
-        answer = self.call("reserve", claim.record.id, claim.incarnation, claim.number, *names)
+        answer = self.call("reserve", *claim.proof, *names)
         return None if answer == 0 else str(answer)
 
     def note_fault(self, worker: str, reason: str, need: int = 0) -> None:
@@ -415,15 +400,12 @@ class Ledger:
         args = [arg for closing in closings for arg in _close_args(closing)]
         return [Closed(answer) for answer in self.call("close", *args)]
 
-    def _held(self, script: str, claim: Claim, *args: Any) -> bool:
-        return bool(self.call(script, claim.record.id, claim.incarnation, claim.number, *args))
-
 
 def _close_args(closing: Closing) -> list[Any]:
     """What ``close`` takes for a job."""
     claim, result = closing.claim, closing.result
-    args = [claim.record.id, claim.incarnation, claim.number, STATE_LETTERS[closing.state]]
-    args += [encode_attempt(closing.attempt, claim.record.queued), round(closing.due_in * 1000)]
+    attempt = encode_attempt(closing.attempt, claim.record.queued)
+    args: list[Any] = [*claim.proof, STATE_LETTERS[closing.state], attempt, round(closing.due_in * 1000)]
     if result:
         args += ["b", result.size]
         args += ["d", encode_digest(result.sha256)] if result.sha256 != claim.record.job.sha256 else []

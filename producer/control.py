@@ -188,7 +188,7 @@ def _remove(
             for _left in client.ledger.prune(batch.name, ended_for=ended_for, force=force):
                 pass
         except KeptError as error:
-            kept[batch.name] = error.why
+            kept[batch.name] = str(error)
         else:
             removed.append(batch.name)
             jobs += batch.known
