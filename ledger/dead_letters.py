@@ -1,4 +1,4 @@
-"""What lay on a pool's queue and is no message of Downpour: kept for a person to look at, a bounded number per pool."""
+"""What lay on a pool's queue and is no message of Downpour: kept to be looked at, a bounded number per pool."""
 
 from __future__ import annotations
 

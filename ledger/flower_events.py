@@ -1,18 +1,18 @@
-"""Celery's events about worker processes that died: a killed worker says nothing, so the sweep tells Flower.
+"""Celery's events about worker processes that died: the sweep sends them, because a killed worker cannot.
 
 Without them Flower shows a dead worker's jobs as STARTED until they run again, and the worker with its last figures.
-All events of a round are one PUBLISH on the channel of Celery's task events. The sweep's role may publish there alone,
-and the order holds: an event of a task makes Flower take its worker for alive, so that the worker is gone comes last.
+The events of a round are published together on the channel of Celery's task events, the only one that the sweep's role
+may publish on. The order matters: an event of a task makes Flower take its worker for alive, so worker-offline is last.
 
-The row of a chunk's message is not the row of any of its jobs. They come back by themselves, in messages of their own,
-so the chunk's row ends here.
+The row of a chunk's message is not the row of any of its jobs. They come back in messages of their own, so the chunk's
+row ends here.
 Kept true by ``tests/fault/test_last_events.py``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from typing import Any
@@ -37,31 +37,27 @@ class TakenOver:
 def tell_flower(redis: Redis, keys: Keys, jobs: Mapping[str, Sequence[TakenOver]], alive: Collection[str]) -> None:
     """Publish what became of the jobs of dead worker processes, and which workers are gone.
 
-    To be called before the messages of the jobs are sent: a RETRY that comes late would hide that a job runs again.
+    To be called before the jobs' messages are sent: a late task-retried would hide that a job runs again.
 
     Args:
-        jobs: by the name of the worker whose process died; a process that held no job counts, too.
+        jobs: by the name of the worker whose process died; the list is empty if it held none.
         alive: names of workers that have a living process.
 
     Raises:
         redis.RedisError: Redis is away, or its users are of a version before this one.
     """
-    now = time.time()
-    events = [
-        {**event, "hostname": worker, "timestamp": now}
-        for worker, taken in jobs.items()
-        for event in [*_rows(taken), *([] if worker in alive else [{"type": "worker-offline", "active": 0}])]
-    ]
+    now, events = time.time(), []
+    for worker, taken in jobs.items():
+        rows: dict[str, list[TakenOver]] = {}
+        for job in taken:
+            rows.setdefault(job.row, []).append(job)
+        found = [_event(row, group) for row, group in rows.items()]
+        if worker not in alive:
+            found.append({"type": "worker-offline", "active": 0})
+        events += [{**event, "hostname": worker, "timestamp": now} for event in found]
     channel = keys.events("task.multi", redis.get_connection_kwargs().get("db", 0))
     for at in range(0, len(events), _AT_ONCE):
         redis.publish(channel, _envelope(events[at : at + _AT_ONCE]))
-
-
-def _rows(taken: Iterable[TakenOver]) -> Iterable[dict[str, Any]]:
-    rows: dict[str, list[TakenOver]] = {}
-    for job in taken:
-        rows.setdefault(job.row, []).append(job)
-    return (_event(row, jobs) for row, jobs in rows.items())
 
 
 def _event(row: str, jobs: Sequence[TakenOver]) -> dict[str, Any]:

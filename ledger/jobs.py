@@ -90,9 +90,9 @@ UNCOUNTED_KINDS = frozenset({None, FailureKind.LOST, FailureKind.MACHINE, Failur
 
 
 class Naming(IntEnum):
-    """Who names the file."""
+    """Where the name of the file comes from."""
 
-    FIXED = 0  # the manifest, or its URL; nobody else is asked
+    FIXED = 0  # the manifest, or its URL
     RESERVED = 1  # the manifest, in a batch where servers name other files
     SERVER = 2  # the server, if it proposes a name; otherwise as FIXED
 

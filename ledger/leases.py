@@ -1,4 +1,4 @@
-"""Leases: each process that runs jobs says every second that it is alive, and which jobs it runs.
+"""Leases: each process that runs jobs renews its lease every second.
 
 A worker process (a prefork child; the one process of a threads or gevent worker) registers once, as an *incarnation*,
 and renews its own lease, so when it dies or freezes the lease passes, and the sweep takes its jobs over. A lease that
@@ -27,7 +27,7 @@ _TOUCH_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What process an incarnation is, for people."""
+    """Which process an incarnation is."""
 
     worker: str
     pool: Pool
@@ -64,12 +64,11 @@ class Renewed:
 
 
 class Leases:
-    """
-    Args:
-        lease: seconds for which a renewal is good.
-    """
-
     def __init__(self, redis: Redis, prefix: str, lease: float) -> None:
+        """
+        Args:
+            lease: seconds for which a renewal is good.
+        """
         self._redis = redis
         self._lease_ms = round(lease * 1000)
         self._keys = Keys(prefix)

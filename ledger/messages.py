@@ -50,10 +50,9 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": settings.redis_timeout,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            # No books in Redis of what workers have in hand: the ledger has them; see ``worker.celery_fixes``.
-            "ack_emulation": False,
-            # Who tells of an event asks for a connection once; the default is to ask for four seconds, in the middle of
-            # a job. Whoever needs the broker (the worker's own loop) is patient by other settings.
+            "ack_emulation": False,  # no unacked tracking: the ledger has its own; see ``worker.celery_fixes``
+            # An event asks for a connection once; the default is to ask for four seconds, in the middle of a job. The
+            # worker's own loop is patient by other settings.
             "max_retries": 0,
         },
     }
@@ -119,13 +118,13 @@ class MalformedError(ValueError):
     """An element of a queue that is no message of Downpour, or not a whole one. Says what was expected."""
 
 
-class _Part(BaseModel):
+class _Strict(BaseModel):
     """Part of a message. Keys that are not named are left out: nothing reads them."""
 
     model_config = ConfigDict(strict=True)
 
 
-class _Headers(_Part):
+class _TaskHeaders(_Strict):
     task: str
     id: str
     kwargsrepr: str = ""
@@ -140,34 +139,34 @@ class _Headers(_Part):
     compression: None = None
 
 
-class _DeliveryInfo(_Part):
+class _DeliveryInfo(_Strict):
     exchange: str
     routing_key: str
 
 
-class _Properties(_Part):
+class _Properties(_Strict):
     delivery_tag: str
     delivery_info: _DeliveryInfo
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     body_encoding: Literal["base64", "utf-8"] | None = None
 
 
-class _PutBack(_Part):
+class _PutBack(_Strict):
     """How kombu writes a body that it had decoded: that of a message which a stopping worker put back."""
 
     type: Literal["bytes"] = Field(alias="__type__")
     value: str = Field(alias="__value__")
 
 
-class _Message(_Part):
+class _Element(_Strict):
     body: str | _PutBack
     content_type: Literal["application/json"] = Field(alias="content-type")
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
-    headers: _Headers
+    headers: _TaskHeaders
     properties: _Properties
 
 
-class _Embed(_Part):
+class _Embed(_Strict):
     callbacks: None = None
     errbacks: None = None
     chain: None = None
@@ -187,7 +186,7 @@ def read(element: bytes, pool: Pool) -> Envelope:
         raise MalformedError(f"expected at most {_MOST_BYTES:,} bytes, got {len(element):,}")
     place = ""
     try:
-        message = _Message.model_validate_json(element)
+        message = _Element.model_validate_json(element)
         _expect("headers.task", TASK_NAME, message.headers.task)
         _expect("properties.delivery_info.routing_key", pool.queue, message.properties.delivery_info.routing_key)
         place = "body: "
@@ -226,7 +225,7 @@ class Publisher:
         self._texts = Texts()
 
     def send(self, envelopes: Iterable[Envelope], *, front: bool = False) -> None:
-        """Put messages on their queues, in order, unless nobody waits for them any more.
+        """Put messages on their queues, in order, unless no job of theirs waits for them any more.
 
         The task's id is the ref, so a message sent again is the same row in Flower.
 
@@ -234,15 +233,12 @@ class Publisher:
             redis.RedisError: Redis is away or full. Messages may be missing then; the sweep sends them, because
                 their jobs are in the ledger.
         """
-        groups: dict[Pool, list[tuple[str, str]]] = {}
+        texts: dict[Pool, list[tuple[str, str]]] = {pool: [] for pool in Pool}
         for envelope in envelopes:
-            group = groups.setdefault(envelope.pool, [])
-            group.append((envelope.ref, self._texts.of(envelope)))
-            if len(group) == _AT_ONCE:
-                self._ledger.send(envelope.pool, group, front=front)
-                group.clear()
-        for pool, group in groups.items():
-            self._ledger.send(pool, group, front=front)
+            texts[envelope.pool].append((envelope.ref, self._texts.of(envelope)))
+        for pool, pairs in texts.items():
+            for at in range(0, len(pairs), _AT_ONCE):
+                self._ledger.send(pool, pairs[at : at + _AT_ONCE], front=front)
 
     def close(self) -> None:
         self._ledger.redis.close()
