@@ -191,8 +191,8 @@ class PerProcess(Generic[T]):
 class RedisClock:
     """What to add to ``time.monotonic()`` for the time by Redis' clock.
 
-    Redis read its clock between question and answer, so both bound what is to be added. The first estimate stays while
-    it is within the bounds: an answer that was slow changes nothing, and a clock that jumped or drifts is followed.
+    Redis read its clock between question and answer, so both bound what is to be added. The quickest answer so far
+    decides: a slow one changes nothing, and a clock that jumped or drifts is followed.
     """
 
     def __init__(self) -> None:

@@ -288,4 +288,11 @@ function commands.unsent()
   return refs
 end
 
+-- How long nothing may be asked of the ledger until its clock stands still: longer than a sweep's pause.
+--
+-- ARGV  milliseconds
+function commands.gap()
+  redis.call('HSET', prefix .. 'clock', 'gap', ARGV[3])
+end
+
 return commands[ARGV[2]]()

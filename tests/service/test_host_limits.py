@@ -8,46 +8,25 @@ from collections.abc import Callable
 import pytest
 
 from ledger.host_limits import Admission, HostLimits
-from ledger.jobs import Attempt, Job, JobState, Message, Pool, Ref
-from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, Closed, Ledger
-from ledger.redis_client import connect
+from ledger.jobs import JobState, Pool, Ref
+from ledger.ledger import Closed
 from ledger.settings import Settings
 from ledger.sweep import Sweep
+from tests.ledgers import LedgerWorld, attempt
 from tests.waiting import wait_for
 
 GRANTED, PARKED, VOID = Admission.GRANTED, Admission.PARKED, Admission.VOID
-END = Attempt(None, started=1.0, finished=2.0)
+END = attempt()
 
 
-class World:
+class World(LedgerWorld):
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.redis = connect(settings)
-        self.ledger = Ledger(self.redis, settings.key_prefix)
-        self.leases = Leases(self.redis, settings.key_prefix, settings.lease)
+        super().__init__(settings)
         self.limits = HostLimits(self.redis, settings)
-        self.incarnation = self.leases.register(Identity("threads@here", Pool.THREADS, 7))
-
-    def submit(self, count: int) -> None:
-        self.ledger.submit(
-            [Message(Ref("b", n, n), Pool.THREADS, (Job(f"http://h/{n}", f"f{n}"),)) for n in range(count)]
-        )
-
-    def claim(self, number: int, incarnation: str = "") -> Claim:
-        (taken,) = self.ledger.claim(Ref("b", number, number), Pool.THREADS, incarnation or self.incarnation)
-        return taken
+        self.incarnation = self.register()
 
     def ask(self, number: int, host: str = "h") -> Admission:
-        return self.limits.acquire(self.claim(number), host)
-
-    def states(self) -> str:
-        batch = self.ledger.batch("b")
-        assert batch is not None
-        records = list(self.ledger.read_batch(batch))
-        for state in JobState:  # the counters tell the same
-            assert batch.count(state) == sum(record.state is state for record in records), state
-        return "".join(record.state.value[0] for record in records)
+        return self.limits.acquire(self.claim(self.incarnation, number), host)
 
 
 @pytest.fixture
@@ -66,7 +45,7 @@ def test_a_host_has_as_many_slots_as_it_is_given_and_the_next_job_waits(polite: 
 def test_the_slot_goes_with_the_record_and_the_first_in_line_is_woken(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(3)
-    held = world.claim(0)
+    held = world.claim(world.incarnation, 0)
     assert world.limits.acquire(held, "h") is GRANTED
     assert [world.ask(2), world.ask(1)] == [PARKED, PARKED]
     assert world.limits.wake("h") == []
@@ -80,7 +59,7 @@ def test_the_slot_goes_with_the_record_and_the_first_in_line_is_woken(polite: Ca
 def test_whoever_is_woken_and_comes_late_has_its_old_place(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(4)
-    held = world.claim(0)
+    held = world.claim(world.incarnation, 0)
     world.limits.acquire(held, "h")
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.FAILED, END)
@@ -94,7 +73,7 @@ def test_asking_again_is_answered_in_the_same_way(polite: Callable[..., World]) 
     """As when the connection breaks after Redis acted."""
     world = polite(per_host=1, per_host_rate=100)
     world.submit(2)
-    first, second = world.claim(0), world.claim(1)
+    first, second = world.claim(world.incarnation, 0), world.claim(world.incarnation, 1)
     assert [world.limits.acquire(first, "h") for _ in range(2)] == [GRANTED, GRANTED]
     assert [world.limits.acquire(second, "h") for _ in range(2)] == [PARKED, PARKED]
     assert world.states() == "rw"
@@ -105,8 +84,8 @@ def test_asking_again_is_answered_in_the_same_way(polite: Callable[..., World]) 
 def test_a_dead_holders_slot_is_free_when_its_lease_has_lapsed(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(2)
-    dying = world.leases.register(Identity("threads@there", Pool.THREADS, 8))
-    assert world.limits.acquire(world.claim(0, dying), "h") is GRANTED
+    dying = world.register(pid=8)
+    assert world.limits.acquire(world.claim(dying), "h") is GRANTED
     assert world.ask(1) is PARKED
     world.leases.end(dying)
     sweep = Sweep(world.settings)
@@ -147,24 +126,24 @@ def test_a_rate_below_one_per_second_lets_one_begin(polite: Callable[..., World]
     assert [world.ask(0), world.ask(1)] == [GRANTED, PARKED]
 
 
-def test_while_a_host_wants_quiet_nobody_begins_and_then_the_sweep_wakes_them(polite: Callable[..., World]) -> None:
+def test_during_a_cool_down_no_download_begins_and_then_the_sweep_wakes_the_jobs(polite: Callable[..., World]) -> None:
     world = polite(per_host=8)
     world.submit(3)
-    held = world.claim(0)
+    held = world.claim(world.incarnation, 0)
     world.limits.acquire(held, "h")
     assert world.limits.cool("h", 1.0) == 1.0
-    assert 0.5 < world.limits.cool("h", 0.1) <= 1.0, "a shorter wish does not end a longer one"
+    assert 0.5 < world.limits.cool("h", 0.1) <= 1.0, "a shorter one does not end a longer one"
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.DONE, END)
     assert world.limits.wake("h") == []
-    wait_for(world.limits.wake_all, what="the quiet to be over")
+    wait_for(world.limits.wake_all, what="the cool-down to be over")
     assert world.states() == "dqq"
 
 
 def test_who_is_cancelled_while_it_waits_is_not_woken(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(3)
-    held = world.claim(0)
+    held = world.claim(world.incarnation, 0)
     world.limits.acquire(held, "h")
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     assert world.ledger.cancel(Ref("b", 1, 1)) == (1, 0)
@@ -184,6 +163,6 @@ def test_when_the_limits_are_taken_away_everybody_is_woken(polite: Callable[...,
 def test_a_job_that_goes_on_to_another_host_frees_the_first(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(2)
-    held = world.claim(0)
+    held = world.claim(world.incarnation, 0)
     assert [world.limits.acquire(held, host) for host in ("h", "mirror")] == [GRANTED, GRANTED]
     assert world.ask(1) is GRANTED

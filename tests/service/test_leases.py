@@ -9,10 +9,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from ledger.jobs import FailureKind, JobState, Pool, Ref
-from ledger.leases import Identity
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
-from tests.service.test_sweep import World, attempt, why
+from tests.ledgers import attempt
+from tests.service.test_sweep import World, why
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def world(settings: Settings) -> World:
 
 
 def child(world: World, family: str, pid: int = 7) -> str:
-    return world.leases.register(Identity("prefork@here", Pool.PREFORK, pid, family))
+    return world.register(Pool.PREFORK, pid, family)
 
 
 def losses(world: World, number: int) -> tuple[int, int]:
     """Those that count and those in company."""
-    counted, company = world.redis.hmget(f"{world.settings.key_prefix}job:b.{number}", ["l", "y"])
+    counted, company = world.redis.hmget(world.ledger.keys.job(f"b.{number}"), ["l", "y"])
     return int(counted or 0), int(company or 0)
 
 
@@ -183,7 +183,7 @@ def test_a_running_job_whose_time_has_been_over_for_long_is_ended_whatever_its_p
     holder = world.register()
     (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, holder, deadline=0.001)
     world.pop()
-    late = f"{world.settings.key_prefix}job:b.0"
+    late = world.ledger.keys.job("b.0")
 
     def begin_earlier() -> None:
         """As if it had been claimed a minute ago."""
@@ -220,7 +220,7 @@ def test_a_record_that_cannot_be_read_stops_no_other_job(world: World, fields: M
             claim = world.claim(holder, number)
             if state == "waiting":
                 world.ledger.close(claim, JobState.WAITING, attempt(FailureKind.SERVER), due_in=0.1)
-    world.redis.hset(f"{world.settings.key_prefix}job:b.0", mapping=fields)
+    world.redis.hset(world.ledger.keys.job("b.0"), mapping=fields)
     if state == "running":
         die(world, holder)
 
@@ -244,7 +244,7 @@ def test_a_record_of_another_type_stops_no_other_job(world: World, wreck: str) -
     holder = world.register()
     for number in range(2):
         world.claim(holder, number)
-    key = f"{world.settings.key_prefix}job:b.0"
+    key = world.ledger.keys.job("b.0")
     world.redis.delete(key)
     if wreck == "set":
         world.redis.sadd(key, "x")
@@ -260,10 +260,10 @@ def test_a_record_of_another_type_stops_no_other_job(world: World, wreck: str) -
 
 def test_a_ref_that_is_none_stops_no_other_message(world: World) -> None:
     world.submit(1, send=False)
-    world.redis.zadd(f"{world.settings.key_prefix}hand:threads", {"../../etc/passwd": 1.0, "\x1b[2J": 2.0})
+    world.redis.zadd(world.ledger.keys.hand(Pool.THREADS), {"../../etc/passwd": 1.0, "\x1b[2J": 2.0})
     world.sweep_until(world.queue, "the message")
     assert world.queue() == ["b.0"]
-    assert world.redis.zcard(f"{world.settings.key_prefix}hand:threads") == 0
+    assert world.redis.zcard(world.ledger.keys.hand(Pool.THREADS)) == 0
 
 
 RANGES: dict[str, Callable[[World], Any]] = {

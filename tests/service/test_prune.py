@@ -6,42 +6,29 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.jobs import Attempt, Job, JobState, Message, Pool, Ref
-from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, KeptError, Ledger, PruningError
-from ledger.messages import Envelope, Publisher
-from ledger.redis_client import connect
+from ledger.jobs import Job, JobState, Message, Pool, Ref
+from ledger.ledger import KeptError, PruningError
 from ledger.settings import Settings
 from ledger.sweep import Expiry, Sweep
+from tests.ledgers import LedgerWorld, attempt
 from tests.producer_process import run
 from tests.waiting import wait_for
 
 
-class Shelf:
+class Shelf(LedgerWorld):
     """A ledger with batches, and a holder."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.redis = connect(settings)
-        self.ledger = Ledger(self.redis, settings.key_prefix)
-        self.leases = Leases(self.redis, settings.key_prefix, 60)
-        self.incarnation = self.leases.register(Identity("threads@here", Pool.THREADS, 7))
+        super().__init__(settings.model_copy(update={"lease": 60.0}))
+        self.incarnation = self.register()
         self.empty = self.keys()
 
-    def submit(self, batch: str, count: int, *, done: bool = True) -> None:
-        for at in range(0, count, 500):
-            numbers = range(at, min(at + 500, count))
-            jobs = [(Ref(batch, n, n), Job(f"http://a/{n}", str(n))) for n in numbers]
-            self.ledger.submit([Message(ref, Pool.THREADS, (job,)) for ref, job in jobs])
-            Publisher(self.settings).send(Envelope(str(ref), Pool.THREADS, "") for ref, _ in jobs)
+    def add(self, batch: str, count: int, *, done: bool = True) -> None:
+        self.submit(count, batch=batch)
         self.ledger.seal(batch, count)
         if done:
             self.ledger.cancel(Ref(batch, 0, count - 1))
             self.redis.delete(self.ledger.keys.queue(Pool.THREADS))
-
-    def claim(self, batch: str, number: int = 0) -> Claim:
-        (claim,) = self.ledger.claim(Ref(batch, number, number), Pool.THREADS, self.incarnation)
-        return claim
 
     def keys(self) -> set[str]:
         return set(self.redis.scan_iter(count=1000))
@@ -60,14 +47,10 @@ def shelf(settings: Settings) -> Iterator[Shelf]:
     shelf.redis.close()
 
 
-def attempt() -> Attempt:
-    return Attempt(None, 1.0, 2.0)
-
-
 def test_a_finished_batch_goes_without_a_trace_and_the_others_stay(shelf: Shelf) -> None:
-    shelf.submit("stays", 3)
+    shelf.add("stays", 3)
     with_one = shelf.keys()
-    shelf.submit("goes", 1203)
+    shelf.add("goes", 1203)
     said = run(shelf.settings, "prune", "goes")
     assert (said.code, said.out) == (0, "1 batches removed, 1,203 jobs\n")
     assert shelf.keys() == with_one
@@ -76,7 +59,7 @@ def test_a_finished_batch_goes_without_a_trace_and_the_others_stay(shelf: Shelf)
 
 
 def test_a_batch_with_unfinished_jobs_stays_and_says_why(shelf: Shelf) -> None:
-    shelf.submit("b", 3, done=False)
+    shelf.add("b", 3, done=False)
     before = shelf.keys()
     said = run(shelf.settings, "prune", "b")
     assert (said.code, said.err) == (1, "batch b has not finished; it stays\n")
@@ -91,8 +74,8 @@ def test_a_batch_whose_submission_was_cut_off_stays(shelf: Shelf) -> None:
 
 
 def test_by_force_everything_goes_and_whoever_runs_a_job_of_it_can_record_nothing(shelf: Shelf) -> None:
-    shelf.submit("b", 5, done=False)
-    held = shelf.claim("b")
+    shelf.add("b", 5, done=False)
+    held = shelf.claim(shelf.incarnation)
     list(shelf.ledger.prune("b", force=True))
     assert not shelf.ledger.holds(held)
     assert not shelf.ledger.progress(held, 1, 2)
@@ -102,14 +85,14 @@ def test_by_force_everything_goes_and_whoever_runs_a_job_of_it_can_record_nothin
 
 
 def test_force_cancels_before_it_removes(shelf: Shelf) -> None:
-    shelf.submit("b", 5, done=False)
+    shelf.add("b", 5, done=False)
     assert run(shelf.settings, "prune", "b", "--force").code == 0
     shelf.redis.delete(shelf.ledger.keys.queue(Pool.THREADS))
     assert shelf.keys() == shelf.empty
 
 
 def test_a_batch_that_is_being_removed_takes_no_jobs_and_its_name_is_free_afterwards(shelf: Shelf) -> None:
-    shelf.submit("b", 1200)
+    shelf.add("b", 1200)
     removing = shelf.ledger.prune("b")
     assert next(removing) == 700
     with pytest.raises(PruningError, match="is being removed"):
@@ -134,9 +117,9 @@ def test_batches_go_by_age_and_by_number_but_never_unfinished_ones(
     shelf: Shelf, words: list[str], stay: list[str]
 ) -> None:
     for name, seconds in [("old", 86_400 * 8), ("day", 86_400), ("two-hours", 7100), ("new", 0)]:
-        shelf.submit(name, 2)
+        shelf.add(name, 2)
         shelf.age(name, seconds)
-    shelf.submit("unfinished", 2, done=False)
+    shelf.add("unfinished", 2, done=False)
     assert run(shelf.settings, "prune", *words).code == 0
     assert sorted(shelf.ledger.batches()) == stay
 
@@ -145,18 +128,18 @@ def test_batches_go_by_age_and_by_number_but_never_unfinished_ones(
     "words", [[], ["b", "--keep", "1"], ["--older-than", "soon"], ["--force", "--keep", "1"], ["--older-than", "7"]]
 )
 def test_what_makes_no_sense_is_wrong_usage_and_removes_nothing(shelf: Shelf, words: list[str]) -> None:
-    shelf.submit("b", 1)
+    shelf.add("b", 1)
     assert run(shelf.settings, "prune", *words).code == 2
     assert shelf.ledger.batches() == ["b"]
 
 
 def test_an_expiry_takes_small_steps_past_those_that_stay(shelf: Shelf) -> None:
     for number in range(150):
-        shelf.submit(f"unfinished-{number}", 1, done=False)
+        shelf.add(f"unfinished-{number}", 1, done=False)
         shelf.age(f"unfinished-{number}", 100_000)
-    shelf.submit("large", 3000)
+    shelf.add("large", 3000)
     shelf.age("large", 90_000)
-    shelf.submit("young", 1)
+    shelf.add("young", 1)
     expiry = Expiry(shelf.ledger, 3600.0)
     steps = 0
     while "large" in shelf.ledger.batches(1000):
@@ -168,9 +151,9 @@ def test_an_expiry_takes_small_steps_past_those_that_stay(shelf: Shelf) -> None:
 
 
 def test_the_sweep_removes_what_the_settings_say_and_nothing_without_them(shelf: Shelf) -> None:
-    shelf.submit("old", 2)
+    shelf.add("old", 2)
     shelf.age("old", 100)
-    shelf.submit("young", 2)
+    shelf.add("young", 2)
     for _ in range(3):
         assert Sweep(shelf.settings).round().removed == 0
     sweep = Sweep(shelf.settings.model_copy(update={"keep_batches": 50.0}))

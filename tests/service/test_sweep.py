@@ -8,56 +8,35 @@ from collections.abc import Callable
 
 import pytest
 
-from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
-from ledger.leases import End, Identity, Leases, Renewed
-from ledger.ledger import Claim, Ledger
-from ledger.messages import Envelope, Publisher
+from ledger.jobs import FailureKind, JobRecord, JobState, Pool, Ref
+from ledger.leases import End, Renewed
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
+from tests.ledgers import LedgerWorld, attempt
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 
 
-class World:
+class World(LedgerWorld):
     """A ledger, its sweep, and what lies on the queues."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.redis = connect(settings)
-        self.ledger = Ledger(self.redis, settings.key_prefix)
-        self.leases = Leases(self.redis, settings.key_prefix, settings.lease)
+        super().__init__(settings)
         self.sweep = Sweep(settings)
         self.sweep.round()  # it has seen this Redis
 
-    def submit(self, count: int, *, send: bool = True, pool: Pool = Pool.THREADS) -> None:
-        jobs = [Job(f"http://origin/{n}", f"f{n}") for n in range(count)]
-        self.ledger.submit([Message(Ref("b", n, n), pool, (job,)) for n, job in enumerate(jobs)])
-        if send:
-            Publisher(self.settings).send(Envelope(f"b.{n}", pool, f"f{n}") for n in range(count))
-
     def queue(self, pool: Pool = Pool.THREADS) -> list[str]:
         """The refs on a queue, oldest first."""
-        messages = self.redis.lrange(self.settings.key_prefix + pool.queue, 0, -1)
+        messages = self.redis.lrange(self.ledger.keys.queue(pool), 0, -1)
         return [json.loads(message)["headers"]["id"] for message in reversed(messages)]
 
     def pop(self, pool: Pool = Pool.THREADS) -> None:
         """What a worker does that dies between taking a message and noting it."""
-        assert self.redis.rpop(self.settings.key_prefix + pool.queue)
-
-    def claim(self, incarnation: str, number: int = 0, pool: Pool = Pool.THREADS) -> Claim:
-        (taken,) = self.ledger.claim(Ref("b", number, number), pool, incarnation)
-        return taken
-
-    def register(self) -> str:
-        return self.leases.register(Identity("threads@here", Pool.THREADS, 7))
-
-    def record(self, number: int = 0) -> JobRecord:
-        (record,) = self.ledger.read([f"b.{number}"])
-        return record
+        assert self.redis.rpop(self.ledger.keys.queue(pool))
 
     def expire(self, incarnation: str) -> None:
-        """Wait for the lease to expire, as it does when nobody renews."""
+        """Wait for the lease to expire, as it does when it is not renewed."""
         wait_for(lambda: not self.alive(incarnation), what="the lease to expire")
 
     def alive(self, incarnation: str) -> bool:
@@ -80,13 +59,14 @@ def world(settings: Settings) -> World:
     return World(settings)
 
 
-def attempt(kind: FailureKind | None = None) -> Attempt:
-    return Attempt(None, started=1.0, finished=2.0, kind=kind)
-
-
 def why(record: JobRecord) -> FailureKind | None:
     """What kind of failure its last attempt was."""
     return record.last.kind if record.last else None
+
+
+def two_milliseconds_pass(world: World) -> None:
+    since = world.redis.time()
+    wait_for(lambda: world.redis.time() > (since[0], since[1] + 2000), what="two milliseconds")
 
 
 def test_with_nothing_amiss_a_round_does_nothing(world: World) -> None:
@@ -96,13 +76,15 @@ def test_with_nothing_amiss_a_round_does_nothing(world: World) -> None:
     assert world.queue() == ["b.0", "b.1", "b.2"]
 
 
-def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(world: World) -> None:
+@pytest.mark.parametrize("replaced", [False, True], ids=["the same sweep", "a sweep that is new"])
+def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(world: World, *, replaced: bool) -> None:
     world.submit(1)
     dead = world.register()
     world.claim(dead)
     world.pop()
     world.expire(dead)
-    assert world.sweep.round() == Swept(orphans=1, sent=1)
+    sweep = Sweep(world.settings) if replaced else world.sweep
+    assert sweep.round() == Swept(orphans=1, sent=1)
     assert world.queue() == ["b.0"]
     assert (world.record().state, why(world.record())) == (JobState.QUEUED, FailureKind.LOST)
 
@@ -110,8 +92,7 @@ def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(wo
 def test_a_child_that_its_parent_knows_to_be_dead_is_taken_over_at_once_and_nobody_else(world: World) -> None:
     world.submit(4)
     children = [
-        world.leases.register(Identity("prefork@here", Pool.PREFORK, pid, family))
-        for pid, family in ((7, "mine"), (8, "mine"), (7, "another"), (7, ""))
+        world.register(Pool.PREFORK, pid, family) for pid, family in ((7, "mine"), (8, "mine"), (7, "another"), (7, ""))
     ]
     for number, child in enumerate(children):
         world.claim(child, number)
@@ -122,30 +103,21 @@ def test_a_child_that_its_parent_knows_to_be_dead_is_taken_over_at_once_and_nobo
     assert world.leases.end_children("mine", {7, 9}) == []
 
 
-def test_the_dead_one_that_returns_can_change_nothing(world: World) -> None:
+@pytest.mark.parametrize("claimed", [True, False], ids=["claimed again", "queued again"])
+def test_the_dead_one_that_returns_can_change_nothing(world: World, *, claimed: bool) -> None:
     world.submit(1)
     dead = world.register()
     void = world.claim(dead)
     world.expire(dead)
     world.sweep.round()
-    new = world.claim(world.register())
+    new = world.claim(world.register()) if claimed else None
     assert world.leases.renew(dead) is None
     assert not world.ledger.holds(void)
     assert not world.ledger.progress(void, 5, 10)
     assert not world.ledger.note_attempt(void, attempt())
     assert not world.ledger.close(void, JobState.DONE, attempt())
-    assert world.ledger.holds(new)
-    assert world.record().state is JobState.RUNNING
-
-
-def test_the_dead_one_that_returns_before_anybody_claimed_can_change_nothing_either(world: World) -> None:
-    world.submit(1)
-    dead = world.register()
-    void = world.claim(dead)
-    world.expire(dead)
-    world.sweep.round()
-    assert not world.ledger.close(void, JobState.DONE, attempt())
-    assert world.record().state is JobState.QUEUED
+    assert new is None or world.ledger.holds(new)
+    assert world.states() == ("r" if claimed else "q")
 
 
 def test_a_holder_that_renews_is_left_alone(world: World) -> None:
@@ -227,36 +199,29 @@ def test_a_message_that_vanished_is_found_behind_a_backlog_and_nothing_else_is_s
     assert world.sweep.round() == Swept()
 
 
-def test_a_message_in_a_workers_hand_is_not_sent_again_while_the_worker_says_so(world: World) -> None:
-    world.submit(1)
-    world.pop()
-    since = world.redis.time()[0]
-    touches = 0
+@pytest.mark.parametrize(("count", "taken"), [(1, 1), (100, 10)])
+def test_messages_in_a_workers_hand_are_not_sent_again_nor_those_that_wait_behind_them(
+    world: World, count: int, taken: int
+) -> None:
+    world.submit(count)
+    for _ in range(taken):
+        world.pop()
+    since, touches = world.redis.time()[0], 0
     while world.redis.time()[0] < since + 2 * world.settings.message_grace:
-        world.leases.touch(Pool.THREADS, ["b.0"])
+        world.leases.touch(Pool.THREADS, [f"b.{n}" for n in range(taken)])
         touches += 1
         assert world.sweep.round() == Swept()
     assert touches > 1
-    world.sweep_until(world.queue, "the message, once nobody has it in hand any more")
-
-
-def test_messages_that_wait_long_are_not_sent_again_while_others_are_in_a_workers_hand(world: World) -> None:
-    world.submit(100)
-    for _ in range(10):
-        world.pop()
-    since = world.redis.time()[0]
-    while world.redis.time()[0] < since + 2 * world.settings.message_grace:
-        world.leases.touch(Pool.THREADS, [f"b.{n}" for n in range(10)])
-        assert world.sweep.round() == Swept()
-    assert world.queue() == [f"b.{n}" for n in range(10, 100)]
+    assert world.queue() == [f"b.{n}" for n in range(taken, count)]
+    world.sweep_until(lambda: len(world.queue()) == count, "the messages, once no worker has them in hand any more")
 
 
 def test_a_message_whose_record_is_gone_is_forgotten(world: World) -> None:
     world.submit(2, send=False)
-    world.redis.delete(f"{world.settings.key_prefix}job:b.0")
+    world.redis.delete(world.ledger.keys.job("b.0"))
     world.sweep_until(world.queue, "the other message")
     assert world.queue() == ["b.1"]
-    assert world.redis.zcard(f"{world.settings.key_prefix}hand:threads") == 0
+    assert world.redis.zcard(world.ledger.keys.hand(Pool.THREADS)) == 0
 
 
 def test_every_pool_has_its_own_queue(world: World) -> None:
@@ -338,15 +303,6 @@ def test_a_restart_of_redis_delays_a_takeover_by_no_more_than_redis_was_away(set
         world.sweep_until(lambda: world.record().state is JobState.QUEUED, "the takeover, long before a lease is over")
 
 
-def test_a_sweep_that_is_replaced_delays_nobody(world: World) -> None:
-    world.submit(1)
-    dead = world.register()
-    world.claim(dead)
-    world.pop()
-    world.expire(dead)
-    assert Sweep(world.settings).round() == Swept(orphans=1, sent=1)
-
-
 def test_a_job_whose_time_is_used_up_while_it_is_queued_or_waits_ends_as_failed(world: World) -> None:
     world.submit(2)
     holder = world.register()
@@ -375,8 +331,7 @@ def test_a_job_whose_time_is_used_up_is_not_claimed(world: World) -> None:
     world.submit(1)
     (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, world.register(), deadline=0.001)
     world.ledger.close(held, JobState.QUEUED, attempt())
-    since = world.redis.time()
-    wait_for(lambda: world.redis.time() > (since[0], since[1] + 2000), what="two milliseconds")
+    two_milliseconds_pass(world)
     assert world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, world.register()) == []
 
 
@@ -398,8 +353,7 @@ def test_a_running_job_whose_time_is_used_up_is_left_to_its_holder(world: World)
     holder = world.register()
     (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, holder, deadline=0.001)
     world.pop()
-    since = world.redis.time()
-    wait_for(lambda: world.redis.time() > (since[0], since[1] + 2000), what="two milliseconds")
+    two_milliseconds_pass(world)
     assert world.sweep.round() == Swept()
     assert world.ledger.holds(held)
     assert world.ledger.close(held, JobState.FAILED, attempt(FailureKind.DEADLINE))

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.jobs import Attempt, Executor, FailureKind, Job, Pool, Ref, check_batch_name
-from ledger.records import decode_attempts, decode_job, encode_attempt, encode_job
+from ledger.records import (
+    LONGEST_ETAG,
+    decode_attempts,
+    decode_job,
+    decode_validators,
+    encode_attempt,
+    encode_job,
+    encode_validators,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 URLS = st.sampled_from(["http://a/", "http://a/b", "http://a/b?c/d", "http://a/0"])
 DIGESTS = st.binary(min_size=31, max_size=33).map(bytes.hex) | st.just("AB" * 32)
 WORKERS = st.sampled_from(["threads@host", "@host", "@thost", "@=", "prefork@", "gevent@a@b", "second@host", "t@host"])
 LATER = st.integers(0, 10**8)
+DATE = "Sun, 06 Apr 2025 15:43:12 GMT"
+ETAGS = st.text(st.characters(codec="latin-1", exclude_characters='"', categories=["L", "N", "P", "S"]), max_size=60)
 
 
 @st.composite
@@ -89,3 +100,36 @@ def test_a_batch_name_that_would_break_a_key_or_a_path_is_refused(name: str) -> 
 
 def test_the_pools_name_their_queues() -> None:
     assert [pool.queue for pool in Pool] == ["downloads.prefork", "downloads.threads", "downloads.gevent"]
+
+
+@given(ETAGS, st.booleans(), st.none() | st.integers(0, 2**37).map(lambda seconds: formatdate(seconds, usegmt=True)))
+def test_what_is_kept_comes_back(tag: str, weak: bool, date: str | None) -> None:
+    etag = f'{"W/" if weak else ""}"{tag}"'
+    assert decode_validators(encode_validators(etag, date)) == (etag, date)
+    assert decode_validators(encode_validators(None, date)) == (None, date)
+
+
+@given(st.text() | st.none(), st.text() | st.none())
+def test_whatever_a_server_sends_comes_back_or_is_left_out(etag: str | None, date: str | None) -> None:
+    kept_etag, kept_date = decode_validators(encode_validators(etag, date))
+    assert kept_etag in (None, etag)
+    assert kept_date in (None, date)
+    assert len(encode_validators(etag, date)) <= LONGEST_ETAG + 8
+
+
+@pytest.mark.parametrize(
+    ("etag", "date", "stored"),
+    [
+        ('"67f2a1b0-f4240"', DATE, 'suazo0"67f2a1b0-f4240'),
+        ('W/"1"', None, 'W/"1'),
+        ('""', DATE, 'suazo0"'),
+        (f'"{"a" * 64}"', None, f'"{"a" * 64}'),
+        (f'"{"a" * 71}"', DATE, "suazo0"),  # too long
+        ("67f2", DATE, "suazo0"),  # no ETag
+        (None, "Sun, 6 Apr 2025 15:43:12 GMT", ""),  # no HTTP-date
+        (None, "Thu, 01 Jan 1970 00:00:00 GMT", "0"),
+        (None, None, ""),
+    ],
+)
+def test_as_few_bytes_as_they_take(etag: str | None, date: str | None, stored: str) -> None:
+    assert encode_validators(etag, date) == stored

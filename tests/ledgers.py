@@ -1,0 +1,53 @@
+"""A ledger on a real Valkey, with the producers and workers that a test lets act on it."""
+
+from __future__ import annotations
+
+from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
+from ledger.leases import Identity, Leases
+from ledger.ledger import Claim, Ledger
+from ledger.messages import Envelope, Publisher
+from ledger.redis_client import connect
+from ledger.settings import Settings
+
+
+class LedgerWorld:
+    """Jobs are those of batch "b", unless a test says otherwise."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis = connect(settings)
+        self.ledger = Ledger(self.redis, settings.key_prefix)
+        self.leases = Leases(self.redis, settings.key_prefix, settings.lease)
+
+    def submit(self, count: int, *, send: bool = True, pool: Pool = Pool.THREADS, batch: str = "b") -> None:
+        """Jobs in messages of their own, which lie on the queue if they are sent."""
+        for at in range(0, count, 500):
+            numbers = range(at, min(at + 500, count))
+            jobs = [(Ref(batch, n, n), Job(f"http://origin/{n}", f"f{n}")) for n in numbers]
+            self.ledger.submit([Message(ref, pool, (job,)) for ref, job in jobs])
+            if send:
+                Publisher(self.settings).send(Envelope(str(ref), pool, job.filename) for ref, job in jobs)
+
+    def register(self, pool: Pool = Pool.THREADS, pid: int = 7, family: str = "") -> str:
+        return self.leases.register(Identity(f"{pool}@here", pool, pid, family))
+
+    def claim(self, incarnation: str, number: int = 0, pool: Pool = Pool.THREADS, batch: str = "b") -> Claim:
+        (taken,) = self.ledger.claim(Ref(batch, number, number), pool, incarnation)
+        return taken
+
+    def record(self, number: int = 0) -> JobRecord:
+        (record,) = self.ledger.read([f"b.{number}"])
+        return record
+
+    def states(self) -> str:
+        """By letter, in order; the batch's counters say the same."""
+        batch = self.ledger.batch("b")
+        assert batch is not None
+        records = list(self.ledger.read_batch(batch))
+        for state in JobState:
+            assert batch.count(state) == sum(record.state is state for record in records), state
+        return "".join(record.state.value[0] for record in records)
+
+
+def attempt(kind: FailureKind | None = None) -> Attempt:
+    return Attempt(None, started=1.0, finished=2.0, kind=kind)
