@@ -186,16 +186,15 @@ class Sweep:
             if left < 0:  # alive after all
                 self._living.add(worker)
                 break
-            states = {id_: STATES[letter] for id_, letter in zip(answer[::3], answer[1::3], strict=True)}
-            back = [id_ for id_, state in states.items() if state is JobState.QUEUED]
-            ended = [id_ for id_ in states if id_ not in back]
+            jobs = list(zip(answer[::3], (STATES[letter] for letter in answer[1::3]), answer[2::3], strict=True))
+            back = [id_ for id_, state, _ in jobs if state is JobState.QUEUED]
+            ended = [id_ for id_, state, _ in jobs if state is not JobState.QUEUED]
             swept.orphans += len(back)
             swept.ended += len(ended)
-            if states:
+            if jobs:
                 log.info("took over incarnation=%s of=%s back=%s ended=%s", incarnation, worker, back[:5], ended[:5])
             reasons = {record.id: _reason(record) for record in self._ledger.read(ended)}
-            rows = zip(answer[2::3], states.items(), strict=True)
-            taken += [TakenOver(row, state, reasons.get(id_, "")) for row, (id_, state) in rows]
+            taken += [TakenOver(row, state, reasons.get(id_, "")) for id_, state, row in jobs]
         return taken
 
     def _tell(self, taken: Mapping[str, Sequence[TakenOver]]) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 from ledger.jobs import Pool
-from ledger.leases import Leases
+from ledger.leases import Lease, Leases
 from ledger.ledger import Ledger
 
 
@@ -87,22 +88,20 @@ class Switches:
 
     def workers(self) -> list[LiveWorker]:
         """Those that are alive, by name."""
-        paused, drained = self.paused(), self.drained()
-        unwell = self.faults()
-        found: dict[tuple[str, Pool], list[tuple[int, int]]] = {}
+        paused, drained, unwell = self.paused(), self.drained(), self.faults()
+        found: dict[tuple[str, Pool], list[Lease]] = {}
         for lease in self._leases.known():
             if lease.alive:
-                who = lease.identity
-                found.setdefault((who.worker, who.pool), []).append((who.pid, lease.held))
+                found.setdefault((lease.identity.worker, lease.identity.pool), []).append(lease)
         return [
             LiveWorker(
                 name=name,
                 pool=pool,
-                pids=tuple(sorted(pid for pid, _ in processes)),
-                running=sum(held for _, held in processes),
+                pids=tuple(sorted(lease.identity.pid for lease in leases)),
+                running=sum(lease.held for lease in leases),
                 paused=pool in paused,
                 drained=name in drained,
                 unwell=unwell.get(name),
             )
-            for (name, pool), processes in sorted(found.items())
+            for (name, pool), leases in sorted(found.items(), key=itemgetter(0))
         ]
