@@ -26,11 +26,9 @@ class Settings(BaseSettings):
     key_prefix: str = Field("dp:", description="of every key and channel, Celery's included")
     downloads: Path = Field(Path("downloads"), description="folder that receives the files")
     health_file: Path | None = Field(None, description="touched while a worker's heartbeat goes out")
-
     lateness: Path | None = Field(
         None, description="folder where a worker notes how late its interpreter is; set by a comparison for its workers"
     )
-
     origin_url: str = Field("http://127.0.0.1:8080", description="the demo's file server, as workers reach it")
 
     # Redis: a call that cannot be answered ends with an error, never hangs.
@@ -40,19 +38,14 @@ class Settings(BaseSettings):
     )
     redis_patience: Seconds = Field(60.0, description="how long a worker retries a ledger call while Redis is away")
 
-    # Leases (FACTS: longer than the longest stall of whatever renews them).
-    lease: Seconds = Field(5.0, description="an incarnation not heard of for this long is dead")
-    renew_every: Seconds = Field(1.0, description="heartbeat of an incarnation; also how soon a cancel is seen")
+    # Leases: longer than the longest stall of the thread that renews them.
+    lease: Seconds = Field(5.0, description="a worker process that has not renewed it for this long is dead")
+    renew_every: Seconds = Field(1.0, description="heartbeat of a worker process; also how soon a cancel is seen")
     sweep_every: Seconds = Field(1.0, description="pause between two sweeps")
-    message_grace: Seconds = Field(
-        3.0, description="a queued job whose message nobody has seen for this long is sent again"
-    )
+    message_grace: Seconds = Field(3.0, description="a queued job whose message is missing for this long is sent again")
     max_losses: int = Field(5, ge=1, description="a job whose holder died this often is poison")
     progress_every: Seconds = Field(0.5, description="at most this often a running job says how far it is")
-    grace: Seconds = Field(
-        20.0, description="after SIGTERM a running job may go on for this long, then it is handed back"
-    )
-
+    grace: Seconds = Field(20.0, description="for which a running job may go on after SIGTERM; then it is handed back")
     keep_batches: float = Field(
         0.0, ge=0, description="a batch's records are removed so long after its last job ended; 0 = never"
     )
