@@ -74,7 +74,7 @@ def label(job: Job, more: int = 0) -> str:
     return shown + (f" and {more} more" if more else "")
 
 
-def envelopes(ledger: Ledger, refs: Mapping[str, Pool]) -> list[Envelope]:
+def envelopes_of(ledger: Ledger, refs: Mapping[str, Pool]) -> list[Envelope]:
     """Messages for jobs that the ledger knows. Without a record of the first job, or a ref that can be read: none."""
     parsed: list[tuple[Ref, Pool]] = []
     for text, pool in refs.items():

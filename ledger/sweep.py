@@ -30,7 +30,7 @@ from ledger.host_limits import HostLimits
 from ledger.jobs import JobRecord, JobState, Pool
 from ledger.leases import End, Lease, Leases
 from ledger.ledger import KeptError, Ledger
-from ledger.messages import Publisher, envelopes
+from ledger.messages import Publisher, envelopes_of
 from ledger.records import STATES, Keys
 from ledger.redis_client import Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
@@ -230,7 +230,7 @@ class Sweep:
         grace_ms = round(self._settings.message_grace * 1000)
         for pool in Pool:
             while refs := self._call("unsent", pool, self._keys.queue(pool), grace_ms, _AT_ONCE):
-                found = envelopes(self._ledger, dict.fromkeys(refs, pool))
+                found = envelopes_of(self._ledger, dict.fromkeys(refs, pool))
                 self._publisher.send(reversed(found), front=True)  # they ran, or were about to: not behind a backlog
                 if unknown := set(refs) - {envelope.ref for envelope in found}:  # no refs, or their records are gone
                     self._redis.zrem(self._keys.hand(pool), *unknown)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import itemgetter
 
 from ledger.jobs import Pool
 from ledger.leases import Lease, Leases
@@ -103,5 +102,5 @@ class Switches:
                 drained=name in drained,
                 unwell=unwell.get(name),
             )
-            for (name, pool), leases in sorted(found.items(), key=itemgetter(0))
+            for (name, pool), leases in sorted(found.items())
         ]
