@@ -20,9 +20,7 @@ from redis import Redis
 
 from ledger.jobs import Pool
 from ledger.records import Keys
-from ledger.redis_client import Library
-
-_TOUCH_AT_ONCE = 1000
+from ledger.redis_client import AT_ONCE, Library
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,6 @@ class Leases:
         Returns:
             Whether the worker may take more: its pool is not paused, and it is not drained.
         """
-        groups = [refs[at : at + _TOUCH_AT_ONCE] for at in range(0, len(refs), _TOUCH_AT_ONCE)] or [[]]
+        groups = [refs[at : at + AT_ONCE] for at in range(0, len(refs), AT_ONCE)] or [[]]
         answers = [self._call("touch", pool, worker, *group) for group in groups]
         return all(answers)

@@ -67,9 +67,8 @@ from ledger.records import (
     encode_job,
     encode_validators,
 )
-from ledger.redis_client import Library, RedisClock, flushed
+from ledger.redis_client import AT_ONCE, Library, RedisClock, flushed
 
-_AT_ONCE = 500  # jobs per call: a few milliseconds of Redis' time
 _KEPT = {-1: "is not known", -2: "has not finished", -3: "ended too lately"}
 _DAY = 86_400.0  # seconds
 _FOLDER = "-"  # owner of a reserved name that a folder has
@@ -251,10 +250,10 @@ class Ledger:
         """
         first, left = 0, 1
         while left > 0:
-            left = int(self.call("prune", batch, first, _AT_ONCE, int(force), round(ended_for * 1000)))
+            left = int(self.call("prune", batch, first, AT_ONCE, int(force), round(ended_for * 1000)))
             if left < 0:
                 raise KeptError(_KEPT[left])
-            first += _AT_ONCE
+            first += AT_ONCE
             yield left
 
     def reserve_manifest_names(self, batch: str, jobs: Iterable[tuple[int, Job]]) -> None:
@@ -283,7 +282,7 @@ class Ledger:
     def read(self, ids: Iterable[str]) -> Iterator[JobRecord]:
         """The records that exist, in the order asked for, read a few hundred at a time."""
         left = iter(ids)
-        while page := list(islice(left, _AT_ONCE)):
+        while page := list(islice(left, AT_ONCE)):
             yield from self._read_page(page)
 
     def read_batch(self, batch: Batch) -> Iterator[JobRecord]:

@@ -26,10 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ledger.jobs import TASK_NAME, Job, Pool, Ref, job_id
 from ledger.ledger import Ledger
-from ledger.redis_client import connect
+from ledger.redis_client import AT_ONCE, connect
 from ledger.settings import Settings
 
-_AT_ONCE = 500  # messages per call: a few milliseconds of Redis' time
 _MOST_BYTES = 65_536  # of a message
 _HOST = re.compile(r"[A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")  # urlsplit takes ten times as long
 _LABEL = 2000  # characters; a message with the longest label has less than half of those bytes
@@ -237,8 +236,8 @@ class Publisher:
         for envelope in envelopes:
             texts[envelope.pool].append((envelope.ref, self._texts.of(envelope)))
         for pool, pairs in texts.items():
-            for at in range(0, len(pairs), _AT_ONCE):
-                self._ledger.send(pool, pairs[at : at + _AT_ONCE], front=front)
+            for at in range(0, len(pairs), AT_ONCE):
+                self._ledger.send(pool, pairs[at : at + AT_ONCE], front=front)
 
     def close(self) -> None:
         self._ledger.redis.close()

@@ -25,6 +25,7 @@ T = TypeVar("T")
 _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
 _TOLD_TO = 0.001  # seconds: Redis' scripts cut their moments to milliseconds
+AT_ONCE = 500  # jobs or messages that one call names: a few milliseconds of Redis' time
 AWAY = (ConnectionError, TimeoutError)  # Redis may come back
 
 

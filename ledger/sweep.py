@@ -32,11 +32,10 @@ from ledger.leases import End, Lease, Leases
 from ledger.ledger import KeptError, Ledger
 from ledger.messages import Publisher, envelopes_of
 from ledger.records import STATES, Keys
-from ledger.redis_client import Library, connect, eviction_policy, eviction_warning
+from ledger.redis_client import AT_ONCE, Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
 
-_AT_ONCE = 500  # jobs per script call: a few milliseconds of Redis' time
-_NAMES_AT_ONCE = 100  # of old batches, per call
+_NAMES = 100  # of old batches, per call
 _GAP = 2.0  # seconds without any call after which the ledger clock stands still, at the least
 _LATE = 10.0  # seconds that a holder gets to end a job whose time is used up, at the least
 _LOG_AGAIN = 60  # rounds until a step that keeps failing is logged again
@@ -80,7 +79,7 @@ class Expiry:
         redis, batches = self._ledger.redis, self._ledger.keys.batches
         seconds, microseconds = redis.time()
         oldest, at = round((seconds - self._keep) * 1000 + microseconds / 1000), 0
-        while names := redis.zrangebyscore(batches, "-inf", oldest, start=at, num=_NAMES_AT_ONCE):
+        while names := redis.zrangebyscore(batches, "-inf", oldest, start=at, num=_NAMES):
             yield 1
             for name in names:
                 try:
@@ -182,7 +181,7 @@ class Sweep:
         taken: list[TakenOver] = []
         left = 1
         while left > 0:
-            left, *answer = self._call("orphans", incarnation, evidence, self._settings.max_losses, _AT_ONCE)
+            left, *answer = self._call("orphans", incarnation, evidence, self._settings.max_losses, AT_ONCE)
             if left < 0:  # alive after all
                 self._living.add(worker)
                 break
@@ -204,7 +203,7 @@ class Sweep:
             log.warning("Flower is not told what was taken over from workers=%s: %s", ",".join(taken), error)
 
     def _put_back_due(self, swept: Swept) -> None:
-        while count := self._call("due", _AT_ONCE):
+        while count := self._call("due", AT_ONCE):
             swept.due += count
 
     def _wake(self, swept: Swept) -> None:
@@ -213,7 +212,7 @@ class Sweep:
     def _end_overdue(self, swept: Swept) -> None:
         late, handled = round(1000 * max(_LATE, 2 * self._settings.lease)), 1
         while handled:
-            handled, *ended = self._call("overdue", _AT_ONCE, late)
+            handled, *ended = self._call("overdue", AT_ONCE, late)
             swept.overdue += len(ended)
             rows: dict[str, list[TakenOver]] = {}
             for record in self._ledger.read(ended):
@@ -229,7 +228,7 @@ class Sweep:
     def _send_all(self, swept: Swept) -> None:
         grace_ms = round(self._settings.message_grace * 1000)
         for pool in Pool:
-            while refs := self._call("unsent", pool, self._keys.queue(pool), grace_ms, _AT_ONCE):
+            while refs := self._call("unsent", pool, self._keys.queue(pool), grace_ms, AT_ONCE):
                 found = envelopes_of(self._ledger, dict.fromkeys(refs, pool))
                 self._publisher.send(reversed(found), front=True)  # they ran, or were about to: not behind a backlog
                 if unknown := set(refs) - {envelope.ref for envelope in found}:  # no refs, or their records are gone
