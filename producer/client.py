@@ -29,8 +29,9 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from ledger.jobs import Batch, FailureKind, Job, JobState, Message, Pool, Ref
 from ledger.ledger import ConflictError, Ledger, PruningError, TotalError, UnknownJobsError
-from ledger.messages import Envelope, Publisher, label
+from ledger.messages import Envelope, Publisher, envelopes_of, label
 from ledger.redis_client import (
+    AT_ONCE,
     RedisFullError,
     RedisRefusedError,
     connect,
@@ -49,7 +50,6 @@ from producer.errors import (
 
 T = TypeVar("T")
 
-AT_ONCE = 500  # jobs per call of the ledger: a few milliseconds of Redis' time
 _FIRST_ANSWER = 4.0  # seconds; with the start of Python a person waits less than 5
 _CARRIED = 250  # jobs per message at the most, where we choose
 _DURABLE_WITHIN = 3.0  # seconds; with "everysec" Redis writes its log to the disk once a second
@@ -289,8 +289,7 @@ class Client:
                     pools = dict(self.ledger.retry(piece, states, kinds))
                 except UnknownJobsError as error:
                     raise UnknownBatchError(batch.name) from error
-                records = self.ledger.read(pools)
-                self._publish([Envelope(record.id, pools[record.id], label(record.job)) for record in records])
+                self._publish(envelopes_of(self.ledger, pools))
                 total += len(pools)
         return total
 

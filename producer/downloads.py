@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 
 from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.leases import Leases
-from ledger.redis_client import connect
+from ledger.redis_client import AT_ONCE, connect
 from poolbench import experiment
 from poolbench.experiment import Deployment, MeasuredJob, Note, State
 from poolbench.workers import ON_THE_WAY, Arrivals
 from poolbench.workload import Display, Ran, Running, Share, Workers
-from producer.client import AT_ONCE, Client
+from producer.client import Client
 from producer.errors import ProducerError
 from producer.fleet import Private, Shared, start
 from producer.scenarios import PlannedWork

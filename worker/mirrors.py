@@ -17,7 +17,7 @@ from download.addresses import Target
 from download.errors import BadUrlError, DownloadError, ServerError, transient
 from download.fetch import fit_for
 from ledger.jobs import FailureKind, Job
-from ledger.messages import Envelope, Publisher, label
+from ledger.messages import Publisher, envelopes_of
 from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker.claim import ClaimedJob
@@ -132,8 +132,8 @@ class HostSlot:
             woken = self._limits.wake(self._host)
             if not woken:
                 return
-            records = {record.id: record for record in this_worker.ledger().read(id_ for id_, _ in woken)}
+            messages = envelopes_of(this_worker.ledger(), dict(woken))
             with _sending:
-                _publisher().send(Envelope(id_, pool, label(records[id_].job)) for id_, pool in woken if id_ in records)
+                _publisher().send(messages)
         except (RedisError, KombuError, OSError) as error:
             log.warning("host=%s the next job was not woken: %s", self._host, error)
