@@ -100,7 +100,6 @@ class ClaimedJob:
         self._ledger = ledger
         self._incarnation = incarnation
         self._who = who
-        self._progress_every = get_settings().progress_every
         self.begun = self._noted = time.monotonic()
         self.awaited = False  # closed, and another job waits for the slot of its host
         self.closed = False  # by this process, or the ledger said that the claim is void
@@ -141,7 +140,7 @@ class ClaimedJob:
         """Note bytes on disk and announced length, unless this job or many others did a moment ago; whether it was."""
         now = time.monotonic()
         # The download itself does not need Redis, and does not wait for it.
-        if now - self._noted < self._progress_every or self._incarnation.away or not _throttle.allows(now):
+        if now - self._noted < get_settings().progress_every or self._incarnation.away or not _throttle.allows(now):
             return False
         self._noted = now
         try:
@@ -157,7 +156,7 @@ class ClaimedJob:
         Raises:
             LeaseLostError: another worker holds the job.
         """
-        self._must_hold(confirm([self])[0])
+        self.must_hold(confirm([self])[0])
 
     def note_fault(self, reason: str, error: DownloadError) -> None:
         """A fault of the machine ends the job here: the worker takes no others until it is over."""
@@ -170,7 +169,7 @@ class ClaimedJob:
         Raises:
             LeaseLostError: another worker holds the job.
         """
-        self._must_hold(self.insist(lambda: self._ledger.note_attempt(self.claim, attempt)))
+        self.must_hold(self.insist(lambda: self._ledger.note_attempt(self.claim, attempt)))
 
     def acquire(self, limits: HostLimits, host: str) -> bool:
         """Whether the host has a slot for this job. If not, the job waits for one in the ledger, and the claim is over.
@@ -179,30 +178,20 @@ class ClaimedJob:
             LeaseLostError: another worker holds the job.
         """
         admission = self.insist(lambda: limits.acquire(self.claim, host))
-        self._must_hold(admission is not Admission.VOID)
+        self.must_hold(admission is not Admission.VOID)
         self.closed = admission is Admission.PARKED
         return not self.closed
 
     def attempt(
-        self,
-        begun: float,
-        came: Fetched | Ended | None,
-        *,
-        failed: bool = True,
-        kind: FailureKind | None = None,
-        reason: str | None = None,
+        self, begun: float, came: Fetched | Ended | None, kind: FailureKind | None, reason: str | None
     ) -> Attempt:
         """An attempt that ends now. Times of the result are by Redis' clock.
 
         Args:
             begun: time.monotonic()
             came: what came of its request; None: there was none.
-            failed: an error is a failure; "304 Not Modified" may be none.
-            kind: instead of the error's; so with reason.
         """
         epoch, first_byte = self.claim.epoch, came.first_byte if came else None
-        if failed and isinstance(came, Ended):
-            kind, reason = kind or getattr(came, "kind", None), str(came)
         return Attempt(
             executor=self._who,
             started=epoch + begun,
@@ -219,7 +208,11 @@ class ClaimedJob:
         self.temps.clear()
         return JobOutcome(None, f"lost: {why}; nothing published")
 
-    def _must_hold(self, holds: bool) -> None:
+    def must_hold(self, holds: bool) -> None:
+        """
+        Raises:
+            LeaseLostError: the ledger said that another worker holds the job.
+        """
         if not holds:
             self.closed = True
             raise LeaseLostError("another worker holds the job now")
@@ -263,7 +256,10 @@ def confirm(jobs: Sequence[ClaimedJob]) -> list[bool]:
     Raises:
         LeaseLostError: as ``ClaimedJob.insist``.
     """
-    return jobs[0].insist(lambda: this_worker.ledger().standing([job.claim for job in jobs]))
+    standing = jobs[0].insist(lambda: this_worker.ledger().standing([job.claim for job in jobs]))
+    for job, stands in zip(jobs, standing, strict=True):
+        job.closed = not stands
+    return standing
 
 
 def close(endings: Sequence[Ending]) -> list[JobOutcome]:
@@ -288,7 +284,7 @@ def hand_back(job: ClaimedJob, why: str, kind: FailureKind | None = None, *, mac
     before = kind is FailureKind.INTERNAL and any(each.kind is kind for each in attempts)
     state, text = (JobState.FAILED, "failed") if before else (JobState.QUEUED, "handed back")
     try:
-        closing = Closing(job.claim, state, job.attempt(job.begun, None, kind=kind, reason=why))
+        closing = Closing(job.claim, state, job.attempt(job.begun, None, kind, why))
         return close([Ending(job, closing, JobOutcome(state, f"{text}: {why}", machine_fault))])[0]
     except BaseException:
         job.lose()

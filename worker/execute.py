@@ -239,13 +239,13 @@ class Execution:
         cool_down = self.slot.failed(error, again=not elsewhere and wait is not None and wait <= here)
         if wait is not None and not elsewhere:
             wait = max(wait, cool_down)
-        text = f"{error.kind}: {error}"
+        text, reason = f"{error.kind}: {error}", str(error)
         if wait is None or time.monotonic() + wait > self.job.claim.ends:
             return self._ending(JobState.FAILED, f"failed: {text}", error)
         if wait > here:
             return self._ending(JobState.WAITING, f"again in {wait:.1f} s: {text}", error, due_in=wait)
         log.info("job=%s attempt=%d again in %.1f s: %s", self.job.id, self._attempts, wait, text)
-        self.job.note_attempt(self.job.attempt(self.begun, error))
+        self.job.note_attempt(self.job.attempt(self.begun, error, error.kind, reason))
         self._attempts += error.kind not in UNCOUNTED_KINDS
         return wait
 
@@ -281,6 +281,8 @@ class Execution:
         # Before the record is final: whoever reads that it is over finds no temp file. In a group publishing left none.
         if state.final and not (self.files.open_temp and result):
             self.job.temps.clear()
-        attempt = self.job.attempt(self.begun, came, kind=kind, failed=result is None)
+        failure = came if isinstance(came, Ended) and not result else None  # "304 Not Modified" may be none
+        kind, reason = kind or getattr(failure, "kind", None), str(failure) if failure else None
+        attempt = self.job.attempt(self.begun, came, kind, reason)
         closing = Closing(self.job.claim, state, attempt, due_in, result)
         return Ending(self.job, closing, JobOutcome(state, text, machine_fault))

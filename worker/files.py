@@ -134,8 +134,7 @@ class JobFiles:
         wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
         names = candidates(wanted, int(self._record.id.rpartition(".")[2]))
         name = self.job.insist(lambda: this_worker.ledger().reserve_name(self.job.claim, names))
-        if name is None:
-            raise LeaseLostError("another worker holds the job now")
+        self.job.must_hold(name is not None)
         if not name:
             raise FileNameError(f"expected a free name like {wanted!r}, all of them are taken")
         self.target(name)
