@@ -23,7 +23,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from download.errors import (
     DeadlineError,
@@ -83,6 +83,11 @@ def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
     execution.slot.wake_next()
     log.info("job=%s claim=%d %s", job.id, job.claim.number, outcome.text)
     return outcome
+
+
+@lru_cache(16)  # the jobs of a message were claimed at one moment, so mostly these are the same
+def limits(deadline: float) -> Limits:
+    return Limits.from_settings(get_settings(), deadline=deadline)
 
 
 class Execution:
@@ -164,7 +169,7 @@ class Execution:
         return this_worker.fetcher().fetch(
             self.files.wanted(self._route.url),
             self.job.temps.mine,
-            Limits.from_settings(self.settings, deadline=self.job.claim.ends),
+            limits(self.job.claim.ends),
             check=self.job.check,
             progress=progress,
             resume=self.job.temps.newest,

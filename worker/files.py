@@ -148,11 +148,12 @@ class JobFiles:
         """
         fetched, target = self.fetched, self._target
         assert fetched is not None and target is not None  # noqa: S101, PT018 - it is whole and has a name
-        if not target.parent.is_dir():
+        name = str(target)
+        if not os.path.isdir(os.path.dirname(name)):  # noqa: PTH112, PTH120 - for each small file
             target.parent.mkdir(parents=True, exist_ok=True)
         stamp, fsync = partial(_stamp, fetched=fetched, url=self._record.job.url), self._settings.fsync
         if self.open_temp:
-            self.open_temp.publish(str(target), fsync=fsync, replace=replace, stamp=stamp)
+            self.open_temp.publish(name, fsync=fsync, replace=replace, stamp=stamp)
         else:
             stamp(self.job.temps.mine)
             tempfile.publish(self.job.temps.mine, target, fsync=fsync, replace=replace, identity=fetched.identity)

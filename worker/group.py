@@ -17,14 +17,13 @@ from collections.abc import Iterator, Sequence
 from download.errors import HandedBackError, LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.threads import Run, native_runner
-from download.timeouts import Limits
 from ledger.jobs import JobState
 from ledger.ledger import Claim
 from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker import drain
 from worker.claim import ClaimedJob, Ending, JobOutcome, close
-from worker.execute import Execution, Show, run_jobs
+from worker.execute import Execution, Show, limits, run_jobs
 from worker.files import publish
 from worker.process import this_worker
 
@@ -129,7 +128,7 @@ class _Group:
                 transfer = Transfer(
                     Wanted(wanted.url, wanted.sha256, wanted.size),
                     job.temps.place,
-                    Limits.from_settings(self.settings, deadline=job.claim.ends),
+                    limits(job.claim.ends),
                     job.check,
                     user_agent=user_agent,
                 )
