@@ -7,7 +7,7 @@
     │   ├── CancelledError     by request
     │   ├── HandedBackError    the worker drains; another one goes on
     │   └── LeaseLostError     the job belongs to another holder now
-    ├── TempLostError          the temp file was removed, replaced or locked; the file can be begun anew
+    ├── TempLostError          the temp file was removed, replaced or locked; the file can be restarted
     └── DownloadError          has a FailureKind, one class per kind
         ├── TransientError     worth another attempt
         └── PermanentError     another attempt would fail in the same way

@@ -264,6 +264,8 @@ def confirm(jobs: Sequence[ClaimedJob]) -> list[bool]:
 
 def close(endings: Sequence[Ending]) -> list[JobOutcome]:
     """Close the records of some jobs; what became of each."""
+    if not endings:
+        return []
     try:
         closed = endings[0].job.insist(lambda: this_worker.ledger().close_all([ending.closing for ending in endings]))
     except LeaseLostError as end:

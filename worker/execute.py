@@ -61,11 +61,16 @@ Show = Callable[[str], None]  # shows a line of progress to people; called at mo
 def run_jobs(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
     """Run claimed jobs one after the other and close their records; a fault of the machine hands the rest back."""
     outcomes: list[JobOutcome] = []
-    fault = False
     for job in jobs:
-        outcomes.append(hand_back(job, "not begun: a fault of the machine") if fault else run_job(job, show))
-        fault = fault or outcomes[-1].machine_fault
+        outcomes.append(run_job(job, show))
+        if outcomes[-1].machine_fault:
+            return outcomes + hand_back_unbegun(jobs[len(outcomes) :], "a fault of the machine")
     return outcomes
+
+
+def hand_back_unbegun(jobs: Sequence[ClaimedJob], why: str) -> list[JobOutcome]:
+    end = HandedBackError(f"not begun: {why}; handed back")
+    return close([Execution(job).interrupted(end) for job in jobs])
 
 
 def run_job(job: ClaimedJob, show: Show) -> JobOutcome:

@@ -260,30 +260,25 @@ def _size_of_content(target: Path, sha256: str, size: int | None, check: Callabl
         fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
+    run, digest, piece = this_worker.fetcher().run, hashlib.sha256(), b"-"
+
+    def hash_piece() -> None:
+        nonlocal piece
+        piece = os.read(fd, PIECE)
+        digest.update(piece)
+
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or size not in (None, found.st_size):
             return None
-        return found.st_size if _digest(fd, check) == sha256 else None
+        while piece:
+            check()
+            run(hash_piece)
+        return found.st_size if digest.hexdigest() == sha256 else None
     except OSError:  # a disk that cannot read it can perhaps still be written to
         return None
     finally:
         os.close(fd)
-
-
-def _digest(fd: int, check: Callable[[], None]) -> str:
-    run, digest, more = this_worker.fetcher().run, hashlib.sha256(), True
-
-    def hash_piece() -> None:
-        nonlocal more
-        piece = os.read(fd, PIECE)
-        digest.update(piece)
-        more = bool(piece)
-
-    while more:
-        check()
-        run(hash_piece)
-    return digest.hexdigest()
 
 
 def _digest_of_url(url: str) -> str:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from download.errors import HandedBackError, LeaseLostError
+from download.errors import LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.threads import Run, native_runner
 from ledger.jobs import JobState
@@ -23,7 +23,7 @@ from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker import drain
 from worker.claim import ClaimedJob, Ending, JobOutcome, close
-from worker.execute import Execution, Show, limits, run_jobs
+from worker.execute import Execution, Show, hand_back_unbegun, limits, run_jobs
 from worker.files import publish
 from worker.process import this_worker
 
@@ -53,7 +53,7 @@ def suits(claims: Sequence[Claim]) -> bool:
 def run_group(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
     """Run claimed jobs, of whatever messages, and close their records, whatever happens; as ``run_job``."""
     begun, first = time.monotonic(), jobs[0].id
-    group = _Group(jobs, show)
+    group = _GroupRun(jobs, show)
     try:
         group.run()
     except Exception:
@@ -67,7 +67,7 @@ def run_group(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
     return [group.outcomes[job.id] for job in jobs]
 
 
-class _Group:
+class _GroupRun:
     def __init__(self, jobs: Sequence[ClaimedJob], show: Show) -> None:
         self.jobs = jobs
         self.show = show
@@ -163,7 +163,8 @@ class _Group:
         for execution, error in [*zip(whole, errors, strict=True), *failed]:
             if ending := self.ending(execution, error):
                 endings.append(ending)
-        self.close(endings)
+        for ending, outcome in zip(endings, close(endings), strict=True):
+            self.over_with(ending.job, outcome)
 
     def ending(self, execution: Execution, error: Exception | None) -> Ending | None:
         """None: the job is lost, or left to the single path."""
@@ -185,10 +186,6 @@ class _Group:
         log.info("job=%s to the single path: %s", job.id, why)
         self.left.append(job)
 
-    def close(self, endings: Sequence[Ending]) -> None:
-        for ending, outcome in zip(endings, close(endings) if endings else (), strict=True):
-            self.over_with(ending.job, outcome)
-
     def over_with(self, job: ClaimedJob, outcome: JobOutcome) -> None:
         self.outcomes[job.id] = outcome
         if outcome.state is not JobState.DONE:
@@ -196,8 +193,8 @@ class _Group:
 
     def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
         why = "a fault of the machine" if self.machine_fault else "the worker stops"
-        end = HandedBackError(f"not begun: {why}; handed back")
-        self.close([Execution(job).interrupted(end) for job in jobs])
+        for job, outcome in zip(jobs, hand_back_unbegun(jobs, why), strict=True):
+            self.over_with(job, outcome)
 
     def progress(self, loop: Loop) -> None:
         now = time.monotonic()
