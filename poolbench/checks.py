@@ -1,10 +1,10 @@
-"""Noise checks, which exclude a turn: it is shown, says why, does not count, and is run once more. Checks of its jobs.
+"""Checks of a measurement's jobs, and noise checks: what excludes it, so that it is run once more.
 
 ==================  ===========================================================================================
-a turn is excluded  when
+excluded when
 ==================  ===========================================================================================
 not its own         a job ran elsewhere than on the deployment's worker, or was tried again
-not whole           a worker of the deployment ended, where it was started for the turn
+not whole           a worker of the deployment ended, where it was started for the measurement
 not alone           jobs of another batch ran meanwhile
 swapping            more than ``swapped`` pages a second went in or out, or more than ``faults`` were waited for
 neighbours          the hypervisor kept more than ``stolen`` of the machine's CPU for others
@@ -13,12 +13,12 @@ strangers           processes that are not the stack's used more than ``stranger
 fewer cores         the probe before the round found less than ``cores`` of what the best probe found
 ==================  ===========================================================================================
 
-Strangers are known only where the whole stack is ours; on a running stack who is a stranger cannot be told.
+Strangers are known only where the whole stack is ours, not on a running stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from poolbench.experiment import (
@@ -33,6 +33,7 @@ from poolbench.experiment import (
     Spans,
     State,
 )
+from poolbench.figures import counted
 from poolbench.sampler import Machine
 
 
@@ -57,19 +58,17 @@ class NoiseLimits:
         )
 
 
-# Whatever the machine does, its turns count.
+# Whatever the machine does, its measurements count.
 NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
 
 
 def of_checks(checks: Checks) -> list[str]:
-    found = []
-    if checks.here < checks.done:
-        found.append(f"{checks.done - checks.here} of its jobs ran on another worker")
-    if checks.once < checks.done:
-        found.append(f"{checks.done - checks.once} of its jobs were tried more than once")
-    if checks.right < checks.done:
-        found.append(f"{checks.done - checks.right} of its files have another sha256")
-    return found
+    found = (
+        ("jobs ran on another worker", checks.here),
+        ("jobs were tried more than once", checks.once),
+        ("files have another sha256", checks.right),
+    )
+    return [f"{checks.done - count} of its {fault}" for fault, count in found if count < checks.done]
 
 
 def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: NoiseLimits) -> list[str]:
@@ -77,8 +76,7 @@ def of_machine(before: Machine, after: Machine, seconds: float, ours: float | No
     Args:
         ours: seconds of CPU that the stack and we used; None: not known, so strangers are not either.
     """
-    busy, idle = after.busy - before.busy, after.idle - before.idle
-    stolen = after.stolen - before.stolen
+    busy, idle, stolen = after.busy - before.busy, after.idle - before.idle, after.stolen - before.stolen
     whole = max(busy + idle + stolen, 1e-9)
     found = []
     if seconds > 0 and (swapped := (after.swapped - before.swapped) / seconds) > limits.swapped:
@@ -93,29 +91,18 @@ def of_machine(before: Machine, after: Machine, seconds: float, ours: float | No
 
 
 def too_few(measurements: Sequence[Measurement], deployments: Sequence[str], rounds: int) -> list[Note]:
-    """What a reader must know about deployments whose turns do not all count."""
-    counted = {
-        name: len(
-            {measurement.round for measurement in measurements if measurement.deployment == name and measurement.counts}
-        )
-        for name in deployments
-    }
-    found = [
-        f"{name}: {count} of {rounds} rounds count" + ("" if count else "; nothing is said of it")
-        for name, count in counted.items()
-        if count < rounds
-    ]
-    if found and any(measurement.checks.passed and measurement.excluded for measurement in measurements):
+    """What a reader must know about deployments whose measurements do not all count."""
+    found = []
+    for name in deployments:
+        count = len({each.round for each in measurements if each.deployment == name and each.counts})
+        if count < rounds:
+            found.append(f"{name}: {count} of {rounds} rounds count" + ("" if count else "; nothing is said of it"))
+    if found and any(each.checks.passed and each.excluded for each in measurements):
         found.append("run it again when the machine is quiet, or with --noise 1 to count every turn that ran well")
     return [Note(text, caveat=True) for text in found]
 
 
-# -- from jobs to a turn
-
-
-_FAULTS = 5  # that are told
-
-Belongs = Callable[[Executor], bool]
+# -- from jobs to a measurement
 
 
 def wall(submitted: float, records: Sequence[MeasuredJob]) -> float | None:
@@ -129,17 +116,13 @@ def spans(submitted: float, records: Sequence[MeasuredJob]) -> Spans:
     """Empty if not every job is done."""
     if wall(submitted, records) is None:
         return Spans()
-    begun = [record.attempts[0].started for record in records]
-    steps = [record.step for record in records]
+    begun = [(record, record.attempts[0].started, record.attempts[-1]) for record in records]
     return Spans(
         queued=_rounded(max(0.0, record.queued - submitted) for record in records),
-        waited=_rounded(max(0.0, at - record.queued) for at, record in zip(begun, records, strict=True)),
-        ran=_rounded(record.attempts[-1].finished - at for at, record in zip(begun, records, strict=True)),
-        first_byte=tuple(
-            None if (first := record.attempts[-1].first_byte) is None else round(first - at, 4)
-            for at, record in zip(begun, records, strict=True)
-        ),
-        step=_rounded(step or 0.0 for step in steps) if any(step is not None for step in steps) else (),
+        waited=_rounded(max(0.0, at - record.queued) for record, at, _ in begun),
+        ran=_rounded(last.finished - at for _, at, last in begun),
+        first_byte=tuple(None if last.first_byte is None else round(last.first_byte - at, 4) for _, at, last in begun),
+        step=_rounded(each.step or 0.0 for each in records) if any(each.step is not None for each in records) else (),
     )
 
 
@@ -147,13 +130,18 @@ def _rounded(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(value, 4) for value in values)
 
 
-# -- the checks
+# -- the checks of its jobs
+
+
+_FAULTS = 5  # that are named
+
+Belongs = Callable[[Executor], bool]
 
 
 def check(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], belongs: Belongs) -> Checks:
     """Whether every job ran exactly once, on the deployment's workers, and is done with the right bytes."""
-    done = [record for record in records if record.state is State.DONE]
     found = [(record, _faults(record, belongs)) for record in records]
+    done = [faults for record, faults in found if record.state is State.DONE]
     wrong = [f"{record.filename} {fault}" for record, faults in found for fault in faults.values()]
     if len(records) < jobs:
         wrong.insert(0, f"{jobs - len(records)} records are missing")
@@ -161,9 +149,9 @@ def check(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], bel
     return Checks(
         jobs=jobs,
         done=len(done),
-        once=sum("once" not in faults for record, faults in found if record.state is State.DONE),
-        here=sum("here" not in faults for record, faults in found if record.state is State.DONE),
-        right=sum("right" not in faults for record, faults in found if record.state is State.DONE),
+        once=sum("once" not in faults for faults in done),
+        here=sum("here" not in faults for faults in done),
+        right=sum("right" not in faults for faults in done),
         executors=executors(deployment.pool, records),
         faults=(*wrong[:_FAULTS], *more),
     )
@@ -175,13 +163,10 @@ def _faults(record: MeasuredJob, belongs: Belongs) -> Mapping[str, str]:
         found["done"] = f"is {record.state}"
     if len(record.attempts) != 1:
         found["once"] = f"ran {len(record.attempts)} times"
-    elsewhere = sorted(
-        {each.executor.worker for each in record.attempts if each.executor and not belongs(each.executor)}
-    )
-    if elsewhere:
+    ran = (each.executor for each in record.attempts if each.executor)
+    if elsewhere := sorted({who.worker for who in ran if not belongs(who)}):
         found["here"] = f"ran on {', '.join(elsewhere)}"
-    expected = record.expected_sha256
-    if record.state is State.DONE and expected and record.sha256 != expected:
+    if record.state is State.DONE and record.expected_sha256 not in (None, "", record.sha256):
         found["right"] = "has another sha256 than the origin's"
     return found
 
@@ -189,22 +174,16 @@ def _faults(record: MeasuredJob, belongs: Belongs) -> Mapping[str, str]:
 def executors(pool: Pool, records: Sequence[MeasuredJob]) -> str:
     """``2 processes``, ``2 threads of 1 process``, ``2 greenlets of 1 thread``: counted, not assumed."""
     ran = [attempt.executor for record in records for attempt in record.attempts if attempt.executor]
-    processes = {(who.worker, who.pid) for who in ran}
-    threads = {(who.worker, who.pid, who.thread) for who in ran}
-    greenlets = {(who.worker, who.pid, who.thread, who.greenlet) for who in ran if who.greenlet is not None}
-    if greenlets:
-        return f"{_count(greenlets, 'greenlet')} of {_count(threads, 'thread')}"
-    if pool is Pool.THREADS or len(threads) > len(processes):
-        return f"{_count(threads, 'thread')} of {_count(processes, 'process')}"
-    return _count(processes, "process")
-
-
-def _count(things: Sized, word: str) -> str:
-    plural = word + ("es" if word.endswith("s") else "s")
-    return f"{len(things)} {word if len(things) == 1 else plural}"
+    processes, threads = {(who.worker, who.pid) for who in ran}, {(who.worker, who.pid, who.thread) for who in ran}
+    of_threads = counted(len(threads), "thread")
+    if greenlets := {who for who in ran if who.greenlet is not None}:
+        return f"{counted(len(greenlets), 'greenlet')} of {of_threads}"
+    of_processes = counted(len(processes), "process")
+    several = pool is Pool.THREADS or len(threads) > len(processes)
+    return f"{of_threads} of {of_processes}" if several else of_processes
 
 
 def failed(experiment: Experiment) -> bool:
-    """Whether jobs failed, or checks failed: those of the last turn that each deployment had in each round."""
-    last = {(measurement.deployment, measurement.round): measurement for measurement in experiment.measurements}
-    return not all(measurement.checks.passed for measurement in last.values())
+    """Whether jobs failed, or checks failed: those of the last measurement of each deployment in each round."""
+    last = {(each.deployment, each.round): each for each in experiment.measurements}
+    return not all(each.checks.passed for each in last.values())

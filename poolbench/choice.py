@@ -100,15 +100,12 @@ def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
     """None if there is nothing to choose from."""
     if not rows:
         return None
-    kinds = dict.fromkeys((row.deployment.pool, row.deployment.setup) for row in rows)
-    curves = tuple(_curve(summary, rows, *kind) for kind in sorted(kinds, key=lambda kind: list(Pool).index(kind[0])))
+    kinds = dict.fromkeys(row.deployment.kind for row in rows)
+    in_order = sorted(kinds, key=lambda kind: list(Pool).index(kind[0]))
+    curves = tuple(_curve(summary, [row for row in rows if row.deployment.kind == kind]) for kind in in_order)
     saturated = [curve.saturation for curve in curves]
     best = max(saturated, key=lambda row: row.rate)
-    tied = tuple(
-        saturation
-        for saturation in saturated
-        if saturation is best or standing(summary, saturation, best) is Standing.TIED
-    )
+    tied = tuple(row for row in saturated if row is best or standing(summary, row, best) is Standing.TIED)
     pick, criterion = _preferred(tied)
     others = [row for row in rows if row is not pick]
     rival = max(others, key=lambda row: may_gain(summary, row, pick), default=None)
@@ -140,12 +137,11 @@ def may_gain(summary: Summary, row: Row, pick: Row) -> float:
     return ratio.interval[1] - 1 if ratio and ratio.interval else math.inf
 
 
-def _curve(summary: Summary, rows: Sequence[Row], pool: Pool, setup: Setup) -> Curve:
-    alike = (row for row in rows if row.deployment.pool is pool and row.deployment.setup == setup)
-    ordered = tuple(sorted(alike, key=lambda row: (row.deployment.concurrency or 0, row.name)))
+def _curve(summary: Summary, rows: Sequence[Row]) -> Curve:
+    ordered = tuple(sorted(rows, key=lambda row: (row.deployment.concurrency or 0, row.name)))
     best = max(ordered, key=lambda row: row.rate)
     saturation = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
-    return Curve(pool, setup, ordered, best, saturation)
+    return Curve(*best.deployment.kind, ordered, best, saturation)
 
 
 def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:

@@ -17,7 +17,6 @@ from poolbench.runfiles import ReportError, agreeing, differences, pooled, read,
 
 # The longest first: .trace.json is not a format of its own for .json.
 _FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".png")
-_ONE_KIND = (".trace.json.gz", ".trace.json", ".svg", ".png")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -56,16 +55,19 @@ def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | Non
 
     Exit codes: 0 written, 2 a file that is not a run, or one that cannot be written.
     """
-    suffixes = [_suffix(path) for path in outputs]
-    experiments = [read(path) for path in runs]
-    if not outputs and traced is None:
-        click.echo(page.text(experiments), nl=False)
-        return 0
-    for path, suffix in zip(outputs, suffixes, strict=True):
-        _write(path, _made(experiments, path, suffix, part))
+    wanted = [(path, _suffix(path)) for path in outputs]
     if traced is not None:
-        compressed = traced.name.lower().endswith(".gz")
-        _write(traced, trace_bytes(_one_kind(experiments, traced), compressed=compressed))
+        wanted.append((traced, ".trace.json.gz" if traced.name.lower().endswith(".gz") else ".trace.json"))
+    experiments = [read(path) for path in runs]
+    if not wanted:
+        click.echo(page.text(experiments), nl=False)
+    for path, suffix in wanted:
+        content = _made(experiments, path, suffix, part)
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+        click.echo(f"{path}: {len(content):,} bytes", err=True)
     return 0
 
 
@@ -77,33 +79,23 @@ def _suffix(path: Path) -> str:
 
 
 def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str | None) -> bytes:
-    if suffix in _ONE_KIND:
-        experiment = _one_kind(experiments, path)
-        if suffix.startswith(".trace"):
-            return trace_bytes(experiment, compressed=suffix.endswith(".gz"))
-        stem = path.name[: -len(suffix)]
-        what = part or (stem if stem in page.PARTS else "timeline")
-        try:
-            return page.png(experiment, what) if suffix == ".png" else page.svg(experiment, what).encode()
-        except ReportError as error:
-            raise ReportError(f"{path}: {error}") from error
-    return (page.text(experiments) if suffix == ".md" else page.page(experiments)).encode()
-
-
-def _one_kind(experiments: Sequence[Experiment], path: Path) -> Experiment:
+    if suffix == ".md":
+        return page.text(experiments).encode()
+    if suffix in (".html", ".htm"):
+        return page.page(experiments).encode()
     groups = agreeing(experiments)
     if len(groups) > 1:
         why = "; ".join(differences(groups[0][0], groups[1][0]))
         raise ReportError(f"expected runs of one kind for {path}, got {len(groups)} kinds: {why}")
-    return pooled(groups[0])
-
-
-def _write(path: Path, content: bytes) -> None:
+    experiment = pooled(groups[0])
+    if suffix.startswith(".trace"):
+        return trace_bytes(experiment, compressed=suffix.endswith(".gz"))
+    stem = path.name[: -len(suffix)]
+    what = part or (stem if stem in page.PARTS else "timeline")
     try:
-        write_whole(path, content)
-    except OSError as error:
-        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
-    click.echo(f"{path}: {len(content):,} bytes", err=True)
+        return page.png(experiment, what) if suffix == ".png" else page.svg(experiment, what).encode()
+    except ReportError as error:
+        raise ReportError(f"{path}: {error}") from error
 
 
 # -- recommend
@@ -152,7 +144,9 @@ def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | N
 
 def lines(advice: Advice) -> Iterator[str]:
     """The advice for people."""
-    yield f"Scenario {advice.scenario}{_limits(advice.limits)}"
+    limits = advice.limits
+    memory = f", at most {tick_size(limits.memory)}" if limits.memory else ""
+    yield f"Scenario {advice.scenario}{memory}{f', p99 at most {tick_seconds(limits.p99)}' if limits.p99 else ''}"
     if advice.answer is None:
         yield "  Cannot tell."
     else:
@@ -163,26 +157,16 @@ def lines(advice: Advice) -> Iterator[str]:
         if advice.runner_up:
             yield f"  Runner-up: {advice.runner_up}, {advice.runner_up_rate}"
         yield f"  Confidence: {advice.confidence}"
-    yield from _listed("What limits the confidence" if advice.answer else "Why", advice.because)
-    yield from _listed("What it gives up", advice.gives_up)
-    yield from _listed("What would change it", advice.would_change)
-    yield from _listed("How this was found", [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)])
-    yield from _listed("What to measure next, with --json FILE to keep it", advice.next)
-
-
-def _limits(limits: Limits) -> str:
-    parts = [
-        f"at most {tick_size(limits.memory)}" if limits.memory else "",
-        f"p99 at most {tick_seconds(limits.p99)}" if limits.p99 else "",
-    ]
-    return "".join(f", {part}" for part in parts if part)
-
-
-def _listed(title: str, sentences: Sequence[str]) -> Iterator[str]:
-    if sentences:
-        yield ""
-        yield f"{title}:"
-        yield from (f"  {sentence}" for sentence in sentences)
+    lists = {
+        "What limits the confidence" if advice.answer else "Why": advice.because,
+        "What it gives up": advice.gives_up,
+        "What would change it": advice.would_change,
+        "How this was found": [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)],
+        "What to measure next, with --json FILE to keep it": advice.next,
+    }
+    for title, sentences in lists.items():
+        if sentences:
+            yield from ("", f"{title}:", *(f"  {sentence}" for sentence in sentences))
 
 
 cli.add_command(report_)

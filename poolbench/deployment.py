@@ -1,4 +1,4 @@
-"""Who is compared: what ``--pools`` says.
+"""The deployments that are compared, as ``--pools`` names them.
 
 ``prefork,threads``        pools as the running stack has them
 ``threads:8,threads:100``  a worker of ours for each, with this concurrency
@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from poolbench.experiment import PLAIN, Deployment, Pool, Setup
 
 MOST_CONCURRENCY = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all workers together
-MOST_WORKERS = 16
-MOST_PREFETCH = 1000
 SERIAL = "serial"
-_RANGES = {"workers": (2, MOST_WORKERS), "prefetch": (1, MOST_PREFETCH)}
-_OPTIONS = ", ".join([*(f"{key}={least} to {most}" for key, (least, most) in _RANGES.items()), "events=off"])
+_RANGES = {"workers": range(2, 17), "prefetch": range(1, 1001)}
+_OPTIONS = ", ".join([*(f"{key}={values[0]} to {values[-1]}" for key, values in _RANGES.items()), "events=off"])
 
 
 Start = Callable[[Pool, int | None, Setup], str]  # the command that starts such workers
@@ -62,12 +60,9 @@ def parse(text: str) -> tuple[Spec, ...]:
 def _parse(text: str) -> Spec:
     name, *options = text.split("+")
     pool_name, colon, concurrency = name.partition(":")
-    try:
-        pool = Pool(pool_name)
-    except ValueError:
-        raise ValueError(
-            f"expected names out of {', '.join(Pool)}, each with :CONCURRENCY or none, got {text!r}"
-        ) from None
+    if pool_name not in set(Pool):
+        raise ValueError(f"expected names out of {', '.join(Pool)}, each with :CONCURRENCY or none, got {text!r}")
+    pool = Pool(pool_name)
     if not colon and options:
         raise ValueError(
             f"expected {pool}:CONCURRENCY before +{options[0]}, got {text!r}: only workers of our own can have options,"
@@ -92,18 +87,11 @@ def _setup(options: Sequence[str], text: str) -> Setup:
     if len(found) < len(options):
         raise ValueError(f"expected each option once, got {text!r}")
     for key, value in found.items():
-        if not _fits(key, value):
+        if _number(value) not in _RANGES.get(key, ()) and (key, value) != ("events", "off"):
             got = f"{key}={value}" if value else key
             raise ValueError(f"expected options out of {_OPTIONS}, got {got!r} in {text!r}")
-    prefetch = found.get("prefetch")
-    return Setup(int(found.get("workers", 1)), None if prefetch is None else int(prefetch), "events" not in found)
-
-
-def _fits(key: str, value: str) -> bool:
-    if key in _RANGES:
-        least, most = _RANGES[key]
-        return least <= _number(value) <= most
-    return (key, value) == ("events", "off")
+    prefetch = int(found["prefetch"]) if "prefetch" in found else None
+    return Setup(int(found.get("workers", 1)), prefetch, "events" not in found)
 
 
 def _number(text: str) -> int:
@@ -132,16 +120,18 @@ def command(app: str, queue: str, pool: Pool, concurrency: int | None, setup: Se
 
 def deployments(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[Deployment, ...]:
     """In the order given; the baseline last, on the first one's pool."""
-    found = [_deployment(each, start) for each in specs]
-    if serial and specs:
-        first = specs[0]
-        started = start(first.pool, 1 if first.concurrency else None, PLAIN)
-        found.append(Deployment(SERIAL, first.pool, 1, serial=True, command=started, running=first.concurrency is None))
+    found = [
+        Deployment(
+            name=each.name,
+            pool=each.pool,
+            concurrency=None if each.concurrency is None else each.concurrency * each.setup.workers,
+            command=start(each.pool, each.concurrency, each.setup),
+            setup=each.setup,
+            running=each.concurrency is None,
+        )
+        for each in specs
+    ]
+    for first in found[: 1 if serial else 0]:
+        started = start(first.pool, None if first.running else 1, PLAIN)
+        found.append(Deployment(SERIAL, first.pool, 1, serial=True, command=started, running=first.running))
     return tuple(found)
-
-
-def _deployment(spec: Spec, start: Start) -> Deployment:
-    started = start(spec.pool, spec.concurrency, spec.setup)
-    if spec.concurrency is None:
-        return Deployment(spec.name, spec.pool, None, command=started, running=True)
-    return Deployment(spec.name, spec.pool, spec.concurrency * spec.setup.workers, command=started, setup=spec.setup)

@@ -1,8 +1,8 @@
 """CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
 
 An experiment gives the same jobs to several *deployments* (a pool with a concurrency, perhaps with options), in
-*rounds*. In each round every deployment has one *turn*; the order rotates. Round 0 is the warm-up and never counts. A
-turn that was disturbed says why in ``excluded`` and does not count either; nothing is dropped silently.
+*rounds*. In each round every deployment has one *measurement* (in texts its turn); the order rotates. Round 0 is the
+warm-up and never counts. A measurement that was disturbed says why in ``excluded`` and does not count either.
 
 Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.
 ``SCHEMA`` changes when a reader of the old shape would misread the new one.
@@ -124,13 +124,11 @@ class Deployment:
 
     name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
     pool: Pool
-    concurrency: Annotated[
-        int | None, Field(alias="slots")
-    ]  # jobs at once, over all processes of all its workers; None: not known
+    concurrency: Annotated[int | None, Field(alias="slots")]  # over all processes of all its workers; None: not known
     serial: bool = False  # the baseline: one job at a time, the next one submitted when the last is over
     command: str | None = None  # how workers like its are started; None: not known
     setup: Setup = PLAIN
-    running: bool = False  # its workers were running already, and live on from turn to turn
+    running: bool = False  # its workers were running already, and live on from measurement to measurement
 
     @property
     def lives_on(self) -> bool:
@@ -313,6 +311,7 @@ class Request:
 
     @classmethod
     def parse(cls, command: str) -> Request:
+        """Of a run of before it was a field."""
         words = shlex.split(command)
         first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
         options: list[tuple[str, str | None]] = []
@@ -351,11 +350,7 @@ class Experiment:
 
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:
         """Its turns, in the order of the rounds."""
-        return (
-            measurement
-            for measurement in self.measurements
-            if measurement.deployment == deployment and (measurement.counts or not counted)
-        )
+        return (each for each in self.measurements if each.deployment == deployment and (each.counts or not counted))
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -363,13 +358,9 @@ class Experiment:
         return tuple(note for note in self.notes if note not in self.caveats)
 
     def shown(self, deployment: str) -> Measurement | None:
-        """The turn whose jobs are kept for the timeline: one that counts, or else a excluded one, or the warm-up."""
-        kept = [
-            measurement
-            for measurement in self.measurements
-            if measurement.deployment == deployment and measurement.jobs
-        ]
-        return max(kept, key=lambda measurement: (measurement.counts, measurement.round > 0), default=None)
+        """The one whose jobs are kept for the timeline: one that counts, or else an excluded one, or the warm-up."""
+        kept = (each for each in self.of(deployment, counted=False) if each.jobs)
+        return max(kept, key=lambda each: (each.counts, each.round > 0), default=None)
 
 
 _OLD_CAVEATS = (

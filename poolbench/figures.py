@@ -19,20 +19,15 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if "e" in text or text.endswith(".") else text
 
 
-def tick(value: float) -> str:
-    """A round number without zeros that say nothing."""
-    return f"{value:,.10g}"
-
-
 def tick_seconds(value: float) -> str:
-    if abs(value) >= 1 or not value:
-        return f"{tick(round(value, 6))} s"
-    return f"{tick(round(value * 1e3, 6))} ms" if abs(value) >= 0.001 else f"{tick(round(value * 1e6, 3))} µs"
+    """A round number without zeros that say nothing."""
+    scale, unit = (1, "s") if abs(value) >= 1 or not value else (1e3, "ms") if abs(value) >= 0.001 else (1e6, "µs")
+    return f"{round(value * scale, 6):,.10g} {unit}"
 
 
 def tick_size(value: float) -> str:
     scaled, unit = _scaled(value)
-    return f"{tick(round(scaled, 1))} {unit}"
+    return f"{round(scaled, 1):,.10g} {unit}"
 
 
 def seconds(value: float | None) -> str:
@@ -68,6 +63,11 @@ def times(value: float) -> str:
     return f"{significant(value)} ×"
 
 
+def counted(count: int, one: str) -> str:
+    plural = one + ("es" if one.endswith("s") else "s")
+    return f"{count:,} {one if count == 1 else plural}"
+
+
 def tied(text: str) -> str:
     """Without a line's end between a figure and its unit."""
     return _UNIT.sub("\u00a0", text)
@@ -78,11 +78,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def counted(count: int, one: str) -> str:
-    plural = one + ("es" if one.endswith("s") else "s")
-    return f"{count:,} {one if count == 1 else plural}"
-
-
 # -- in sentences
 
 
@@ -90,28 +85,24 @@ def ratio(found: Estimate | None) -> str:
     """``0.850 (0.810 to 0.880)``"""
     if found is None:
         return "nothing to compare"
-    if found.interval is None:
-        return f"{significant(found.median)} (too few rounds: {found.n})"
-    return f"{significant(found.median)} ({_between(found.interval)})"
+    return significant(found.median) + (_between(found) or f" (too few rounds: {found.n})")
 
 
 def faster(part: float, other: str) -> str:
     """``up to 12% faster than threads:8``; large shares as a factor."""
-    return (
-        f"up to {part:.0%} faster than {other}"
-        if part < 1
-        else f"up to {significant(1 + part)} times as fast as {other}"
-    )
+    if part < 1:
+        return f"up to {part:.0%} faster than {other}"
+    return f"up to {significant(1 + part)} times as fast as {other}"
 
 
 def rate_of(row: Row) -> str:
     """``threads:8 139 jobs/s (131 to 144)``"""
     found = row.jobs_per_second
-    if found is None:
-        return f"{row.name} (no turn counts)"
-    between = f" ({_between(found.interval)})" if found.interval else ""
-    return f"{row.name} {significant(found.median)} jobs/s{between}"
+    return (
+        f"{row.name} {significant(found.median)} jobs/s{_between(found)}" if found else f"{row.name} (no turn counts)"
+    )
 
 
-def _between(interval: tuple[float, float]) -> str:
-    return f"{significant(interval[0])} to {significant(interval[1])}"
+def _between(found: Estimate) -> str:
+    """Nothing if there are too few rounds."""
+    return f" ({significant(found.interval[0])} to {significant(found.interval[1])})" if found.interval else ""

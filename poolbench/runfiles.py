@@ -7,7 +7,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,28 +48,24 @@ _CHANGES = ("load",)  # of a machine, from run to run
 
 def differences(one: Experiment, other: Experiment) -> list[str]:
     """Why two runs cannot be pooled; empty: they can."""
-    found = []
-    if one.scenario != other.scenario:
-        found.append(f"scenario: {_scenario(one)} and {_scenario(other)}")
-    found += _unequal("version of ", one.versions, other.versions)
-    found += _unequal("machine's ", one.machine, other.machine)
+    names = [f"{of.name}, {of.jobs} jobs, seed {of.seed}" for of in (one.scenario, other.scenario)]
     theirs = {each.name: _same(each) for each in other.deployments}
-    found += [
-        f"deployment {each.name} is another one"
-        for each in one.deployments
-        if theirs.get(each.name, _same(each)) != _same(each)
+    others = (each.name for each in one.deployments if theirs.get(each.name, _same(each)) != _same(each))
+    return [
+        *([f"scenario: {' and '.join(names)}"] if one.scenario != other.scenario else []),
+        *_unequal("version of ", one.versions, other.versions),
+        *_unequal("machine's ", one.machine, other.machine),
+        *(f"deployment {name} is another one" for name in others),
     ]
-    return found
 
 
 def agreeing(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """The runs in groups that can be pooled, in the order in which they came."""
     groups: list[list[Experiment]] = []
     for experiment in experiments:
-        for group in groups:
-            if not any(differences(each, experiment) for each in group):
-                group.append(experiment)
-                break
+        alike = (group for group in groups if not any(differences(each, experiment) for each in group))
+        if group := next(alike, None):
+            group.append(experiment)
         else:
             groups.append([experiment])
     return groups
@@ -82,41 +79,31 @@ def pooled(experiments: Sequence[Experiment]) -> Experiment:
     """
     if not experiments:
         raise ValueError("expected at least one run, got none")
-    first, measurements, seen = experiments[0], list[Measurement](), set[frozenset[str]]()
-    distinct = []
+    first, distinct = experiments[0], dict[frozenset[str], Experiment]()
     for run in experiments:
         if reasons := differences(first, run):
             raise ValueError(f"expected runs of one kind, got runs that differ: {'; '.join(reasons)}")
-        batches = frozenset(measurement.batch for measurement in run.measurements)
-        if batches in seen:
-            continue
-        seen.add(batches)
-        last = max((measurement.round for measurement in measurements), default=0)
-        measurements += [
-            replace(measurement, round=measurement.round + last) if measurement.round else measurement
-            for measurement in run.measurements
-        ]
-        distinct.append(run)
-    if len(distinct) == 1:
+        distinct.setdefault(frozenset(each.batch for each in run.measurements), run)
+    runs = list(distinct.values())
+    if len(runs) == 1:
         return first
-    together = f"{len(distinct)} runs were pooled"
-    deployments = {each.name: each for run in reversed(distinct) for each in reversed(run.deployments)}
+    measurements: list[Measurement] = []
+    for run in runs:
+        last = max((each.round for each in measurements), default=0)
+        measurements += (replace(each, round=each.round + last) if each.round else each for each in run.measurements)
+    together = f"{len(runs)} runs were pooled"
+    deployments = {each.name: each for run in reversed(runs) for each in reversed(run.deployments)}
     return replace(
         first,
         deployments=tuple(reversed(deployments.values())),
         measurements=tuple(measurements),
-        started=min(run.started for run in distinct),
-        finished=max(run.finished for run in distinct),
-        cores=_cores([run.cores for run in distinct if run.cores]),
-        sampling=_sampling([run.sampling for run in distinct if run.sampling]),
-        notes=(*dict.fromkeys(note for run in distinct for note in run.notes), together),
-        caveats=(*dict.fromkeys(note for run in distinct for note in run.caveats), together),
+        started=min(run.started for run in runs),
+        finished=max(run.finished for run in runs),
+        cores=_cores([run.cores for run in runs if run.cores]),
+        sampling=_sampling([run.sampling for run in runs if run.sampling]),
+        notes=(*dict.fromkeys(note for run in runs for note in run.notes), together),
+        caveats=(*dict.fromkeys(note for run in runs for note in run.caveats), together),
     )
-
-
-def _scenario(experiment: Experiment) -> str:
-    scenario = experiment.scenario
-    return f"{scenario.name}, {scenario.jobs} jobs, seed {scenario.seed}"
 
 
 def _same(deployment: Deployment) -> tuple[object, ...]:
@@ -202,13 +189,9 @@ def check_whole(path: Path) -> None:
     Raises:
         OSError: it cannot.
     """
-    if _special(path):
-        return
-    draft = _draft(path)
-    try:
-        draft.touch()
-    finally:
-        draft.unlink(missing_ok=True)
+    with _draft(path) as draft:
+        if draft != path:
+            draft.touch()
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -216,22 +199,20 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: nothing was written, and what was there is still there.
     """
-    if _special(path):
-        path.write_bytes(content)
-        return
-    draft = _draft(path)
-    try:
+    with _draft(path) as draft:
         draft.write_bytes(content)
-        draft.replace(path)
-    except OSError:
+        if draft != path:
+            draft.replace(path)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """The path itself if it is a pipe or a device, which cannot be replaced."""
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+    finally:
         draft.unlink(missing_ok=True)
-        raise
-
-
-def _special(path: Path) -> bool:
-    """A pipe or a device, which cannot be replaced."""
-    return path.exists() and not path.is_file()
-
-
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,12 +1,12 @@
-"""What the processes of a worker use during a turn: a thread that looks at /proc now and then.
+"""What the processes of a worker use during a measurement: a thread that samples them, by psutil.
 
 CPU is the difference of two sums: of what every living process of the tree has used, and of what its dead children had
 used, which their parent knows; so children that come and go are counted, however short they live. Memory is the
-proportional set size: what a process has alone, and its share of what it shares with others. Peaks are of the looks.
+proportional set size: what a process has alone, and its share of what it shares with others. Peaks are of the samples.
 Context switches are of the threads that live at both ends.
 
-Looking costs too, most of all the walk through a large process' memory. The next look is put off until the last one
-has cost less than a hundredth of what the deployment used meanwhile, two seconds at the most; what it did cost is told.
+Sampling costs too, most of all the walk through a large process' memory. The next sample is put off until the last one
+has cost less than a hundredth of what the deployment used meanwhile, two seconds at the most; its cost is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,14 @@ from poolbench.experiment import Cores, SchedulingLatency, Usage
 
 EVERY = 0.25  # seconds
 _LONGEST = 2.0
-_SHARE = 0.01  # of the deployment's CPU, that looking may cost
+_SHARE = 0.01  # of the deployment's CPU, that sampling may cost
 _TREE_EVERY = 2.0  # seconds, at the least: finding new children is a walk through all processes of the machine
 
 
 class Sampler:
     """Args:
     roots: main processes of the workers.
-    notes: the folder of their lateness probes.
+    notes: the folder of their probes of scheduling latency.
     """
 
     def __init__(self, roots: Iterable[int], notes: Path | None = None, every: float = EVERY) -> None:
@@ -47,28 +47,25 @@ class Sampler:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self.pids: set[int] = set()  # every one that was seen
-        self.cost = 0.0  # seconds of CPU that the looks between the two ends took
-        self._looks = 0
+        self.cost = 0.0  # seconds of CPU that the samples between the two ends took
+        self._looks = self._processes = self._threads = 0
         self._pss: list[int] = []
-        self._processes = self._threads = 0
-        self._fewer = (
-            False  # processes than there were: others will have, or have already, the place of those that ended
-        )
+        self._fewer = False  # processes than there were: others have, or will have, the place of those that ended
 
     def start(self) -> None:
         """Just before the submission: what is there now is idle."""
-        self._alive = self._tree()
+        self._find()
         self._switches = self._count_switches()
         self._look()
-        self._began_cpu, self._began = self._cpu(), time.monotonic()
+        self._began_cpu, self._began = cpu(self._alive), time.monotonic()
         self._thread.start()
 
     def stop(self) -> Usage | None:
         """Just after the last end. None: nothing could be seen of these processes."""
         ended = time.monotonic()
         self._stop.set()
-        self._alive = self._tree()  # children that are new since the last look
-        cpu = self._cpu()
+        self._find()  # children that are new since the last sample
+        used = cpu(self._alive) - self._began_cpu
         self._thread.join()
         self._look()
         voluntary, involuntary = self._count_switches()
@@ -77,7 +74,7 @@ class Sampler:
         if not self._alive or not any(self._pss):
             return None
         return Usage(
-            cpu=round(max(0.0, cpu - self._began_cpu), 3),
+            cpu=round(max(0.0, used), 3),
             pss_idle=self._pss[0],
             pss_peak=max(self._pss),
             pss_end=self._pss[-1],
@@ -90,19 +87,19 @@ class Sampler:
         )
 
     def _run(self) -> None:
-        wait, last, cpu = self._every, time.monotonic(), self._began_cpu
-        tree_at = time.monotonic()
+        wait, used = self._every, self._began_cpu
+        last = tree_at = time.monotonic()
         while not self._stop.wait(wait):
-            before = time.thread_time()
-            now = time.monotonic()
+            before, now = time.thread_time(), time.monotonic()
             if self._fewer and now - tree_at > _TREE_EVERY:
-                self._alive, tree_at = self._tree(), now
-            cpu_before, cpu = cpu, self._look()
+                self._find()
+                tree_at = now
+            used_before, used = used, self._look()
             took = time.thread_time() - before
             self.cost += took
-            rate = (cpu - cpu_before) / max(now - last, 1e-3)  # cores
+            cores = (used - used_before) / max(now - last, 1e-3)
             last = now
-            wait = min(_LONGEST, max(self._every, took / _SHARE / max(rate, 1e-3)))
+            wait = min(_LONGEST, max(self._every, took / _SHARE / max(cores, 1e-3)))
 
     def _look(self) -> float:
         """Note memory, processes and threads; the CPU so far."""
@@ -114,20 +111,16 @@ class Sampler:
         self._looks += 1
         return sum(each.cpu + each.cpu_of_children for each in seen)
 
-    def _cpu(self) -> float:
-        return sum(found.cpu + found.cpu_of_children for pid in self._alive if (found := process(pid)))
-
-    def _tree(self) -> set[int]:
-        alive = tree(self._roots)
-        self.pids |= alive
-        return alive
+    def _find(self) -> None:
+        self._alive = tree(self._roots)
+        self.pids |= self._alive
 
     def _count_switches(self) -> tuple[int, int]:
         found = [switches(pid) for pid in self._alive]
         return sum(each[0] for each in found), sum(each[1] for each in found)
 
 
-# -- what the system says of processes and of the machine; of what is gone, or not told here, there is nothing
+# -- processes and the machine; of processes that are gone there is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +154,11 @@ def process(pid: int) -> ProcessUsage | None:
     return None
 
 
+def cpu(pids: Iterable[int]) -> float:
+    """Seconds that the processes and their dead children have used."""
+    return sum(found.cpu + found.cpu_of_children for pid in pids if (found := process(pid)))
+
+
 def tree(roots: Iterable[int]) -> set[int]:
     """The processes and all below them that are alive."""
     seen = set()
@@ -179,38 +177,46 @@ def pss(pid: int) -> int:
 
 
 def switches(pid: int) -> tuple[int, int]:
-    """Context switches of its threads that are alive: voluntary, involuntary. psutil tells only its main thread's."""
-    found = [0, 0]
+    """Context switches of its threads that are alive: voluntary, involuntary. psutil has its main thread's only."""
+    found = {"voluntary_ctxt_switches": 0, "nonvoluntary_ctxt_switches": 0}
     for task in Path(psutil.PROCFS_PATH, str(pid), "task").glob("*/status"):
         with suppress(OSError):
-            for number, name in enumerate(("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")):
-                found[number] += sum(int(line.split()[1]) for line in _lines(task) if line.startswith(name))
-    return found[0], found[1]
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines()
+            for line in task.read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in found:
+                    found[name] += int(value)
+    voluntary, involuntary = found.values()
+    return voluntary, involuntary
 
 
 def machine() -> Machine | None:
     try:
-        memory = dict(line.split() for line in _lines(Path(psutil.PROCFS_PATH, "vmstat")))
-        cpu = psutil.cpu_times()
+        lines = Path(psutil.PROCFS_PATH, "vmstat").read_text().splitlines()
+        times = psutil.cpu_times()
     except (OSError, ValueError):
         return None
+    memory = dict(line.split() for line in lines)
     return Machine(
-        busy=cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq,
-        idle=cpu.idle + cpu.iowait,
-        stolen=cpu.steal,
+        busy=times.user + times.nice + times.system + times.irq + times.softirq,
+        idle=times.idle + times.iowait,
+        stolen=times.steal,
         swapped=int(memory.get("pswpin", 0)) + int(memory.get("pswpout", 0)),
         major_faults=int(memory.get("pgmajfault", 0)),
     )
 
 
+def describe_machine() -> dict[str, str | int | float]:
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "memory": psutil.virtual_memory().total,
+        "load": round(psutil.getloadavg()[0], 2),
+    }
+
+
 # -- cores
 
-
-SECONDS = 0.3
 # All begin at one moment, after they all have started.
 _BURN = """
 import sys, time
@@ -229,28 +235,26 @@ def nominal() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
 
 
-def probe(cores: int | None = None, seconds: float = SECONDS) -> float:
+def probe(seconds: float = 0.3) -> float:
     """Cores that were really ours for so many seconds."""
-    begin = str(time.monotonic() + _START)
+    command = [sys.executable, "-I", "-S", "-c", _BURN, str(time.monotonic() + _START), str(seconds)]
     burning = [
         subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", "-S", "-c", _BURN, begin, str(seconds)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for us
             text=True,
         )
-        for _ in range(cores or nominal())
+        for _ in range(nominal())
     ]
     try:
-        answers = [process.communicate(timeout=seconds + 10)[0] for process in burning]
+        return sum(float(each.communicate(timeout=seconds + 10)[0] or 0) for each in burning)
     finally:
-        for process in burning:
-            with suppress(OSError):
-                process.kill()
-            process.wait()
-    return sum(float(answer or 0) for answer in answers)
+        for each in burning:
+            each.kill()
+            each.wait()
 
 
 class Probes:
@@ -265,24 +269,20 @@ class Probes:
         return self.seen[-1]
 
     def dropped(self, share: float) -> str | None:
-        """Why the last probe spoils what follows: it found less than that share of the best one."""
+        """Why the last probe excludes what follows: it found less than that share of the best one."""
         best, last = max(self.seen, default=0.0), self.seen[-1] if self.seen else 0.0
         if last >= share * best:
             return None
         return f"only {last:.2f} cores were ours before the round, {best:.2f} at its best"
 
     def cores(self) -> Cores | None:
-        return summary(self.seen)
+        return Cores(nominal(), round(statistics.median(self.seen), 3), tuple(self.seen)) if self.seen else None
 
 
-def summary(seen: Sequence[float]) -> Cores | None:
-    return Cores(nominal(), round(statistics.median(seen), 3), tuple(seen)) if seen else None
+# -- scheduling latency, as the probes in the workers note it
 
 
-# -- lateness
-
-
-_PAIR = 16  # bytes: two doubles, the moment and the lateness
+_PAIR = 16  # bytes: two doubles, the moment by CLOCK_MONOTONIC and the latency
 _PATIENCE = 1.0  # seconds for the last notes to be written
 
 
@@ -290,28 +290,20 @@ def settle(folder: Path, pids: Iterable[int], ended: float) -> None:
     """Wait until what the probes noted up to a moment is written; a second at the most."""
     deadline = time.monotonic() + _PATIENCE
     files = [file for pid in pids if (file := folder / str(pid)).exists()]
-    while any(_last(file) < ended for file in files) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if all(max((moment for moment, _ in _pairs(file)), default=0.0) >= ended for file in files):
+            return
         time.sleep(0.02)
 
 
-def _last(file: Path) -> float:
-    return max((moment for moment, _ in _pairs(file)), default=0.0)
-
-
 def read_scheduling(folder: Path, pids: Iterable[int], begun: float, ended: float) -> SchedulingLatency | None:
-    """What the probes of these processes noted between two moments of CLOCK_MONOTONIC; None: nothing."""
-    late: list[float] = []
-    for pid in pids:
-        late += _noted(folder / str(pid), begun, ended)
+    """What the probes of these processes noted between two moments; None: nothing."""
+    pairs = (pair for pid in pids for pair in _pairs(folder / str(pid)))
+    late = sorted(late for moment, late in pairs if begun <= moment <= ended)
     if not late:
         return None
-    late.sort()
     p50, p99 = (late[min(len(late) - 1, int(share * len(late)))] for share in (0.5, 0.99))
     return SchedulingLatency(round(p50, 6), round(p99, 6), round(late[-1], 6), len(late))
-
-
-def _noted(file: Path, begun: float, ended: float) -> Iterable[float]:
-    return (late for moment, late in _pairs(file) if begun <= moment <= ended)
 
 
 def _pairs(file: Path) -> Iterable[tuple[float, float]]:
@@ -322,16 +314,3 @@ def _pairs(file: Path) -> Iterable[tuple[float, float]]:
     pairs = array("d")
     pairs.frombytes(raw[: len(raw) // _PAIR * _PAIR])  # the last one may be half written
     return zip(pairs[::2], pairs[1::2], strict=True)
-
-
-# -- machine
-
-
-def describe_machine() -> dict[str, str | int | float]:
-    return {
-        "system": platform.platform(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "memory": psutil.virtual_memory().total,
-        "load": round(psutil.getloadavg()[0], 2),
-    }

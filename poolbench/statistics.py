@@ -37,7 +37,7 @@ _STUDENT = {3: 4.3027, 4: 3.1824, 5: 2.7764}  # by number of values: the 97.5 % 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median of a few values, one per turn or per pair of turns."""
+    """A median of a few values, one per measurement or per pair of them."""
 
     median: float
     low: float  # the smallest value
@@ -61,34 +61,27 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def _interval(ordered: Sequence[float]) -> tuple[tuple[float, float] | None, float]:
+    """And how sure it is."""
     n = len(ordered)
     if n < LEAST:
         return None, 0.0
     if n in _STUDENT:
         low, high = _student(ordered)
         return (min(low, ordered[0]), max(high, ordered[-1])), CONFIDENCE
-    k, confidence = _rank(n)
-    return (ordered[k - 1], ordered[n - k]), confidence
+    fewer, rank, confidence = 0, 1, 1 - 2 * 0.5**n
+    for k in range(1, n // 2 + 1):
+        fewer += math.comb(n, k - 1)  # ways to have fewer than k of n on one side
+        if (sure := 1 - 2 * fewer / 2**n) < CONFIDENCE:
+            break
+        rank, confidence = k, sure
+    return (ordered[rank - 1], ordered[n - rank]), confidence
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:
     positive = values[0] > 0
     scaled = [math.log(value) for value in values] if positive else list(values)
-    middle = fmean(scaled)
-    half = _STUDENT[len(values)] * stdev(scaled) / math.sqrt(len(values))
+    middle, half = fmean(scaled), _STUDENT[len(values)] * stdev(scaled) / math.sqrt(len(values))
     return (math.exp(middle - half), math.exp(middle + half)) if positive else (middle - half, middle + half)
-
-
-def _rank(n: int) -> tuple[int, float]:
-    """The largest k whose order statistics are sure enough, and how sure they are."""
-    fewer, best = 0, (1, 1 - 2 * 0.5**n)
-    for k in range(1, n // 2 + 1):
-        fewer += math.comb(n, k - 1)  # ways to have fewer than k of n on one side
-        sure = 1 - 2 * fewer / 2**n
-        if sure < CONFIDENCE:
-            break
-        best = (k, sure)
-    return best
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -116,7 +109,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Seconds, over all jobs of all turns that count; nearest rank."""
+    """Seconds, over all jobs of all measurements that count; nearest rank."""
 
     p50: float
     p95: float
@@ -127,7 +120,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Seconds per job, means over all jobs of all turns that count; see the top."""
+    """Seconds per job, means over all jobs of all measurements that count; see the top."""
 
     submit: float
     wait: float
@@ -146,13 +139,13 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Proportional set sizes in bytes, medians over turns."""
+    """Proportional set sizes in bytes, medians over measurements."""
 
     idle: float  # before the submission
     peak: float
     per_slot: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
-    growth: Estimate | None  # from the end of one turn to the end of its next; None: fewer than two turns
-    stays: float  # at the end of a turn, more than before it
+    growth: Estimate | None  # from the end of a measurement to that of its next; None: fewer than two
+    stays: float  # at the end of a measurement, more than before it
 
     @property
     def grows(self) -> bool:
@@ -230,8 +223,7 @@ class Summary:
     rows: tuple[Row, ...]  # in the order of the experiment's deployments
     comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
     rounds: int  # without the warm-up
-    excluded: int  # turns
-    method: str = METHOD
+    excluded: int  # measurements
 
     def row(self, deployment: str) -> Row:
         return next(row for row in self.rows if row.name == deployment)

@@ -20,7 +20,7 @@ from rich.text import Text
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Scenario, State
 from poolbench.figures import NONE, counted, printable, ratio
 from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
-from poolbench.run import Position
+from poolbench.rounds import Position
 from poolbench.statistics import Estimate, Row, Verdict, summarise
 from poolbench.workload import Running, Workload
 

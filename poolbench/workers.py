@@ -1,11 +1,9 @@
-"""When each job's message was received by a worker's main process: Celery's own events, heard while a turn runs.
+"""When each job's message was received by a worker's main process, from Celery's own events during a run.
 
-Between the ledger's two moments, queued and claimed, this one tells the queue's part from the worker's: its pool, its
-hands that were full. Celery says it with ``time.time()`` of the worker's host, whose clock may be hours off. An event
-is heard after it was said, so the quickest one tells by how much: the smallest difference between hearing and saying is
-that of the clocks and the way of that one event, some milliseconds. The caller puts the moment between the ledger's
-two. Events may be lost, and a Redis that does not let us listen gives none: then nothing is known, and nothing else
-changes.
+Between the ledger's two moments, queued and claimed, this one separates the time in the queue from the time in the
+worker. Celery stamps an event with ``time.time()`` of the worker's host, whose clock may be hours off. The event with
+the smallest difference between arrival and stamp gives that of the clocks, to some milliseconds. Events may be lost,
+and a Redis that does not let us subscribe gives none: then nothing is known, and nothing else changes.
 """
 
 from __future__ import annotations

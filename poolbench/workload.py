@@ -1,8 +1,7 @@
 """PROTOCOL: what is compared, and how its jobs come to a deployment's workers and back.
 
-An experiment (``run``) asks a workload for everything that depends on the tasks: which jobs there are, how workers are
-started, submitted to and watched, and what became of each job. Moments are seconds since the epoch by the workload's
-clock, the one with which its jobs' moments are told.
+An experiment (``rounds``) asks a workload for everything that depends on the tasks: the jobs, how workers are started,
+submitted to and watched, and the result of each job. Moments are seconds since the epoch by the workload's clock.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ledger.settings import Settings
 from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import Experiment, Request, to_json
-from poolbench.run import Design, run_experiment
+from poolbench.rounds import Design, run_experiment
 from poolbench.runfiles import check_whole, write_whole
 from poolbench.terminal import Page, close
 from producer.cli import one_of

@@ -6,7 +6,6 @@ A chart becomes SVG by vl-convert, without a script. Colours are those of the pa
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -31,7 +30,7 @@ _BAR = 14  # pixels
 _BELOW = "\u00a0"  # a row below the others, for words
 _CUT = 4  # the sum is cut if it is longer than so many times the longest that matters
 _SHAPES = {"prefork": "square", "threads": "circle", "gevent": "triangle-up", "serial": "diamond"}
-_DASHES = ([1, 0], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4])  # of the deployments of one look, in their order
+_DASHES = [[1, 0], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4]]  # of the lines of a chart, in their order
 _SECONDS = (
     "datum.value >= 1 || datum.value == 0 ? format(datum.value, ',~r') + ' s' :"
     " datum.value >= 0.001 ? format(datum.value * 1e3, '~r') + ' ms' : format(datum.value * 1e6, '~r') + ' µs'"
@@ -286,19 +285,15 @@ def _drawn(summary: Summary) -> list[Row]:
 
 
 def _lines(looks: Mapping[str, str]) -> dict[str, Any]:
-    """Lines by name: colour by look, dashes by their order within it; both in the legend."""
+    """Lines by name: colour by look, and dashes; both in the legend."""
     alt, names = _library("altair"), list(looks)
-    seen: Counter[str] = Counter()
-    dashes = []
-    for each in looks.values():
-        dashes.append(list(_DASHES[seen[each] % len(_DASHES)]))
-        seen[each] += 1
     columns = max(1, int(HALF // (60 + 7 * max(map(len, names)))))
     legend = alt.Legend(columns=columns, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2)
     colours = alt.Scale(domain=names, range=[LIGHT[each] for each in looks.values()])
+    dashes = alt.Scale(domain=names, range=_DASHES[: len(names)])
     return {
         "color": alt.Color("name:N", scale=colours, legend=legend, sort=names),
-        "strokeDash": alt.StrokeDash("name:N", scale=alt.Scale(domain=names, range=dashes), legend=legend, sort=names),
+        "strokeDash": alt.StrokeDash("name:N", scale=dashes, legend=legend, sort=names),
     }
 
 
@@ -405,8 +400,8 @@ def against_concurrency(summary: Summary, kind: str) -> Chart | None:
     axis: dict[str, Any] = {"title": None, "tickCount": 5, "format": ",~r"}
     if kind == "memory":  # round as bytes are, by powers of two
         step = 2.0 ** (int(high / 5).bit_length())
-        axis = {"title": None, "values": [n * step for n in range(int(high / step) + 1)]}
-        axis["labelExpr"] = "datum.value ? format(datum.value / 1048576, ',~r') + ' MiB' : '0'"
+        label = "datum.value ? format(datum.value / 1048576, ',~r') + ' MiB' : '0'"
+        axis = {"title": None, "values": [n * step for n in range(int(high / step) + 1)], "labelExpr": label}
     alt = _library("altair")
     x = alt.X("concurrency:Q", axis=alt.Axis(title=None, values=steps, format=",d", grid=False, labelOverlap=True))
     on = _on(points).encode(

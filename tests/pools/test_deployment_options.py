@@ -18,7 +18,7 @@ from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import parse
 from poolbench.experiment import Deployment, Experiment, Request
-from poolbench.run import Design, run_experiment
+from poolbench.rounds import Design, run_experiment
 from poolbench.terminal import Page
 from producer.downloads import Downloads
 from producer.fleet import Private

@@ -19,7 +19,7 @@ from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import Spec
 from poolbench.experiment import Experiment, Measurement, Pool, Request, State, from_json
-from poolbench.run import Design, run_experiment
+from poolbench.rounds import Design, run_experiment
 from poolbench.terminal import Page
 from producer.downloads import Downloads
 from producer.fleet import Private

@@ -22,7 +22,7 @@ from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
 from poolbench.experiment import Deployment, Executor, Experiment, Pool, Request, State, from_json, to_json
 from poolbench.lanes import shown
-from poolbench.run import Design, run_experiment
+from poolbench.rounds import Design, run_experiment
 from poolbench.terminal import Finding, Page, close, find, totals
 from producer import downloads
 from producer.client import Client

@@ -12,7 +12,7 @@ from poolbench import checks
 from poolbench.checks import NoiseLimits, failed
 from poolbench.deployment import parse
 from poolbench.experiment import Checks, Deployment, Executor, MeasuredJob, Pool, Spans, State
-from poolbench.run import arrived
+from poolbench.rounds import arrived
 from poolbench.sampler import Machine
 from producer.downloads import LOOK_EVERY, Digests, _pause, measured_job
 from producer.fleet import deployments

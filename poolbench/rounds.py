@@ -1,4 +1,4 @@
-"""An experiment, run: rounds of turns in rotated order, the warm-up first, excluded turns once more.
+"""An experiment, run: rounds of measurements in rotated order, the warm-up first, excluded measurements once more.
 
 Ctrl-C, or SIGTERM, cancels what runs and keeps what was measured: the experiment then says that it is not whole. So it
 is when the workload fails for good, or a worker does not start.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -28,9 +28,9 @@ from poolbench.experiment import (
     Usage,
 )
 from poolbench.sampler import Probes, Sampler
-from poolbench.workload import Arrivals, Display, Ran, Workers, Workload
+from poolbench.workload import Display, Workers, Workload
 
-KEEP_ALL = 50  # jobs: of turns with no more than that, every turn's are kept; of others, those of the first round
+KEEP_ALL = 50  # jobs: of measurements with no more, the jobs are always kept; of others, those of the first round
 _CALM = 3.0  # seconds to wait for cores that are busy before a round begins
 
 
@@ -42,11 +42,10 @@ class Position:
     round: int  # 0: the warm-up
     rounds: int
     left: float | None  # seconds until the end, about; None: nothing is known yet
-    again: bool = False  # a excluded turn, once more
 
 
 class RunDisplay(Display, Protocol):
-    """An display that also learns which turn is on."""
+    """A display that also learns which measurement is on."""
 
     def begins(self, position: Position, workload: Workload) -> None: ...
 
@@ -63,26 +62,23 @@ class Design:
     repeat: int
     request: Request
     warm_up: bool = True
-    again: bool = True  # run a excluded turn once more
+    again: bool = True  # run an excluded measurement once more
     limits: NoiseLimits = field(default_factory=NoiseLimits)
-
-
-@dataclass(slots=True)
-class _TimeLeft:
-    """How long is left, from how long turns took so far."""
-
-    took: dict[str, float] = field(default_factory=dict)
-
-    def left(self, deployments: Sequence[Deployment], rounds: int) -> float | None:
-        if not all(each.name in self.took for each in deployments):
-            return None
-        return rounds * sum(self.took[each.name] for each in deployments)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     experiment: Experiment
     cut: BaseException | None = None  # what ended it early
+
+
+@dataclass(slots=True)
+class _Observed:
+    """What was seen around a run."""
+
+    excluded: list[str]
+    usage: Usage | None = None
+    pids: frozenset[int] = frozenset()
 
 
 def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> Outcome:
@@ -100,14 +96,13 @@ class _Rounds:
         self._display = display
         self._probes = Probes()
         self._measurements: list[Measurement] = []
-        self._time_left = _TimeLeft()
-        self._notes: list[Note] = []
+        self._took: dict[str, float] = {}  # seconds of a deployment's last measurement, by name
         self._stamp = stamp()
         self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
 
     def run(self) -> Outcome:
         self._started, self._machine = self._workload.now(), sampler.describe_machine()  # before the load is ours
-        self._versions, self._about = self._workload.versions(), self._workload.notes()
+        self._versions, self._notes = self._workload.versions(), self._workload.notes()
         number = 0
         stops: tuple[type[BaseException], ...] = (KeyboardInterrupt, *self._workload.failures)
         try:
@@ -128,74 +123,50 @@ class _Rounds:
         found, ours = self._probes.look(), self._design.limits.cores
         if found < ours * sampler.nominal() and len(self._probes.seen) == 1:
             self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
-        dropped = self._probes.dropped(ours)
-        if dropped:
+        if dropped := self._probes.dropped(ours):
             time.sleep(_CALM)
             self._probes.look()
             dropped = self._probes.dropped(ours)
         order = ordered(self._workload.deployments, number)
-        measurements = [
-            self._measurement(each, number, place, [dropped] if dropped else []) for place, each in enumerate(order)
-        ]
+        excluded = [dropped] if dropped else []
+        found_all = [self._measure(order[place:], number, place, excluded) for place in range(len(order))]
         if not self._design.again or not number:
             return
-        excluded = [each for each, measurement in zip(order, measurements, strict=True) if not measurement.counts]
-        by_machine = [
-            measurement
-            for measurement in measurements
-            if not measurement.counts and measurement.wall is not None and measurement.checks.passed
-        ]
-        if len(by_machine) > 1 and len(by_machine) > len(order) / 2:
+        once_more = [each for each, found in zip(order, found_all, strict=True) if not found.counts]
+        by_machine = [each for each in found_all if not each.counts and each.wall is not None and each.checks.passed]
+        if len(by_machine) > max(1, len(order) / 2):
             self._display.says("most of this round was excluded because of the machine: it is not run again")
             return
-        for place, each in enumerate(excluded, len(order)):
-            self._measurement(each, number, place, [], again=True)
-
-    def _measurement(
-        self, deployment: Deployment, number: int, place: int, excluded: list[str], *, again: bool = False
-    ) -> Measurement:
-        begun = time.monotonic()
-        deployments = self._workload.deployments
-        left = None
-        if number:
-            rest = ordered(deployments, number)[place:] if not again else [deployment]
-            rounds = self._time_left.left(deployments, self._design.repeat - number)
-            this = self._time_left.left(rest, 1)
-            left = None if rounds is None or this is None else rounds + this
-        self._display.begins(Position(deployment, number, self._design.repeat, left, again), self._workload)
-        name = label(deployment, deployments.index(deployment) + 1)
-        batch = f"{self._workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        measurement, note = self._measure(deployment, number, place, batch, excluded)
-        self._measurements.append(measurement)
-        if number:
-            self._time_left.took[deployment.name] = time.monotonic() - begun
-        self._display.measured(measurement, note)
-        return measurement
+        for place, each in enumerate(once_more, len(order)):
+            self._measure([each], number, place, [], again=True)
 
     def _measure(
-        self, deployment: Deployment, number: int, place: int, batch: str, excluded: list[str]
-    ) -> tuple[Measurement, str | None]:
-        """One turn: workers made ready, jobs run and watched from all sides, all written down.
+        self, rest: Sequence[Deployment], number: int, place: int, excluded: list[str], *, again: bool = False
+    ) -> Measurement:
+        """Workers made ready, jobs run and observed, all written down.
 
         Args:
-            excluded: what is known to spoil it before it begins.
-
-        Returns:
-            The turn, and why it ended early, if it did.
+            rest: the deployment, and those that come after it in this round.
+            excluded: why it will not count, as far as that is known before it begins.
         """
-        workload = self._workload
-        jobs = len(workload.share(deployment, warm_up=number == 0).names)
+        workload, deployment, warm_up = self._workload, rest[0], number == 0
+        begun = time.monotonic()
+        self._display.begins(Position(deployment, number, self._design.repeat, self._left(rest, number)), workload)
+        name = label(deployment, workload.deployments.index(deployment) + 1)
+        batch = f"{workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
+        jobs = len(workload.share(deployment, warm_up=warm_up).names)
         keep = number == 1 or jobs <= KEEP_ALL
-        seen = _Seen(list(excluded))
+        seen = _Observed(list(excluded))
         with workload.deployed(deployment, batch) as workers:
             with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, batch, seen):
-                ran = workload.run(deployment, batch, workers, self._display, warm_up=number == 0)
+                ran = workload.run(deployment, batch, workers, self._display, warm_up=warm_up)
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
 
         def belongs(who: Executor) -> bool:
             return workers.belongs(who, seen.pids)
 
+        received = arrivals() if arrivals else {}
         checked = checks.check(deployment, jobs, ran.jobs, belongs)
         measurement = Measurement(
             deployment=deployment.name,
@@ -208,12 +179,24 @@ class _Rounds:
             checks=checked,
             usage=seen.usage,
             excluded=(*seen.excluded, *checks.of_checks(checked)),
-            jobs=_with_arrivals(ran, arrivals) if keep else (),
+            jobs=tuple(arrived(job, received.get(job.id)) for job in ran.jobs) if keep else (),
         )
-        return measurement, ran.note
+        self._measurements.append(measurement)
+        if number:
+            self._took[deployment.name] = time.monotonic() - begun
+        self._display.measured(measurement, ran.note)
+        return measurement
+
+    def _left(self, rest: Sequence[Deployment], number: int) -> float | None:
+        """Seconds until the end, from what measurements took so far."""
+        deployments = self._workload.deployments
+        if not number or any(each.name not in self._took for each in deployments):
+            return None
+        rounds = (self._design.repeat - number) * sum(self._took[each.name] for each in deployments)
+        return rounds + sum(self._took[each.name] for each in rest)
 
     @contextmanager
-    def _observed(self, workers: Workers, batch: str, seen: _Seen) -> Iterator[None]:
+    def _observed(self, workers: Workers, batch: str, seen: _Observed) -> Iterator[None]:
         watch = Sampler(workers.roots, workers.probes)
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
@@ -223,20 +206,17 @@ class _Rounds:
             seen.usage = watch.stop()
             seen.pids = frozenset(watch.pids)
             self._costs[batch] = watch.cost
-        after, seconds = sampler.machine(), time.monotonic() - begun
-        ours = None
-        if others is not None and seen.usage and (now := _cpu(workers.others)) is not None:
-            ours = now - others + seen.usage.cpu
+        after, seconds, now = sampler.machine(), time.monotonic() - begun, _cpu(workers.others)
+        ours = None if others is None or now is None or not seen.usage else now - others + seen.usage.cpu
         if before and after:
             seen.excluded += checks.of_machine(before, after, seconds, ours, self._design.limits)
 
     def _experiment(self, finished: float) -> Experiment:
         design, deployments = self._design, self._workload.deployments
-        notes = [*self._about, *self._notes, *self._workload.afterthoughts()]
+        notes = [*self._notes, *self._workload.afterthoughts()]
         if design.warm_up and design.limits is not NONE:
             notes.append(Note(design.limits.text))
-        names = [each.name for each in deployments]
-        notes += checks.too_few(self._measurements, names, design.repeat)
+        notes += checks.too_few(self._measurements, [each.name for each in deployments], design.repeat)
         return Experiment(
             scenario=self._workload.scenario,
             deployments=deployments,
@@ -254,25 +234,10 @@ class _Rounds:
         )
 
     def _sampling(self) -> Sampling | None:
-        counted = [measurement for measurement in self._measurements if measurement.counts and measurement.usage]
-        used = sum(measurement.usage.cpu for measurement in counted if measurement.usage)
-        cost = sum(self._costs.get(measurement.batch, 0.0) for measurement in counted)
+        counted = [(each.batch, each.usage) for each in self._measurements if each.counts and each.usage]
+        used = sum(usage.cpu for _, usage in counted)
+        cost = sum(self._costs.get(batch, 0.0) for batch, _ in counted)
         return Sampling(sampler.EVERY, round(cost, 4), round(cost / used, 4) if used else 0.0) if counted else None
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What was seen around a run."""
-
-    excluded: list[str]
-    usage: Usage | None = None
-    pids: frozenset[int] = frozenset()
-
-
-def _with_arrivals(ran: Ran, arrivals: Arrivals | None) -> tuple[MeasuredJob, ...]:
-    """The jobs, and when each was received."""
-    moments = arrivals() if arrivals else {}
-    return tuple(arrived(job, moments.get(job.id)) for job in ran.jobs)
 
 
 def arrived(job: MeasuredJob, received: float | None) -> MeasuredJob:
@@ -284,12 +249,7 @@ def arrived(job: MeasuredJob, received: float | None) -> MeasuredJob:
 
 def _cpu(roots: Sequence[int] | None) -> float | None:
     """Seconds that the rest of the stack, and we, have used."""
-    if roots is None:
-        return None
-    with suppress(OSError):
-        seen = [sampler.process(pid) for pid in sampler.tree(roots)]
-        return time.process_time() + sum(each.cpu + each.cpu_of_children for each in seen if each)
-    return None
+    return None if roots is None else time.process_time() + sampler.cpu(sampler.tree(roots))
 
 
 def ordered(deployments: Sequence[Deployment], number: int) -> list[Deployment]:
@@ -305,5 +265,5 @@ def label(deployment: Deployment, place: int) -> str:
 
 
 def stamp() -> str:
-    """What tells the batches of two comparisons apart."""
+    """Tells the batches of two experiments apart."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
