@@ -17,9 +17,9 @@ from enum import StrEnum
 from poolbench import figures
 from poolbench.choice import ALIKE, MARGIN, REGRET, TIE, Choice, Curve, Standing, comparable, decide, standing
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, Pool, Request
+from poolbench.experiment import Experiment, PoolKind, RunCommand
 from poolbench.runfiles import pooled
-from poolbench.statistics import LEAST, Row, Summary, summarise
+from poolbench.statistics import LEAST, DeploymentRow, Summary, summarise
 
 SEVERAL_CORES = 1.5  # effective ones; with fewer there is no conclusion about several
 FULL = 0.8  # of the effective cores: the CPU is what limits
@@ -42,13 +42,13 @@ class Confidence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AnswerLimits:
     """What an answer has to keep."""
 
     memory: int | None = None  # bytes of PSS at the peak, all processes of the worker together
     p99: float | None = None  # seconds from the submission of all jobs to a job's end
 
-    def kept_by(self, row: Row) -> bool:
+    def kept_by(self, row: DeploymentRow) -> bool:
         """An unknown figure keeps no limit."""
         return _within(row.peak, self.memory) and _within(row.p99, self.p99)
 
@@ -67,7 +67,7 @@ class Advice:
     compared: tuple[str, ...]  # the deployments it was chosen from
     reasoning: tuple[str, ...]  # to be numbered
     next: tuple[str, ...]  # commands that would make the answer surer
-    limits: Limits
+    limits: AnswerLimits
     answer: str | None = None  # the deployment's name; None: cannot tell
     command: str | None = None  # starts workers like it
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
@@ -78,7 +78,9 @@ class Advice:
     would_change: tuple[str, ...] = ()  # the answer
 
 
-def recommend(experiments: Sequence[Experiment], limits: Limits | None = None, *, conditions: bool = True) -> Advice:
+def recommend(
+    experiments: Sequence[Experiment], limits: AnswerLimits | None = None, *, conditions: bool = True
+) -> Advice:
     """The advice of runs of one kind, taken together.
 
     Args:
@@ -87,7 +89,7 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None, *
     Raises:
         ValueError: there are none, or they differ in scenario, machine or versions; see ``runfiles.agreeing``.
     """
-    limits = limits or Limits()
+    limits = limits or AnswerLimits()
     experiment = pooled(experiments)
     summary = summarise(experiment)
     able = comparable(summary)
@@ -112,7 +114,7 @@ def recommend(experiments: Sequence[Experiment], limits: Limits | None = None, *
 # -- without a choice
 
 
-def _measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> Iterator[str]:
+def _measured(experiment: Experiment, summary: Summary, able: Sequence[DeploymentRow]) -> Iterator[str]:
     yield (
         f"Measured: {experiment.scenario.title} ({figures.counted(experiment.scenario.jobs, 'job')});"
         f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')} after the"
@@ -128,12 +130,12 @@ def _measured(experiment: Experiment, summary: Summary, able: Sequence[Row]) -> 
         yield f"Not compared, because fewer than {LEAST} of their turns count: {names}."
 
 
-def _limited(row: Row) -> str:
+def _limited(row: DeploymentRow) -> str:
     peak = figures.size(row.peak) if row.peak is not None else "memory not known"
     return f"{peak}, " + (f"p99 {figures.seconds(row.p99)}" if row.p99 is not None else "p99 not known")
 
 
-def _nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row]) -> str:
+def _nothing_to_choose(summary: Summary, able: Sequence[DeploymentRow], rows: Sequence[DeploymentRow]) -> str:
     if len(able) >= 2 and not rows:
         peaks = [(row.peak, row.name) for row in able if row.peak is not None]
         tails = [(row.p99, row.name) for row in able if row.p99 is not None]
@@ -146,12 +148,12 @@ def _nothing_to_choose(summary: Summary, able: Sequence[Row], rows: Sequence[Row
     return f"no deployment has {LEAST} turns that count ({counts or 'there are none'})"
 
 
-def _next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[str]:
+def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> Iterator[str]:
     """Commands that would bring something to choose from: more rounds, or deployments half as large."""
     if len(able) < 2:
         yield _again(experiment, repeat=ROUNDS)
         return
-    fewest: dict[tuple[Pool, object], Spec] = {}
+    fewest: dict[tuple[PoolKind, object], Spec] = {}
     for row in able:
         each = row.deployment
         half = Spec(each.pool, (each.concurrency_each or 0) // 2, each.setup)
@@ -163,7 +165,7 @@ def _next_when_unable(experiment: Experiment, able: Sequence[Row]) -> Iterator[s
 
 def _again(experiment: Experiment, **options: str | int | None) -> str:
     """The experiment's command with other options."""
-    return str((experiment.request or Request.parse(experiment.command)).having(**options))
+    return str((experiment.request or RunCommand.parse(experiment.command)).having(**options))
 
 
 # -- with a choice
@@ -172,7 +174,7 @@ def _again(experiment: Experiment, **options: str | int | None) -> str:
 class _Explanation:
     """The sentences about a choice."""
 
-    def __init__(self, experiment: Experiment, summary: Summary, rows: Sequence[Row], choice: Choice) -> None:
+    def __init__(self, experiment: Experiment, summary: Summary, rows: Sequence[DeploymentRow], choice: Choice) -> None:
         self.experiment, self.summary, self.rows, self.choice = experiment, summary, rows, choice
         self.pick = choice.pick
         self.cores = experiment.cores.effective if experiment.cores else None
@@ -200,7 +202,7 @@ class _Explanation:
             would_change=tuple(self.would_change()),
         )
 
-    def ratio(self, row: Row, to: Row | None = None) -> str:
+    def ratio(self, row: DeploymentRow, to: DeploymentRow | None = None) -> str:
         """Of jobs per second: the row's over the pick's, or another's."""
         return figures.ratio(self.summary.compare(row.name, (to or self.pick).name).ratio)
 
@@ -230,7 +232,7 @@ class _Explanation:
             why = f"{share} of {curve.best.name}, the fastest: not worth a higher concurrency"
         return f"{curve.name}: {points}; the saturation point is {curve.saturation.deployment.concurrency_each}: {why}."
 
-    def saturation(self, row: Row) -> str:
+    def saturation(self, row: DeploymentRow) -> str:
         best = self.choice.best
         how = {
             Standing.BEHIND: "is slower than",
@@ -249,7 +251,7 @@ class _Explanation:
             f" {self.choice.criterion}."
         )
 
-    def regret(self, rival: Row) -> str:
+    def regret(self, rival: DeploymentRow) -> str:
         regret, name = self.choice.regret, self.pick.name
         if regret <= MARGIN:
             return f"Nothing measured is faster than {name} by more than {max(regret, 0.01):.0%}."
@@ -284,7 +286,9 @@ class _Explanation:
         if not least.run or not most.run:
             return None
         grew = most.run.p50 / least.run.p50 if least.run.p50 else 1.0
-        where = "one thread of one process" if curve.pool is Pool.GEVENT else "one process, whose threads share the GIL"
+        where = (
+            "one thread of one process" if curve.pool is PoolKind.GEVENT else "one process, whose threads share the GIL"
+        )
         return (
             f"{curve.name} is {where}: {most.name} uses {most.cores:.2g} cores, and a job runs"
             f" {figures.seconds(most.run.p50)} there instead of {figures.seconds(least.run.p50)} in {least.name},"
@@ -353,7 +357,7 @@ class _Explanation:
         if experiment.sampling and experiment.sampling.share > SAMPLING:
             yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the deployments took"
 
-    def is_open(self, other: Row) -> bool:
+    def is_open(self, other: DeploymentRow) -> bool:
         """Whether the noise hides which of the two is faster, and by more than a tie."""
         pairs = ((self.pick, other), (other, self.pick))
         return all(standing(self.summary, *pair) is Standing.OPEN for pair in pairs)
@@ -413,7 +417,7 @@ class _Explanation:
         elif each := self.choice.curve.memory_per_job_at_once:
             yield f"Memory per process: each runs one job at once, and adds {figures.size(each)} to the peak{where}."
 
-    def better(self, value: Callable[[Row], float | None]) -> Row | None:
+    def better(self, value: Callable[[DeploymentRow], float | None]) -> DeploymentRow | None:
         """The deployment with the least of it, if that is clearly less than the pick's."""
         ours = value(self.pick)
         known = [(theirs, row) for row in self.rows if row is not self.pick and (theirs := value(row)) is not None]
@@ -439,7 +443,7 @@ class _Explanation:
             )
 
     def under_limit(
-        self, name: str, value: Callable[[Row], float | None], words: Callable[[float], str]
+        self, name: str, value: Callable[[DeploymentRow], float | None], words: Callable[[float], str]
     ) -> Iterator[str]:
         """The choice under a limit that the pick just misses."""
         if (ours := value(self.pick)) is None:

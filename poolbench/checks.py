@@ -24,17 +24,17 @@ from dataclasses import dataclass
 from poolbench.experiment import (
     Checks,
     Deployment,
-    Executor,
     Experiment,
+    MeasuredExecutor,
     MeasuredJob,
+    MeasuredState,
     Measurement,
     Note,
-    Pool,
+    PoolKind,
     Spans,
-    State,
 )
 from poolbench.figures import counted
-from poolbench.sampler import Machine
+from poolbench.sampler import MachineCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ def of_checks(checks: Checks) -> list[str]:
     return [f"{checks.done - count} of its {fault}" for fault, count in found if count < checks.done]
 
 
-def of_machine(before: Machine, after: Machine, seconds: float, ours: float | None, limits: NoiseLimits) -> list[str]:
+def of_machine(
+    before: MachineCounters, after: MachineCounters, seconds: float, ours: float | None, limits: NoiseLimits
+) -> list[str]:
     """
     Args:
         ours: seconds of CPU that the stack and we used; None: not known, so strangers are not either.
@@ -107,7 +109,7 @@ def too_few(measurements: Sequence[Measurement], deployments: Sequence[str], rou
 
 def wall(submitted: float, records: Sequence[MeasuredJob]) -> float | None:
     """Seconds until the last job's end; None: not every job is done."""
-    if not records or any(record.state is not State.DONE or not record.attempts for record in records):
+    if not records or any(record.state is not MeasuredState.DONE or not record.attempts for record in records):
         return None
     return round(max(record.attempts[-1].finished for record in records) - submitted, 6)
 
@@ -135,13 +137,13 @@ def _rounded(values: Iterable[float]) -> tuple[float, ...]:
 
 _FAULTS = 5  # that are named
 
-Belongs = Callable[[Executor], bool]
+Belongs = Callable[[MeasuredExecutor], bool]
 
 
 def check(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], belongs: Belongs) -> Checks:
     """Whether every job ran exactly once, on the deployment's workers, and is done with the right bytes."""
     found = [(record, _faults(record, belongs)) for record in records]
-    done = [faults for record, faults in found if record.state is State.DONE]
+    done = [faults for record, faults in found if record.state is MeasuredState.DONE]
     wrong = [f"{record.filename} {fault}" for record, faults in found for fault in faults.values()]
     if len(records) < jobs:
         wrong.insert(0, f"{jobs - len(records)} records are missing")
@@ -159,19 +161,19 @@ def check(deployment: Deployment, jobs: int, records: Sequence[MeasuredJob], bel
 
 def _faults(record: MeasuredJob, belongs: Belongs) -> Mapping[str, str]:
     found = {}
-    if record.state is not State.DONE:
+    if record.state is not MeasuredState.DONE:
         found["done"] = f"is {record.state}"
     if len(record.attempts) != 1:
         found["once"] = f"ran {len(record.attempts)} times"
     ran = (each.executor for each in record.attempts if each.executor)
     if elsewhere := sorted({who.worker for who in ran if not belongs(who)}):
         found["here"] = f"ran on {', '.join(elsewhere)}"
-    if record.state is State.DONE and record.expected_sha256 not in (None, "", record.sha256):
+    if record.state is MeasuredState.DONE and record.expected_sha256 not in (None, "", record.sha256):
         found["right"] = "has another sha256 than the origin's"
     return found
 
 
-def executors(pool: Pool, records: Sequence[MeasuredJob]) -> str:
+def executors(pool: PoolKind, records: Sequence[MeasuredJob]) -> str:
     """``2 processes``, ``2 threads of 1 process``, ``2 greenlets of 1 thread``: counted, not assumed."""
     ran = [attempt.executor for record in records for attempt in record.attempts if attempt.executor]
     processes, threads = {(who.worker, who.pid) for who in ran}, {(who.worker, who.pid, who.thread) for who in ran}
@@ -179,7 +181,7 @@ def executors(pool: Pool, records: Sequence[MeasuredJob]) -> str:
     if greenlets := {who for who in ran if who.greenlet is not None}:
         return f"{counted(len(greenlets), 'greenlet')} of {of_threads}"
     of_processes = counted(len(processes), "process")
-    several = pool is Pool.THREADS or len(threads) > len(processes)
+    several = pool is PoolKind.THREADS or len(threads) > len(processes)
     return f"{of_threads} of {of_processes}" if several else of_processes
 
 

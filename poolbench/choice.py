@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from poolbench.experiment import Pool, Setup
-from poolbench.statistics import LEAST, Row, Summary, Verdict
+from poolbench.experiment import PoolKind, Setup
+from poolbench.statistics import LEAST, DeploymentRow, Summary, Verdict
 
 MARGIN = 0.03
 TIE = 0.15
@@ -44,11 +44,11 @@ class Standing(StrEnum):
 class Curve:
     """Deployments of one pool and one setup by their concurrency."""
 
-    pool: Pool
+    pool: PoolKind
     setup: Setup
-    rows: tuple[Row, ...]
-    best: Row
-    saturation: Row
+    rows: tuple[DeploymentRow, ...]
+    best: DeploymentRow
+    saturation: DeploymentRow
 
     @property
     def name(self) -> str:
@@ -72,14 +72,16 @@ class Curve:
 class Choice:
     """What to take, and what it was chosen from."""
 
-    pick: Row
-    best: Row  # the fastest of the saturation points
+    pick: DeploymentRow
+    best: DeploymentRow  # the fastest of the saturation points
     curves: tuple[Curve, ...]
-    tied: tuple[Row, ...]  # saturation points that are tied with the fastest, itself included
+    tied: tuple[DeploymentRow, ...]  # saturation points that are tied with the fastest, itself included
     criterion: str | None  # what decided among them; None: nothing had to
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
-    rival: Row | None  # ... and what that is
-    runner_up: Row | None  # the fastest other saturation point; of one curve alone, its fastest other deployment
+    rival: DeploymentRow | None  # ... and what that is
+    runner_up: (
+        DeploymentRow | None
+    )  # the fastest other saturation point; of one curve alone, its fastest other deployment
 
     @property
     def certain(self) -> bool:
@@ -91,17 +93,17 @@ class Choice:
         return next(curve for curve in self.curves if self.pick in curve.rows)
 
 
-def comparable(summary: Summary) -> list[Row]:
+def comparable(summary: Summary) -> list[DeploymentRow]:
     """Deployments with enough measurements."""
     return [row for row in summary.rivals if row.measurements >= LEAST]
 
 
-def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
+def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
     """None if there is nothing to choose from."""
     if not rows:
         return None
     kinds = dict.fromkeys(row.deployment.kind for row in rows)
-    in_order = sorted(kinds, key=lambda kind: list(Pool).index(kind[0]))
+    in_order = sorted(kinds, key=lambda kind: list(PoolKind).index(kind[0]))
     curves = tuple(_curve(summary, [row for row in rows if row.deployment.kind == kind]) for kind in in_order)
     saturated = [curve.saturation for curve in curves]
     best = max(saturated, key=lambda row: row.rate)
@@ -122,7 +124,7 @@ def decide(summary: Summary, rows: Sequence[Row]) -> Choice | None:
     )
 
 
-def standing(summary: Summary, row: Row, best: Row) -> Standing:
+def standing(summary: Summary, row: DeploymentRow, best: DeploymentRow) -> Standing:
     found = summary.compare(best.name, row.name)
     if found.ratio is None or found.ratio.interval is None:
         return Standing.OPEN
@@ -131,20 +133,20 @@ def standing(summary: Summary, row: Row, best: Row) -> Standing:
     return Standing.TIED if found.ratio.interval[1] <= 1 + TIE else Standing.OPEN
 
 
-def may_gain(summary: Summary, row: Row, pick: Row) -> float:
+def may_gain(summary: Summary, row: DeploymentRow, pick: DeploymentRow) -> float:
     """The share by which a deployment may be faster than the pick; negative if it is certainly slower."""
     ratio = summary.compare(row.name, pick.name).ratio
     return ratio.interval[1] - 1 if ratio and ratio.interval else math.inf
 
 
-def _curve(summary: Summary, rows: Sequence[Row]) -> Curve:
+def _curve(summary: Summary, rows: Sequence[DeploymentRow]) -> Curve:
     ordered = tuple(sorted(rows, key=lambda row: (row.deployment.concurrency or 0, row.name)))
     best = max(ordered, key=lambda row: row.rate)
     saturation = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
     return Curve(*best.deployment.kind, ordered, best, saturation)
 
 
-def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
+def _preferred(tied: Sequence[DeploymentRow]) -> tuple[DeploymentRow, str | None]:
     """One of them, and the criterion that left it alone."""
     left = list(tied)
     criterion = None
@@ -157,7 +159,7 @@ def _preferred(tied: Sequence[Row]) -> tuple[Row, str | None]:
     return max(left, key=lambda row: row.rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
 
 
-def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Row]:
+def _least(rows: Sequence[DeploymentRow], value: Callable[[DeploymentRow], float | None]) -> list[DeploymentRow]:
     """Those within ``ALIKE`` of the smallest; all, unless each value is known."""
     values = [value(row) for row in rows]
     known = [each for each in values if each is not None]
@@ -166,7 +168,7 @@ def _least(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[Ro
     return [row for row, each in zip(rows, known, strict=True) if each <= min(known) * (1 + ALIKE)]
 
 
-_CRITERIA: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
+_CRITERIA: tuple[tuple[str, Callable[[DeploymentRow], float | None]], ...] = (
     ("less memory", lambda row: row.peak),
     ("a shorter p99 of latency", lambda row: row.p99),
     ("a lower concurrency", lambda row: row.deployment.concurrency),

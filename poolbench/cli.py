@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from pydantic import TypeAdapter
 
-from poolbench.advice import Advice, Limits, recommend
+from poolbench.advice import Advice, AnswerLimits, recommend
 from poolbench.experiment import Experiment
 from poolbench.figures import tick_seconds, tick_size
 from poolbench.lanes import to_bytes as trace_bytes
@@ -134,7 +134,7 @@ def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | N
     for group in groups[1:]:
         why = "; ".join(differences(groups[0][0], group[0]))
         click.echo(f"not taken together with {groups[0][0].scenario.name}, because they differ: {why}", err=True)
-    advices = tuple(recommend(group, Limits(memory_limit, p99)) for group in groups)
+    advices = tuple(recommend(group, AnswerLimits(memory_limit, p99)) for group in groups)
     if as_json:
         click.echo(_ADVICE.dump_json(advices, indent=1).decode())
     else:

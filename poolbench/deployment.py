@@ -14,20 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from poolbench.experiment import PLAIN, Deployment, Pool, Setup
+from poolbench.experiment import PLAIN, Deployment, PoolKind, Setup
 
-MOST_CONCURRENCY = {Pool.PREFORK: 64, Pool.THREADS: 1000, Pool.GEVENT: 5000}  # of all workers together
+MOST_CONCURRENCY = {PoolKind.PREFORK: 64, PoolKind.THREADS: 1000, PoolKind.GEVENT: 5000}  # of all workers together
 SERIAL = "serial"
 _RANGES = {"workers": range(2, 17), "prefetch": range(1, 1001)}
 _OPTIONS = ", ".join([*(f"{key}={values[0]} to {values[-1]}" for key, values in _RANGES.items()), "events=off"])
 
 
-Start = Callable[[Pool, int | None, Setup], str]  # the command that starts such workers
+Start = Callable[[PoolKind, int | None, Setup], str]  # the command that starts such workers
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    pool: Pool
+    pool: PoolKind
     concurrency: int | None = None  # of each worker; None: of the running stack
     setup: Setup = PLAIN
 
@@ -60,9 +60,9 @@ def parse(text: str) -> tuple[Spec, ...]:
 def _parse(text: str) -> Spec:
     name, *options = text.split("+")
     pool_name, colon, concurrency = name.partition(":")
-    if pool_name not in set(Pool):
-        raise ValueError(f"expected names out of {', '.join(Pool)}, each with :CONCURRENCY or none, got {text!r}")
-    pool = Pool(pool_name)
+    if pool_name not in set(PoolKind):
+        raise ValueError(f"expected names out of {', '.join(PoolKind)}, each with :CONCURRENCY or none, got {text!r}")
+    pool = PoolKind(pool_name)
     if not colon and options:
         raise ValueError(
             f"expected {pool}:CONCURRENCY before +{options[0]}, got {text!r}: only workers of our own can have options,"
@@ -99,7 +99,7 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else -1
 
 
-def node_names(pool: Pool, workers: int) -> list[str]:
+def node_names(pool: PoolKind, workers: int) -> list[str]:
     """Of a deployment's workers: ``threads`` if it is alone, otherwise ``threads-1``, ``threads-2``."""
     return [f"{pool}-{number}" for number in range(1, workers + 1)] if workers > 1 else [pool.value]
 
@@ -110,7 +110,7 @@ def words(setup: Setup) -> str:
     return prefetch + (" -E" if setup.events else " worker_send_task_events=off")
 
 
-def command(app: str, queue: str, pool: Pool, concurrency: int | None, setup: Setup = PLAIN) -> str:
+def command(app: str, queue: str, pool: PoolKind, concurrency: int | None, setup: Setup = PLAIN) -> str:
     """For a shell: starts workers of a Celery app, with this concurrency each; None: as many as Celery takes."""
     several = setup.workers > 1
     node, many = f"{pool}-$n" if several else pool, f" -c {concurrency}" if concurrency else ""

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 SCHEMA: Literal["downpour.experiment/1"] = "downpour.experiment/1"
 
 
-class Pool(StrEnum):
+class PoolKind(StrEnum):
     """Celery's models of execution, of those that are compared."""
 
     PREFORK = "prefork"
@@ -29,7 +29,7 @@ class Pool(StrEnum):
     GEVENT = "gevent"
 
 
-class State(StrEnum):
+class MeasuredState(StrEnum):
     """Of a job, as it was found."""
 
     QUEUED = "queued"
@@ -41,11 +41,11 @@ class State(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self in (State.DONE, State.FAILED, State.CANCELLED)
+        return self in (MeasuredState.DONE, MeasuredState.FAILED, MeasuredState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Executor:
+class MeasuredExecutor:
     """Who ran an attempt."""
 
     worker: str  # Celery node name, "threads@host"
@@ -71,10 +71,10 @@ class Executor:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class MeasuredAttempt:
     """One try at a job, closed."""
 
-    executor: Executor | None  # None: the holder vanished
+    executor: MeasuredExecutor | None  # None: the holder vanished
     started: float
     finished: float
     first_byte: float | None = None
@@ -123,7 +123,7 @@ class Deployment:
     """A deployment under test."""
 
     name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
-    pool: Pool
+    pool: PoolKind
     concurrency: Annotated[int | None, Field(alias="slots")]  # over all processes of all its workers; None: not known
     serial: bool = False  # the baseline: one job at a time, the next one submitted when the last is over
     command: str | None = None  # how workers like its are started; None: not known
@@ -136,7 +136,7 @@ class Deployment:
         return self.running or self.command is None
 
     @property
-    def kind(self) -> tuple[Pool, Setup]:
+    def kind(self) -> tuple[PoolKind, Setup]:
         """Deployments of one kind differ in their concurrency alone."""
         return self.pool, self.setup
 
@@ -148,7 +148,7 @@ class Deployment:
     @property
     def processes(self) -> int | None:
         """In which its jobs run, one for each worker; None: prefork has one for each job at once."""
-        return None if self.pool is Pool.PREFORK else self.setup.workers
+        return None if self.pool is PoolKind.PREFORK else self.setup.workers
 
     @property
     def concurrency_each(self) -> int | None:
@@ -163,14 +163,14 @@ class MeasuredJob:
     id: str
     filename: str
     url: str
-    state: State
+    state: MeasuredState
     nominal: float | None  # seconds for which the origin was asked to pace it; None: not paced by us
     queued: float
     received: float | None  # by a worker's main process, by its host's clock set right; None: its event was not seen
     bytes: int
     expected_sha256: str | None
     sha256: str | None
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[MeasuredAttempt, ...]
     step: float | None = None  # seconds of what was done with the file after it had arrived, e.g. the links of a page
 
 
@@ -294,7 +294,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunCommand:
     """The command of an experiment, so that it can be run again with other options."""
 
     program: tuple[str, ...]  # and its arguments that are no long options
@@ -304,13 +304,13 @@ class Request:
         words = (word for option in self.options for word in option if word is not None)
         return shlex.join([*self.program, *words])
 
-    def having(self, **options: str | int | None) -> Request:
+    def having(self, **options: str | int | None) -> RunCommand:
         """With these options instead of its own, after the others; None: its own stays."""
         new = {f"--{name}": str(value) for name, value in options.items() if value}
         return replace(self, options=(*(each for each in self.options if each[0] not in new), *new.items()))
 
     @classmethod
-    def parse(cls, command: str) -> Request:
+    def parse(cls, command: str) -> RunCommand:
         """Of a run of before it was a field."""
         words = shlex.split(command)
         first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
@@ -344,7 +344,7 @@ class Experiment:
     cores: Cores | None = None
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
-    request: Request | None = None  # the command in parts; None: a run of before it was a field
+    request: RunCommand | None = None  # the command in parts; None: a run of before it was a field
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
     schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
 
@@ -385,7 +385,7 @@ def from_json(text: str | bytes) -> Experiment:
     found = _EXPERIMENT.validate_json(text)
     if found.request:
         return found
-    return replace(found, request=Request.parse(found.command), caveats=tuple(_old_caveats(found)))
+    return replace(found, request=RunCommand.parse(found.command), caveats=tuple(_old_caveats(found)))
 
 
 def _old_caveats(experiment: Experiment) -> Iterator[str]:

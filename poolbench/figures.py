@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from poolbench.statistics import Estimate, Row
+from poolbench.statistics import DeploymentRow, Estimate
 
 NONE = "–"
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|µs|%|×|B|[KMGT]iB)(?!\w))")
@@ -95,7 +95,7 @@ def faster(part: float, other: str) -> str:
     return f"up to {significant(1 + part)} times as fast as {other}"
 
 
-def rate_of(row: Row) -> str:
+def rate_of(row: DeploymentRow) -> str:
     """``threads:8 139 jobs/s (131 to 144)``"""
     found = row.jobs_per_second
     return (

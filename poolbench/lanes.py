@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from poolbench.experiment import Deployment, Executor, Experiment, MeasuredJob, Measurement
+from poolbench.experiment import Deployment, Experiment, MeasuredExecutor, MeasuredJob, Measurement
 from poolbench.figures import counted, seconds, tick_seconds
 
 _FEW = 16  # executors that all have a lane, however short they lived
@@ -31,7 +31,7 @@ class Span:
 
     place: int  # of its job in the measurement's
     job: MeasuredJob
-    executor: Executor | None  # None: the holder vanished
+    executor: MeasuredExecutor | None  # None: the holder vanished
     queued: float  # or when the attempt before it ended
     received: float | None  # by a worker's main process; of a first attempt
     started: float
@@ -138,12 +138,12 @@ def _spans(place: int, job: MeasuredJob, zero: float) -> Iterator[Span]:
         queued = attempt.finished
 
 
-def name_of(who: Executor) -> str:
+def name_of(who: MeasuredExecutor) -> str:
     """Within its group: ``pid 123``, ``thread 124``, ``greenlet 3``."""
     return f"{who.kind.replace('process', 'pid')} {who.number}"
 
 
-def _shared(who: Executor | None) -> tuple[str, ...]:
+def _shared(who: MeasuredExecutor | None) -> tuple[str, ...]:
     """The kind of the executors and the names of what they share; empty: not known."""
     if who is None:
         return ()
@@ -152,7 +152,7 @@ def _shared(who: Executor | None) -> tuple[str, ...]:
 
 
 def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> Group:
-    by_executor: dict[Executor, list[Span]] = defaultdict(list)
+    by_executor: dict[MeasuredExecutor, list[Span]] = defaultdict(list)
     for span in spans:
         if span.executor:
             by_executor[span.executor].append(span)
@@ -175,7 +175,7 @@ def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> 
     return Group(", ".join(names), executors, packed, lanes)
 
 
-def _own(who: Executor, spans: Sequence[Span]) -> Iterator[Lane]:
+def _own(who: MeasuredExecutor, spans: Sequence[Span]) -> Iterator[Lane]:
     """The executor's lane, and another one for what cannot have been at the same time."""
     for n, lane in enumerate(_first_fit(spans)):
         yield Lane(name_of(who) + (", overlapping" if n else ""), who.pid, tuple(lane))

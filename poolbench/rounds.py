@@ -18,12 +18,12 @@ from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
 from poolbench.experiment import (
     Deployment,
-    Executor,
     Experiment,
+    MeasuredExecutor,
     MeasuredJob,
     Measurement,
     Note,
-    Request,
+    RunCommand,
     Sampling,
     Usage,
 )
@@ -60,14 +60,14 @@ class Design:
     """How an experiment is to be run."""
 
     repeat: int
-    request: Request
+    request: RunCommand
     warm_up: bool = True
     again: bool = True  # run an excluded measurement once more
     limits: NoiseLimits = field(default_factory=NoiseLimits)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     experiment: Experiment
     cut: BaseException | None = None  # what ended it early
 
@@ -81,7 +81,7 @@ class _Observed:
     pids: frozenset[int] = frozenset()
 
 
-def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> Outcome:
+def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> RunOutcome:
     """
     Raises:
         KeyboardInterrupt, one of the workload's failures: before there was anything to keep.
@@ -100,7 +100,7 @@ class _Rounds:
         self._stamp = stamp()
         self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         self._started, self._machine = self._workload.now(), sampler.describe_machine()  # before the load is ours
         self._versions, self._notes = self._workload.versions(), self._workload.notes()
         number = 0
@@ -116,8 +116,8 @@ class _Rounds:
             where = f"round {number} of {self._design.repeat}" if number else "the warm-up"
             self._notes.append(Note(f"{why} in {where}: what was measured is here", caveat=True))
             last = self._measurements[-1]
-            return Outcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
-        return Outcome(self._experiment(self._workload.now()))
+            return RunOutcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
+        return RunOutcome(self._experiment(self._workload.now()))
 
     def _round(self, number: int) -> None:
         found, ours = self._probes.look(), self._design.limits.cores
@@ -163,7 +163,7 @@ class _Rounds:
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
 
-        def belongs(who: Executor) -> bool:
+        def belongs(who: MeasuredExecutor) -> bool:
             return workers.belongs(who, seen.pids)
 
         received = arrivals() if arrivals else {}

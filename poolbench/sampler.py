@@ -134,7 +134,7 @@ class ProcessUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineCounters:
     """Counters since the machine was started."""
 
     busy: float  # seconds of CPU, over all cores; steal is not in it
@@ -189,14 +189,14 @@ def switches(pid: int) -> tuple[int, int]:
     return voluntary, involuntary
 
 
-def machine() -> Machine | None:
+def machine() -> MachineCounters | None:
     try:
         lines = Path(psutil.PROCFS_PATH, "vmstat").read_text().splitlines()
         times = psutil.cpu_times()
     except (OSError, ValueError):
         return None
     memory = dict(line.split() for line in lines)
-    return Machine(
+    return MachineCounters(
         busy=times.user + times.nice + times.system + times.irq + times.softirq,
         idle=times.idle + times.iowait,
         stolen=times.steal,

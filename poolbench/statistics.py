@@ -154,7 +154,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DeploymentRow:
     """A deployment's figures; None: not known."""
 
     deployment: Deployment
@@ -220,12 +220,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    rows: tuple[Row, ...]  # in the order of the experiment's deployments
+    rows: tuple[DeploymentRow, ...]  # in the order of the experiment's deployments
     comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
     rounds: int  # without the warm-up
     excluded: int  # measurements
 
-    def row(self, deployment: str) -> Row:
+    def row(self, deployment: str) -> DeploymentRow:
         return next(row for row in self.rows if row.name == deployment)
 
     def compare(self, a: str, b: str) -> Comparison:
@@ -238,7 +238,7 @@ class Summary:
         raise KeyError(f"expected two deployments that are compared, got {a!r} and {b!r}")
 
     @property
-    def rivals(self) -> list[Row]:
+    def rivals(self) -> list[DeploymentRow]:
         """The deployments of which a rate is known, without the baseline."""
         return [row for row in self.rows if row.jobs_per_second and not row.deployment.serial]
 
@@ -271,7 +271,7 @@ def summarise(experiment: Experiment) -> Summary:
 # -- a deployment
 
 
-def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> Row:
+def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> DeploymentRow:
     every = list(experiment.of(deployment.name, counted=False))
     counted = sorted((each for each in every if each.counts), key=lambda each: each.round)
     concurrency = 1 if deployment.serial else deployment.concurrency
@@ -279,7 +279,7 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
     ideal = max(*paced, sum(paced) / concurrency) if paced and concurrency else None
     used = [(each.usage, each) for each in counted if each.usage]
     ran = [each.spans.ran for each in counted if each.spans.ran]
-    return Row(
+    return DeploymentRow(
         deployment=deployment,
         jobs=max((each.checks.jobs for each in every if each.counts), default=0),
         measurements=len(counted),
@@ -385,7 +385,7 @@ def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 
-def _compare(experiment: Experiment, a: Row, b: Row) -> Comparison:
+def _compare(experiment: Experiment, a: DeploymentRow, b: DeploymentRow) -> Comparison:
     ratio = estimate(_ratios(experiment, a.name, b.name)) if a.paced == b.paced else None
     return Comparison(a.name, b.name, ratio, judge(ratio))
 

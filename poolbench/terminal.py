@@ -17,11 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Scenario, State
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
 from poolbench.figures import NONE, counted, printable, ratio
 from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
 from poolbench.rounds import Position
-from poolbench.statistics import Estimate, Row, Verdict, summarise
+from poolbench.statistics import DeploymentRow, Estimate, Verdict, summarise
 from poolbench.workload import Running, Workload
 
 WIDTH = 80  # of what is read at the end, at the most
@@ -141,9 +141,9 @@ class Page:
         return "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
 
     def ended(self, job: MeasuredJob) -> None:
-        if not self._show and job.state is State.DONE:
+        if not self._show and job.state is MeasuredState.DONE:
             return
-        if job.state is State.DONE:
+        if job.state is MeasuredState.DONE:
             attempts = job.attempts
             took = round(attempts[-1].finished - attempts[0].started, 1)
             unit = "second" if took == 1 else "seconds"
@@ -185,7 +185,7 @@ class Page:
 
 def _now(running: Sequence[Running]) -> str:
     if len(running) > _FILES_SHOWN:
-        begun = sum(each.state is State.RUNNING for each in running)
+        begun = sum(each.state is MeasuredState.RUNNING for each in running)
         return f"{begun} running, {len(running) - begun} to go"
     return " · ".join(f"{each.name} {_progress(each)}" for each in running)
 
@@ -256,7 +256,7 @@ def _deployments(page: Page, experiment: Experiment) -> None:
         page.paragraph(f"Note: {note}.", "dim")
 
 
-def _cells(row: Row, rounds: int) -> Iterator[str]:
+def _cells(row: DeploymentRow, rounds: int) -> Iterator[str]:
     def median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
         return NONE if found is None else format(found.median * factor, form)
 
@@ -352,7 +352,8 @@ def _figures(each: Shown) -> str:
 
 
 def _not_done(measurement: Measurement) -> str:
-    return f" ({', '.join(f'{job.filename} {job.state}' for job in measurement.jobs if job.state is not State.DONE)})"
+    lost = (job for job in measurement.jobs if job.state is not MeasuredState.DONE)
+    return f" ({', '.join(f'{job.filename} {job.state}' for job in lost)})"
 
 
 def _serial(each: Shown) -> str:

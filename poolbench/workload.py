@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from poolbench.experiment import Deployment, Executor, MeasuredJob, Note, Scenario, State
+from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, MeasuredState, Note, Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Workers:
     """
 
     roots: tuple[int, ...]
-    belongs: Callable[[Executor, frozenset[int]], bool]
+    belongs: Callable[[MeasuredExecutor, frozenset[int]], bool]
     others: tuple[int, ...] | None = None
     probes: Path | None = None  # the folder of their probes
     fresh: bool = False
@@ -48,7 +48,7 @@ class Running:
     """A job that has not ended, as it is shown meanwhile."""
 
     name: str
-    state: State
+    state: MeasuredState
     share: float | None = None  # of its work that is done; None: not known
 
 

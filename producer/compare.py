@@ -17,7 +17,8 @@ from ledger.jobs import Job
 from ledger.settings import Settings
 from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
-from poolbench.experiment import Experiment, Request, to_json
+from poolbench.experiment import Experiment, to_json
+from poolbench.experiment import RunCommand as Request
 from poolbench.rounds import Design, run_experiment
 from poolbench.runfiles import check_whole, write_whole
 from poolbench.terminal import Page, close

@@ -23,7 +23,8 @@ from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Message
 from ledger.leases import Leases
 from ledger.redis_client import AT_ONCE, connect
 from poolbench import experiment
-from poolbench.experiment import Deployment, MeasuredJob, Note, State
+from poolbench.experiment import Deployment, MeasuredJob, Note
+from poolbench.experiment import MeasuredState as State
 from poolbench.workers import ON_THE_WAY, Arrivals
 from poolbench.workload import Display, Ran, Running, Share, Workers
 from producer.client import Client
@@ -350,7 +351,7 @@ def measured_job(record: JobRecord, nominal: float | None, expected: str | None)
     )
 
 
-def _attempt(of: Attempt) -> experiment.Attempt:
+def _attempt(of: Attempt) -> experiment.MeasuredAttempt:
     """The fields are the same."""
-    who = experiment.Executor(**asdict(of.executor)) if of.executor else None
-    return experiment.Attempt(**asdict(of) | {"executor": who, "kind": of.kind and of.kind.value})
+    who = experiment.MeasuredExecutor(**asdict(of.executor)) if of.executor else None
+    return experiment.MeasuredAttempt(**asdict(of) | {"executor": who, "kind": of.kind and of.kind.value})

@@ -45,7 +45,7 @@ _LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
 _OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
 
-def start(pool: experiment.Pool, concurrency: int | None, setup: Setup) -> str:
+def start(pool: experiment.PoolKind, concurrency: int | None, setup: Setup) -> str:
     """For a shell: starts workers like these."""
     return deployment.command(APP, Pool(pool).queue, pool, concurrency, setup)
 
@@ -68,7 +68,7 @@ class Shared:
         workers = self._alive()
         if specs is None:
             alive = {worker.pool for worker in workers}
-            specs = [Spec(pool) for pool in experiment.Pool if Pool(pool) in alive or not alive]
+            specs = [Spec(pool) for pool in experiment.PoolKind if Pool(pool) in alive or not alive]
         self.deployments = tuple(_with_concurrency(each, workers) for each in deployments(specs, serial=serial))
 
     @contextmanager
@@ -99,7 +99,7 @@ def pool_of(worker: str) -> str:
 def _with_concurrency(deployment: Deployment, workers: Sequence[LiveWorker]) -> Deployment:
     """Of prefork the ledger knows them: a process each."""
     concurrency = sum(len(worker.pids) for worker in workers if worker.pool is Pool.PREFORK)
-    if deployment.serial or deployment.pool is not experiment.Pool.PREFORK or not concurrency:
+    if deployment.serial or deployment.pool is not experiment.PoolKind.PREFORK or not concurrency:
         return deployment
     return replace(deployment, concurrency=concurrency, command=start(deployment.pool, concurrency, PLAIN))
 

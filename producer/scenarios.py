@@ -15,7 +15,8 @@ import urllib3
 
 from download.validators import repr_sha256
 from ledger.jobs import Job
-from poolbench.experiment import Bound, Deployment, Note, Pool, Scenario
+from poolbench.experiment import Bound, Deployment, Note, Scenario
+from poolbench.experiment import PoolKind as Pool
 from producer.errors import ProducerError
 
 KIB, MIB = 2**10, 2**20

@@ -10,25 +10,25 @@ from dataclasses import dataclass
 
 from poolbench.experiment import (
     PLAIN,
-    Attempt,
     Bound,
     Checks,
     Cores,
     Deployment,
-    Executor,
     Experiment,
     MeasuredJob,
     Measurement,
-    Pool,
-    Request,
     Sampling,
     Scenario,
     SchedulingLatency,
     Setup,
     Spans,
-    State,
     Usage,
 )
+from poolbench.experiment import MeasuredAttempt as Attempt
+from poolbench.experiment import MeasuredExecutor as Executor
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import PoolKind as Pool
+from poolbench.experiment import RunCommand as Request
 from producer.fleet import start
 
 EPOCH = 1_700_000_000.0

@@ -8,7 +8,18 @@ from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState
 from ledger.jobs import Pool as LedgerPool
 from poolbench import checks
 from poolbench import experiment as measured
-from poolbench.experiment import Bound, Deployment, Experiment, MeasuredJob, Measurement, Pool, Scenario, Spans, State
+from poolbench.experiment import (
+    Bound,
+    Deployment,
+    Experiment,
+    MeasuredExecutor,
+    MeasuredJob,
+    Measurement,
+    Scenario,
+    Spans,
+)
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import PoolKind as Pool
 from poolbench.lanes import Shown, chart
 from producer.downloads import measured_job
 
@@ -16,12 +27,12 @@ EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64
 
 
-def who(pool: Pool, pid: int, thread: int | None = None, greenlet: int | None = None) -> measured.Executor:
-    return measured.Executor(f"{pool}@host", pid, pid if thread is None else thread, greenlet)
+def who(pool: Pool, pid: int, thread: int | None = None, greenlet: int | None = None) -> MeasuredExecutor:
+    return MeasuredExecutor(f"{pool}@host", pid, pid if thread is None else thread, greenlet)
 
 
 def attempt(
-    executor: measured.Executor | None, started: float, finished: float, kind: FailureKind | None = None
+    executor: MeasuredExecutor | None, started: float, finished: float, kind: FailureKind | None = None
 ) -> Attempt:
     return Attempt(
         executor=Executor(executor.worker, executor.pid, executor.thread, executor.greenlet) if executor else None,
@@ -68,7 +79,7 @@ def record(
     )
 
 
-def on_its_pool(pool: Pool) -> Callable[[measured.Executor], bool]:
+def on_its_pool(pool: Pool) -> Callable[[MeasuredExecutor], bool]:
     return lambda who: who.worker.startswith(f"{pool}@")
 
 
@@ -90,14 +101,17 @@ def experiment(*found: Shown, name: str = "article") -> Experiment:
         started=EPOCH,
         finished=EPOCH + 60,
         command="producer compare article --seed 1",
-        request=measured.Request.parse("producer compare article --seed 1"),
+        request=measured.RunCommand.parse("producer compare article --seed 1"),
         versions={"python": "3"},
         machine={"cores": 2, "load": 0.5},
     )
 
 
 def two(
-    pool: Pool, first: measured.Executor, second: measured.Executor, seconds: tuple[float, float] = (7, 5)
+    pool: Pool,
+    first: MeasuredExecutor,
+    second: MeasuredExecutor,
+    seconds: tuple[float, float] = (7, 5),
 ) -> Shown:
     """Two files side by side, with 0.1 s of overhead each."""
     names = ("Guide.pdf", "Demo_Video.mp4")

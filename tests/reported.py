@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.jobs import FailureKind
-from poolbench.experiment import PLAIN, Attempt, Experiment, MeasuredJob, Pool, Setup
+from poolbench.experiment import PLAIN, Experiment, MeasuredJob, Setup
+from poolbench.experiment import MeasuredAttempt as Attempt
+from poolbench.experiment import PoolKind as Pool
 from tests.experiments import MIB, Made, made
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>.bin'

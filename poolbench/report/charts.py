@@ -13,12 +13,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from poolbench.experiment import Experiment, Measurement, Pool, Setup
+from poolbench.experiment import Experiment, Measurement, PoolKind, Setup
 from poolbench.figures import seconds, significant, size
 from poolbench.report.palette import FONT, LIGHT
 from poolbench.report.tables import BarsData, bars_data, known, speed
 from poolbench.runfiles import ReportError
-from poolbench.statistics import Row, Summary, latencies_of, percentile
+from poolbench.statistics import DeploymentRow, Summary, latencies_of, percentile
 
 WIDE, NARROW = 1000.0, 346.0  # pixels of a chart of bars, on a desk and on a phone
 HALF = 460.0  # of a chart of curves
@@ -274,7 +274,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Measurement], Sequence[float]]]] = {
 }
 
 
-def _drawn(summary: Summary) -> list[Row]:
+def _drawn(summary: Summary) -> list[DeploymentRow]:
     """The deployments whose curves are drawn: all, or the fastest of each pool and the baseline."""
     rows = [row for row in summary.rows if row.latency]
     if len(rows) <= _MOST_CURVES:
@@ -364,7 +364,7 @@ def _steps(ordered: Sequence[float]) -> list[tuple[float, float]]:
 
 # By kind: title, how to read it, figure of a row with its ends, the figure in words.
 _Ends = tuple[float, float, float]
-CONCURRENCY: Mapping[str, tuple[str, str, Callable[[Row], _Ends | None], Callable[[float], str]]] = {
+CONCURRENCY: Mapping[str, tuple[str, str, Callable[[DeploymentRow], _Ends | None], Callable[[float], str]]] = {
     "throughput": (
         "Jobs per second against concurrency",
         "Where a line turns flat is its saturation point: a higher concurrency brings nothing more.",
@@ -383,7 +383,7 @@ CONCURRENCY: Mapping[str, tuple[str, str, Callable[[Row], _Ends | None], Callabl
 def against_concurrency(summary: Summary, kind: str) -> Chart | None:
     """A line per pool and setup; None if none was measured at several concurrencies."""
     title, how, of, words = CONCURRENCY[kind]
-    curves: dict[tuple[Pool, Setup], list[dict[str, Any]]] = {}
+    curves: dict[tuple[PoolKind, Setup], list[dict[str, Any]]] = {}
     for row in sorted(summary.rows, key=lambda row: row.deployment.concurrency or 0):
         each, ends = row.deployment, of(row)
         if ends and each.concurrency and not each.serial:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from poolbench import figures as w
 from poolbench.experiment import Deployment, Experiment, Measurement
-from poolbench.statistics import Comparison, Estimate, Row, Summary, Verdict
+from poolbench.statistics import Comparison, DeploymentRow, Estimate, Summary, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableLine:
     name: str
     look: str  # "" if it is no deployment
     cells: tuple[Cell, ...]
@@ -31,14 +31,14 @@ class Table:
     caption: str
     reading: str  # how to read it
     columns: tuple[str, ...]  # the first is the deployment
-    lines: tuple[Line, ...]
+    lines: tuple[TableLine, ...]
 
 
-Column = tuple[str, Callable[[Row], Cell]]
+Column = tuple[str, Callable[[DeploymentRow], Cell]]
 
 
 def _of_rows(caption: str, reading: str, summary: Summary, columns: Sequence[Column]) -> Table:
-    lines = (Line(row.name, row.deployment.look, tuple(cell(row) for _, cell in columns)) for row in summary.rows)
+    lines = (TableLine(row.name, row.deployment.look, tuple(cell(row) for _, cell in columns)) for row in summary.rows)
     return Table(caption, reading, ("deployment", *(title for title, _ in columns)), tuple(lines))
 
 
@@ -68,14 +68,14 @@ def _if(value: float | None, words: Callable[[float], str] = w.seconds) -> Cell:
 def speed(summary: Summary) -> Table:
     most = max((row.jobs for row in summary.rows), default=0)
 
-    def counted(row: Row) -> Cell:
+    def counted(row: DeploymentRow) -> Cell:
         return Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
 
-    def wall(row: Row) -> Cell:
+    def wall(row: DeploymentRow) -> Cell:
         found = _estimate(row.wall, w.seconds)
         return Cell(found.text, f"{row.jobs:,} of the jobs") if 0 < row.jobs < most else found
 
-    def speedup(row: Row) -> Cell:
+    def speedup(row: DeploymentRow) -> Cell:
         return Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
 
     return _of_rows(
@@ -115,22 +115,22 @@ def split(summary: Summary) -> Table:
 
 
 def cost(summary: Summary) -> Table:
-    def peak(row: Row) -> Cell:
+    def peak(row: DeploymentRow) -> Cell:
         if row.memory is None:
             return Cell()
         grows = row.deployment.lives_on and row.memory.grows
         return Cell(w.size(row.memory.peak), "grows from turn to turn" if grows else f"idle {w.size(row.memory.idle)}")
 
-    def per_slot(row: Row) -> Cell:
+    def per_slot(row: DeploymentRow) -> Cell:
         memory, concurrency = row.memory, row.deployment.concurrency
         if not memory or not concurrency:
             return Cell()
         return Cell(w.size(memory.peak / concurrency), f"work adds {w.size(memory.per_slot)}")
 
-    def growth(row: Row) -> Cell:
+    def growth(row: DeploymentRow) -> Cell:
         return _estimate(row.memory.growth if row.memory and row.deployment.lives_on else None, w.size)
 
-    def late(row: Row) -> Cell:
+    def late(row: DeploymentRow) -> Cell:
         found = row.scheduling
         return Cell(w.seconds(found.p99), f"worst {w.seconds(found.worst)}") if found else Cell()
 
@@ -159,9 +159,9 @@ def cost(summary: Summary) -> Table:
 def pairs(summary: Summary) -> Table:
     """Each deployment against the fastest; all pairs would be many."""
 
-    def line(of: Comparison) -> Line:
+    def line(of: Comparison) -> TableLine:
         verdict = "cannot tell" if of.verdict is Verdict.CANNOT_TELL else f"{of.a} is {of.verdict}"
-        return Line(f"{of.a} against {of.b}", "", (_estimate(of.ratio, w.times), Cell(verdict)))
+        return TableLine(f"{of.a} against {of.b}", "", (_estimate(of.ratio, w.times), Cell(verdict)))
 
     return Table(
         "Is the fastest really faster?",
@@ -183,7 +183,7 @@ def excluded(experiment: Experiment) -> Table:
         "They were measured, and something disturbed them; no figure above uses them.",
         ("deployment", "round", "why", "took"),
         tuple(
-            Line(
+            TableLine(
                 each.deployment,
                 looks.get(each.deployment, ""),
                 (Cell(str(each.round)), Cell(each.why), Cell(w.seconds(each.wall))),
@@ -194,12 +194,12 @@ def excluded(experiment: Experiment) -> Table:
 
 
 def checks(experiment: Experiment) -> Table:
-    def line(deployment: Deployment, measurements: Sequence[Measurement]) -> Line:
+    def line(deployment: Deployment, measurements: Sequence[Measurement]) -> TableLine:
         found = [each.checks for each in measurements]
         sums = [sum(counts) for counts in zip(*(each.counts for each in found), strict=True)]
         faults = "; ".join(dict.fromkeys(fault for each in found for fault in each.faults))
         verdict = Cell("passed" if all(each.passed for each in found) else "failed", faults)
-        return Line(deployment.name, deployment.look, (*(Cell(f"{value:,}") for value in sums), verdict))
+        return TableLine(deployment.name, deployment.look, (*(Cell(f"{value:,}") for value in sums), verdict))
 
     by_deployment = [(each, list(experiment.of(each.name, counted=False))) for each in experiment.deployments]
     return Table(
@@ -225,10 +225,10 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class BarsData:
-    rows: tuple[Row, ...]  # of those that ran all jobs
+    rows: tuple[DeploymentRow, ...]  # of those that ran all jobs
     common: Ends | None  # of all of them
     own: tuple[Ends | None, ...]  # of each, where they differ; empty: they do not
-    partial: tuple[Row, ...]  # those that ran some of the jobs
+    partial: tuple[DeploymentRow, ...]  # those that ran some of the jobs
 
     @property
     def ends(self) -> list[Ends]:
@@ -246,7 +246,7 @@ def bars_data(summary: Summary) -> BarsData:
     return BarsData(rows, own[0] if own and own[0] else _ran((*partial, *rows), jobs), (), partial)
 
 
-def _ran(rows: Iterable[Row], jobs: int) -> Ends | None:
+def _ran(rows: Iterable[DeploymentRow], jobs: int) -> Ends | None:
     """As they ran on the baseline, or else on the first deployment; a part of the jobs stands for all."""
     for row in sorted(rows, key=lambda row: not row.deployment.serial):
         if row.ran:

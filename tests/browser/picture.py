@@ -36,7 +36,7 @@ def submit(scene: Scene) -> None:
         Pool.GEVENT: ("/paced/40/Unwanted_Movie.avi", "/paced/12/Long_Movie.avi"),
     }
     for pool in Pool:
-        first, second = ARTICLE_FILES[experiment.Pool(pool)]
+        first, second = ARTICLE_FILES[experiment.PoolKind(pool)]
         scene.submit(pool, f"/paced/2/{first}", f"/paced/3/{second}", *others[pool])
 
 

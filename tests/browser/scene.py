@@ -61,7 +61,7 @@ class Scene:
 
     def submit_all(self) -> None:
         for pool in Pool:
-            first, second = ARTICLE_FILES[experiment.Pool(pool)]
+            first, second = ARTICLE_FILES[experiment.PoolKind(pool)]
             self.submit(
                 pool,
                 f"/paced/2/{first}",

@@ -86,7 +86,7 @@ def test_a_workers_pool_tab_names_its_model(scene: Scene, page: Page, pool: Pool
 def test_a_finished_file_is_a_success_with_its_name_its_pool_and_its_time(jobs: Scene, page: Page, pool: Pool) -> None:
     for place, seconds in ((FIRST, 2), (SECOND, 3)):
         row = row_of(page, jobs, pool, f"{pool}.{place}", "SUCCESS")
-        assert row["File"] == f"{ARTICLE_FILES[experiment.Pool(pool)][place]} from {jobs.host}"
+        assert row["File"] == f"{ARTICLE_FILES[experiment.PoolKind(pool)][place]} from {jobs.host}"
         assert row["Worker"].startswith(f"{pool}@")
         assert seconds <= float(row["Runtime"].removesuffix(" s")) < seconds + 5
         assert re.match(r"done: 400,000 bytes in \d\.\d s", row["Result"])

@@ -17,7 +17,8 @@ from rich.console import Console
 from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import parse
-from poolbench.experiment import Deployment, Experiment, Request
+from poolbench.experiment import Deployment, Experiment
+from poolbench.experiment import RunCommand as Request
 from poolbench.rounds import Design, run_experiment
 from poolbench.terminal import Page
 from producer.downloads import Downloads

@@ -18,7 +18,10 @@ from rich.console import Console
 from ledger.settings import Settings
 from poolbench.checks import NONE
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, Measurement, Pool, Request, State, from_json
+from poolbench.experiment import Experiment, Measurement, from_json
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import PoolKind as Pool
+from poolbench.experiment import RunCommand as Request
 from poolbench.rounds import Design, run_experiment
 from poolbench.terminal import Page
 from producer.downloads import Downloads

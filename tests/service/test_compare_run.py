@@ -20,7 +20,11 @@ from ledger.settings import Settings
 from ledger.switches import Switches
 from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
-from poolbench.experiment import Deployment, Executor, Experiment, Pool, Request, State, from_json, to_json
+from poolbench.experiment import Deployment, Experiment, from_json, to_json
+from poolbench.experiment import MeasuredExecutor as Executor
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import PoolKind as Pool
+from poolbench.experiment import RunCommand as Request
 from poolbench.lanes import shown
 from poolbench.rounds import Design, run_experiment
 from poolbench.terminal import Finding, Page, close, find, totals

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolbench.advice import FULL, ONE_CORE, SEVERAL_CORES, Advice, Confidence, Limits, recommend
+from poolbench.advice import FULL, ONE_CORE, SEVERAL_CORES, Advice, Confidence, recommend
+from poolbench.advice import AnswerLimits as Limits
 from poolbench.choice import ALIKE, MARGIN, REGRET, TIE
-from poolbench.experiment import PLAIN, Bound, Experiment, Pool, Sampling, Setup
+from poolbench.experiment import PLAIN, Bound, Experiment, Sampling, Setup
+from poolbench.experiment import PoolKind as Pool
 from producer.fleet import start
 from tests.experiments import MIB, Made, made
 

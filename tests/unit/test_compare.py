@@ -11,7 +11,9 @@ from rich.console import Console
 
 from ledger.jobs import FailureKind
 from poolbench.checks import executors
-from poolbench.experiment import Measurement, Pool, State, from_json, to_json
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import Measurement, from_json, to_json
+from poolbench.experiment import PoolKind as Pool
 from poolbench.lanes import Shown
 from poolbench.terminal import Finding, Page, checks_said, close, faults, find, totals, verdict
 from poolbench.workload import Running

@@ -10,7 +10,8 @@ from honcho.environ import parse_procfile
 
 from ledger.jobs import check_batch_name
 from poolbench.deployment import Spec, parse
-from poolbench.experiment import PLAIN, Pool, Setup
+from poolbench.experiment import PLAIN, Setup
+from poolbench.experiment import PoolKind as Pool
 from poolbench.rounds import label, ordered, stamp
 from producer.fleet import deployments, pool_of, worker_line
 from stack.plan import ROOT

@@ -11,9 +11,12 @@ from ledger.jobs import Job, JobRecord
 from poolbench import checks
 from poolbench.checks import NoiseLimits, failed
 from poolbench.deployment import parse
-from poolbench.experiment import Checks, Deployment, Executor, MeasuredJob, Pool, Spans, State
+from poolbench.experiment import Checks, Deployment, MeasuredJob, Spans
+from poolbench.experiment import MeasuredExecutor as Executor
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import PoolKind as Pool
 from poolbench.rounds import arrived
-from poolbench.sampler import Machine
+from poolbench.sampler import MachineCounters as Machine
 from producer.downloads import LOOK_EVERY, Digests, _pause, measured_job
 from producer.fleet import deployments
 from producer.scenarios import SCENARIOS, Options, from_manifest, paced, sample

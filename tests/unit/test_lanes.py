@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from poolbench.experiment import Experiment, MeasuredJob, Pool
+from poolbench.experiment import Experiment, MeasuredJob
+from poolbench.experiment import PoolKind as Pool
 from poolbench.lanes import LaneChart, shown
 from poolbench.report.lanes_svg import in_words
 from tests.experiments import Made, made

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from poolbench.advice import recommend
-from poolbench.experiment import Experiment, Pool, from_json, to_json
+from poolbench.experiment import Experiment, from_json, to_json
+from poolbench.experiment import PoolKind as Pool
 from poolbench.report.page import page, text
 from tests.experiments import Made, made
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from poolbench.experiment import Cores, Experiment, Pool, to_json
+from poolbench.experiment import Cores, Experiment, to_json
+from poolbench.experiment import PoolKind as Pool
 from poolbench.runfiles import agreeing, differences, pooled
 from poolbench.statistics import summarise
 from producer import cli

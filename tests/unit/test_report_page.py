@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import pytest
 
-from poolbench.experiment import Deployment, Experiment, Pool, from_json
+from poolbench.experiment import Deployment, Experiment, from_json
+from poolbench.experiment import PoolKind as Pool
 from poolbench.report.page import page, text
 from tests.experiments import Made, made
 from tests.reported import HOSTILE, few, many, sweep

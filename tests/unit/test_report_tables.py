@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from poolbench.experiment import Pool
+from poolbench.experiment import PoolKind as Pool
 from poolbench.report.tables import Table, cost, known, speed, split
 from poolbench.runfiles import read
 from poolbench.statistics import summarise

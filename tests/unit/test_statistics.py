@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolbench.experiment import Experiment, Measurement, Pool, Spans
+from poolbench.experiment import Experiment, Measurement, Spans
+from poolbench.experiment import PoolKind as Pool
 from poolbench.statistics import Verdict, summarise
 from tests.experiments import MIB, Made, made
 

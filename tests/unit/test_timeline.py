@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ledger.jobs import FailureKind
-from poolbench.experiment import Executor, Pool, State
+from poolbench.experiment import MeasuredExecutor as Executor
+from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import PoolKind as Pool
 from poolbench.lanes import ASCII, MOST_LANES, UNICODE, Glyphs, Lane, label_of, render
 from tests.measured import attempt, experiment, gevent, job, prefork, serial, shown, threads, who
 
