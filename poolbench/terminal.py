@@ -17,7 +17,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
+from poolbench.experiment import (
+    Deployment,
+    Experiment,
+    MeasuredAttempt,
+    MeasuredJob,
+    MeasuredState,
+    Measurement,
+    Scenario,
+)
 from poolbench.figures import NONE, counted, printable, ratio
 from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
 from poolbench.rounds import Position
@@ -88,14 +96,11 @@ class Page:
             return
         deployment = position.deployment
         share = workload.share(deployment)
-        files = [
-            name if seconds is None else f"{name} ({seconds:g} s)"
-            for name, seconds in zip(share.names, share.nominal, strict=True)
-        ]
-        if deployment.serial:
-            text = f"{', then '.join(files)}, one at a time on {deployment.pool}"
-        else:
-            text = " and ".join(files)
+        named = zip(share.names, share.nominal, strict=True)
+        files = [name if seconds is None else f"{name} ({seconds:g} s)" for name, seconds in named]
+        text = (
+            f"{', then '.join(files)}, one at a time on {deployment.pool}" if deployment.serial else " and ".join(files)
+        )
         self.say()
         self.say(f"{deployment.name}: {text}", "bold")
 
@@ -115,7 +120,7 @@ class Page:
 
     def _show_live(self, text: str, done: int, jobs: int | None) -> None:
         if self._live:
-            (task,) = self._live.task_ids
+            task = self._live.task_ids[0]
             self._live.update(task, description=self.fit(text), completed=done, total=jobs, refresh=True)
 
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
@@ -123,7 +128,9 @@ class Page:
             self._said = self._clock()  # the jobs have only just begun
         rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
         now = _now(running) if running and self._show else f"{done:,} of {jobs:,} jobs{rate}"
-        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{self._left(elapsed)}")
+        left = self._position.left if self._position else None
+        ends = "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
+        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{ends}")
         if self._live:
             self._show_live(text, done, jobs)
         elif self._clock() - self._said >= PLAIN_EVERY:
@@ -136,22 +143,15 @@ class Page:
         number = f"round {position.round} of {position.rounds}" if position.round else "warm-up"
         return f"{number} · {position.deployment.name} · "
 
-    def _left(self, elapsed: float) -> str:
-        left = self._position.left if self._position else None
-        return "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
-
     def ended(self, job: MeasuredJob) -> None:
-        if not self._show and job.state is MeasuredState.DONE:
-            return
-        if job.state is MeasuredState.DONE:
-            attempts = job.attempts
-            took = round(attempts[-1].finished - attempts[0].started, 1)
-            unit = "second" if took == 1 else "seconds"
-            self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(job)}")
-            return
         last = job.attempts[-1] if job.attempts else None
-        why = f": {last.kind}: {last.reason}" if last and last.kind else ""
-        self.say(f"  {job.filename} {job.state}{why}  {_who(job)}", "red")
+        if job.state is not MeasuredState.DONE or not last:
+            why = f": {last.kind}: {last.reason}" if last and last.kind else ""
+            self.say(f"  {job.filename} {job.state}{why}  {_who(last)}", "red")
+        elif self._show:
+            took = round(last.finished - job.attempts[0].started, 1)
+            unit = "second" if took == 1 else "seconds"
+            self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(last)}")
 
     def unserved(self, text: str) -> None:
         self.say(f"  {text}", "yellow")
@@ -187,19 +187,15 @@ def _now(running: Sequence[Running]) -> str:
     if len(running) > _FILES_SHOWN:
         begun = sum(each.state is MeasuredState.RUNNING for each in running)
         return f"{begun} running, {len(running) - begun} to go"
-    return " · ".join(f"{each.name} {_progress(each)}" for each in running)
+    done = ((each, each.state if each.share is None else f"{int(100 * each.share)} %") for each in running)
+    return " · ".join(f"{each.name} {share}" for each, share in done)
 
 
-def _progress(of: Running) -> str:
-    return of.state.value if of.share is None else f"{int(100 * of.share)} %"
-
-
-def _who(job: MeasuredJob) -> str:
-    who = job.attempts[-1].executor if job.attempts else None
-    if who is None:
+def _who(attempt: MeasuredAttempt | None) -> str:
+    if attempt is None or attempt.executor is None:
         return "never ran"
-    greenlet = "–" if who.greenlet is None else who.greenlet
-    return f"pid {who.pid} · thread {who.thread} · greenlet {greenlet}"
+    who = attempt.executor
+    return f"pid {who.pid} · thread {who.thread} · greenlet {NONE if who.greenlet is None else who.greenlet}"
 
 
 # -- the summary
@@ -218,10 +214,7 @@ _COLUMNS = (
 
 def close(page: Page, experiment: Experiment) -> None:
     page.say()
-    if experiment.scenario.name == "article":
-        _article(page, experiment)
-    else:
-        _deployments(page, experiment)
+    (_article if experiment.scenario.name == "article" else _deployments)(page, experiment)
 
 
 def _article(page: Page, experiment: Experiment) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from poolbench.experiment import (
     PLAIN,
@@ -31,9 +32,25 @@ from poolbench.experiment import PoolKind as Pool
 from poolbench.experiment import RunCommand as Request
 from producer.fleet import start
 
+T = TypeVar("T")
+
 EPOCH = 1_700_000_000.0
 SHA256 = "0" * 64
 MIB = 2**20
+
+
+def known(value: T | None) -> T:
+    """What must be there."""
+    assert value is not None
+    return value
+
+
+def remeasured(
+    experiment: Experiment, change: Callable[[Measurement], Measurement], of: str | None = None
+) -> Experiment:
+    """The experiment with each measurement changed, or each of one deployment."""
+    found = (change(each) if of in (None, each.deployment) else each for each in experiment.measurements)
+    return replace(experiment, measurements=tuple(found))
 
 
 @dataclass(frozen=True, slots=True)

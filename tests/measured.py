@@ -46,12 +46,7 @@ def attempt(
 
 
 def job(
-    pool: Pool,
-    filename: str,
-    nominal: float,
-    *attempts: Attempt,
-    queued: float = 0.0,
-    state: State = State.DONE,
+    pool: Pool, filename: str, nominal: float, *attempts: Attempt, queued: float = 0.0, state: State = State.DONE
 ) -> MeasuredJob:
     return measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal, SHA256)
 
@@ -107,12 +102,7 @@ def experiment(*found: Shown, name: str = "article") -> Experiment:
     )
 
 
-def two(
-    pool: Pool,
-    first: MeasuredExecutor,
-    second: MeasuredExecutor,
-    seconds: tuple[float, float] = (7, 5),
-) -> Shown:
+def two(pool: Pool, first: MeasuredExecutor, second: MeasuredExecutor, seconds: tuple[float, float] = (7, 5)) -> Shown:
     """Two files side by side, with 0.1 s of overhead each."""
     names = ("Guide.pdf", "Demo_Video.mp4")
     return shown(

@@ -6,22 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.jobs import FailureKind
-from poolbench.experiment import PLAIN, Experiment, MeasuredJob, Setup
+from poolbench.experiment import PLAIN, Experiment, MeasuredJob, Measurement, Setup
 from poolbench.experiment import MeasuredAttempt as Attempt
 from poolbench.experiment import PoolKind as Pool
-from tests.experiments import MIB, Made, made
+from tests.experiments import MIB, Made, made, remeasured
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>.bin'
 
 
 def with_jobs(experiment: Experiment, change: Callable[[int, MeasuredJob], MeasuredJob]) -> Experiment:
-    measurements = (
-        replace(measurement, jobs=tuple(change(n, job) for n, job in enumerate(measurement.jobs)))
-        if measurement.jobs
-        else measurement
-        for measurement in experiment.measurements
-    )
-    return replace(experiment, measurements=tuple(measurements))
+    return remeasured(experiment, lambda of: replace(of, jobs=tuple(change(n, job) for n, job in enumerate(of.jobs))))
 
 
 def a_greenlet_each(experiment: Experiment) -> Experiment:
@@ -73,38 +67,24 @@ def tutorial() -> Experiment:
         jobs=2,
         nominal=6.0,
     )
-    measurements = (
-        replace(
-            measurement,
-            jobs=tuple(
-                replace(job, nominal=each)
-                for job, each in zip(measurement.jobs, seconds[measurement.deployment], strict=True)
-            ),
-        )
-        if measurement.jobs
-        else measurement
-        for measurement in experiment.measurements
-    )
-    return replace(experiment, measurements=tuple(measurements))
+
+    def paced(of: Measurement) -> Measurement:
+        return replace(of, jobs=tuple(replace(job, nominal=seconds[of.deployment][n]) for n, job in enumerate(of.jobs)))
+
+    return remeasured(experiment, paced)
 
 
 def sampled() -> Experiment:
     """A baseline that ran ten of the forty jobs."""
     whole = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), nominal=0.5)
     part = made(Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.5), jobs=10, nominal=0.5)
-    measurements = (
-        other if other.deployment == "serial" else measurement
-        for measurement, other in zip(whole.measurements, part.measurements, strict=True)
-    )
-    return replace(whole, measurements=tuple(measurements))
+    of_part = {each.batch: each for each in part.measurements}
+    return remeasured(whole, lambda of: of_part[of.batch], "serial")
 
 
 def sweep() -> Experiment:
     """Several numbers of slots per pool."""
-    return made(
-        *(Made(pool, slots, 0.2, per_slot=MIB) for pool in Pool for slots in (2, 8, 32)),
-        jobs=64,
-    )
+    return made(*(Made(pool, slots, 0.2, per_slot=MIB) for pool in Pool for slots in (2, 8, 32)), jobs=64)
 
 
 def hosts() -> Experiment:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from poolbench.advice import FULL, ONE_CORE, SEVERAL_CORES, Advice, Confidence, recommend
 from poolbench.advice import AnswerLimits as Limits
 from poolbench.choice import ALIKE, MARGIN, REGRET, TIE
-from poolbench.experiment import PLAIN, Bound, Experiment, Sampling, Setup
+from poolbench.experiment import PLAIN, Bound, Experiment, Measurement, Sampling, Setup
 from poolbench.experiment import PoolKind as Pool
 from producer.fleet import start
-from tests.experiments import MIB, Made, made
+from tests.experiments import MIB, Made, made, remeasured
 
 PROCESS = 30 * MIB  # what a child of prefork adds
 
@@ -77,14 +77,11 @@ def test_a_tie_that_nothing_decides_is_not_called_faster() -> None:
 def test_a_tie_in_memory_too_goes_to_the_shorter_tail() -> None:
     """Given one of two equals that runs some jobs late, I expect the other."""
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.1))
-    slow_tail = tuple(
-        replace(measurement, spans=replace(measurement.spans, ran=(*measurement.spans.ran[:-2], 3.0, 3.0)))
-        if measurement.deployment == "threads:8"
-        else measurement
-        for measurement in experiment.measurements
-    )
 
-    found = recommend([replace(experiment, measurements=slow_tail)])
+    def slow_tail(of: Measurement) -> Measurement:
+        return replace(of, spans=replace(of.spans, ran=(*of.spans.ran[:-2], 3.0, 3.0)))
+
+    found = recommend([remeasured(experiment, slow_tail, "threads:8")])
 
     assert found.answer == "gevent:8"
     assert found.criterion == "a shorter p99 of latency"
@@ -180,14 +177,11 @@ def test_too_few_rounds_are_no_answer_however_large_the_difference() -> None:
 
 def test_deployments_with_other_jobs_are_no_answer() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.5), jobs=2, nominal=0.1)
-    other = tuple(
-        replace(measurement, jobs=tuple(replace(job, nominal=0.5) for job in measurement.jobs))
-        if measurement.deployment == "gevent:8"
-        else measurement
-        for measurement in experiment.measurements
-    )
 
-    found = recommend([replace(experiment, measurements=other)])
+    def other(of: Measurement) -> Measurement:
+        return replace(of, jobs=tuple(replace(job, nominal=0.5) for job in of.jobs))
+
+    found = recommend([remeasured(experiment, other, "gevent:8")])
 
     assert found.answer is None
     assert "they had other jobs" in found.because[0]
@@ -260,12 +254,8 @@ def test_excluded_turns_do_not_count_and_are_named() -> None:
     experiment = made(
         Made(Pool.THREADS, 8, 0.1, excluded={3: "another process took 0.9 cores"}), Made(Pool.GEVENT, 8, 0.2)
     )
-    slowed = tuple(
-        replace(measurement, wall=99.0) if measurement.excluded else measurement
-        for measurement in experiment.measurements
-    )
 
-    found = recommend([replace(experiment, measurements=slowed)])
+    found = recommend([remeasured(experiment, lambda of: replace(of, wall=99.0) if of.excluded else of)])
 
     assert found.answer == "threads:8"
     assert "Left out, 1 turns: threads:8 round 3: another process took 0.9 cores." in text(found.reasoning)
@@ -299,12 +289,8 @@ def test_little_noise_makes_a_small_difference_certain_and_not_important() -> No
     """Given a deployment that is certainly 2 % slower and takes less memory, I expect a tie and that one."""
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     walls = {"threads:8": 1.0, "gevent:8": 1.02}
-    exact = tuple(
-        replace(measurement, wall=walls[measurement.deployment] + measurement.round / 10_000)
-        for measurement in experiment.measurements
-    )
 
-    found = recommend([replace(experiment, measurements=exact)])
+    found = recommend([remeasured(experiment, lambda of: replace(of, wall=walls[of.deployment] + of.round / 10_000))])
 
     assert found.answer == "gevent:8"
     assert found.tied == ("threads:8",)
@@ -315,12 +301,9 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
     """Given two whose order the noise hides by up to 30 %, I expect the faster one and not the leaner."""
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     factors = (1.0, 0.98, 1.1, 1.1, 1.2, 1.1)
-    walls = tuple(
-        replace(measurement, wall=factors[measurement.round] if measurement.deployment == "gevent:8" else 1.0)
-        for measurement in experiment.measurements
-    )
+    even = remeasured(experiment, lambda of: replace(of, wall=1.0))
 
-    found = recommend([replace(experiment, measurements=walls)])
+    found = recommend([remeasured(even, lambda of: replace(of, wall=factors[of.round]), "gevent:8")])
 
     assert found.answer == "threads:8"
     assert found.tied == ()
@@ -329,12 +312,9 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
 
 def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
-    blind = tuple(
-        replace(measurement, usage=None) if measurement.deployment == "threads:8" else measurement
-        for measurement in experiment.measurements
-    )
+    blind = remeasured(experiment, lambda of: replace(of, usage=None), "threads:8")
 
-    assert recommend([replace(experiment, measurements=blind)]).criterion != "less memory"
+    assert recommend([blind]).criterion != "less memory"
 
 
 def test_jobs_that_do_not_fill_a_core_are_not_said_to_wait_for_it() -> None:
@@ -503,13 +483,10 @@ def test_limits_that_nobody_keeps_are_no_answer_and_say_what_would_do() -> None:
 
 def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    blind = tuple(
-        replace(measurement, usage=None) if measurement.deployment == "threads:8" else measurement
-        for measurement in experiment.measurements
-    )
+    blind = remeasured(experiment, lambda of: replace(of, usage=None), "threads:8")
 
-    assert recommend([replace(experiment, measurements=blind)], Limits(memory=100 * MIB)).answer == "gevent:8"
-    assert recommend([replace(experiment, measurements=blind)]).answer == "threads:8"
+    assert recommend([blind], Limits(memory=100 * MIB)).answer == "gevent:8"
+    assert recommend([blind]).answer == "threads:8"
 
 
 # -- whatever was measured

@@ -31,10 +31,7 @@ def test_pools_are_those_of_the_running_stack_or_with_slots_workers_of_our_own()
         ("threads:x", "with 1 to 1000, got 'threads:x'"),
         ("prefork:65", "with 1 to 64"),
         ("", "expected names"),
-        (
-            "threads+prefetch=4",
-            r"expected threads:CONCURRENCY before \+prefetch=4, .* workers of our own can have",
-        ),
+        ("threads+prefetch=4", r"expected threads:CONCURRENCY before \+prefetch=4, .* workers of our own can have"),
         ("threads:8+prefetch=0", "prefetch=1 to 1000, events=off, got 'prefetch=0' in 'threads:8\\+prefetch=0'"),
         ("threads:8+workers=1", "expected options out of workers=2 to 16"),
         ("threads:8+events=on", "events=off, got 'events=on'"),

@@ -11,7 +11,7 @@ from poolbench.experiment import Experiment, MeasuredJob
 from poolbench.experiment import PoolKind as Pool
 from poolbench.lanes import LaneChart, shown
 from poolbench.report.lanes_svg import in_words
-from tests.experiments import Made, made
+from tests.experiments import Made, made, remeasured
 from tests.reported import a_greenlet_each, few, hosts, with_jobs
 
 
@@ -53,12 +53,10 @@ def test_greenlets_that_live_for_one_job_are_packed_into_as_many_slots_as_ran_at
 def test_a_turn_that_counts_is_shown_before_a_excluded_one_and_that_before_the_warm_up() -> None:
     """Given jobs that were kept of the warm-up too, I expect it only where nothing else is, and the words to say so."""
     whole = made(Made(Pool.THREADS, 4, 0.5), rounds=3)
-    jobs = next(measurement.jobs for measurement in whole.measurements if measurement.jobs)
-    kept = replace(whole, measurements=tuple(replace(measurement, jobs=jobs) for measurement in whole.measurements))
-    excluded = replace(
-        kept, measurements=tuple(replace(measurement, excluded=("a swap storm",)) for measurement in kept.measurements)
-    )
-    early = replace(kept, measurements=tuple(measurement for measurement in kept.measurements if not measurement.round))
+    jobs = next(each.jobs for each in whole.measurements if each.jobs)
+    kept = remeasured(whole, lambda of: replace(of, jobs=jobs))
+    excluded = remeasured(kept, lambda of: replace(of, excluded=("a swap storm",)))
+    early = replace(kept, measurements=tuple(each for each in kept.measurements if not each.round))
 
     found = [shown(experiment)[0] for experiment in (kept, excluded, early)]
 
@@ -78,9 +76,7 @@ def test_nothing_on_a_lane_overlaps() -> None:
 
 def test_two_jobs_of_one_thread_at_the_same_time_get_two_lanes_and_the_second_says_so() -> None:
     experiment = made(Made(Pool.THREADS, 2, 0.5), jobs=2)
-    thread = (
-        next(measurement for measurement in experiment.measurements if measurement.jobs).jobs[0].attempts[0].executor
-    )
+    thread = next(each for each in experiment.measurements if each.jobs).jobs[0].attempts[0].executor
 
     def change(_: int, job: MeasuredJob) -> MeasuredJob:
         return replace(job, attempts=(replace(job.attempts[0], executor=thread),))

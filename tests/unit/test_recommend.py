@@ -13,7 +13,7 @@ from poolbench.experiment import PoolKind as Pool
 from poolbench.runfiles import agreeing, differences, pooled
 from poolbench.statistics import summarise
 from producer import cli
-from tests.experiments import MIB, Made, made
+from tests.experiments import MIB, Made, known, made, remeasured
 
 THREADS = Made(Pool.THREADS, 8, 0.1, idle=80 * MIB)
 GEVENT = Made(Pool.GEVENT, 8, 0.2)
@@ -22,10 +22,8 @@ GEVENT = Made(Pool.GEVENT, 8, 0.2)
 def run(seed: int = 1, rounds: int = 5) -> Experiment:
     """Each seed is another run of the same experiment."""
     experiment = made(THREADS, GEVENT, rounds=rounds, seed=seed)
-    measurements = tuple(
-        replace(measurement, batch=f"{measurement.batch}-{seed}") for measurement in experiment.measurements
-    )
-    return replace(experiment, measurements=measurements, scenario=replace(experiment.scenario, seed=1))
+    again = remeasured(experiment, lambda of: replace(of, batch=f"{of.batch}-{seed}"))
+    return replace(again, scenario=replace(experiment.scenario, seed=1))
 
 
 def saved(folder: Path, *experiments: Experiment) -> list[str]:
@@ -143,8 +141,7 @@ def test_runs_that_agree_are_one_experiment_with_the_rounds_of_both() -> None:
     together = pooled([run(1, rounds=3), run(2, rounds=3)])
     ratio = summarise(together).compare("threads:8", "gevent:8").ratio
 
-    assert ratio is not None
-    assert ratio.n == 6
+    assert known(ratio).n == 6
     assert sorted(measurement.round for measurement in together.of("threads:8")) == [1, 2, 3, 4, 5, 6]
     assert sum(measurement.round == 0 for measurement in together.measurements) == 4
     assert "2 runs were pooled" in together.notes
@@ -174,8 +171,7 @@ def test_cores_of_all_runs_are_the_median_of_all_probes() -> None:
 
     cores = pooled([one, other]).cores
 
-    assert cores is not None
-    assert (cores.effective, len(cores.probes)) == (1.0, 5)
+    assert (known(cores).effective, len(known(cores).probes)) == (1.0, 5)
 
 
 def test_the_load_of_a_machine_does_not_make_it_another() -> None:

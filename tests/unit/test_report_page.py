@@ -15,7 +15,7 @@ import pytest
 from poolbench.experiment import Deployment, Experiment, from_json
 from poolbench.experiment import PoolKind as Pool
 from poolbench.report.page import page, text
-from tests.experiments import Made, made
+from tests.experiments import Made, made, remeasured
 from tests.reported import HOSTILE, few, many, sweep
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -146,13 +146,10 @@ def test_a_hostile_deployment_is_text_too() -> None:
     name = '"><script>alert(1)</script>'
     experiment = few()
     hostile = Deployment(name, Pool.THREADS, 8)
-    measurements = tuple(
-        replace(measurement, deployment=name) if measurement.deployment == "threads:8" else measurement
-        for measurement in experiment.measurements
-    )
+    renamed = remeasured(experiment, lambda of: replace(of, deployment=name), "threads:8")
     deployments = tuple(hostile if each.name == "threads:8" else each for each in experiment.deployments)
 
-    found = Page(page([replace(experiment, deployments=deployments, measurements=measurements)]))
+    found = Page(page([replace(renamed, deployments=deployments)]))
     assert len(found.all("script")) == 4
     assert f"Timeline of {name}" in [each.attributes.get("aria-label") for each in found.all("canvas")]
 
@@ -163,12 +160,9 @@ def test_the_raw_data_is_the_experiment_to_ten_microseconds(shown: Page) -> None
 
     assert found.deployments == experiment.deployments
     assert found.notes == experiment.notes
-    assert [measurement.checks for measurement in found.measurements] == [
-        measurement.checks for measurement in experiment.measurements
-    ]
-    assert [measurement.wall for measurement in found.measurements] == pytest.approx(
-        [measurement.wall for measurement in experiment.measurements], abs=1e-5
-    )
+    assert [each.checks for each in found.measurements] == [each.checks for each in experiment.measurements]
+    walls = [each.wall for each in experiment.measurements]
+    assert [each.wall for each in found.measurements] == pytest.approx(walls, abs=1e-5)
     ours, theirs = experiment.shown("threads:8"), found.shown("threads:8")
     assert ours
     assert theirs

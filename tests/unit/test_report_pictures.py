@@ -21,7 +21,7 @@ from poolbench.report.palette import DARK, LIGHT
 from poolbench.report.tables import BarsData, Ends, bars_data
 from poolbench.runfiles import ReportError
 from poolbench.statistics import summarise
-from tests.experiments import EPOCH
+from tests.experiments import EPOCH, remeasured
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -88,9 +88,7 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
 
 def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None:
     experiment = few()
-    without = replace(
-        experiment, measurements=tuple(replace(measurement, jobs=()) for measurement in experiment.measurements)
-    )
+    without = remeasured(experiment, lambda of: replace(of, jobs=()))
 
     with pytest.raises(ReportError, match="no pool was measured at several concurrencies"):
         svg(experiment, "memory")

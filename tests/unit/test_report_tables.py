@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from poolbench.experiment import Measurement
 from poolbench.experiment import PoolKind as Pool
 from poolbench.report.tables import Table, cost, known, speed, split
 from poolbench.runfiles import read
 from poolbench.statistics import summarise
 from poolbench.terminal import Page, close
-from tests.experiments import MIB, Made, made
+from tests.experiments import MIB, Made, made, remeasured
+from tests.experiments import known as there
 from tests.producer_process import ROOT
 
 _UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -78,13 +80,11 @@ def test_growth_that_is_not_sure_is_a_figure_all_the_same() -> None:
     """Given turns after which memory is once larger and once smaller, I expect the interval with both signs in it."""
     experiment = made(Made(Pool.THREADS, 4, 0.5, lives_on=True))
     ends = [64, 60, 66, 58, 62, 60]  # MiB, by round
-    measurements = tuple(
-        replace(
-            measurement, usage=measurement.usage and replace(measurement.usage, pss_end=ends[measurement.round] * MIB)
-        )
-        for measurement in experiment.measurements
-    )
-    of = cost(summarise(replace(experiment, measurements=measurements)))
+
+    def ended(of: Measurement) -> Measurement:
+        return replace(of, usage=replace(there(of.usage), pss_end=ends[of.round] * MIB))
+
+    of = cost(summarise(remeasured(experiment, ended)))
 
     assert column(of, "threads:4", "memory, peak").endswith(" (idle 60.0 MiB)")
     assert re.fullmatch(r"1\.00 MiB \(-\d+\.\d MiB – \d+\.\d MiB\)", column(of, "threads:4", "memory grew per turn"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from poolbench.experiment import Experiment, Measurement, Spans
 from poolbench.experiment import PoolKind as Pool
 from poolbench.statistics import Verdict, summarise
-from tests.experiments import MIB, Made, made
+from tests.experiments import MIB, Made, known, made, remeasured
 
 THREADS = Made(Pool.THREADS, 8, run=0.1)
 GEVENT = Made(Pool.GEVENT, 8, run=0.1)
@@ -20,24 +20,15 @@ SERIAL = Made(Pool.THREADS, 1, run=0.1, serial=True)
 
 def changed(experiment: Experiment, deployment: str, number: int | None = None, **fields: object) -> Experiment:
     """The experiment with other fields in a deployment's turns, or in that of one round."""
-    return replace(
-        experiment,
-        measurements=tuple(
-            replace(each, **fields)  # type: ignore[arg-type]
-            if each.deployment == deployment and number in {None, each.round}
-            else each
-            for each in experiment.measurements
-        ),
-    )
+
+    def change(of: Measurement) -> Measurement:
+        return replace(of, **fields) if number in {None, of.round} else of  # type: ignore[arg-type]
+
+    return remeasured(experiment, change, deployment)
 
 
 def scaled(experiment: Experiment, factor: float) -> Experiment:
-    return replace(
-        experiment,
-        measurements=tuple(
-            replace(measurement, wall=(measurement.wall or 0) * factor) for measurement in experiment.measurements
-        ),
-    )
+    return remeasured(experiment, lambda of: replace(of, wall=(of.wall or 0) * factor))
 
 
 # -- rows
@@ -68,21 +59,17 @@ def test_rates_speedup_and_share_of_the_ideal_follow_from_the_walls() -> None:
 
     assert row.ideal == pytest.approx(0.5)
     assert serial.ideal == pytest.approx(4.0)
-    assert row.jobs_per_second is not None
-    assert row.jobs_per_second.median == pytest.approx(80, rel=0.05)
-    assert row.speedup is not None
-    assert row.speedup.median == pytest.approx(8, rel=0.05)
-    assert row.share_of_ideal is not None
-    assert row.share_of_ideal.median == pytest.approx(1, rel=0.05)
+    assert known(row.jobs_per_second).median == pytest.approx(80, rel=0.05)
+    assert known(row.speedup).median == pytest.approx(8, rel=0.05)
+    assert known(row.share_of_ideal).median == pytest.approx(1, rel=0.05)
     assert serial.speedup is None
 
 
 def paced(experiment: Experiment, deployment: str, *seconds: float) -> Experiment:
     """The experiment with other paces of a deployment's jobs."""
     shown = experiment.shown(deployment)
-    assert shown is not None
-    jobs = tuple(replace(job, nominal=pace) for job, pace in zip(shown.jobs, seconds, strict=True))
-    return changed(experiment, deployment, shown.round, jobs=jobs)
+    jobs = tuple(replace(job, nominal=pace) for job, pace in zip(known(shown).jobs, seconds, strict=True))
+    return changed(experiment, deployment, known(shown).round, jobs=jobs)
 
 
 def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
@@ -147,16 +134,14 @@ def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     assert split.submit + split.wait + split.run + split.step == pytest.approx(sum(ends) / len(ends))
     walls = [measurement.wall or 0.0 for measurement in measurements]
     assert split.run + split.step + split.overhead == pytest.approx(slots * sum(walls) / len(walls) / 40)
-    assert row.latency is not None
-    assert row.latency.worst == pytest.approx(max(ends))
+    assert known(row.latency).worst == pytest.approx(max(ends))
 
 
 def test_a_step_is_told_from_the_run_it_is_part_of() -> None:
     split = summarise(made(Made(Pool.PREFORK, 2, run=0.1, work=0.3, noise=0.0), GEVENT)).row("prefork:2").split
 
-    assert split is not None
-    assert split.run == pytest.approx(0.1, rel=0.02)
-    assert split.step == pytest.approx(0.3, rel=0.02)
+    assert known(split).run == pytest.approx(0.1, rel=0.02)
+    assert known(split).step == pytest.approx(0.3, rel=0.02)
 
 
 def test_memory_is_idle_peak_and_what_a_slot_adds() -> None:
@@ -174,8 +159,7 @@ def test_memory_that_stays_from_round_to_round_grows() -> None:
     memory = summarise(made(replace(THREADS, growth=MIB), GEVENT)).row("threads:8").memory
 
     assert memory is not None
-    assert memory.growth is not None
-    assert memory.growth.median == MIB
+    assert known(memory.growth).median == MIB
     assert memory.grows
 
 
@@ -192,10 +176,8 @@ def test_slots_that_are_not_known_leave_out_what_needs_them() -> None:
     row = summarise(replace(experiment, deployments=(unknown, experiment.deployments[1]))).row("threads:8")
 
     assert row.ideal is None
-    assert row.split is not None
-    assert row.split.overhead is None
-    assert row.memory is not None
-    assert row.memory.per_slot is None
+    assert known(row.split).overhead is None
+    assert known(row.memory).per_slot is None
 
 
 def test_turns_without_spans_and_jobs_are_survived() -> None:
@@ -208,8 +190,7 @@ def test_one_turn_has_figures_and_no_interval() -> None:
     row = summarise(made(THREADS, GEVENT, rounds=1)).row("threads:8")
 
     assert row.measurements == 1
-    assert row.wall is not None
-    assert row.wall.interval is None
+    assert known(row.wall).interval is None
 
 
 def test_nothing_that_counts_is_an_empty_row() -> None:
@@ -231,10 +212,8 @@ def test_a_clear_difference_is_told_both_ways() -> None:
 
     assert found.verdict is Verdict.FASTER
     assert back.verdict is Verdict.SLOWER
-    assert found.ratio is not None
-    assert back.ratio is not None
-    assert found.ratio.median == pytest.approx(1.5, rel=0.05)
-    assert back.ratio.median == pytest.approx(1 / found.ratio.median)
+    assert known(found.ratio).median == pytest.approx(1.5, rel=0.05)
+    assert known(back.ratio).median == pytest.approx(1 / known(found.ratio).median)
 
 
 def test_a_difference_within_the_noise_is_none() -> None:
@@ -254,8 +233,7 @@ def test_rounds_in_which_one_of_the_two_was_excluded_are_no_pairs() -> None:
     summary = summarise(made(replace(THREADS, excluded={1: "load"}), replace(GEVENT, excluded={2: "load"})))
     found = summary.compare("threads:8", "gevent:8")
 
-    assert found.ratio is not None
-    assert found.ratio.n == 3
+    assert known(found.ratio).n == 3
 
 
 def test_drift_of_the_machine_cancels_because_turns_are_paired_by_round() -> None:
@@ -264,9 +242,7 @@ def test_drift_of_the_machine_cancels_because_turns_are_paired_by_round() -> Non
     summary = summarise(made(THREADS, Made(Pool.GEVENT, 8, run=0.11), rounds=8, drift=0.5))
     one, other = summary.row("threads:8").wall, summary.row("gevent:8").wall
 
-    assert one is not None
-    assert other is not None
-    assert one.high > other.low
+    assert known(one).high > known(other).low
     assert summary.compare("threads:8", "gevent:8").verdict is Verdict.FASTER
 
 
@@ -316,12 +292,9 @@ def test_what_a_job_costs_is_told_per_job_and_per_second() -> None:
     """Given 40 jobs of 0.1 s and 20 ms of CPU on 8 slots without noise, I expect 80 * 0.02 cores and 23 switches."""
     row = summarise(made(replace(THREADS, cpu=0.02, noise=0.0, late=0.004), GEVENT)).row("threads:8")
 
-    assert row.cpu_per_job is not None
-    assert row.cpu_per_job.median == pytest.approx(0.02)
-    assert row.cores_used is not None
-    assert row.cores_used.median == pytest.approx(1.6, rel=0.05)
-    assert row.switches_per_job is not None
-    assert row.switches_per_job.median == 23
+    assert known(row.cpu_per_job).median == pytest.approx(0.02)
+    assert known(row.cores_used).median == pytest.approx(1.6, rel=0.05)
+    assert known(row.switches_per_job).median == 23
 
 
 def test_the_worst_lateness_is_that_of_all_turns() -> None:
@@ -331,5 +304,4 @@ def test_the_worst_lateness_is_that_of_all_turns() -> None:
     late = replace(usage, scheduling=replace(usage.scheduling, worst=7.0))  # type: ignore[type-var]
     lateness = summarise(changed(experiment, "threads:8", 3, usage=late)).row("threads:8").scheduling
 
-    assert lateness is not None
-    assert (lateness.p99, lateness.worst) == (0.004, 7.0)
+    assert (known(lateness).p99, known(lateness).worst) == (0.004, 7.0)

@@ -15,6 +15,7 @@ import pytest
 
 from poolbench.experiment import Experiment
 from poolbench.lanes import shown, to_bytes, trace
+from tests.experiments import known
 from tests.reported import few, hosts, many, sweep
 
 Events = list[dict[str, Any]]
@@ -104,13 +105,12 @@ def test_every_attempt_is_a_slice_on_the_lane_of_its_executor() -> None:
 def test_moments_are_microseconds_since_the_deployments_own_submission() -> None:
     experiment = few()
     measurement = experiment.shown("prefork:4")
-    assert measurement is not None
-    job = measurement.jobs[0]
+    job = known(measurement).jobs[0]
     slices = [each for each in trace(experiment)["traceEvents"] if each["ph"] == "X"]
     runs = [each for each in slices if each["cat"] == "run" and "prefork:4@host" in each["args"]["executor"]]
 
     ran = next(each for each in runs if each["args"]["job"] == job.id)
-    assert ran["ts"] == pytest.approx((job.attempts[0].started - measurement.submitted) * 1e6, abs=2)
+    assert ran["ts"] == pytest.approx((job.attempts[0].started - known(measurement).submitted) * 1e6, abs=2)
     assert ran["dur"] == pytest.approx((job.attempts[0].finished - job.attempts[0].started) * 1e6, abs=2)
     assert {each["name"] for each in slices if each["cat"] != "run"} == {"first byte", "step"}
 
