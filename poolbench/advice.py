@@ -50,11 +50,8 @@ class AnswerLimits:
 
     def kept_by(self, row: DeploymentRow) -> bool:
         """An unknown figure keeps no limit."""
-        return _within(row.peak, self.memory) and _within(row.p99, self.p99)
-
-
-def _within(value: float | None, most: float | None) -> bool:
-    return most is None or (value is not None and value <= most)
+        pairs = ((row.peak, self.memory), (row.p99, self.p99))
+        return all(most is None or (value is not None and value <= most) for value, most in pairs)
 
 
 @dataclass(frozen=True, slots=True)

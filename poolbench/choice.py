@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from poolbench.experiment import PoolKind, Setup
+from poolbench.experiment import PoolKind
 from poolbench.statistics import LEAST, DeploymentRow, Summary, Verdict
 
 MARGIN = 0.03
@@ -44,16 +44,18 @@ class Standing(StrEnum):
 class Curve:
     """Deployments of one pool and one setup by their concurrency."""
 
-    pool: PoolKind
-    setup: Setup
     rows: tuple[DeploymentRow, ...]
     best: DeploymentRow
     saturation: DeploymentRow
 
     @property
+    def pool(self) -> PoolKind:
+        return self.best.deployment.pool
+
+    @property
     def name(self) -> str:
         """``threads``, ``threads+prefetch=4``"""
-        return f"{self.pool}{self.setup}"
+        return f"{self.pool}{self.best.deployment.setup}"
 
     @property
     def reached(self) -> bool:
@@ -143,7 +145,7 @@ def _curve(summary: Summary, rows: Sequence[DeploymentRow]) -> Curve:
     ordered = tuple(sorted(rows, key=lambda row: (row.deployment.concurrency or 0, row.name)))
     best = max(ordered, key=lambda row: row.rate)
     saturation = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
-    return Curve(*best.deployment.kind, ordered, best, saturation)
+    return Curve(ordered, best, saturation)
 
 
 def _preferred(tied: Sequence[DeploymentRow]) -> tuple[DeploymentRow, str | None]:
@@ -151,21 +153,13 @@ def _preferred(tied: Sequence[DeploymentRow]) -> tuple[DeploymentRow, str | None
     left = list(tied)
     criterion = None
     for name, value in _CRITERIA:
-        if len(left) == 1:
-            break
-        fewer = _least(left, value)
-        if len(fewer) < len(left):
-            left, criterion = fewer, name
+        known = [found for row in left if (found := value(row)) is not None]
+        if len(left) == 1 or len(known) < len(left):
+            continue
+        least = [row for row, found in zip(left, known, strict=True) if found <= min(known) * (1 + ALIKE)]
+        if len(least) < len(left):
+            left, criterion = least, name
     return max(left, key=lambda row: row.rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
-
-
-def _least(rows: Sequence[DeploymentRow], value: Callable[[DeploymentRow], float | None]) -> list[DeploymentRow]:
-    """Those within ``ALIKE`` of the smallest; all, unless each value is known."""
-    values = [value(row) for row in rows]
-    known = [each for each in values if each is not None]
-    if len(known) < len(rows):
-        return list(rows)
-    return [row for row, each in zip(rows, known, strict=True) if each <= min(known) * (1 + ALIKE)]
 
 
 _CRITERIA: tuple[tuple[str, Callable[[DeploymentRow], float | None]], ...] = (

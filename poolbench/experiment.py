@@ -92,7 +92,7 @@ class Bound(StrEnum):
     THROUGHPUT = "throughput"  # bytes, and hashing them
     CPU = "cpu"  # a step in pure Python, which holds the GIL
     MIXED = "mixed"
-    UNKNOWN = "unknown"  # somebody's own manifest
+    UNKNOWN = "unknown"  # a person's own manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Setup:
 
     workers: int = 1  # each with the same concurrency
     prefetch: int | None = None  # messages that a worker takes ahead per job at once (Celery's multiplier)
-    events: bool = True  # whether Flower and others are told of each job
+    events: bool = True  # whether an event is sent for each job, e.g. for Flower
 
     def __str__(self) -> str:
         """``+workers=2+prefetch=4+events=off``; empty if nothing is special."""
@@ -176,9 +176,9 @@ class MeasuredJob:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Every job of a turn, by its number: columns, because there may be many. Empty if not every job is done."""
+    """Every job of a measurement, by its number: columns, for there may be many. Empty if not every job is done."""
 
-    queued: tuple[float, ...] = ()  # since the turn's submission
+    queued: tuple[float, ...] = ()  # since the submission
     waited: tuple[float, ...] = ()  # in the queue, until it was claimed
     ran: tuple[float, ...] = ()  # from its claim to its end
     first_byte: tuple[float | None, ...] = ()  # from its claim
@@ -250,7 +250,7 @@ class Measurement:
     checks: Annotated[Checks, Field(alias="books")]
     usage: Usage | None = None
     excluded: tuple[str, ...] = ()  # why it does not count
-    jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one turn per deployment when there are many jobs
+    jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one per deployment when there are many jobs
 
     @property
     def counts(self) -> bool:
@@ -289,7 +289,7 @@ class Sampling:
     """What measuring cost."""
 
     every: float  # seconds
-    cpu: float  # seconds of CPU that sampling took over all counted turns
+    cpu: float  # seconds of CPU that sampling took, over all measurements that count
     share: float  # of the CPU that the deployments used meanwhile
 
 
@@ -349,7 +349,7 @@ class Experiment:
     schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
 
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:
-        """Its turns, in the order of the rounds."""
+        """Its measurements, in the order of the rounds."""
         return (each for each in self.measurements if each.deployment == deployment and (each.counts or not counted))
 
     @property

@@ -54,6 +54,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Group:
+    kind: str  # of its executors: "process", "thread", "greenlet"; "": not known
     label: str  # "threads@host, pid 99"
     executors: str  # "4 processes", "8 threads @host", "1,000 greenlets on 100 slots"
     packed: bool
@@ -158,7 +159,7 @@ def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> 
             by_executor[span.executor].append(span)
     if not by_executor:
         lanes = tuple(_packed(spans, "lost"))
-        return Group("holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
+        return Group("", "holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
     count = len(by_executor)
     packed = count > max(_FEW, _REUSED * _peak(spans))
     if packed:
@@ -172,7 +173,7 @@ def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> 
     if several:
         at = f" @{next(iter(by_executor)).host}"
         executors, lanes = executors + at, tuple(replace(lane, label=lane.label + at) for lane in lanes)
-    return Group(", ".join(names), executors, packed, lanes)
+    return Group(kind, ", ".join(names), executors, packed, lanes)
 
 
 def _own(who: MeasuredExecutor, spans: Sequence[Span]) -> Iterator[Lane]:
@@ -365,7 +366,8 @@ def _events(of: Shown, numbers: Iterator[int]) -> Iterator[Event]:
         for lane in group.lanes:
             if lane.pid not in pids:
                 pid = pids[lane.pid] = next(numbers)
-                name = group.label if lane.pid is None or "pid" in group.label else f"{group.label}, pid {lane.pid}"
+                own = lane.pid is not None and group.kind == "process"
+                name = f"{group.label}, pid {lane.pid}" if own else group.label
                 yield _named("process_name", pid, 0, name=f"{of.name}: {name}")
                 yield _named("process_labels", pid, 0, labels=group.executors)
                 yield _named("process_sort_index", pid, 0, sort_index=pid)

@@ -143,7 +143,7 @@ class Memory:
 
     idle: float  # before the submission
     peak: float
-    per_slot: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
+    per_job_at_once: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
     growth: Estimate | None  # from the end of a measurement to that of its next; None: fewer than two
     stays: float  # at the end of a measurement, more than before it
 
@@ -359,7 +359,7 @@ def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
     return Memory(
         idle=median(usage.pss_idle for usage in usages),
         peak=median(usage.pss_peak for usage in usages),
-        per_slot=added / concurrency if concurrency else None,
+        per_job_at_once=added / concurrency if concurrency else None,
         growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
         stays=median(usage.pss_end - usage.pss_idle for usage in usages),
     )

@@ -53,7 +53,9 @@ class Arrivals:
 
     def ahead(self) -> dict[str, float]:
         """Seconds by which the clocks of hosts that were heard are ahead of ours."""
-        return {host: _difference(host, late) for host, late in self._late.copy().items()}
+        ours = socket.gethostname()
+        late = self._late.copy()
+        return {host: 0.0 if host == ours or abs(by) < ON_THE_WAY else -by for host, by in late.items()}
 
     def moments(self) -> dict[str, float]:
         """When each job was received, in seconds since the epoch by our clock."""
@@ -82,10 +84,6 @@ class Arrivals:
         self._late[host] = min(self._late.get(host, now - moment), now - moment)
         if event.get("type") == "task-received":
             self._said.setdefault(str(event.get("uuid")), (host, moment))
-
-
-def _difference(host: str, late: float) -> float:
-    return 0.0 if host == socket.gethostname() or abs(late) < ON_THE_WAY else -late
 
 
 def events(text: str | bytes) -> Iterator[dict[str, Any]]:

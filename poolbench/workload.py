@@ -31,8 +31,8 @@ class Workers:
         roots: their main processes, if they run on this machine.
         others: main processes of the rest of the stack, if all of it is ours.
         belongs: whether the executor of an attempt is one of them; given the processes that were seen of them.
-        fresh: started for this turn: nothing has run there yet.
-        ended: says of each of them that is not alive any more how it ended; nothing where we cannot know.
+        fresh: started for this measurement: nothing has run there yet.
+        ended: how each of them ended that is not alive any more; empty where that is not known.
     """
 
     roots: tuple[int, ...]
@@ -53,16 +53,16 @@ class Running:
 
 
 class Display(Protocol):
-    """Is told what happens while it happens."""
+    """What happens, while it happens."""
 
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
         """``running`` are the jobs that are not final, if there are few."""
 
     def ended(self, job: MeasuredJob) -> None:
-        """Told only if there are few jobs."""
+        """Called only if there are few jobs."""
 
     def unserved(self, text: str) -> None:
-        """Told if there are no workers; the text says how to start them, where that is for a person to do."""
+        """Called if there are no workers; the text says how to start them, where that is for a person to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class Workload(Protocol):
     failures: tuple[type[Exception], ...]  # after which no more can be measured, and what there is is kept
 
     def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
-        """The jobs of a turn; fewer are enough to warm up."""
+        """The jobs of a measurement; fewer are enough to warm up."""
 
     def deployed(self, deployment: Deployment, batch: str) -> AbstractContextManager[Workers]:
-        """The deployment's workers for a turn, warmed up if they are fresh."""
+        """The deployment's workers for a measurement, warmed up if they are fresh."""
 
     def arrivals(self) -> AbstractContextManager[Arrivals]:
         """Around a run: listens for the messages that workers receive."""
@@ -112,7 +112,7 @@ class Workload(Protocol):
         """Of what runs the tasks."""
 
     def notes(self) -> list[Note]:
-        """What a reader must know, before the first turn."""
+        """What a reader must know, before the first measurement."""
 
     def afterthoughts(self) -> list[Note]:
-        """What a reader must know, after the last turn."""
+        """What a reader must know, after the last measurement."""

@@ -84,26 +84,24 @@ def _on(data: Data) -> Any:
     return alt.Chart(alt.InlineData(values=list(data)))
 
 
+_MUTED, _INK = LIGHT["muted"], LIGHT["ink"]
+_CONFIG = {
+    "font": FONT,
+    "background": "transparent",
+    "aria": False,
+    "view": {"stroke": None},
+    "axis": {"labelColor": _MUTED, "domainColor": _MUTED, "tickColor": _MUTED, "gridColor": LIGHT["rule"]}
+    | {"labelFontSize": 12, "labelLimit": 0},
+    "legend": {"labelColor": _INK, "labelFontSize": 12, "labelLimit": 0, "orient": "bottom", "title": None},
+    "text": {"color": _INK, "fontSize": 12},
+}
+
+
 def _spec(*layers: Any, width: float, **properties: Any) -> dict[str, Any]:
-    alt, muted = _library("altair"), LIGHT["muted"]
-    chart = (
-        alt.layer(*layers)
-        .properties(width=width, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"), **properties)
-        .configure(font=FONT, background="transparent", aria=False)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=muted,
-            domainColor=muted,
-            tickColor=muted,
-            gridColor=LIGHT["rule"],
-            labelFontSize=12,
-            labelLimit=0,
-        )
-        .configure_legend(labelColor=LIGHT["ink"], labelFontSize=12, labelLimit=0, orient="bottom", title=None)
-        .configure_text(color=LIGHT["ink"], fontSize=12)
-    )
-    found: dict[str, Any] = chart.to_dict(validate=False)
-    return found
+    alt = _library("altair")
+    size = alt.AutoSizeParams(type="fit-x", contains="padding")
+    chart = alt.layer(*layers).properties(width=width, autosize=size, **properties)
+    return {**chart.to_dict(validate=False), "config": _CONFIG}
 
 
 # -- bars
@@ -113,9 +111,7 @@ def _axes(names: Sequence[str], most: float, width: float, pitch: int) -> dict[s
     """Of horizontal bars in seconds, named on their left, or above them where room is scarce."""
     alt, narrow = _library("altair"), width < WIDE / 2
     place = {"labelAlign": "left", "labelOffset": -(pitch / 2 + 5), "labelFontWeight": 600} if narrow else {}
-    axis = alt.Axis(
-        title=None, ticks=False, domain=False, labelColor=LIGHT["ink"], labelPadding=0 if narrow else 8, **place
-    )
+    axis = alt.Axis(title=None, ticks=False, domain=False, labelColor=_INK, labelPadding=0 if narrow else 8, **place)
     y = alt.Y("name:N", sort=list(names), axis=axis, scale=alt.Scale(paddingInner=0.1, paddingOuter=0.1))
     ticks = alt.Axis(title=None, labelExpr=_SECONDS, tickCount=4 if narrow else 8)
     return {"x": alt.X("from:Q", axis=ticks).scale(domain=[0, most], nice=False), "y": y}
@@ -174,8 +170,8 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
         below = _on([limits[-1] | {"text": f"longest job {seconds(common.longest)}"}])
         layers.append(below.mark_text(dy=-4, fontWeight=600, **side).encode(x="at:Q", y=axes["y"], text="text:N"))
     on_sums, on_took = _on(sums).encode(**axes), _on(took).encode(**axes)
-    hollow = {"fill": LIGHT["faint"], "stroke": LIGHT["muted"], "strokeDash": [4, 3]}
-    ink = {"color": LIGHT["ink"]}
+    hollow = {"fill": LIGHT["faint"], "stroke": _MUTED, "strokeDash": [4, 3]}
+    ink = {"color": _INK}
     layers += [
         on_sums.mark_bar(size=_BAR, **hollow).encode(x2="to:Q"),
         on_sums.mark_text(align="left", dx=6).encode(x="to:Q", text="text:N"),
@@ -187,7 +183,7 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
     ]
     if cut:
         gap = _on([{"name": all_jobs, "from": most / 2}]).encode(**axes)
-        layers.append(gap.mark_text(text="//", fontSize=18, fontWeight=600, color=LIGHT["muted"]))
+        layers.append(gap.mark_text(text="//", fontSize=18, fontWeight=600, color=_MUTED))
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
     spec = _spec(*layers, width=width, height=_height(width, 24))
     return Chart("The sum against the longest", _reading(of), says, spec)
@@ -197,8 +193,8 @@ def split(summary: Summary, width: float = WIDE) -> Chart:
     """Per deployment two bars on one axis: a job's way to its end, and what it cost of the concurrency."""
     how = (
         "Upper bar: a job's way from the submission to its end, on average; thin while it waits, full while it runs,"
-        " with a dark foot for the step after the download. Lower bar: what a job cost of the slots' time; hollow is"
-        " overhead, in which a slot ran none of our jobs."
+        " with a dark foot for the step after the download. Lower bar: what a job cost of the capacity; hollow is"
+        " overhead, in which none of our jobs ran."
     )
     rows = [(row, row.split) for row in summary.rows if row.split]
     says = "; ".join(
@@ -213,8 +209,8 @@ def split(summary: Summary, width: float = WIDE) -> Chart:
     shapes: dict[str, list[dict[str, Any]]] = {
         "wait": [{"size": 4, "color": LIGHT["wait"]}],
         "run": [{"size": _BAR}],
-        "step": [{"size": _BAR}, {"size": 5, "yOffset": 4.5, "color": LIGHT["ink"]}],
-        "overhead": [{"size": _BAR - 1, "fill": LIGHT["paper"], "stroke": LIGHT["muted"]}],
+        "step": [{"size": _BAR}, {"size": 5, "yOffset": 4.5, "color": _INK}],
+        "overhead": [{"size": _BAR - 1, "fill": LIGHT["paper"], "stroke": _MUTED}],
     }
     layers = []
     for offset, is_cost in ((-9, False), (9, True)):
@@ -252,7 +248,7 @@ def table(summary: Summary) -> Chart:
         for line in of.lines
         for column, cell in zip(of.columns[1:], line.cells, strict=True)
     ]
-    plain = {"title": None, "ticks": False, "labelColor": LIGHT["ink"]}
+    plain = {"title": None, "ticks": False, "labelColor": _INK}
     head = alt.Axis(orient="top", domain=True, labelAngle=0, **plain)
     names = alt.Axis(domain=False, grid=True, tickBand="extent", labelFontWeight=600, labelPadding=8, **plain)
     on = _on(cells).encode(
@@ -261,7 +257,7 @@ def table(summary: Summary) -> Chart:
     )
     layers = (
         on.mark_text(dy=-7).encode(text="text:N"),
-        on.mark_text(dy=9, color=LIGHT["muted"], fontSize=11).encode(text="note:N"),
+        on.mark_text(dy=9, color=_MUTED, fontSize=11).encode(text="note:N"),
     )
     return Chart(of.caption, of.reading, says, _spec(*layers, width=WIDE, height=alt.Step(44)))
 

@@ -46,6 +46,8 @@ class Section:
     """What a report says of runs of one kind."""
 
     experiment: Experiment
+    summary: Summary
+    shown: Sequence[Shown]
     advice: Advice
     headline: str  # the answer
     means: str  # the confidence
@@ -61,11 +63,13 @@ class Section:
 
 def _section(group: Sequence[Experiment]) -> Section:
     experiment, advice = pooled(group), recommend(group, conditions=False)
-    summary = summarise(experiment)
+    summary, kept = summarise(experiment), shown(experiment)
     title = experiment.scenario.title or experiment.scenario.name
     found = [table(summary) for table in (tables.speed, tables.split, tables.cost, tables.pairs)]
     return Section(
         experiment=experiment,
+        summary=summary,
+        shown=kept,
         advice=advice,
         headline=_headline(advice, summary),
         means=_SURE[advice.confidence],
@@ -73,7 +77,7 @@ def _section(group: Sequence[Experiment]) -> Section:
         title=title[:1].upper() + title[1:],
         about=_about(experiment, summary),
         tables=tuple(tables.known(table) for table in found if table.lines),
-        lanes=tuple((each.name, each.deployment.look, lanes_svg.in_words(each)) for each in shown(experiment)),
+        lanes=tuple((each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept),
         excluded=tables.excluded(experiment),
         checks=tables.checks(experiment),
         conditions=tuple(_conditions(experiment)),
@@ -174,9 +178,9 @@ def _plain(text: str) -> str:
 
 def _code(lines: Sequence[str]) -> Markup:
     """A block whose lines cannot end it."""
-    found = [w.printable(line) for line in lines]
-    fence = "`" * max([3, *(len(run) + 1 for line in found for run in re.findall("`+", line))])
-    return Markup("\n".join((fence, *found, fence)))  # noqa: S704 - as code
+    text = "\n".join(map(w.printable, lines))
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return Markup(f"{fence}\n{text}\n{fence}")  # noqa: S704 - as code
 
 
 def page(experiments: Sequence[Experiment]) -> str:
@@ -205,19 +209,17 @@ def _style() -> str:
 
 def _as_page(section: Section) -> dict[str, Any]:
     """The section, and what only the page has: charts, lanes for the script, the raw data."""
-    experiment, found = section.experiment, shown(section.experiment)
-    summary, drawable = summarise(experiment), charts.drawable()
-    spans = [span for each in found for span in each.chart.spans]
-    of_both = (charts.bars, charts.split)
-    both = [[of(summary, width) for width in (charts.WIDE, charts.NARROW)] for of in of_both] if drawable else []
+    experiment, summary, drawable = section.experiment, section.summary, charts.drawable()
+    spans = [span for each in section.shown for span in each.chart.spans]
+    bars = (charts.bars, charts.split) if drawable else ()
     curves = [_drawn(part, experiment, summary) for part in _CURVES] if drawable else []
     return {
         "of": section,
-        "charts": [_figure(*widths) for widths in both],
+        "charts": [_figure(of(summary), of(summary, charts.NARROW)) for of in bars],
         "curves": [_figure(chart) for chart in curves if chart],
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
-        "data": as_script(timelines(found)),
+        "data": as_script(timelines(section.shown)),
         "raw": compressed(experiment),
     }
 

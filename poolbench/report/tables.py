@@ -100,7 +100,7 @@ def split(summary: Summary) -> Table:
     return _of_rows(
         "Where a job's time goes",
         "Means over all jobs. The first ones add up to a job's way from the submission to its end; its run, its step"
-        " and the overhead, in which a slot ran none of our jobs, to what it cost of the slots' time.",
+        " and the overhead, in which none of our jobs ran, to what it cost of the capacity: concurrency times time.",
         summary,
         [
             ("until queued", lambda row: _if(row.split.submit if row.split else None)),
@@ -109,7 +109,7 @@ def split(summary: Summary) -> Table:
             ("its step", lambda row: _if((row.split.step or None) if row.split else None)),
             ("its whole way", lambda row: _if(row.split.way if row.split else None)),
             ("overhead", lambda row: _if(row.split.overhead if row.split else None)),
-            ("of the slots' time", lambda row: _if(row.split.cost if row.split else None)),
+            ("of the capacity", lambda row: _if(row.split.cost if row.split else None)),
         ],
     )
 
@@ -121,11 +121,11 @@ def cost(summary: Summary) -> Table:
         grows = row.deployment.lives_on and row.memory.grows
         return Cell(w.size(row.memory.peak), "grows from turn to turn" if grows else f"idle {w.size(row.memory.idle)}")
 
-    def per_slot(row: DeploymentRow) -> Cell:
+    def per_job_at_once(row: DeploymentRow) -> Cell:
         memory, concurrency = row.memory, row.deployment.concurrency
         if not memory or not concurrency:
             return Cell()
-        return Cell(w.size(memory.peak / concurrency), f"work adds {w.size(memory.per_slot)}")
+        return Cell(w.size(memory.peak / concurrency), f"work adds {w.size(memory.per_job_at_once)}")
 
     def growth(row: DeploymentRow) -> Cell:
         return _estimate(row.memory.growth if row.memory and row.deployment.lives_on else None, w.size)
@@ -137,8 +137,8 @@ def cost(summary: Summary) -> Table:
     return _of_rows(
         "What it cost",
         "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages"
-        " are split among their processes); per slot is the peak over the concurrency, of which work added so much"
-        " to an idle worker. Workers that live on from turn to turn also have what they grew by, from the end of"
+        " are split among their processes); per job at once it is the peak over the concurrency, of which work added so"
+        " much to an idle worker. Workers that live on from turn to turn also have what they grew by, from the end of"
         " one turn to the end of the next; of workers that are started anew for each turn that would mean nothing,"
         " and what work added is all that there is to say. Scheduling latency: how late a thread wakes that wants"
         " the interpreter at fixed moments.",
@@ -147,7 +147,7 @@ def cost(summary: Summary) -> Table:
             ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
             ("cores used", lambda row: _estimate(row.cores_used)),
             ("memory, peak", peak),
-            ("memory per slot", per_slot),
+            ("memory per job at once", per_job_at_once),
             ("memory grew per turn", growth),
             ("context switches per job", lambda row: _estimate(row.switches_per_job)),
             ("scheduling latency p99", late),

@@ -1,4 +1,4 @@
-"""The report's figures: what adds up does, and memory per slot is what a slot takes."""
+"""The report's figures: what adds up does, and memory per job at once has its process in it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_parts_of_a_job_s_time_add_up_to_both_sums(deployment: str) -> None:
 
     way = seconds(column(of, deployment, "its whole way"))
     assert sum_of("until queued", "waited", "ran", "its step") == pytest.approx(way, rel=0.01)
-    cost = seconds(column(of, deployment, "of the slots' time"))
+    cost = seconds(column(of, deployment, "of the capacity"))
     assert sum_of("ran", "its step", "overhead") == pytest.approx(cost, rel=0.01)
 
 
@@ -51,11 +51,11 @@ def test_without_a_step_there_is_no_column_for_it() -> None:
 
 
 def test_memory_per_slot_has_the_processes_in_it_and_says_what_work_adds() -> None:
-    """Given four processes of 40 MiB that each need 2 MiB more for work, I expect 42 MiB per slot, not 2."""
+    """Given four processes of 40 MiB that each need 2 MiB more for work, I expect 42 MiB per job at once, not 2."""
     of = cost(summarise(made(Made(Pool.PREFORK, 4, 0.5, idle=160 * MIB, per_slot=2 * MIB))))
 
     assert column(of, "prefork:4", "memory, peak") == "168 MiB (idle 160 MiB)"
-    assert column(of, "prefork:4", "memory per slot") == "42.0 MiB (work adds 2.00 MiB)"
+    assert column(of, "prefork:4", "memory per job at once") == "42.0 MiB (work adds 2.00 MiB)"
 
 
 def test_of_a_deployment_without_a_turn_that_counts_nothing_is_said() -> None:
@@ -104,7 +104,7 @@ def test_workers_that_are_started_anew_do_not_grow_from_turn_to_turn() -> None:
     of = cost(summarise(made(fresh)))
 
     assert column(of, "threads:4", "memory, peak") == "71.0 MiB (idle 63.0 MiB)"
-    assert column(of, "threads:4", "memory per slot") == "17.8 MiB (work adds 2.00 MiB)"
+    assert column(of, "threads:4", "memory per job at once") == "17.8 MiB (work adds 2.00 MiB)"
     assert "memory grew per turn" not in known(of).columns
     assert "of workers that are started anew for each turn that would mean nothing" in of.reading
     both = cost(summarise(made(fresh, Made(Pool.GEVENT, 4, 0.5, growth=MIB, lives_on=True))))

@@ -117,7 +117,7 @@ def test_there_is_no_ideal_of_jobs_that_nobody_paced() -> None:
     "deployment", [THREADS, Made(Pool.GEVENT, 100, run=0.1), Made(Pool.PREFORK, 2, 0.01, work=0.1)]
 )
 def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
-    """submit + wait + run + step is the mean latency, run + step + overhead what a job costs of the slots' time."""
+    """submit + wait + run + step is the mean latency, run + step + overhead what a job costs of the capacity."""
     experiment = made(deployment, GEVENT)
     summary = summarise(experiment)
     row, split = summary.row(deployment.name), summary.row(deployment.name).split
@@ -150,7 +150,7 @@ def test_memory_is_idle_peak_and_what_a_slot_adds() -> None:
     )
 
     assert memory is not None
-    assert (memory.idle, memory.peak, memory.per_slot) == (100 * MIB, 200 * MIB, 25 * MIB)
+    assert (memory.idle, memory.peak, memory.per_job_at_once) == (100 * MIB, 200 * MIB, 25 * MIB)
     assert memory.stays == 50 * MIB
     assert not memory.grows
 
@@ -177,7 +177,7 @@ def test_slots_that_are_not_known_leave_out_what_needs_them() -> None:
 
     assert row.ideal is None
     assert known(row.split).overhead is None
-    assert known(row.memory).per_slot is None
+    assert known(row.memory).per_job_at_once is None
 
 
 def test_turns_without_spans_and_jobs_are_survived() -> None:
