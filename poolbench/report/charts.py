@@ -84,6 +84,11 @@ def _on(data: Data) -> Any:
     return alt.Chart(alt.InlineData(values=list(data)))
 
 
+def _as_it_is(field: str) -> Any:
+    """A channel whose values are colours or pixels."""
+    return {"field": field, "scale": None, "type": "quantitative" if field == "size" else "nominal"}
+
+
 _MUTED, _INK = LIGHT["muted"], LIGHT["ink"]
 _CONFIG = {
     "font": FONT,
@@ -121,12 +126,6 @@ def _height(width: float, pitch: int) -> Any:
     return _library("altair").Step(pitch + (20 if width < WIDE / 2 else 0))
 
 
-def _coloured() -> Any:
-    alt = _library("altair")
-    colours = [LIGHT[name] for name in _SHAPES]
-    return alt.Color("look:N", scale=alt.Scale(domain=list(_SHAPES), range=colours), legend=None)
-
-
 def _reading(of: BarsData) -> str:
     how = "One at a time, jobs take their sum; all at once, no less than the longest of them (the upright line)."
     if of.own:
@@ -154,7 +153,7 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
         text = f"{seconds(value)} of {seconds(own.sum)}" if own else seconds(value)
         end = max(high, own.sum) if own else high
         bar = {"name": row.name, "from": 0, "to": value, "low": low, "high": high, "end": end, "text": text}
-        took.append(bar | {"look": row.deployment.look})
+        took.append(bar | {"colour": LIGHT[row.deployment.look]})
         sums += [{"name": row.name, "from": 0, "to": own.sum, "text": ""}] if own else []
         limits += [{"name": row.name, "at": ends.longest} for ends in (own or common,) if ends]
     most = max([*(bar["high"] for bar in took), *(ends.longest for ends in of.ends)], default=1.0)
@@ -175,7 +174,7 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
     layers += [
         on_sums.mark_bar(size=_BAR, **hollow).encode(x2="to:Q"),
         on_sums.mark_text(align="left", dx=6).encode(x="to:Q", text="text:N"),
-        on_took.mark_bar(size=_BAR - (6 if of.own else 0)).encode(x2="to:Q", color=_coloured()),
+        on_took.mark_bar(size=_BAR - (6 if of.own else 0)).encode(x2="to:Q", color=_as_it_is("colour")),
         on_took.mark_rule(**ink).encode(x="low:Q", x2="high:Q"),
         *(on_took.mark_tick(size=8, **ink).encode(x=f"{end}:Q") for end in ("low", "high")),
         on_took.mark_text(align="left", dx=6).encode(x="end:Q", text="text:N"),
@@ -206,33 +205,29 @@ def split(summary: Summary, width: float = WIDE) -> Chart:
     names = [row.name for row, _ in rows]
     axes = _axes(names, most * (1.25 if width < WIDE / 2 else 1.1), width, 40)
     # Each phase has its shape: waiting is thin, running full, the step has a dark foot, overhead is hollow.
-    shapes: dict[str, list[dict[str, Any]]] = {
-        "wait": [{"size": 4, "color": LIGHT["wait"]}],
-        "run": [{"size": _BAR}],
-        "step": [{"size": _BAR}, {"size": 5, "yOffset": 4.5, "color": _INK}],
-        "overhead": [{"size": _BAR - 1, "fill": LIGHT["paper"], "stroke": _MUTED}],
+    shapes: dict[str, dict[str, Any]] = {
+        "wait": {"size": 4, "fill": LIGHT["wait"]},
+        "overhead": {"fill": LIGHT["paper"], "stroke": _MUTED},
     }
     layers = []
     for offset, is_cost in ((-9, False), (9, True)):
-        ends: list[dict[str, Any]] = []
-        parts: dict[str, list[dict[str, Any]]] = {phase: [] for phase in shapes}
+        ends, parts = list[dict[str, Any]](), list[dict[str, Any]]()
         for row, of in rows:
             way = {"wait": of.submit + of.wait, "run": of.run, "step": of.step}
             cost = {"run": of.run, "step": of.step, "overhead": max(of.overhead or 0.0, 0.0)}
+            if (end := of.cost if is_cost else of.way) is None:
+                continue
+            plain = {"name": row.name, "size": _BAR, "fill": LIGHT[row.deployment.look], "stroke": "transparent"}
             at = 0.0
             for phase, value in (cost if is_cost else way).items():
-                if value and (of.cost is not None or not is_cost):
-                    part = {"name": row.name, "from": at, "to": at + value, "look": row.deployment.look}
-                    parts[phase].append(part)
-                    at += value
-            end = of.cost if is_cost else of.way
-            ends += [] if end is None else [{"name": row.name, "from": at, "text": seconds(end)}]
-        for phase, marks in shapes.items():
-            on = _on(parts[phase]).encode(**axes, x2="to:Q")
-            for mark in marks:
-                drawn = on.mark_bar(**mark | {"yOffset": offset + mark.get("yOffset", 0)})
-                layers.append(drawn if {"color", "fill"} & set(mark) else drawn.encode(color=_coloured()))
-        layers.append(_on(ends).encode(**axes, text="text:N").mark_text(align="left", dx=6, dy=offset))
+                parts.append(plain | shapes.get(phase, {}) | {"phase": phase, "from": at, "to": at + value})
+                at += value
+            ends.append({"name": row.name, "from": at, "text": seconds(end)})
+        on = _on(parts).transform_filter("datum.to > datum.from").encode(**axes, x2="to:Q")
+        as_they_are = {name: _as_it_is(name) for name in ("size", "fill", "stroke")}
+        foot = on.transform_filter("datum.phase == 'step'").mark_bar(size=5, yOffset=offset + 4.5, color=_INK)
+        text = _on(ends).encode(**axes, text="text:N").mark_text(align="left", dx=6, dy=offset)
+        layers += [on.mark_bar(yOffset=offset).encode(**as_they_are), foot, text]
     return Chart("A job's way, and what it costs", how, says, _spec(*layers, width=width, height=_height(width, 40)))
 
 
@@ -295,13 +290,12 @@ def _lines(looks: Mapping[str, str]) -> dict[str, Any]:
 
 def _marks(on: Any) -> Any:
     """Points in the look's colour and shape; not in the legend, which has lines."""
-    alt = _library("altair")
-    shape = alt.Shape("look:N", scale=alt.Scale(domain=list(_SHAPES), range=list(_SHAPES.values())), legend=None)
-    return on.mark_point(filled=True, size=55, opacity=1).encode(color=alt.Color("colour:N", scale=None), shape=shape)
+    points = on.mark_point(filled=True, size=55, opacity=1)
+    return points.encode(color=_as_it_is("colour"), shape=_as_it_is("shape"))
 
 
 def _look(look: str) -> dict[str, str]:
-    return {"look": look, "colour": LIGHT[look]}
+    return {"look": look, "colour": LIGHT[look], "shape": _SHAPES[look]}
 
 
 def distribution(experiment: Experiment, summary: Summary, kind: str) -> Chart | None:
@@ -404,6 +398,6 @@ def against_concurrency(summary: Summary, kind: str) -> Chart | None:
         x=x.scale(type="log" if steps[-1] > 8 * steps[0] else "linear", domain=[steps[0], steps[-1]], padding=12),
         y=alt.Y("value:Q", axis=alt.Axis(**axis)).scale(domain=[0, 1.05 * high], nice=False),
     )
-    spread = on.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=alt.Color("colour:N", scale=None))
+    spread = on.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_as_it_is("colour"))
     line = on.mark_line(strokeWidth=2).encode(**_lines({point["name"]: point["look"] for point in points}))
     return Chart(title, how, says, _spec(spread, line, _marks(on), width=HALF, height=226))
