@@ -1,17 +1,4 @@
-"""Checks of a measurement's jobs, and noise checks: what excludes it, so that it is run once more.
-
-==================  ===========================================================================================
-excluded when
-==================  ===========================================================================================
-not its own         a job ran elsewhere than on the deployment's worker, or was tried again
-not whole           a worker of the deployment ended, where it was started for the measurement
-not alone           jobs of another batch ran meanwhile
-swapping            more than ``swapped`` pages a second went in or out, or more than ``faults`` were waited for
-neighbours          the hypervisor kept more than ``stolen`` of the machine's CPU for others
-strangers           processes that are not the stack's used more than ``strangers`` of the machine's CPU, and less
-                    than ``spare`` of it was idle: so they took what the deployment may have wanted
-fewer cores         the probe before the round found less than ``cores`` of what the best probe found
-==================  ===========================================================================================
+"""Checks of a measurement's jobs, and noise checks: a measurement that fails one is excluded and run once more.
 
 Strangers are known only where the whole stack is ours, not on a running stack.
 """
@@ -39,14 +26,14 @@ from poolbench.sampler import MachineCounters
 
 @dataclass(frozen=True, slots=True)
 class NoiseLimits:
-    """Shares of the machine's CPU time, if nothing else is said."""
+    """Beyond which a measurement is excluded. Shares of the machine's CPU time, if nothing else is said."""
 
-    strangers: float = 0.25
-    spare: float = 0.10
-    stolen: float = 0.10
-    swapped: float = 100.0  # pages per second
-    faults: float = 500.0  # major ones per second
-    cores: float = 0.6  # of the best probe
+    strangers: float = 0.25  # used by processes that are not the stack's, while less than ``spare`` was idle:
+    spare: float = 0.10  # so they took what the deployment may have wanted
+    stolen: float = 0.10  # kept by the hypervisor for others
+    swapped: float = 100.0  # pages per second, in and out
+    faults: float = 500.0  # pages per second that were waited for
+    cores: float = 0.6  # of what the best probe found; the probe before the round finds less
 
     @property
     def text(self) -> str:

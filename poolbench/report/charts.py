@@ -102,10 +102,14 @@ _CONFIG = {
 }
 
 
-def _spec(*layers: Any, width: float, **properties: Any) -> dict[str, Any]:
+def _spec(*layers: Any, width: float, height: float | None = None, pitch: float | None = None) -> dict[str, Any]:
+    """
+    Args:
+        pitch: pixels of a row.
+    """
     alt = _library("altair")
-    size = alt.AutoSizeParams(type="fit-x", contains="padding")
-    chart = alt.layer(*layers).properties(width=width, autosize=size, **properties)
+    size = {"width": width, "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
+    chart = alt.layer(*layers).properties(height=alt.Step(pitch) if pitch else height, **size)
     return {**chart.to_dict(validate=False), "config": _CONFIG}
 
 
@@ -114,16 +118,12 @@ def _spec(*layers: Any, width: float, **properties: Any) -> dict[str, Any]:
 
 def _axes(names: Sequence[str], most: float, width: float, pitch: int) -> dict[str, Any]:
     """Of horizontal bars in seconds, named on their left, or above them where room is scarce."""
-    alt, narrow = _library("altair"), width < WIDE / 2
+    alt, narrow = _library("altair"), width < WIDE
     place = {"labelAlign": "left", "labelOffset": -(pitch / 2 + 5), "labelFontWeight": 600} if narrow else {}
     axis = alt.Axis(title=None, ticks=False, domain=False, labelColor=_INK, labelPadding=0 if narrow else 8, **place)
     y = alt.Y("name:N", sort=list(names), axis=axis, scale=alt.Scale(paddingInner=0.1, paddingOuter=0.1))
     ticks = alt.Axis(title=None, labelExpr=_SECONDS, tickCount=4 if narrow else 8)
     return {"x": alt.X("from:Q", axis=ticks).scale(domain=[0, most], nice=False), "y": y}
-
-
-def _height(width: float, pitch: int) -> Any:
-    return _library("altair").Step(pitch + (20 if width < WIDE / 2 else 0))
 
 
 def _reading(of: BarsData) -> str:
@@ -159,7 +159,7 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
     most = max([*(bar["high"] for bar in took), *(ends.longest for ends in of.ends)], default=1.0)
     cut = bool(common and common.sum > _CUT * most)
     most = most if cut else max([most, *(ends.sum for ends in of.ends)])
-    room = most * (1.3 if width < WIDE / 2 else 1.12)
+    room = most * (1.3 if width < WIDE else 1.12)
     axes = _axes([all_jobs, *names, _BELOW] if common else names, room, width, 24)
     layers = []
     if common:
@@ -184,7 +184,7 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
         gap = _on([{"name": all_jobs, "from": most / 2}]).encode(**axes)
         layers.append(gap.mark_text(text="//", fontSize=18, fontWeight=600, color=_MUTED))
     says = "; ".join(f"{row.name} took {seconds(row.wall.median)}" for row in of.rows if row.wall)
-    spec = _spec(*layers, width=width, height=_height(width, 24))
+    spec = _spec(*layers, width=width, pitch=24 if width == WIDE else 44)
     return Chart("The sum against the longest", _reading(of), says, spec)
 
 
@@ -203,7 +203,7 @@ def split(summary: Summary, width: float = WIDE) -> Chart:
     )
     most = max((max(of.way, of.cost or 0.0) for _, of in rows), default=1.0) or 1.0
     names = [row.name for row, _ in rows]
-    axes = _axes(names, most * (1.25 if width < WIDE / 2 else 1.1), width, 40)
+    axes = _axes(names, most * (1.25 if width < WIDE else 1.1), width, 40)
     # Each phase has its shape: waiting is thin, running full, the step has a dark foot, overhead is hollow.
     shapes: dict[str, dict[str, Any]] = {
         "wait": {"size": 4, "fill": LIGHT["wait"]},
@@ -228,7 +228,9 @@ def split(summary: Summary, width: float = WIDE) -> Chart:
         foot = on.transform_filter("datum.phase == 'step'").mark_bar(size=5, yOffset=offset + 4.5, color=_INK)
         text = _on(ends).encode(**axes, text="text:N").mark_text(align="left", dx=6, dy=offset)
         layers += [on.mark_bar(yOffset=offset).encode(**as_they_are), foot, text]
-    return Chart("A job's way, and what it costs", how, says, _spec(*layers, width=width, height=_height(width, 40)))
+    return Chart(
+        "A job's way, and what it costs", how, says, _spec(*layers, width=width, pitch=40 if width == WIDE else 60)
+    )
 
 
 # -- a table
@@ -254,7 +256,7 @@ def table(summary: Summary) -> Chart:
         on.mark_text(dy=-7).encode(text="text:N"),
         on.mark_text(dy=9, color=_MUTED, fontSize=11).encode(text="note:N"),
     )
-    return Chart(of.caption, of.reading, says, _spec(*layers, width=WIDE, height=alt.Step(44)))
+    return Chart(of.caption, of.reading, says, _spec(*layers, width=WIDE, pitch=44))
 
 
 # -- curves
