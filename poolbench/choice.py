@@ -81,9 +81,7 @@ class Choice:
     criterion: str | None  # what decided among them; None: nothing had to
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
     rival: DeploymentRow | None  # ... and what that is
-    runner_up: (
-        DeploymentRow | None
-    )  # the fastest other saturation point; of one curve alone, its fastest other deployment
+    runner_up: DeploymentRow | None  # the fastest other saturation point; of one curve alone, of its deployments
 
     @property
     def certain(self) -> bool:

@@ -98,11 +98,9 @@ class Page:
         share = workload.share(deployment)
         named = zip(share.names, share.nominal, strict=True)
         files = [name if seconds is None else f"{name} ({seconds:g} s)" for name, seconds in named]
-        text = (
-            f"{', then '.join(files)}, one at a time on {deployment.pool}" if deployment.serial else " and ".join(files)
-        )
+        serial = f"{', then '.join(files)}, one at a time on {deployment.pool}"
         self.say()
-        self.say(f"{deployment.name}: {text}", "bold")
+        self.say(f"{deployment.name}: {serial if deployment.serial else ' and '.join(files)}", "bold")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
