@@ -53,7 +53,7 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LaneGroup:
     kind: str  # of its executors: "process", "thread", "greenlet"; "": not known
     label: str  # "threads@host, pid 99"
     executors: str  # "4 processes", "8 threads @host", "1,000 greenlets on 100 slots"
@@ -65,7 +65,7 @@ class Group:
 class LaneChart:
     """The lanes of a measurement."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[LaneGroup, ...]
     end: float  # seconds: the last end
     peak: int  # attempts at once, at the most
 
@@ -152,14 +152,14 @@ def _shared(who: MeasuredExecutor | None) -> tuple[str, ...]:
     return who.kind, who.worker, *names[who.kind]
 
 
-def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> Group:
+def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> LaneGroup:
     by_executor: dict[MeasuredExecutor, list[Span]] = defaultdict(list)
     for span in spans:
         if span.executor:
             by_executor[span.executor].append(span)
     if not by_executor:
         lanes = tuple(_packed(spans, "lost"))
-        return Group("", "holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
+        return LaneGroup("", "holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
     count = len(by_executor)
     packed = count > max(_FEW, _REUSED * _peak(spans))
     if packed:
@@ -173,7 +173,7 @@ def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> 
     if several:
         at = f" @{next(iter(by_executor)).host}"
         executors, lanes = executors + at, tuple(replace(lane, label=lane.label + at) for lane in lanes)
-    return Group(kind, ", ".join(names), executors, packed, lanes)
+    return LaneGroup(kind, ", ".join(names), executors, packed, lanes)
 
 
 def _own(who: MeasuredExecutor, spans: Sequence[Span]) -> Iterator[Lane]:
