@@ -161,7 +161,7 @@ def read(path: Path) -> Experiment:
         checked = partial(_checked, path)
         json.loads(text, parse_constant=checked, parse_float=checked, parse_int=checked)
     names = [deployment.name for deployment in experiment.deployments]
-    unknown = sorted({measurement.deployment for measurement in experiment.measurements} - set(names))
+    unknown = sorted({each.deployment for each in experiment.measurements} - set(names))
     if unknown or not names or len(set(names)) < len(names):
         got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"deployments {_short(names)}"
         raise RunError(f"expected each turn in {path} to be of one of its deployments, each named once; got {got}")

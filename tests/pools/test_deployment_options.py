@@ -77,8 +77,8 @@ def test_two_workers_share_the_jobs_of_their_deployment() -> None:
     with fleet_of("prefork:2+workers=2,threads:4,threads:4+events=off") as fleet:
         experiment = once(fleet)
 
-    measurements = {measurement.deployment: measurement for measurement in experiment.measurements}
-    assert all(measurement.checks.passed and measurement.wall for measurement in measurements.values())
+    measurements = {each.deployment: each for each in experiment.measurements}
+    assert all(each.checks.passed and each.wall for each in measurements.values())
     several = measurements["prefork:2+workers=2"]
     executors = [attempt.executor for job in several.jobs for attempt in job.attempts]
     assert {who.worker.partition("@")[0] for who in executors if who} == {"prefork-1", "prefork-2"}

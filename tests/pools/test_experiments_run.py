@@ -73,11 +73,10 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
     names = ["threads:2", "threads:8", "gevent:20", "serial"]
     assert [each.name for each in experiment.deployments] == names
     orders = {
-        number: [measurement.deployment for measurement in experiment.measurements if measurement.round == number]
-        for number in (0, 1, 2)
+        number: [each.deployment for each in experiment.measurements if each.round == number] for number in (0, 1, 2)
     }
     assert orders == {0: ["serial", *names[:3]], 1: names, 2: [*names[1:], names[0]]}
-    assert [measurement.place for measurement in experiment.measurements] == [0, 1, 2, 3] * 3
+    assert [each.place for each in experiment.measurements] == [0, 1, 2, 3] * 3
     assert experiment.command == (
         "producer compare small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
     )
@@ -91,11 +90,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         assert usage.pss_peak > 20 * 2**20
         assert usage.scheduling is not None
         assert usage.scheduling.p50 <= usage.scheduling.p99 <= usage.scheduling.worst
-    slots = {
-        measurement.deployment: measurement.checks.executors
-        for measurement in experiment.measurements
-        if measurement.round == 1
-    }
+    slots = {each.deployment: each.checks.executors for each in experiment.measurements if each.round == 1}
     assert slots["threads:2"] == "2 threads of 1 process"
     assert "greenlets of 1 thread" in slots["gevent:20"]
     for name in names:
@@ -140,7 +135,7 @@ def test_a_signal_keeps_the_turns_that_were_measured(number: signal.Signals, tmp
     assert not [each for each in started if each.is_running()]
     assert said.read_text().endswith("\ninterrupted\n")
     experiment = from_json((tmp_path / "out.json").read_text())
-    measured = [(measurement.deployment, measurement.round) for measurement in experiment.measurements]
+    measured = [(each.deployment, each.round) for each in experiment.measurements]
     assert measured == [("threads:2", 0), ("threads:16", 0), ("threads:16", 1)]
     assert "interrupted in round 1 of 3: what was measured is here" in experiment.notes
     assert "threads:2: 0 of 3 rounds count; nothing is said of it" in experiment.notes
@@ -158,11 +153,7 @@ def in_round_1(deployment: str, folder: Path) -> Iterator[tuple[subprocess.Popen
 
 def rounds_of(folder: Path) -> list[Measurement]:
     """Its turns after the warm-up: the excluded one and the one that was run again."""
-    return [
-        measurement
-        for measurement in from_json((folder / "out.json").read_text()).measurements
-        if measurement.round == 1
-    ]
+    return [each for each in from_json((folder / "out.json").read_text()).measurements if each.round == 1]
 
 
 def child(process: subprocess.Popen[str], words: str) -> psutil.Process:
@@ -227,7 +218,7 @@ def test_a_redis_of_its_own_that_goes_away_is_named_and_what_was_measured_is_kep
 
     assert f"producer: Redis at 127.0.0.1:{port} cannot be used" in said.read_text()
     experiment = from_json((tmp_path / "out.json").read_text())
-    assert [measurement.round for measurement in experiment.measurements] == [0]
+    assert [each.round for each in experiment.measurements] == [0]
     assert any(note.startswith("ended early (") for note in experiment.notes)
     assert "Nothing was measured yet: " in said.read_text()
     assert "0/0" not in said.read_text()
@@ -256,7 +247,7 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
             foreign.terminate()
             foreign.wait(30)
 
-    counted = [measurement for measurement in experiment.measurements if measurement.round == 1]
+    counted = [each for each in experiment.measurements if each.round == 1]
     assert len(counted) == 2  # it was run once more
     for measurement in counted:
         assert not measurement.counts

@@ -144,7 +144,7 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
 def test_workers_of_this_machine_are_measured_and_their_events_heard(seen: tuple[Experiment, str]) -> None:
     """Given workers that were up already, I expect their CPU and memory, processes as they are, and each arrival."""
     experiment, _ = seen
-    usages = {measurement.deployment: measurement.usage for measurement in experiment.measurements}
+    usages = {each.deployment: each.usage for each in experiment.measurements}
     for name in ("prefork", "threads", "gevent"):
         usage = usages[name]
         assert usage is not None

@@ -34,7 +34,7 @@ def test_there_is_a_run_of_every_scenario() -> None:
 @pytest.mark.parametrize("path", RUNS, ids=_name)
 def test_its_books_balance(path: Path) -> None:
     found = read(path)
-    assert all(measurement.checks.passed for measurement in found.measurements if measurement.counts)
+    assert all(each.checks.passed for each in found.measurements if each.counts)
     assert all(any(found.of(each.name)) for each in found.deployments)
 
 

@@ -142,8 +142,8 @@ def test_runs_that_agree_are_one_experiment_with_the_rounds_of_both() -> None:
     ratio = summarise(together).compare("threads:8", "gevent:8").ratio
 
     assert known(ratio).n == 6
-    assert sorted(measurement.round for measurement in together.of("threads:8")) == [1, 2, 3, 4, 5, 6]
-    assert sum(measurement.round == 0 for measurement in together.measurements) == 4
+    assert sorted(each.round for each in together.of("threads:8")) == [1, 2, 3, 4, 5, 6]
+    assert sum(each.round == 0 for each in together.measurements) == 4
     assert "2 runs were pooled" in together.notes
 
 

@@ -124,15 +124,15 @@ def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     measurements = list(experiment.of(deployment.name))
     ends = [
         sum(job)
-        for measurement in measurements
-        for job in zip(measurement.spans.queued, measurement.spans.waited, measurement.spans.ran, strict=True)
+        for each in measurements
+        for job in zip(each.spans.queued, each.spans.waited, each.spans.ran, strict=True)
     ]
     slots = min(deployment.concurrency, 40)
 
     assert split is not None
     assert split.overhead is not None
     assert split.submit + split.wait + split.run + split.step == pytest.approx(sum(ends) / len(ends))
-    walls = [measurement.wall or 0.0 for measurement in measurements]
+    walls = [each.wall or 0.0 for each in measurements]
     assert split.run + split.step + split.overhead == pytest.approx(slots * sum(walls) / len(walls) / 40)
     assert known(row.latency).worst == pytest.approx(max(ends))
 
