@@ -95,14 +95,13 @@ def _check_command_line(instance: Any, **_: Any) -> None:
 def _in_service(sender: Any, **_: Any) -> None:
     assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
     who = Identity(this_worker.name, this_worker.pool, os.getpid())
-    consumption = drain.Consumption(sender, who.pool.queue)
 
     leases = PerProcess(lambda: leases_of(settings))  # of the thread that uses it; so with the next two
 
     def touch() -> None:
         """Tell the ledger which messages this worker has in hand; hear whether it may take more."""
         may = leases().touch(who.pool, list(worker_state.requests), who.worker)
-        consumption.allow(may and _machine.fault is None)
+        drain.consume(sender, who.pool.queue, may=may and _machine.fault is None)
 
     repeat("messages in hand", settings.renew_every, touch)
     switches = PerProcess(lambda: Switches(_own_ledger()))

@@ -38,29 +38,21 @@ def _until() -> float:
     return moment
 
 
-class Consumption:
-    """Whether this worker consumes its queue: not while its pool is paused, or the worker drained or unwell.
+def consume(consumer: Any, queue: str, *, may: bool) -> None:
+    """See to it that a worker consumes its queue, or does not while it may not: paused, drained, or unwell.
 
-    The thread that touches the messages in hand hears of it every second. It only asks: the loop that consumes does the
-    rest, in its own time (at most two seconds later under gevent), because a channel belongs to the thread that uses
-    it. A message that comes in between is claimed in vain and stays queued.
-    Kept true by ``tests/pools/test_control.py``.
+    To be repeated until it is so, from any thread. It only asks: the loop that consumes does the rest, in its own time
+    (at most two seconds later under gevent), because a channel belongs to the thread that uses it. A message that comes
+    in between is claimed in vain and stays queued. Kept true by ``tests/pools/test_control.py``.
+
+    Args:
+        consumer: Celery's, of this worker.
     """
 
-    def __init__(self, consumer: Any, queue: str) -> None:
-        """
-        Args:
-            consumer: Celery's, of this worker.
-        """
-        self._consumer = consumer
-        self._queue = queue
+    def change() -> None:
+        log.info("takes jobs again queue=%s" if may else "takes no jobs for now queue=%s", queue)
+        if consumer.task_consumer is not None:  # else it is reconnecting, and asked again when it is back
+            (consumer.add_task_queue if may else consumer.cancel_task_queue)(queue)
 
-    def allow(self, may: bool) -> None:
-        """From any thread: see to it that the queue is consumed, or is not. To be repeated until it is so."""
-        if may != (self._queue in self._consumer.app.amqp.queues.consume_from):
-            self._consumer.call_soon(self._change, may)
-
-    def _change(self, may: bool) -> None:
-        log.info("takes jobs again queue=%s" if may else "takes no jobs for now queue=%s", self._queue)
-        if self._consumer.task_consumer is not None:  # else it is reconnecting, and asked again when it is back
-            (self._consumer.add_task_queue if may else self._consumer.cancel_task_queue)(self._queue)
+    if may != (queue in consumer.app.amqp.queues.consume_from):
+        consumer.call_soon(change)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
-from ledger.messages import Envelope, label
+from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -23,16 +22,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world.start(*Pool)
 
 
-def submit(world: World, pool: Pool, jobs: Sequence[Job], batch: str, carried: int = 500) -> None:
-    """In messages of that many jobs."""
-    for first in range(0, len(jobs), carried):
-        part = tuple(jobs[first : first + carried])
-        ref = Ref(batch, first, first + len(part) - 1)
-        world.ledger.submit([Message(ref, pool, part)])
-        world.publisher.send([Envelope(str(ref), pool, label(part[0], len(part) - 1))])
-    world.ledger.seal(batch, len(jobs))
-
-
 def log_of(world: World, pool: Pool) -> str:
     return world.service(f"worker-{pool}").text()
 
@@ -40,7 +29,7 @@ def log_of(world: World, pool: Pool) -> str:
 @pools
 def test_every_job_has_its_own_record_and_file(running: World, batch: str, pool: Pool) -> None:
     jobs = [running.file(f"{n}.bin", 97 * n) for n in range(150)] + [running.file("large.bin", 3_000_000)]
-    submit(running, pool, jobs, batch)
+    running.submit_grouped(pool, jobs, batch=batch)
     records = running.finished(batch)
     assert {record.state for record in records} == {JobState.DONE}
     for job, record in zip(jobs, records, strict=True):
@@ -72,7 +61,7 @@ def test_each_failure_has_its_kind_and_good_neighbours_are_not_harmed(running: W
     flaky = Job(f"{url}/faults/flaky/503?key={batch}&size=5000", "flaky")
     cut = Job(f"{url}/faults/resume?key={batch}-r&size=300000", "cut")
     surplus = Job(f"{url}/faults/wrong-length-short?size=5000", "surplus")
-    submit(running, pool, [*bad.values(), *good, flaky, cut, surplus], batch)
+    running.submit_grouped(pool, [*bad.values(), *good, flaky, cut, surplus], batch=batch)
     records = {record.job.filename: record for record in running.finished(batch)}
     for kind, job in bad.items():
         last = records[job.filename].last
@@ -94,7 +83,7 @@ def test_a_name_that_an_earlier_holder_published_is_replaced(running: World, bat
     folder.mkdir(parents=True)
     (folder / "1.bin").write_text("old")
     jobs = [running.file(f"{n}.bin") for n in range(3)]
-    submit(running, pool, jobs, batch)
+    running.submit_grouped(pool, jobs, batch=batch)
     assert {record.state for record in running.finished(batch)} == {JobState.DONE}
     assert (folder / "1.bin").stat().st_size == 4096
 
@@ -102,7 +91,7 @@ def test_a_name_that_an_earlier_holder_published_is_replaced(running: World, bat
 @pools
 def test_a_cancel_stops_what_runs_and_what_has_not_begun(running: World, batch: str, pool: Pool) -> None:
     jobs = [running.file("first.bin"), *(running.paced(f"{n}.bin", 60) for n in range(20))]
-    submit(running, pool, jobs, batch)
+    running.submit_grouped(pool, jobs, batch=batch)
     running.running(20, batch=batch)
     wait_for(lambda: running.records(batch)[0].state is JobState.DONE, seconds=20, what="the first to be done")
     running.ledger.cancel(Ref(batch, 0, 20))
@@ -113,7 +102,7 @@ def test_a_cancel_stops_what_runs_and_what_has_not_begun(running: World, batch: 
 
 @pools
 def test_progress_of_a_long_one_is_seen(running: World, batch: str, pool: Pool) -> None:
-    submit(running, pool, [running.paced("a.bin", 4, 1_000_000), running.file("b.bin")], batch)
+    running.submit_grouped(pool, [running.paced("a.bin", 4, 1_000_000), running.file("b.bin")], batch=batch)
     seen = running.running(1, batch=batch, with_bytes=True)
     assert 0 < seen[0].bytes < 1_000_000
     assert seen[0].total == 1_000_000
@@ -125,12 +114,12 @@ def test_a_worker_that_is_killed_or_stopped_loses_nothing(tmp_path: Path, pool: 
     with World(tmp_path, grace=1.0, chunk_parallel=8) as world:
         world.start(pool, slots=1)
         jobs = [world.paced(f"{n}.bin", 3, 600_000) for n in range(12)]
-        submit(world, pool, jobs, "b")
+        world.submit_grouped(pool, jobs)
         world.running(8, with_bytes=True)
         world.service(f"worker-{pool}").kill()
         second = world.worker(pool, slots=4, name="second").wait_until_ready()
         world.running(4, with_bytes=True)
-        submit(world, pool, [world.paced(f"x{n}.bin", 3) for n in range(12)], "x")
+        world.submit_grouped(pool, [world.paced(f"x{n}.bin", 3) for n in range(12)], batch="x")
         world.running(1, batch="x")
         assert second.terminate() == 0
         world.worker(pool, slots=12, name="third").wait_until_ready()
@@ -146,7 +135,7 @@ def test_a_frozen_worker_that_lost_its_lease_publishes_nothing_twice(tmp_path: P
     with World(tmp_path, chunk_parallel=8) as world:
         world.start(pool, slots=1)
         jobs = [world.paced(f"{n}.bin", 4, 200_000) for n in range(8)]
-        submit(world, pool, jobs, "b")
+        world.submit_grouped(pool, jobs)
         world.running(8, with_bytes=True)
         frozen = world.service(f"worker-{pool}")
         pids = [frozen.pid, *frozen.children()]
