@@ -118,7 +118,7 @@ def compare(
     if source is None and chosen == _ARTICLE and jobs not in (None, 2):
         raise click.UsageError("the article has two jobs per pool; --jobs is for the other scenarios and -i FILE")
     page, settings = Page(Console(stderr=target == _STDOUT)), read_settings()
-    own = _own_jobs(Reader((), source, format_, page.say), source.name, jobs) if source else None
+    own = _own_jobs(Reader(source, format_, page.say), source.name, jobs) if source else None
     with _fleet(settings, pools, serial=serial) as fleet:
         if source and own:
             work = from_manifest(own, Path(source.name).name, fleet.deployments)

@@ -87,7 +87,7 @@ def entries(stream: BinaryIO, format_: Format | None, fields: Sequence[str]) -> 
     starts_object = isinstance(first, str) and first.lstrip().startswith("{")
     if format_ is Format.JSONL or (starts_object and format_ is None):
         return _each(lines, _json_object)
-    return ((number, line) for number, line in lines if not (isinstance(line, str) and line.startswith("#")))
+    return _urls(lines)
 
 
 def _lines(stream: BinaryIO) -> Iterator[Line]:
@@ -107,6 +107,13 @@ def _lines(stream: BinaryIO) -> Iterator[Line]:
             continue
         if text:
             yield number, text
+
+
+def _urls(lines: Iterable[Line]) -> Iterator[Entry]:
+    for number, line in lines:
+        found = line.lstrip() if isinstance(line, str) else line
+        if not (isinstance(found, str) and found.startswith("#")):
+            yield number, found
 
 
 def _each(lines: Iterable[Line], parse: Callable[[str], Mapping[str, Any]]) -> Iterator[Entry]:

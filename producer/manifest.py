@@ -223,14 +223,14 @@ class BadLine:
 
 
 def read(
-    stream: BinaryIO,
+    source: BinaryIO | Sequence[str],
     format_: Format | None = None,
     *,
     names: Names | None = None,
     server_names: bool = False,
     step: str | None = None,
 ) -> Iterator[Job | BadLine]:
-    """The manifest's jobs and bad lines, in order. Names are unique among the jobs.
+    """The jobs and bad lines of a manifest, or of URLs, in order. Names are unique among the jobs.
 
     Args:
         names: of the batch; None: a new one.
@@ -240,26 +240,16 @@ def read(
     Raises:
         ManifestError: a CSV header, a Parquet file or a Metalink document that we do not understand.
     """
-    return _jobs(entries(stream, format_, FIELDS), names or Names(), server_names, step)
-
-
-def read_urls(
-    urls: Iterable[str], *, names: Names | None = None, server_names: bool = False, step: str | None = None
-) -> Iterator[Job | BadLine]:
-    """The same for URLs from the command line; their numbers count from 1."""
-    return _jobs(enumerate(urls, 1), names or Names(), server_names, step)
-
-
-def _jobs(found: Iterable[Entry], names: Names, server_names: bool, step: str | None) -> Iterator[Job | BadLine]:
+    found: Iterable[Entry] = enumerate(source, 1) if isinstance(source, Sequence) else entries(source, format_, FIELDS)
+    names = names or Names()
     naming = Naming.SERVER if server_names else Naming.FIXED
     for number, entry in found:
         try:
             if isinstance(entry, str):
-                url = entry.strip()
-                plain = _PLAIN_URL.fullmatch(url) if len(url) <= MAX_CHARACTERS else None
-                wanted = plain[1] if plain else name_of_url(check_url(url))
-                if names.is_new(url, None):
-                    yield Job(url, names.give(names.of_url(wanted)), naming=naming, step=step)
+                plain = _PLAIN_URL.fullmatch(entry) if len(entry) <= MAX_CHARACTERS else None
+                wanted = plain[1] if plain else name_of_url(check_url(entry))
+                if names.is_new(entry, None):
+                    yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=step)
             elif isinstance(entry, ValueError):
                 raise entry
             elif job := _job(_row(entry), names, server_names, step):
@@ -291,9 +281,8 @@ def _job(row: ManifestRow, names: Names, server_names: bool, step: str | None) -
 class Reader:
     """What a command was given: URLs or a manifest, read once or, to be strict, twice."""
 
-    urls: Sequence[str]
-    stream: BinaryIO | None
-    format: str | None  # None: by the suffix of the stream's name, or by its first line
+    source: BinaryIO | Sequence[str]
+    format: str | None  # None: by the suffix of the manifest's name, or by its first line
     report: Callable[[str], None]  # of bad lines
     new_names: Callable[[], Names] = Names
     server_names: bool = False
@@ -307,29 +296,24 @@ class Reader:
         Raises:
             ManifestError: a line is bad.
         """
-        if self.stream is not None and not self.stream.seekable():
+        if not isinstance(self.source, Sequence) and not self.source.seekable():
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-            shutil.copyfileobj(self.stream, spool)
+            shutil.copyfileobj(self.source, spool)
             spool.seek(0)
-            self.stream = spool
-        start = self.stream.tell() if self.stream is not None else 0
+            self.source = spool
+        start = 0 if isinstance(self.source, Sequence) else self.source.tell()
         for _job in self.jobs():
             pass
         if self.bad:
             raise ManifestError(f"{self.bad} bad lines, and --strict was given; nothing was submitted")
-        if self.stream is not None:
-            self.stream.seek(start)
+        if not isinstance(self.source, Sequence):
+            self.source.seek(start)
 
     def jobs(self) -> Iterator[Job]:
         """The good ones."""
         names = self.new_names()
-        more: Any = {"names": names, "server_names": self.server_names, "step": self.step}
-        if self.stream is None:
-            found = read_urls(self.urls, **more)
-        else:
-            suffix = Path(str(getattr(self.stream, "name", "")))
-            found = read(self.stream, Format(self.format) if self.format else format_of(suffix), **more)
-        for item in found:
+        format_ = Format(self.format) if self.format else format_of(Path(str(getattr(self.source, "name", ""))))
+        for item in read(self.source, format_, names=names, server_names=self.server_names, step=self.step):
             if isinstance(item, Job):
                 yield item
                 continue

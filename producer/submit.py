@@ -92,7 +92,7 @@ def submit(
     if bool(urls) == (source is not None):
         raise click.UsageError("expected either URLs or -i FILE")
     new_names = partial(Names, shard or 0, dedup=dedup)
-    reader = Reader(urls, source, format_, report=say, new_names=new_names, server_names=names == "server", step=step)
+    reader = Reader(source or urls, format_, say, new_names=new_names, server_names=names == "server", step=step)
     if strict:
         reader.check()
     name = name or new_batch_name()

@@ -17,7 +17,7 @@ from ledger.jobs import Job, Naming
 from ledger.records import decode_job, encode_job
 from producer.errors import ManifestError
 from producer.formats import Format
-from producer.manifest import FIELDS, BadLine, Names, read, read_urls
+from producer.manifest import FIELDS, BadLine, Names, read
 from producer.urls import MAX_CHARACTERS, check_url, redact
 
 DIGEST = "Ab" * 32
@@ -28,7 +28,7 @@ def jobs(text: str | bytes, format_: Format | None = None) -> list[Job | BadLine
 
 
 def test_txt_skips_comments_and_blank_lines() -> None:
-    assert jobs("# ours\n\nhttp://a/x.txt\r\n  http://a/y.txt  \n#") == [
+    assert jobs("# ours\n\nhttp://a/x.txt\r\n  http://a/y.txt  \n  # indented\n#") == [
         Job("http://a/x.txt", "x.txt"),
         Job("http://a/y.txt", "y.txt"),
     ]
@@ -111,7 +111,7 @@ def test_an_unclosed_quote_spoils_its_own_line_only() -> None:
 
 def test_what_a_bad_line_says_contains_no_password() -> None:
     for url in ("ftp://u:hunter2@a/x", "http://u:hun/ter2@a/x", "http://u:hunter2@b@c/", "http://a:hunter2/"):
-        (bad,) = read_urls([url])
+        (bad,) = read([url])
         assert "ter2@" not in str(bad)
 
 
