@@ -1,4 +1,5 @@
 """What a person runs: ``producer submit | watch | status | results | retry | cancel | compare | report | recommend``.
 
-It imports ``ledger``, ``stack`` for workers of its own, and nothing of ``worker``. Only commands print.
+It imports ``ledger``, the rules for names and digests of ``download``, ``poolbench`` and ``stack`` for comparisons, and
+nothing of ``worker``. Only commands print.
 """

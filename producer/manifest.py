@@ -22,7 +22,7 @@ from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming
 from producer.errors import ManifestError
 from producer.formats import MOST_MIRRORS, Entry, Format, entries, format_of
-from producer.urls import MAX_CHARACTERS, check_url, shown
+from producer.urls import check_url, shown
 
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
 _MOST_SAID = 100  # bad lines named one by one
@@ -36,12 +36,10 @@ _OURS = frozenset(
         "keep-alive", "proxy-authorization", "proxy-connection",
     }
 )  # fmt: skip
-# Most lines are URLs whose host, path and last segment need no closer look: what matches passes `check_url`, and its
-# group is its `name_of_url`. Kept true by `tests/unit/test_manifest.py`.
-_PLAIN_URL = re.compile(
-    r"https?://[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][0-9]{0,3})?/(?:[!-\"$->@-\[\]-~]*/)?"
-    r"((?!(?i:con|prn|aux|nul|com|lpt))[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,200}[A-Za-z0-9_-])?)"
-)
+# Most names need no cleaning, nor does the end of most URLs. Kept true by ``tests/unit/test_manifest.py``.
+_SEGMENT = r"(?!(?i:con|prn|aux|nul|com|lpt))[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,200}[A-Za-z0-9_-])?"
+_PLAIN_NAME = re.compile(rf"(?:{_SEGMENT}/){{0,4}}{_SEGMENT}")
+_PLAIN_END = re.compile(rf"https?://[^/?#]+/(?:[^?#]*/)?({_SEGMENT})")
 
 
 # -- the fields of an entry
@@ -70,6 +68,14 @@ def _digest(text: str) -> str:
     return text.lower()
 
 
+def _filename(text: str) -> str:
+    return text if _PLAIN_NAME.fullmatch(text) else check_filename(text)
+
+
+def _name_of_url(url: str) -> str:
+    return match[1] if (match := _PLAIN_END.fullmatch(url)) else name_of_url(url)
+
+
 def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
     """They can neither break a request nor lead it astray. A value may be a secret and is never repeated."""
     for name, text in value.items():
@@ -95,7 +101,7 @@ class ManifestRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     url: Annotated[_Text, AfterValidator(check_url)] = Field(description="a text,")
-    filename: Annotated[_Text, AfterValidator(check_filename)] | None = Field(None, description="a text,")
+    filename: Annotated[_Text, AfterValidator(_filename)] | None = Field(None, description="a text,")
     sha256: Annotated[_Text, AfterValidator(_digest)] | None = Field(None, description="a text,")
     size: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_from_digits)] | None = Field(
         None, description="a whole number of bytes, 0 or more;"
@@ -188,7 +194,7 @@ class Names:
         Raises:
             ValueError: one of its folders is a file of this batch already.
         """
-        folders = _folders(wanted) if "/" in wanted else []
+        folders = [wanted[: slash.start()] for slash in re.finditer("/", wanted)] if "/" in wanted else []
         for folder in folders:
             if hash(folder) in self._files:
                 raise ValueError(f"expected a folder, but {folder!r} in filename {wanted!r} is a file of this batch")
@@ -204,10 +210,6 @@ class Names:
         self._files.add(hash(name))
         self._folders.update(map(hash, folders))
         return name
-
-
-def _folders(path: str) -> list[str]:
-    return [str(folder) for folder in list(PurePosixPath(path).parents)[:-1]]
 
 
 # -- jobs
@@ -246,8 +248,7 @@ def read(
     for number, entry in found:
         try:
             if isinstance(entry, str):
-                plain = _PLAIN_URL.fullmatch(entry) if len(entry) <= MAX_CHARACTERS else None
-                wanted = plain[1] if plain else name_of_url(check_url(entry))
+                wanted = _name_of_url(check_url(entry))
                 if names.is_new(entry, None):
                     yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=step)
             elif isinstance(entry, ValueError):
@@ -267,7 +268,7 @@ def _job(row: ManifestRow, names: Names, server_names: bool, step: str | None) -
         naming = Naming.SERVER if row.filename is None else Naming.RESERVED
     return Job(
         row.url,
-        names.give(names.of_url(name_of_url(row.url)) if row.filename is None else row.filename),
+        names.give(names.of_url(_name_of_url(row.url)) if row.filename is None else row.filename),
         row.sha256,
         row.size,
         tuple((row.headers or {}).items()),
