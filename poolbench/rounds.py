@@ -16,17 +16,7 @@ from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
-from poolbench.experiment import (
-    Deployment,
-    Experiment,
-    MeasuredExecutor,
-    MeasuredJob,
-    Measurement,
-    Note,
-    RunCommand,
-    Sampling,
-    Usage,
-)
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Sampling, Usage
 from poolbench.sampler import Probes, Sampler
 from poolbench.workload import Display, Workers, Workload
 
@@ -163,11 +153,8 @@ class _Rounds:
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
 
-        def belongs(who: MeasuredExecutor) -> bool:
-            return workers.belongs(who, seen.pids)
-
         received = arrivals() if arrivals else {}
-        checked = checks.check(deployment, jobs, ran.jobs, belongs)
+        checked = checks.check(deployment, jobs, ran.jobs, lambda who: workers.belongs(who, seen.pids))
         measurement = Measurement(
             deployment=deployment.name,
             round=number,

@@ -17,15 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from poolbench.experiment import (
-    Deployment,
-    Experiment,
-    MeasuredAttempt,
-    MeasuredJob,
-    MeasuredState,
-    Measurement,
-    Scenario,
-)
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
 from poolbench.figures import NONE, counted, printable, ratio
 from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
 from poolbench.rounds import Position
@@ -145,11 +137,11 @@ class Page:
         last = job.attempts[-1] if job.attempts else None
         if job.state is not MeasuredState.DONE or not last:
             why = f": {last.kind}: {last.reason}" if last and last.kind else ""
-            self.say(f"  {job.filename} {job.state}{why}  {_who(last)}", "red")
+            self.say(f"  {job.filename} {job.state}{why}  {_who(job)}", "red")
         elif self._show:
             took = round(last.finished - job.attempts[0].started, 1)
             unit = "second" if took == 1 else "seconds"
-            self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(last)}")
+            self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(job)}")
 
     def unserved(self, text: str) -> None:
         self.say(f"  {text}", "yellow")
@@ -189,10 +181,10 @@ def _now(running: Sequence[Running]) -> str:
     return " · ".join(f"{each.name} {share}" for each, share in done)
 
 
-def _who(attempt: MeasuredAttempt | None) -> str:
-    if attempt is None or attempt.executor is None:
+def _who(job: MeasuredJob) -> str:
+    who = job.attempts[-1].executor if job.attempts else None
+    if who is None:
         return "never ran"
-    who = attempt.executor
     return f"pid {who.pid} · thread {who.thread} · greenlet {NONE if who.greenlet is None else who.greenlet}"
 
 
