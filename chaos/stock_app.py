@@ -21,7 +21,7 @@ from kombu import Exchange, Queue
 
 from download.addresses import AddressPolicy
 from download.fetch import Fetcher, Wanted
-from download.threads import disk_runner
+from download.threads import native_runner
 from download.timeouts import Limits
 from ledger.jobs import Pool, job_id
 from ledger.redis_client import PerProcess
@@ -69,7 +69,7 @@ def _marks() -> int:
 
 
 def _fetcher() -> Fetcher:
-    return Fetcher(AddressPolicy.from_settings(settings), user_agent=settings.user_agent, run=disk_runner())
+    return Fetcher(AddressPolicy.from_settings(settings), user_agent=settings.user_agent, run=native_runner())
 
 
 marks, fetcher = PerProcess(_marks), PerProcess(_fetcher)

@@ -1,4 +1,4 @@
-"""The ways a download ends without a file.
+"""The ways a download ends without a file, and when it is tried again.
 
 ::
 
@@ -20,6 +20,8 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from ledger.jobs import FailureKind
@@ -175,3 +177,36 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
     end = leaf(prefix + text)
     end.errno = error.errno if isinstance(error, OSError) else None
     return end
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """When to try again: exponential back-off with full jitter.
+
+    The n-th wait is anywhere between 0 and ``base * 2**(n-1)``, so a thousand jobs that failed together do not come
+    back together. A server's Retry-After is a lower bound on top of which the jitter goes, and is itself capped: no
+    server parks a job for a day.
+    """
+
+    attempts: int = 4  # of a job, the first one included
+    base: float = 0.5  # seconds; doubles with each attempt
+    cap: float = 30.0  # seconds; of a back-off and of a Retry-After
+
+    def wait(self, attempt: int, error: DownloadError, random: Callable[[], float]) -> float | None:
+        """Seconds until the attempt after ``attempt`` (counted from 1); None: there is none.
+
+        Args:
+            random: a number from 0 to 1, ``random.random``.
+        """
+        return self.pause(attempt, error, random) if isinstance(error, TransientError) else None
+
+    def pause(self, attempt: int, error: DownloadError, random: Callable[[], float]) -> float | None:
+        """The same for whatever error: for a job that has other servers left to ask."""
+        if attempt >= self.attempts:
+            return None
+        # 2**1024 overflows a float; long before that the cap decides.
+        jitter = random() * min(self.cap, self.base * 2.0 ** min(attempt - 1, 62))
+        asked = error.retry_after if isinstance(error, ServerError) else None
+        if asked is None:
+            return jitter
+        return min(self.cap, asked) + min(jitter, self.base)

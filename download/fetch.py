@@ -48,11 +48,10 @@ from download.errors import (
 )
 from download.http1 import Head, Response, is_passing
 from download.proxy import NOTE, Proxy
-from download.retry import retry_after
 from download.tempfile import TempFile
 from download.threads import Run, in_place
 from download.timeouts import Limits, Timeouts, translated
-from download.validators import Validators
+from download.validators import Validators, retry_after
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 

@@ -44,12 +44,8 @@ class HttpConnection:
     """A socket, what was received from it and not used yet, and waits that belong to the request that uses it now."""
 
     def __init__(self, sock: socket.socket, host: str, timeouts: Timeouts) -> None:
-        """
-        Args:
-            host: for messages.
-        """
         self.sock = sock
-        self.host = host
+        self.host = host  # for messages
         self.timeouts = timeouts
         self.ahead = bytearray()
         self.ragged = False  # TLS ended without a goodbye: it may be a cut

@@ -79,18 +79,8 @@ class Transfer(Retrieval):
     """One URL in a group; ``end`` says what came of it, once it is over."""
 
     def __init__(
-        self,
-        wanted: Wanted,
-        temp: Path | str,
-        limits: Limits,
-        check: Callable[[], None],
-        *,
-        user_agent: str,
+        self, wanted: Wanted, temp: Path | str, limits: Limits, check: Callable[[], None], *, user_agent: str
     ) -> None:
-        """
-        Raises:
-            BadUrlError: the URL is none that we accept.
-        """
         file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, late=True)
         super().__init__(wanted, file, Timeouts(limits, check), user_agent)
         self.end: Fetched | Ended | Again | None = None
@@ -209,9 +199,8 @@ class Transfer(Retrieval):
         host = self.target.host
         if code == _CANNOT_CONNECT:
             return ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
-        if code == _TIMED_OUT:
-            limit = self.timeouts.limits.connect_timeout
-            return ConnectError(f"expected a connection to {host} within {limit:g} s, got none")
+        if code == _TIMED_OUT:  # of libcurl's options only the one for connecting is set
+            return self.timeouts.late()
         if code == _PARTIAL_FILE:
             return self.cut_short()
         if code in _CLEAR:

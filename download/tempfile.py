@@ -333,12 +333,7 @@ class TempFile:
 
 
 def publish(
-    temp: Path,
-    final: Path,
-    *,
-    fsync: bool = False,
-    replace: bool = False,
-    identity: tuple[int, int] | None = None,
+    temp: Path, final: Path, *, fsync: bool = False, replace: bool = False, identity: tuple[int, int] | None = None
 ) -> None:
     """Give a whole, verified file its name. The link is the commit; a kill before it leaves no final name.
 

@@ -48,11 +48,6 @@ def start_native_thread(name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=name, daemon=True).start()
 
 
-def native_sleep(seconds: float) -> None:
-    """``time.sleep`` of the thread itself, for the loops of ``start_native_thread``."""
-    native("time", "sleep")(seconds)
-
-
 def native_runner(threads: int = 4) -> Run:
     """A ``Run`` for work that keeps disk and CPU busy, or blocks. Make one per process.
 
@@ -89,6 +84,3 @@ def native_runner(threads: int = 4) -> Run:
             raise met.pop(0)
 
     return run
-
-
-disk_runner = native_runner

@@ -82,6 +82,11 @@ class Timeouts:
         self._late = kind, message
         self.ask()
 
+    def late(self) -> DownloadError:
+        """The failure of a phase that lasts too long."""
+        kind, message = self._late
+        return kind(f"{message} after {self.received} bytes" if self._in_body else message)
+
     @property
     def remaining(self) -> float:
         """Seconds of the present phase."""
@@ -106,8 +111,7 @@ class Timeouts:
         self.ask()
         now = time.monotonic()
         if now >= self._until:
-            kind, message = self._late
-            raise kind(f"{message} after {self.received} bytes" if self._in_body else message)
+            raise self.late()
         return min(SLICE, self._until - now, max(self.limits.deadline - now, 0.001))
 
     def ask(self) -> None:

@@ -1,4 +1,4 @@
-"""What an answer's headers promise about the bytes: entity, range, digest. Pure functions."""
+"""What an answer's headers promise about the bytes: entity, range, digest; and Retry-After. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from download.errors import ChangedError, DigestError, EmptyError, SizeError, TruncatedError
@@ -143,3 +144,29 @@ def verify_sha256(got: str, expected: str | None, source: str, *, resumed: bool)
         return
     message = f"expected sha256 {expected} by {source}, got {got}"
     raise ChangedError(f"{message} after a resume; what was kept is dropped") if resumed else DigestError(message)
+
+
+def retry_after(header: str | None, now: float, *, said: str | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for; None: nothing readable.
+
+    The header holds seconds or an HTTP date; a date in the past means now.
+
+    Args:
+        now: by our clock, in seconds since the epoch.
+        said: the same answer's Date header. A server that names a date means its own clock, which may not be ours.
+    """
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    asked, there = _epoch(text), _epoch(said or "")
+    return None if asked is None else max(0.0, asked - (now if there is None else there))
+
+
+def _epoch(date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

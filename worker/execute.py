@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
 from download.errors import (
+    Backoff,
     DeadlineError,
     DiskFullError,
     DownloadError,
@@ -39,7 +40,6 @@ from download.errors import (
     translate,
 )
 from download.fetch import Fetched
-from download.retry import Backoff
 from download.threads import in_place
 from download.timeouts import Limits
 from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result

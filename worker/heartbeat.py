@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
-from download.threads import native_sleep, start_native_thread
+from download.threads import native, start_native_thread
 from ledger.jobs import Pool
 from ledger.leases import End, Identity, Leases
 from ledger.redis_client import PerProcess, connect
@@ -54,7 +54,7 @@ def repeat(name: str, every: float, step: Callable[[], object]) -> None:
                     failures += 1
                     if failures == 1:
                         log.exception("loop %s failed, it goes on", name)
-                native_sleep(every)
+                native("time", "sleep")(every)
             log.critical("loop %s fails again and again: the process stops", name)
         except BaseException:
             log.critical("loop %s ended: the process stops", name, exc_info=True)

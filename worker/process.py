@@ -14,7 +14,7 @@ from pathlib import Path
 from download.addresses import AddressPolicy
 from download.fetch import Fetcher, tls_context
 from download.proxy import Proxy
-from download.threads import disk_runner
+from download.threads import native_runner
 from ledger.host_limits import HostLimits
 from ledger.jobs import Pool
 from ledger.ledger import Ledger
@@ -81,7 +81,7 @@ def _ledger() -> Ledger:
 
 def _fetcher() -> Fetcher:
     policy, proxy = network()
-    return Fetcher(policy, user_agent=get_settings().user_agent, proxy=proxy, run=disk_runner())
+    return Fetcher(policy, user_agent=get_settings().user_agent, proxy=proxy, run=native_runner())
 
 
 def network() -> tuple[AddressPolicy, Proxy | None]:

@@ -11,8 +11,7 @@ import pytest
 from download.addresses import Target
 from download.filenames import check_filename, clean, from_disposition
 from download.http1 import Head
-from download.retry import retry_after
-from download.validators import content_range, repr_sha256, strong_date, strong_etag
+from download.validators import content_range, repr_sha256, retry_after, strong_date, strong_etag
 from ledger.records import encode_validators
 from producer.urls import check_url, redact, shown
 
