@@ -96,12 +96,12 @@ class TempFile:
         self.waiting = 0  # bytes in the buffer
         self.total: int | None = None  # announced length
         self.resumed_from = 0  # bytes that an earlier attempt had left
-        self.validators: Validators | None = None  # on disk, too
+        self.validators: Validators | None = None  # on disk, too, if they are worth keeping
         self.identity: tuple[int, int] | None = None  # of the file: device and inode; another may have its name one day
         self._max_bytes = max_bytes
         self._expected = expected
         self._late = late
-        self._in_memory: Validators | None = None  # of a file that is not on disk yet
+        self._in_memory = False  # begun, and not on disk yet
         self._digest = hashlib.sha256()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._flushed = time.monotonic()
@@ -174,11 +174,9 @@ class TempFile:
         self._announced(validators.total)
         if self._fd is not None:
             self.discard()
-        self.resumed_from = 0
-        if self._late:
-            self._in_memory = validators
-        else:
-            self._create(validators)
+        self.resumed_from, self.validators, self._in_memory = 0, validators, self._late
+        if not self._late:
+            self._create()
 
     def _announced(self, total: int | None) -> None:
         self.total = total
@@ -187,7 +185,7 @@ class TempFile:
         if total is not None and total > self._max_bytes:
             raise TooLargeError(f"expected at most {self._max_bytes} bytes, the server announces {total}")
 
-    def _create(self, validators: Validators) -> None:
+    def _create(self) -> None:
         """Make a file of our own; never touch the bytes of one that may have been linked."""
         _remove(self.path)
         flags = _OPEN | os.O_CREAT | os.O_EXCL
@@ -198,9 +196,8 @@ class TempFile:
             fd = os.open(self.place, flags, 0o666)
         self._open(fd)
         _lock(fd)
-        if validators.worth_keeping:
-            _write_validators(self.path, validators)
-            self.validators = validators
+        if self.validators and self.validators.worth_keeping:
+            _write_validators(self.path, self.validators)
         disk = os.fstatvfs(fd)
         room = disk.f_bavail * disk.f_frsize
         if self.total is not None and self.total > room:
@@ -247,9 +244,9 @@ class TempFile:
         """Write all that waits, then hash it: what is hashed is on disk."""
         if not self.waiting:
             return
-        if validators := self._in_memory:
-            self._in_memory = None
-            self._create(validators)
+        if self._in_memory:
+            self._in_memory = False
+            self._create()
         begun, piece = time.monotonic(), self._buffer[: self.waiting]
         self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
         self.waiting = 0  # whatever part of it is written now counts there
@@ -282,14 +279,14 @@ class TempFile:
 
     def save(self) -> None:
         """Put on disk a file that ended in memory."""
-        if validators := self._in_memory:
+        if self._in_memory:
             try:
-                self._create(validators)
+                self._create()
                 self._append(self._buffer[: self.waiting])
             except BaseException:
                 self.discard()
                 raise
-            self._in_memory, self.waiting = None, 0
+            self._in_memory, self.waiting = False, 0
             self.close()
 
     def publish(
@@ -309,8 +306,7 @@ class TempFile:
 
     def give_up(self, *, keep: bool) -> None:
         """The attempt failed: what a later one can continue stays if it may, the rest is removed."""
-        validators = self._in_memory or self.validators
-        keep = keep and validators is not None and validators.worth_keeping
+        keep = keep and self.validators is not None and self.validators.worth_keeping
         if keep and (self.size >= WORTH_KEEPING or not self._in_memory):
             with suppress(OSError, DiskFullError):
                 self.write()
@@ -323,7 +319,7 @@ class TempFile:
             _remove(self.path)
             self.close()
         self.written, self.waiting = 0, 0
-        self.validators = self._in_memory = None
+        self.validators, self._in_memory = None, False
         self._digest = hashlib.sha256()
 
     def close(self) -> None:
