@@ -17,8 +17,7 @@ from ledger.jobs import Job
 from ledger.settings import Settings
 from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
-from poolbench.experiment import Experiment, to_json
-from poolbench.experiment import RunCommand as Request
+from poolbench.experiment import Experiment, RunCommand, to_json
 from poolbench.rounds import Design, run_experiment
 from poolbench.runfiles import check_whole, write_whole
 from poolbench.terminal import Page, close
@@ -158,7 +157,7 @@ def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) ->
         yield Shared(settings, Client(settings).ledger, pools, serial=serial)
 
 
-def _design(work: PlannedWork, repeat: int, noise: float, request: Request) -> Design:
+def _design(work: PlannedWork, repeat: int, noise: float, request: RunCommand) -> Design:
     """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
     show = work.scenario.name == _ARTICLE and repeat == 1
     limits = NONE if show or noise >= 1 else NoiseLimits(strangers=noise)
@@ -173,7 +172,7 @@ def _request(
     *,
     serial: bool,
     size: int | None,
-) -> Request:
+) -> RunCommand:
     """The command with everything that was chosen for it."""
     options = {
         "--jobs": work.scenario.jobs if work.scenario.name != _ARTICLE else None,
@@ -183,7 +182,7 @@ def _request(
         "--pools": ",".join(each.name for each in pools) if pools else None,
     }
     given = tuple((name, str(value)) for name, value in options.items() if value is not None)
-    return Request(program, given if serial else (*given, ("--no-serial", None)))
+    return RunCommand(program, given if serial else (*given, ("--no-serial", None)))
 
 
 def _write(experiment: Experiment, target: Path | None) -> None:

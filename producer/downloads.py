@@ -23,8 +23,7 @@ from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Message
 from ledger.leases import Leases
 from ledger.redis_client import AT_ONCE, connect
 from poolbench import experiment
-from poolbench.experiment import Deployment, MeasuredJob, Note
-from poolbench.experiment import MeasuredState as State
+from poolbench.experiment import Deployment, MeasuredJob, MeasuredState, Note
 from poolbench.workers import ON_THE_WAY, Arrivals
 from poolbench.workload import Display, Ran, Running, Share, Workers
 from producer.client import Client
@@ -309,7 +308,7 @@ class _BatchRun:
 def _running(record: JobRecord) -> Running:
     size = record.total or record.job.size
     share = record.bytes / size if record.state is JobState.RUNNING and size else None
-    return Running(record.job.filename, State(record.state), share)
+    return Running(record.job.filename, MeasuredState(record.state), share)
 
 
 def _pause(waited: float) -> float:
@@ -339,7 +338,7 @@ def measured_job(record: JobRecord, nominal: float | None, expected: str | None)
         id=record.id,
         filename=record.job.filename,
         url=record.job.url,
-        state=State(record.state),
+        state=MeasuredState(record.state),
         nominal=nominal,
         queued=record.queued,
         received=None,

@@ -15,17 +15,16 @@ import urllib3
 
 from download.validators import repr_sha256
 from ledger.jobs import Job
-from poolbench.experiment import Bound, Deployment, Note, Scenario
-from poolbench.experiment import PoolKind as Pool
+from poolbench.experiment import Bound, Deployment, Note, PoolKind, Scenario
 from producer.errors import ProducerError
 
 KIB, MIB = 2**10, 2**20
 
 # The files of the tutorial's three programs.
-ARTICLE_FILES: Mapping[Pool, tuple[str, str]] = {
-    Pool.PREFORK: ("Advanced_Python_Guide.pdf", "Demo_Video.mp4"),
-    Pool.THREADS: ("Python_Development_Handbook.pdf", "Sample_Movie.avi"),
-    Pool.GEVENT: ("Comprehensive_Python_Manual.pdf", "Presentation_Video.mp4"),
+ARTICLE_FILES: Mapping[PoolKind, tuple[str, str]] = {
+    PoolKind.PREFORK: ("Advanced_Python_Guide.pdf", "Demo_Video.mp4"),
+    PoolKind.THREADS: ("Python_Development_Handbook.pdf", "Sample_Movie.avi"),
+    PoolKind.GEVENT: ("Comprehensive_Python_Manual.pdf", "Presentation_Video.mp4"),
 }
 _PAGES = 16  # different ones; the origin remembers as many, so making them is not what is measured
 
@@ -61,11 +60,11 @@ class Recipe:
     jobs: int  # by default
     serial: int  # how many of them the baseline runs at the most
     size: int  # bytes of each file by default; 0: they have sizes of their own
-    plan: Callable[[Options, Pool], Sequence[PlannedJob]]
+    plan: Callable[[Options, PoolKind], Sequence[PlannedJob]]
     repeat: int = 3
 
 
-def article(options: Options, pool: Pool) -> Sequence[PlannedJob]:
+def article(options: Options, pool: PoolKind) -> Sequence[PlannedJob]:
     """The tutorial: two files per pool, each taking a random whole number of seconds."""
     dice = random.Random(options.seed)
     # All dice fall in one order, so that --pools and --no-serial do not change what a seed means.
@@ -76,24 +75,24 @@ def article(options: Options, pool: Pool) -> Sequence[PlannedJob]:
     return plans[pool]
 
 
-def slow(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+def slow(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
     dice = random.Random(options.seed)
     return [paced(f"slow-{n}.bin", round(dice.uniform(0.2, 0.8), 2), options.size) for n in range(options.jobs)]
 
 
-def small(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+def small(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
     return [_file(f"small-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
 
 
-def large(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+def large(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
     return [_file(f"large-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
 
 
-def cpu(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+def cpu(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
     return [_page(options.seed, n, 4000) for n in range(options.jobs)]
 
 
-def mixed(options: Options, _pool: Pool) -> Sequence[PlannedJob]:
+def mixed(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
     """Of twenty jobs ten are small, five slow, four pages to parse, one is large."""
     dice = random.Random(options.seed)
     jobs = []
@@ -171,7 +170,7 @@ class PlannedWork:
     """What an experiment runs."""
 
     scenario: Scenario
-    shares: Mapping[Pool, RoundJobs]  # whole; the same for all pools, but in the article
+    shares: Mapping[PoolKind, RoundJobs]  # whole; the same for all pools, but in the article
     serial: Sequence[int]  # numbers of the jobs that the baseline runs
     repeat: int = 3
     keeps_files: bool = False
