@@ -23,16 +23,16 @@ class Settings(BaseSettings):
     # Where things are.
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="broker and ledger")
     redis_password_file: Path | None = Field(None, description="a file with the password, kept out of the URL")
-    key_prefix: str = Field("dp:", description="of every key and channel, Celery's included")
+    key_prefix: str = Field("dp:", description="prefix of every key and channel, Celery's included")
     downloads: Path = Field(Path("downloads"), description="folder that receives the files")
     health_file: Path | None = Field(None, description="touched while a worker's heartbeat goes out")
     lateness: Path | None = Field(
-        None, description="folder where a worker notes how late its interpreter is; set by a comparison for its workers"
+        None, description="folder for the scheduling latency of workers; set by a comparison for its own workers"
     )
     origin_url: str = Field("http://127.0.0.1:8080", description="the demo's file server, as workers reach it")
 
     # Redis: a call that cannot be answered ends with an error, never hangs.
-    redis_timeout: Seconds = Field(5.0, description="connect and answer")
+    redis_timeout: Seconds = Field(5.0, description="longest connecting, and longest answer, of Redis")
     allow_eviction: bool = Field(
         False, description="submit to a Redis that may remove jobs when it is full (maxmemory-policy allkeys-*)"
     )
@@ -43,11 +43,13 @@ class Settings(BaseSettings):
     renew_every: Seconds = Field(1.0, description="heartbeat of a worker process; also how soon a cancel is seen")
     sweep_every: Seconds = Field(1.0, description="pause between two sweeps")
     message_grace: Seconds = Field(3.0, description="a queued job whose message is missing for this long is sent again")
-    max_losses: int = Field(5, ge=1, description="a job whose holder died this often is poison")
-    progress_every: Seconds = Field(0.5, description="at most this often a running job says how far it is")
-    grace: Seconds = Field(20.0, description="for which a running job may go on after SIGTERM; then it is handed back")
+    max_losses: int = Field(5, ge=1, description="a job that was alone in as many processes that died ends as poison")
+    progress_every: Seconds = Field(0.5, description="shortest time between two progress reports of a job")
+    grace: Seconds = Field(
+        20.0, description="longest time of a running job after SIGTERM; then it returns to its queue"
+    )
     keep_batches: float = Field(
-        0.0, ge=0, description="a batch's records are removed so long after its last job ended; 0 = never"
+        0.0, ge=0, description="a batch's records leave Redis this long after its last job ended; 0 = never"
     )
 
     # Host limits: over all workers together. Hosts are told apart by name.
@@ -55,13 +57,15 @@ class Settings(BaseSettings):
     per_host_rate: float = Field(0.0, ge=0, description="downloads begun per second from one host; 0 = no limit")
 
     # One download.
-    connect_timeout: Seconds = 10.0
+    connect_timeout: Seconds = Field(10.0, description="longest connecting to a server")
     read_timeout: Seconds = Field(30.0, description="longest silence of a server")
-    deadline: Seconds = Field(3600.0, description="of one job, retries and short waits included")
+    deadline: Seconds = Field(
+        3600.0, description="longest time of one job from its first start on, retries and waits included"
+    )
     low_speed: int = Field(100, ge=0, description="bytes/s below which a download is too slow; 0 = never")
-    low_speed_window: Seconds = Field(60.0, description="over which the speed is measured")
+    low_speed_window: Seconds = Field(60.0, description="time over which that speed is measured")
     max_bytes: int = Field(64 * 2**30, gt=0, description="largest file")
-    max_attempts: int = Field(6, ge=1, description="of a job, the first one included")
+    max_attempts: int = Field(6, ge=1, description="attempts of a job at most, the first one included")
     retry_base: Seconds = Field(1.0, description="first back-off; doubles, with full jitter")
     retry_cap: Seconds = Field(60.0, description="longest back-off and longest Retry-After that is honoured")
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
@@ -70,7 +74,7 @@ class Settings(BaseSettings):
     user_agent: str = Field(
         "Downpour/0.1",
         pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
-        description="what servers see; say there who you are and how you are reached",
+        description="name that servers see; put your contact in it towards servers of others",
     )
     proxy: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port; empty = none")
     no_proxy: Annotated[frozenset[str], NoDecode] = Field(
