@@ -55,9 +55,9 @@ _TITLES = {
 }
 _WORDS = {
     "chunks": """\
-curl keeps no record. A job here has a record, a claim, an attempt, a digest, a lease that proves the right to publish, a
-checked address and strictly read headers. The last row is libcurl in two Python processes with a digest and a named file,
-and nothing else: the bound for Python on this machine.
+curl keeps no record. A job here has a record, a claim, an attempt, a digest, a lease, a checked address and strictly read
+headers. The last row is libcurl in two Python processes with a digest and a named file: the bound for Python on this
+machine.
 """,
     "small": """\
 `producer submit --per-message auto` begins with one job per message and lets messages grow to 250 jobs, never beyond a
@@ -78,8 +78,8 @@ _TAIL = """## How jobs that share a message differ
 - `DOWNPOUR_CHUNK_PARALLEL` (16) downloads run at once in one thread, on libcurl. At most 64 files are confirmed, published
   and closed together, in two round trips. Under gevent the loop has a native thread, so the hub stays free.
 - A transient failure ends the job's part in the message: the job waits in the ledger and returns in a message of its own.
-- Some jobs take the single path after the others: those with headers, mirrors or a name from the server, jobs tried
-  before, existing files, and answers that libcurl does not report clearly. With limits per host, all jobs do.
+- Some jobs take the single path after the others: those with headers, mirrors or a name from the server, those tried
+  before, and existing files. So do answers that libcurl does not report clearly. With limits per host, all jobs do.
 - The jobs of a message share one slot: 250 large files in one message keep one process busy and leave the others idle.
 """
 

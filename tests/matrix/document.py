@@ -16,8 +16,8 @@ HEAD = """\
 # What works in which pool
 
 What a deployment of Celery asks of its workers, and what each pool makes of it: stock Celery beside Downpour. Every
-cell was produced by doing it, on a real Valkey with real workers, and is done again by `make matrix`: a release that
-changes a cell fails there. Written by `{command}` from `tests/matrix/`; do not edit.
+cell was tried on a real Valkey with real workers. `make matrix` tries it again and fails if a cell has changed.
+Written by `{command}` from `tests/matrix/`; do not edit.
 
 Versions: {versions}.
 Celery's settings are its defaults, but for what a row names; a worker has one slot, unless the row says two.

@@ -56,8 +56,8 @@ ROWS = (
         f"A body that sleeps {BODY:g} s is sent with `soft_time_limit={LIMIT:g}`; it writes down what it was ended "
         f"with. Downpour: `DOWNPOUR_DEADLINE={LIMIT:g}` and a file that takes {LONG:g} s.",
         "A soft limit protects jobs of prefork and of nothing else; threads and gevent accept it and say nothing. "
-        "Downpour's deadline is looked at by the job itself, between two pieces of the file, so every pool keeps it: "
-        "the record says `deadline`, and no temp file stays.",
+        "In Downpour the job itself checks its deadline, between two pieces of the file, so every pool keeps it. "
+        "The record says `deadline`, and no temp file stays.",
     ),
     Row(
         "hard-time-limit",

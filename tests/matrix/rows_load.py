@@ -137,8 +137,8 @@ ROWS = (
         health_file,
         f"The same; at least {LEAST_BEATS} `worker-heartbeat` events must arrive before the body ends. Downpour: at "
         "least that many touches of the health file, which follows this heartbeat.",
-        "Under gevent Flower calls a computing worker offline, and Downpour's health file, which says whether the "
-        "worker can take jobs, grows old as well: that is what it is for. The containers are unhealthy after 15 s.",
+        "Under gevent Flower shows a computing worker as offline. Downpour's health file grows old as well, because "
+        "the worker cannot take jobs. The containers are unhealthy after 15 s.",
     ),
     Row(
         "lease",

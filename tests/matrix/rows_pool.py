@@ -182,7 +182,7 @@ ROWS = (
         downpour_grow,
         f"One slot; `pool_grow(2)`, and {UPKEEP:g} s for it; then three jobs at once; `pool_shrink(2)`, then two jobs "
         "one after the other. The same in Downpour.",
-        "Flower's *Grow* and *Shrink* are these calls: a threads worker keeps the size it was started with, and "
+        "Flower's *Grow* and *Shrink* are these calls. A threads worker keeps the size it was started with, and "
         "prefork needs up to 5 s to grow.",
     ),
 )

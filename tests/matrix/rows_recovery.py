@@ -208,12 +208,12 @@ ROWS = (
         "SIGKILL of the worker, `acks_late`",
         killed_acks_late,
         successor_takes_over,
-        f"Two workers that have been up for a while, visibility timeout {VISIBILITY:g} s; the one that runs the job "
+        f"Two workers that have been up for a while, visibility timeout {VISIBILITY:g} s. The one that runs the job "
         f"is killed; the job must have run again within {REDELIVERY:g} s. Downpour: the only worker is killed, with a "
         "job running and one in its hands, and another one is started.",
-        "The message is not lost. But an idle fleet looks for such messages every 100 s (measured: up to 91 s after "
-        "the kill), on top of a visibility timeout that must be longer than the longest job; gevent looks only when "
-        "its queue read times out. (A worker that dies while it looks keeps its lock: up to 300 s more.) "
+        "The message is not lost. But idle workers look for such messages every 100 s, and only after the visibility "
+        "timeout, which must be longer than the longest job. gevent looks only when its queue read times out. "
+        "(A worker that dies while it looks keeps its lock: up to 300 s more.) "
         "Downpour's lease does not depend on how long jobs take.",
     ),
     Row(
@@ -231,7 +231,7 @@ ROWS = (
         longer_than_visibility,
         longer_than_lease,
         f"`acks_late`, visibility timeout {VISIBILITY / 2:g} s, the two options above, a second slot, a job of "
-        f"{2 * VISIBILITY:g} s: is there a second start before its end? Downpour: `DOWNPOUR_LEASE={VISIBILITY / 2:g}`.",
+        f"{2 * VISIBILITY:g} s. Is there a second start before its end? Downpour: `DOWNPOUR_LEASE={VISIBILITY / 2:g}`.",
         "With `acks_late` the visibility timeout has to be longer than any job; then recovery is later than any job. "
         "A lease belongs to a process, and is renewed.",
     ),
@@ -240,7 +240,7 @@ ROWS = (
         "SIGKILL of one child",
         child_killed,
         child_killed_in_downpour,
-        "SIGKILL to the process that runs a job, early acknowledgement; once its result is final and the worker has "
+        "SIGKILL to the process that runs a job, early acknowledgement. Once its result is final and the worker has "
         "run another job, the broker's queue and `unacked` are read. Downpour: the job is done in its second attempt.",
         "The kernel's out-of-memory killer does this. Celery notes a WorkerLostError and that is all.",
         absent=ONE_PROCESS,
@@ -266,7 +266,7 @@ ROWS = (
         racy={
             "Celery gevent": Race(
                 frozenset({Outcome.WORKS, Outcome.CRASHES}),
-                "it survived each run of this very row so far; in other experiments it crashed as the others do",
+                "it survived each run of this row so far, and crashed in other experiments",
             )
         },
     ),

@@ -138,10 +138,10 @@ ROWS = (
         "Revoke the task that is next in a worker's hands",
         reserved,
         cancel_in_hand,
-        "One slot, taken; the job behind it is in the worker's hands (`unacked`) when `revoke` is answered; then one "
-        "more job runs, and whether the revoked body began is read from its marks. Downpour: `Ledger.cancel`.",
-        "threads and gevent look at revokes when they hand a task to their executor, where it then waits for its turn: "
-        "a revoke in between comes too late. A cancel in Downpour is a state in the ledger; a job that is not queued "
+        "One slot, taken; the job behind it is in the worker's hands (`unacked`) when `revoke` is answered. Then one "
+        "more job runs; the marks show whether the revoked body began. Downpour: `Ledger.cancel`.",
+        "threads and gevent look at revokes when they hand a task to their executor, where it may wait. A later revoke "
+        "comes too late. A cancel in Downpour is a state in the ledger; a job that is not queued "
         "any more cannot be claimed.",
     ),
     Row(

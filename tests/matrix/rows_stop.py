@@ -132,7 +132,7 @@ ROWS = (
         grace_is_short,
         f"`worker_soft_shutdown_timeout={SOFT:g}`, `REMAP_SIGTERM=SIGQUIT`, `acks_late`; SIGTERM while a job of "
         f"{SOFT + BODY:g} s runs. It works if the worker is gone before the body's end and the message is back on its "
-        f"queue; a worker has {EXIT:g} s after the body's end to be gone. Downpour: `DOWNPOUR_GRACE={SOFT:g}` and a "
+        f"queue. A worker has {EXIT:g} s after the body's end to be gone. Downpour: `DOWNPOUR_GRACE={SOFT:g}` and a "
         "plain SIGTERM; the record is `queued` again when the worker exits with 0.",
         "Celery's answer to short stops is one for prefork: threads and gevent fail while they announce it, and stay "
         "until the body has ended. Downpour's jobs look at the grace themselves, hand "
