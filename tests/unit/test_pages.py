@@ -78,3 +78,17 @@ def test_github_runs_what_ci_runs() -> None:
     workflow = (ROOT / ".github/workflows/ci.yml").read_text()
     assert len(steps) >= 8
     assert [step for step in steps if not re.search(rf"(?:make |[\[ ]){step}\b", workflow)] == []
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page_on_pools() -> None:
+    readme, pools = PAGES[Path("README.md")], PAGES[Path("docs/pools.md")]
+    totals = re.findall(r"^\| (\w+) \|[^|]+\|[^|]+\| ([\d.]+ s) \| [\d.]+ \|$", readme, re.MULTILINE)
+    assert len(totals) == 3
+    assert [
+        pool for pool, total in totals if not re.search(rf"`article` \| {pool}:2 \| [\d.]+ \| {total} ", pools)
+    ] == []
+    rates = re.findall(r"^\| (\w+), (\d+) and (\d+) \| \**([\d.]+)\** \| \**([\d.]+)\** \|$", readme, re.MULTILINE)
+    assert len(rates) == 3
+    for pool, waiting, computing, files, pages in rates:
+        assert f"| `slow` | {pool}:{waiting} | {files} |" in pools
+        assert f"| `cpu` | {pool}:{computing} | {pages} |" in pools
