@@ -24,7 +24,7 @@ from stack.plan import CONCURRENCY, PORTS, ROOT, get
 from stack.processes import Command, Process
 from stack.stack import Stack, StackError
 
-SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends us
+SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends this process
 PAUSE = 0.1  # seconds between two looks at the services
 
 Folder = click.Path(file_okay=False, path_type=Path)
@@ -40,7 +40,7 @@ def main() -> None:
 @click.option("--keep", type=Folder, help="A folder that receives the downloaded files and stays.")
 def demo(scenario: str, keep: Path | None) -> None:
     """Start everything, compare the three pools, stop everything."""
-    with _told_to_stop(), Stack(flower=True, downloads=keep, say=_say) as stack:
+    with _ends_on_signals(), Stack(flower=True, downloads=keep, say=_say) as stack:
         click.echo(f"\nFlower shows it happening: {stack.plan.flower_url}\n")
         code = _alongside(stack, "-m", "producer", "compare", "--scenario", scenario)
         counted = finished_by_worker(get(f"{stack.plan.flower_url}/metrics") or "")
@@ -78,7 +78,7 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 @_ports_and_pools
 def up(downloads: Path, settings: tuple[str, ...], **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
-    with _told_to_stop():
+    with _ends_on_signals():
         shown.claim()
         with Stack(
             {pool: int(options[pool]) for pool in Pool},
@@ -147,14 +147,14 @@ def _show_logs(stack: Stack) -> None:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP end us the orderly way, a second one without the grace; errors become a message."""
-    told = -math.inf
+def _ends_on_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end the stack in order, a second one without the grace; errors become a message."""
+    latest = -math.inf
 
     def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal told
-        before, told = told, time.monotonic()
-        if told - before > SAME:
+        nonlocal latest
+        before, latest = latest, time.monotonic()
+        if latest - before > SAME:
             # Not echo: the signal may have come in the middle of one.
             with suppress(OSError):
                 os.write(2, f"\n{signal.Signals(number).name}: stopping\n".encode())
