@@ -34,6 +34,7 @@ LEDGER = (
     " +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore"
     " +llen +lpush +rpush +lpop +sismember +info"
 )
+TAKE = "+rpop +hlen"  # of the ledger's, what only a worker does: more messages at once off its queue
 OURS = f"~{PREFIX}* &{PREFIX}*"
 DEAD_LETTERS = f"~{PREFIX}dead-letters:*"
 # A subscription to a pattern is compared with these letter by letter; "/0." is the database's number.
@@ -41,7 +42,7 @@ EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PR
 
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
-    "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER} (+ltrim {DEAD_LETTERS})",
+    "worker": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE} {LEDGER} {TAKE} (+ltrim {DEAD_LETTERS})",
     # It tells Flower of worker processes that died, in events of Celery's, and may publish nothing else.
     "sweep": f"~{PREFIX}* &{PREFIX}/0.celeryev/task.multi -@all {CONNECT} {LEDGER} +publish",
     # The producer listens when it compares.

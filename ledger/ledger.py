@@ -317,9 +317,26 @@ class Ledger:
         Raises:
             IncarnationLostError: this incarnation is not alive (any more).
         """
-        token, asked = secrets.token_hex(4), time.monotonic()
-        message = (str(ref), ref.batch, ref.first, ref.last)
-        answer = self.call("claim", incarnation, pool, token, round(deadline * 1000), *message)
+        return self._claimed("claim", pool, incarnation, "", deadline, str(ref), ref.batch, ref.first, ref.last)
+
+    def take(self, leader: Claim, pool: Pool, most: int, *, leave: int = 0, deadline: float = _DAY) -> list[Claim]:
+        """Take more messages off the queue, and their jobs: small ones that were never claimed before.
+
+        Args:
+            leader: of the only job of a message; that message's row in Flower stands for all of them.
+            most: messages; never more than this process' share of those that lie there.
+            leave: messages that do not count as lying there: the process' other slots may begin them at once.
+            deadline: as for ``claim``.
+
+        Raises:
+            IncarnationLostError: as ``claim``.
+        """
+        row = f":{leader.record.id}"
+        return self._claimed("take", pool, leader.incarnation, row, deadline, self.keys.queue(pool), most, leave)
+
+    def _claimed(self, script: str, pool: Pool, incarnation: str, row: str, deadline: float, *args: Any) -> list[Claim]:
+        token, asked = secrets.token_hex(4) + row, time.monotonic()
+        answer = self.call(script, incarnation, pool, token, round(deadline * 1000), *args)
         if not answer:
             return []
         if answer[0] == -1:
@@ -346,6 +363,10 @@ class Ledger:
     def standing(self, claims: Sequence[Claim]) -> list[bool]:
         """``holds`` for a chunk, in one round trip."""
         return [answer == 1 for answer in self.call("holds", *(each for claim in claims for each in claim.proof))]
+
+    def unclaim(self, claims: Sequence[Claim]) -> int:
+        """Jobs that were not begun go back on their queues, without an attempt; how many did."""
+        return int(self.call("unclaim", *(each for claim in claims for each in claim.proof)))
 
     def progress(self, claim: Claim, size: int, total: int | None) -> bool:
         """Note the bytes on disk and the announced length; False if the claim is void."""

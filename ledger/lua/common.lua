@@ -95,12 +95,15 @@ local function row(begun, took, kind, reason)
   return string.format('[null,%d,%d,null,0,null,%s,%s]', begun, math.max(0, took), cjson.encode(kind), cjson.encode(reason))
 end
 
--- A running job leaves a process that did not close it, and goes to state q, f or c.
--- `have` needs the fields p t q a m h.
+-- A running job leaves a process that did not close it, and goes to state q, f or c. Without a kind there is no attempt.
+-- `have` needs the fields p m h, and for an attempt t q a.
 local function take_back(id, have, state, kind, reason)
-  local started = tonumber(have.t)
-  local closed = row(started - tonumber(have.q), wall - started, kind, reason)
-  redis.call('HSET', job_key(id), 's', state, 'a', have.a and (have.a .. ',' .. closed) or closed)
+  redis.call('HSET', job_key(id), 's', state)
+  if kind then
+    local started = tonumber(have.t)
+    local closed = row(started - tonumber(have.q), wall - started, kind, reason)
+    redis.call('HSET', job_key(id), 'a', have.a and (have.a .. ',' .. closed) or closed)
+  end
   redis.call('HDEL', job_key(id), 't', 'x', 'k', 'h', 'm') -- without h, nothing that the former holder says is believed
   if have.m then redis.call('ZREM', prefix .. 'host:' .. have.m .. ':slots', id) end -- the sweep wakes the next one
   redis.call('SREM', prefix .. 'held:' .. have.h, id)

@@ -5,6 +5,8 @@
 -- Returns what the command returns; its arguments and answer stand with it.
 --include common
 
+local LARGE = 1048576 -- bytes; a file that is announced so large is no small job
+
 -- Write the records of jobs that are new, before any message of theirs is sent.
 -- A job that exists already is left as it is, so a submission that was cut off can be repeated.
 --
@@ -91,14 +93,22 @@ function commands.seal()
   return known
 end
 
+-- Whether a job may be one of a group that a worker process makes of messages of one job each.
+local function small(have)
+  if have.s ~= 'q' or have.n or have.a then return false end -- not its first try
+  local job = cjson.decode(have.j)
+  return not job[5] and (tonumber(job[4]) or 0) < LARGE -- no options
+end
+
 -- Take one job. Returns its record as HGETALL gives it, with what changed at the end; nil: it is not to be taken.
 -- `call` says what all jobs of this call share, and notes what is written once for all of them.
 local function claim_job(id, call)
   local key = job_key(id)
   local record, have = redis.call('HGETALL', key), {}
   for at = 1, #record, 2 do have[record[at]] = record[at + 1] end
-  if have.s == 'r' and have.k == call.token then return record end -- this very call, repeated
+  if have.s == 'r' and have.k == call.token and not call.small then return record end -- this very call, repeated
   if have.s ~= 'q' or (call.suspects and redis.call('ZSCORE', call.suspects, id)) then return nil end
+  if call.small and not small(have) then return nil end
   -- The sweep ends a job whose time is used up. One that was lost before never runs in a group.
   if now >= tonumber(have.e or math.huge) or (call.grouped and (have.l or have.y)) then
     needs_message(id, have.p)
@@ -123,6 +133,45 @@ local function claim_job(id, call)
   return record
 end
 
+-- A claim call begins; nil: the incarnation is not alive. `call.refused`: the pool is paused, or the worker drained or
+-- unwell.
+local function new_call(incarnation, pool, limit)
+  local identity = redis.call('HGET', prefix .. 'incarnations', incarnation)
+  if not identity then return nil end
+  local suspects = prefix .. 'suspects:' .. pool
+  return {
+    incarnation = incarnation, limit = limit, limits = {}, begun = {}, deadlines = {}, taken = {wall, now},
+    suspects = redis.call('EXISTS', suspects) == 1 and suspects,
+    refused = redis.call('SISMEMBER', prefix .. 'paused', pool) == 1
+      or (redis.call('EXISTS', prefix .. 'drained', prefix .. 'unwell') > 0
+        and (redis.call('SISMEMBER', prefix .. 'drained', cjson.decode(identity).worker) == 1
+          or redis.call('HEXISTS', prefix .. 'unwell', cjson.decode(identity).worker) == 1)),
+  }
+end
+
+-- Returns whether the job was taken.
+local function take_job(id, call)
+  local record = guarded(id, claim_job, call)
+  if record then call.taken[#call.taken + 1], call.taken[#call.taken + 2] = id, record end
+  return record ~= nil
+end
+
+-- Returns the answer of the call.
+local function end_call(call)
+  many('ZADD', prefix .. 'deadlines', call.deadlines)
+  for batch, begun in pairs(call.begun) do
+    many('SADD', prefix .. 'held:' .. call.incarnation, begun)
+    many('SADD', prefix .. 'batch:' .. batch .. ':running', begun)
+    for letter in pairs(POOLS) do
+      if begun[letter] then
+        redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'q', -begun[letter])
+        redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'r', begun[letter])
+      end
+    end
+  end
+  return #call.taken > 2 and call.taken or {}
+end
+
 -- Messages arrived: take those of their jobs that are queued. A duplicate message takes nothing.
 -- The token makes it safe to repeat: a call whose answer got lost is answered with the same jobs again.
 --
@@ -133,49 +182,56 @@ end
 -- Returns {} when there is nothing to do, {-1} when the incarnation is not alive,
 --         else {Redis' time ms, ledger clock ms, id, record, id, record, ...}
 function commands.claim()
-  local incarnation, pool = ARGV[3], ARGV[4]
-  local identity = redis.call('HGET', prefix .. 'incarnations', incarnation)
-  if not identity then return {-1} end
+  local pool = ARGV[4]
+  local call = new_call(ARGV[3], pool, ARGV[6])
+  if not call then return {-1} end
   local refs = {}
   for at = 7, #ARGV, 4 do refs[#refs + 1] = ARGV[at] end
   many('ZREM', prefix .. 'sent:' .. pool, refs)
   many('ZREM', prefix .. 'hand:' .. pool, refs)
-  if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1
-    or (redis.call('EXISTS', prefix .. 'drained', prefix .. 'unwell') > 0
-      and (redis.call('SISMEMBER', prefix .. 'drained', cjson.decode(identity).worker) == 1
-        or redis.call('HEXISTS', prefix .. 'unwell', cjson.decode(identity).worker) == 1)) then
+  if call.refused then
     for _, ref in ipairs(refs) do needs_message(ref, string.sub(pool, 1, 1)) end
     return {}
   end
-  local suspects = prefix .. 'suspects:' .. pool
-  local call = {
-    incarnation = incarnation, limit = ARGV[6], limits = {}, begun = {}, deadlines = {},
-    suspects = redis.call('EXISTS', suspects) == 1 and suspects,
-    grouped = #refs > 1 or ARGV[9] ~= ARGV[10],
-  }
-  local taken = {wall, now}
+  call.grouped = #refs > 1 or ARGV[9] ~= ARGV[10]
   for at = 7, #ARGV, 4 do
     local first, last = ordinals(ARGV[at + 2], ARGV[at + 3])
     -- Should the process die, the sweep reads there which message had brought the job.
     call.token = ARGV[5] .. (first == last and '' or ':' .. ARGV[at + 2] .. '-' .. ARGV[at + 3])
-    for ordinal = first, last do
-      local id = ARGV[at + 1] .. '.' .. string.format('%d', ordinal)
-      local record = guarded(id, claim_job, call)
-      if record then taken[#taken + 1], taken[#taken + 2] = id, record end
-    end
+    for ordinal = first, last do take_job(ARGV[at + 1] .. '.' .. string.format('%d', ordinal), call) end
   end
-  many('ZADD', prefix .. 'deadlines', call.deadlines)
-  for batch, begun in pairs(call.begun) do
-    many('SADD', prefix .. 'held:' .. incarnation, begun)
-    many('SADD', prefix .. 'batch:' .. batch .. ':running', begun)
-    for letter in pairs(POOLS) do
-      if begun[letter] then
-        redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'q', -begun[letter])
-        redis.call('HINCRBY', prefix .. 'batch:' .. batch, letter .. 'r', begun[letter])
-      end
+  return end_call(call)
+end
+
+-- A worker process that has one small job takes more messages off its queue, together with their jobs.
+-- At most its share of what lies there, but for those that its other slots may begin at once; only messages of one job, on its first try and without options, that were
+-- noted as sent. The first other element stays, with all behind it, in the same order: it goes the usual way.
+--
+-- A call that is repeated takes others. The process gives back what it took and was not answered: see `give_back`.
+--
+-- ARGV  incarnation, pool, token of this call (with ":REF" of the message that the process has), milliseconds as in
+--       `claim`, queue's key, most messages, messages to leave
+-- Returns as `claim`.
+function commands.take()
+  local pool, queue = ARGV[4], ARGV[7]
+  local call = new_call(ARGV[3], pool, ARGV[6])
+  if not call then return {-1} end
+  local waiting = redis.call('LLEN', queue) - tonumber(ARGV[9])
+  local share = math.floor(waiting / redis.call('HLEN', prefix .. 'incarnations'))
+  if call.refused or share < 1 then return {} end
+  call.token, call.small = ARGV[5], true
+  local sent, refs = prefix .. 'sent:' .. pool, {}
+  local elements = redis.call('RPOP', queue, math.min(share, tonumber(ARGV[8])))
+  for at, element in ipairs(elements) do
+    local ref = string.match(element, '"id": ?"([%w_-]+%.%d+)"')
+    if not (ref and redis.call('ZSCORE', sent, ref) and take_job(ref, call)) then
+      for back = #elements, at, -1 do redis.call('RPUSH', queue, elements[back]) end
+      break
     end
+    refs[#refs + 1] = ref
   end
-  return #taken > 2 and taken or {}
+  many('ZREM', sent, refs)
+  return end_call(call)
 end
 
 -- Note a fault of a worker's machine, unless one is noted.
@@ -222,6 +278,26 @@ function commands.attempt()
   local had = redis.call('HGET', job_key(ARGV[3]), 'a')
   redis.call('HSET', job_key(ARGV[3]), 'a', had and (had .. ',' .. ARGV[6]) or ARGV[6])
   return 1
+end
+
+-- Jobs that were claimed and not begun go back on their queues, without an attempt.
+--
+-- ARGV  for each: id, incarnation, claim number
+-- Returns how many went back.
+function commands.unclaim()
+  local number = 0
+  for at = 3, #ARGV, 3 do
+    local id = ARGV[at]
+    if held(id, ARGV[at + 1], ARGV[at + 2]) and guarded(id, function()
+      local have = read(id, 'p', 'h', 'x', 'm')
+      take_back(id, have, have.x and 'c' or 'q')
+      if not have.x then needs_message(id, have.p) end
+      return true
+    end) then
+      number = number + 1
+    end
+  end
+  return number
 end
 
 -- A worker process cannot read the record of a job that it has claimed.

@@ -111,8 +111,9 @@ local function orphan(id, incarnation, evidence, most_losses)
     end
     redis.call('DEL', suspects)
   end
-  local chunk = string.match(have.k or '', ':(.+)$')
-  return {state, chunk and string.match(id, '^(.*%.)') .. chunk or id}
+  local row = string.match(have.k or '', ':(.+)$')
+  if row and not string.find(row, '.', 1, true) then row = string.match(id, '^(.*%.)') .. row end
+  return {state, row or id}
 end
 
 -- Declare a worker process dead whose lease has passed, and put its jobs back on their queues.

@@ -98,6 +98,21 @@ def test_every_role_may_do_its_work_and_the_seal_is_on_the_disk(roles: dict[str,
     assert _remove(client, [client.batch("again")], 0.0, force=True) == (["again"], {}, 1)
 
 
+def test_a_worker_alone_takes_messages_off_a_queue(roles: dict[str, Settings]) -> None:
+    client = Client(roles["producer"])
+    list(client.submit("taken", [Job(f"http://a/{n}", str(n)) for n in range(3)], [Pool.GEVENT], 1, 60.0))
+    redis = connect(roles["worker"])
+    leases = Leases(redis, "dp:", 60)
+    incarnation = leases.register(Identity("gevent@here", Pool.GEVENT, 7))
+    ledger = Ledger(redis, "dp:")
+    (leader,) = ledger.claim(Ref("taken", 2, 2), Pool.GEVENT, incarnation)
+    assert [claim.record.id for claim in ledger.take(leader, Pool.GEVENT, 2)] == ["taken.0", "taken.1"]
+    leases.end(incarnation)
+    for role in ("producer", "sweep"):
+        with connect(roles[role]) as other, pytest.raises(NoPermissionError):
+            other.rpop("dp:downloads.gevent")
+
+
 def test_a_worker_keeps_dead_letters_and_the_producer_reads_and_drops_them(roles: dict[str, Settings]) -> None:
     DeadLetters(connect(roles["worker"]), "dp:").keep(Pool.THREADS, b"hello", "no JSON")
     letters = DeadLetters(connect(roles["producer"]), "dp:")
