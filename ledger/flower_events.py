@@ -29,7 +29,7 @@ _AT_ONCE = 500  # events per PUBLISH
 class TakenOver:
     """A job whose worker process died."""
 
-    row: str  # the ref of the message by which the process had claimed it: Flower's id of the row
+    row: str  # the ref of the message by which it was claimed, or which led its group: Flower's id of the row
     state: JobState  # QUEUED, FAILED or CANCELLED
     reason: str = ""  # if it failed
 

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     retry_cap: Seconds = Field(60.0, description="longest back-off and longest Retry-After that is honoured")
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
     fsync: bool = Field(False, description="force each file to disk before its rename")
-    chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a message of many jobs")
+    chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a group of small jobs")
     user_agent: str = Field(
         "Downpour/0.1",
         pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",

@@ -79,6 +79,7 @@ def _check_command_line(instance: Any, **_: Any) -> None:
     if few := allow_descriptors(slots, settings.chunk_parallel):
         log.warning("open files: %s", few)
     this_worker.name, this_worker.pool = instance.hostname, pool
+    this_worker.slots = 1 if pool is Pool.PREFORK else slots
     with contextlib.suppress(RedisError, OSError):  # away: then it is heard of once the worker is in service
         with connect(settings, connections=1) as redis:
             if policy := eviction_policy(redis):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from download.errors import LeaseLostError
 from download.fetch import Fetched, Wanted
@@ -38,6 +39,9 @@ log = logging.getLogger("downpour.worker")
 
 _AT_ONCE = 64  # files that are published and closed together
 _TURN = 0.4  # seconds at the most between two notes of progress
+_QUICK_TURN = 0.1  # ... and of gathered jobs
+_LONG = 0.5  # seconds after which gathered jobs that are not begun go back
+_LARGE = 2**20  # bytes; as in ledger/lua/job.lua
 _NATIVE_THREADS = 64  # under gevent, groups at once; each has a thread while it downloads
 
 _native = PerProcess(lambda: native_runner(_NATIVE_THREADS))
@@ -45,34 +49,50 @@ _idle_loops: PerProcess[list[Loop]] = PerProcess(list)  # with their connections
 
 
 def suits(claims: Sequence[Claim]) -> bool:
-    """Whether these jobs gain by running together. With limits per host each must ask for its slot; the single path
-    alone knows proxies."""
-    return AVAILABLE and len(claims) > 1 and not this_worker.host_limits().on and not this_worker.fetcher().proxy
+    """Whether these jobs of one message gain by running together."""
+    return len(claims) > 1 and _possible()
 
 
-def run_group(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
-    """Run claimed jobs, of whatever messages, and close their records, whatever happens; as ``run_job``."""
+def leads(claims: Sequence[Claim]) -> bool:
+    """Whether this is one small job, to which others may be gathered."""
+    return len(claims) == 1 and _plain(claims[0]) and (claims[0].record.job.size or 0) < _LARGE and _possible()
+
+
+def _possible() -> bool:
+    """With limits per host each job must ask for its slot; the single path alone knows proxies."""
+    return AVAILABLE and not this_worker.host_limits().on and not this_worker.fetcher().proxy
+
+
+def run_group(jobs: Sequence[ClaimedJob], show: Show, long: Callable[[], None] | None = None) -> list[JobOutcome]:
+    """Run claimed jobs, of whatever messages, and close their records, whatever happens; as ``run_job``.
+
+    Args:
+        long: the jobs were gathered from many messages. It is called when one of them proves to be long; those that are
+            not begun go back on their queue, and have no outcome.
+    """
     begun, first = time.monotonic(), jobs[0].id
-    group = _GroupRun(jobs, show)
+    group = _GroupRun(jobs, show, long)
     try:
         group.run()
     except Exception:
         log.exception("group of job=%s: a bug; the single path goes on", first)
-        group.left = [job for job in jobs if job.id not in group.outcomes]
+        group.left = [job for job in group.jobs if job.id not in group.outcomes]
     finally:
         group.drop()
     done = sum(outcome.state is JobState.DONE for outcome in group.outcomes.values())
     log.info("group of job=%s: %d of %d done in %.2f s", first, done, len(jobs), time.monotonic() - begun)
     group.finish()
-    return [group.outcomes[job.id] for job in jobs]
+    return [group.outcomes[job.id] for job in group.jobs]
 
 
 class _GroupRun:
-    def __init__(self, jobs: Sequence[ClaimedJob], show: Show) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: Sequence[ClaimedJob], show: Show, long: Callable[[], None] | None) -> None:
+        self.begun = time.monotonic()
+        self.jobs = list(jobs)
+        self.long = long
         self.show = show
         self.settings = get_settings()
-        self.next = iter([job for job in jobs if _plain(job.claim)])
+        self.next = deque(job for job in jobs if _plain(job.claim))
         self.left = [job for job in jobs if not _plain(job.claim)]  # for the single path
         self.outcomes: dict[str, JobOutcome] = {}  # by id
         self.running: dict[Transfer, Execution] = {}
@@ -87,11 +107,14 @@ class _GroupRun:
         done: list[Transfer] = []
 
         def turn() -> None:
-            done[:] = loop.turn(feed, self.settings.chunk_parallel, _TURN, _AT_ONCE)
+            done[:] = loop.turn(feed, self.settings.chunk_parallel, _QUICK_TURN if self.long else _TURN, _AT_ONCE)
 
         while True:
             native(turn)
             self.settle(done, native)
+            if self.long and self.slow:
+                self.long()
+                self.give_back()
             if not done and not loop.active:
                 break
             self.progress(loop)
@@ -108,6 +131,25 @@ class _GroupRun:
         """Whether nothing more should begin."""
         return self.machine_fault or drain.draining()
 
+    @property
+    def slow(self) -> bool:
+        """Whether jobs were gathered, and one of them is long: the others are not to wait for it."""
+        if not self.long:
+            return False
+        late = time.monotonic() - self.begun > _LONG
+        return late or any((transfer.temp.total or 0) >= _LARGE for transfer in self.running)
+
+    def give_back(self) -> None:
+        """What has not begun goes back on its queue."""
+        waiting = list(self.next)
+        self.next.clear()
+        if waiting:
+            waiting[0].insist(lambda: this_worker.ledger().unclaim([job.claim for job in waiting]))
+            log.info("group of job=%s: %d jobs not begun, given back", self.jobs[0].id, len(waiting))
+        for job in waiting:
+            job.closed = True
+            self.jobs.remove(job)
+
     def finish(self) -> None:
         """What the single path has to do."""
         if self.over:
@@ -119,7 +161,8 @@ class _GroupRun:
     def feed(self) -> Iterator[Transfer]:
         """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
         user_agent = this_worker.fetcher().user_agent
-        while not self.over and (job := next(self.next, None)):
+        while self.next and not self.over and not self.slow:
+            job = self.next.popleft()
             execution, wanted = Execution(job), job.record.job
             try:
                 if os.path.lexists(execution.files.target()):  # it may be what is wanted

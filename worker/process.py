@@ -30,11 +30,12 @@ _GARBAGE = 10_000  # objects until the collector looks; a job leaves hundreds be
 
 
 class ThisWorker:
-    """Name and pool are set once, before the pool forks."""
+    """Name, pool and slots are set once, before the pool forks."""
 
     def __init__(self) -> None:
         self.name = ""  # Celery node name, "threads@host"
         self.pool: Pool | None = None
+        self.slots = 1  # jobs that a process of the pool may run at once
         self.family = secrets.token_urlsafe(6)  # of the incarnations of a worker's processes: a fork keeps it
         self.ledger = PerProcess(_ledger)
         self.host_limits = PerProcess(lambda: HostLimits(self.ledger().redis, get_settings()))

@@ -17,7 +17,7 @@ from ledger.jobs import FINAL_STATES, QUEUE_PREFIX, TASK_NAME, JobState, Pool, R
 from ledger.ledger import Claim, IncarnationLostError
 from ledger.redis_client import once
 from ledger.settings import get_settings
-from worker import drain, group
+from worker import drain, gather, group
 from worker.app import app
 from worker.claim import JobOutcome, claimed
 from worker.execute import run_jobs
@@ -65,11 +65,6 @@ def download(task: Any, text: str) -> str:
     """
     ref = Ref.parse(text)
     pool = Pool(task.request.delivery_info["routing_key"].removeprefix(QUEUE_PREFIX))
-    if drain.draining():
-        raise EndedOtherwise("retried", "not begun: the worker stops; the job stays queued")
-    incarnation, claims = _claim(ref, pool)
-    if not claims:
-        return _ended_elsewhere(ref)
 
     def show(line: str) -> None:
         """In the row of the running task. It may get lost without harm, so the job does not wait for Redis."""
@@ -80,8 +75,21 @@ def download(task: Any, text: str) -> str:
         except Exception as error:
             log.debug("task-progress not sent: %s", error)
 
-    with incarnation.working([claim.record.id for claim in claims]), claimed(claims, incarnation) as jobs:
-        outcomes = (group.run_group if group.suits(claims) else run_jobs)(jobs, show)
+    with gather.turn(ref) as turn:
+        if drain.draining():
+            raise EndedOtherwise("retried", "not begun: the worker stops; the job stays queued")
+        incarnation, claims = _claim(ref, pool)
+        if not claims:
+            return _ended_elsewhere(ref)
+        more = turn.take(claims, pool)
+        claims += more
+        with incarnation.working([claim.record.id for claim in claims]), claimed(claims, incarnation) as jobs:
+            if more:
+                outcomes = group.run_group(jobs, show, turn.long)
+            else:
+                outcomes = (group.run_group if group.suits(claims) else run_jobs)(jobs, show)
+        if more or len(claims) == 1:
+            turn.over(len(claims))
     if all(outcome.state is None for outcome in outcomes):
         return _ended_elsewhere(ref)
     return _ended(outcomes)

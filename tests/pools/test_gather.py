@@ -1,0 +1,124 @@
+"""Small jobs, one per message, run together by themselves; what is not small has its slot to itself as ever."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.dead_letters import DeadLetters
+from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
+from ledger.switches import Switches
+from tests.waiting import wait_for
+from tests.world import World
+
+pools = pytest.mark.parametrize("pool", list(Pool))
+SLOTS = 4
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), lease=5.0, read_timeout=10.0) as world:
+        yield world.start(*Pool, slots=SLOTS)
+
+
+def small(world: World, name: str) -> Job:
+    return world.file(name, 1024)
+
+
+def warm(world: World, pool: Pool, batch: str) -> None:
+    """Each process has seen short jobs."""
+    world.submit(pool, [small(world, f"w{n}") for n in range(40)], batch=f"w-{batch}")
+    world.finished(f"w-{batch}")
+
+
+def together(world: World, pool: Pool, batch: str) -> list[int]:
+    """How many jobs each group of a batch had in the end."""
+    text = world.service(f"worker-{pool}").text()
+    return [int(each) for each in re.findall(rf"group of job={batch}\.\d+: \d+ of (\d+) done", text)]
+
+
+def messages(world: World, pool: Pool, batch: str) -> int:
+    """How many of a batch's messages became tasks."""
+    return len(re.findall(rf"\[{batch}\.[^\]]*\] received", world.service(f"worker-{pool}").text()))
+
+
+def check(world: World, records: list[JobRecord]) -> None:
+    """Each is done, was tried once, and says who did it."""
+    assert {(record.state, len(record.attempts)) for record in records} == {(JobState.DONE, 1)}
+    assert all(record.last and record.last.executor for record in records)
+    for record in records:
+        assert (world.settings.downloads / record.path).stat().st_size == record.bytes
+
+
+@pools
+def test_a_thousand_small_files_need_few_tasks(running: World, batch: str, pool: Pool) -> None:
+    warm(running, pool, batch)
+    running.submit(pool, [small(running, f"{n}") for n in range(1000)], batch=batch)
+    check(running, running.finished(batch, seconds=120))
+    groups = together(running, pool, batch)
+    assert sum(groups) > 500, groups
+    assert max(groups) <= 64
+    assert messages(running, pool, batch) < 500
+
+
+@pools
+def test_slow_jobs_after_many_short_ones_have_all_slots(running: World, batch: str, pool: Pool) -> None:
+    warm(running, pool, batch)
+    running.submit(pool, [running.paced(f"{n}", 3, 50_000) for n in range(20)], batch=batch)
+    records = running.finished(batch)
+    check(running, records)
+    who = {record.last.executor for record in records if record.last}
+    assert len(who) >= SLOTS, who
+
+
+@pools
+def test_a_large_file_delays_no_small_ones(tmp_path: Path, pool: Pool) -> None:
+    """Nobody says beforehand that it is large; it comes slowly, and small files wait behind it."""
+    with World(tmp_path) as world:
+        world.start(pool, slots=2)
+        warm(world, pool, "a")
+        large = Job(f"{world.origin.url}/paced/15/large?size=3000000", "large")
+        world.submit(pool, [*(small(world, f"a{n}") for n in range(20)), large])
+        world.submit(pool, [small(world, f"b{n}") for n in range(300)])
+        records = world.finished(seconds=60)
+        check(world, records)
+        ends = {record.job.filename: record.last.finished for record in records if record.last}
+        assert ends.pop("large") > max(ends.values())
+
+
+@pools
+def test_messages_of_many_jobs_stay_as_they_are(running: World, batch: str, pool: Pool) -> None:
+    warm(running, pool, batch)
+    running.submit(pool, [small(running, f"{n}") for n in range(300)], batch=batch, carried=50)
+    check(running, running.finished(batch))
+    assert together(running, pool, batch) == [50] * 6
+    assert messages(running, pool, batch) == 6
+
+
+@pools
+def test_what_is_no_message_stops_no_group_and_is_kept(running: World, batch: str, pool: Pool) -> None:
+    letters = DeadLetters(running.ledger.redis, "t:")
+    before = letters.counts()[pool]
+    warm(running, pool, batch)
+    control = Switches(running.ledger)
+    control.pause(pool)
+    for part in range(5):
+        running.submit(pool, [small(running, f"{part}-{n}") for n in range(30)], batch=batch)
+        running.ledger.redis.lpush(f"t:{pool.queue}", f'{{"id":"{part}"}}', "garbage")
+    control.resume(pool)
+    check(running, running.finished(batch))
+    wait_for(lambda: letters.counts()[pool] == before + 10, what="the dead letters")
+
+
+@pools
+def test_a_cancel_reaches_the_jobs_of_a_group(running: World, batch: str, pool: Pool) -> None:
+    warm(running, pool, batch)
+    running.submit(pool, [running.paced(f"{n}", 60) for n in range(40)], batch=batch)
+    running.running(SLOTS, batch=batch)
+    running.ledger.cancel(Ref(batch, 0, 39))
+    assert {record.state for record in running.finished(batch, seconds=30)} == {JobState.CANCELLED}
+    folder = running.settings.downloads / batch
+    assert not folder.exists() or not list(folder.iterdir())
