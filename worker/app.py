@@ -16,13 +16,15 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.worker import state as worker_state
+from celery.worker.control import Panel
+from kombu.utils.functional import maybe_list
 from redis.exceptions import RedisError
 
-from ledger.jobs import Pool, Ref
+from ledger.jobs import JobState, Pool, Ref, job_id
 from ledger.leases import Identity
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
-from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning
+from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning, once
 from ledger.settings import get_settings
 from ledger.switches import Switches
 from worker import celery_fixes, drain, transport
@@ -145,6 +147,23 @@ def _cancel(request: Any, **_: Any) -> None:
     """Celery's revoke, from Flower or a shell, means a cancel here; otherwise the sweep would send the job again."""
     with contextlib.suppress(RedisError, ValueError):
         this_worker.ledger().cancel(Ref.parse(request.id))
+
+
+_revoke = Panel.data["revoke"]
+
+
+def _cancel_queued(state: Any, task_id: Any, **more: Any) -> Any:
+    """Celery drops a revoked message when it comes to it; one that is taken off the queue with others never does."""
+    for text in maybe_list(task_id) or ():
+        with contextlib.suppress(RedisError, ValueError), once():
+            ref = Ref.parse(text)
+            records = list(this_worker.ledger().read([job_id(ref.batch, ref.first)])) if ref.first == ref.last else []
+            if [record.state for record in records] == [JobState.QUEUED]:
+                this_worker.ledger().cancel(ref)
+    return _revoke(state, task_id, **more)
+
+
+Panel.data["revoke"] = _cancel_queued
 
 
 @signals.worker_process_shutdown.connect
