@@ -1,4 +1,4 @@
-"""Celery's events about worker processes that died: the sweep sends them, because a killed worker cannot.
+"""Celery's events from the sweep: of worker processes that died, because a killed worker sends none; and totals.
 
 Without them Flower shows a dead worker's jobs as STARTED until they run again, and the worker with its last figures.
 The events of a round are published together on the channel of Celery's task events, the only one that the sweep's role
@@ -12,7 +12,7 @@ Kept true by ``tests/fault/test_last_events.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from redis import Redis
 
 from ledger.jobs import JobState
+from ledger.leases import Lease
 from ledger.records import Keys
 
 _AT_ONCE = 500  # events per PUBLISH
@@ -55,9 +56,29 @@ def tell_flower(redis: Redis, keys: Keys, jobs: Mapping[str, Sequence[TakenOver]
         if worker not in alive:
             found.append({"type": "worker-offline", "active": 0})
         events += [{**event, "hostname": worker, "timestamp": now} for event in found]
-    channel = keys.events("task.multi", redis.get_connection_kwargs().get("db", 0))
     for at in range(0, len(events), _AT_ONCE):
-        redis.publish(channel, _envelope(events[at : at + _AT_ONCE]))
+        _publish(redis, keys, events[at : at + _AT_ONCE])
+
+
+def tell_totals(redis: Redis, keys: Keys, totals: Mapping[str, Any], processes: Iterable[Lease]) -> None:
+    """For Flower's page of lanes, see ``deploy/lanes_page.py``; Celery and Flower make nothing of it.
+
+    Args:
+        totals: as JSON can have it.
+        processes: those that are alive.
+
+    Raises:
+        redis.RedisError: as ``tell_flower``.
+    """
+    alive = [
+        (each.identity.worker, each.identity.pool, each.identity.family, each.identity.pid, each.held)
+        for each in processes
+    ]
+    _publish(redis, keys, [{"type": "ledger-totals", "hostname": "sweep", **totals, "processes": alive}])
+
+
+def _publish(redis: Redis, keys: Keys, events: Sequence[Mapping[str, Any]]) -> None:
+    redis.publish(keys.events("task.multi", redis.get_connection_kwargs().get("db", 0)), _envelope(events))
 
 
 def _event(row: str, jobs: Sequence[TakenOver]) -> dict[str, Any]:
@@ -68,7 +89,7 @@ def _event(row: str, jobs: Sequence[TakenOver]) -> dict[str, Any]:
     return {"type": "task-revoked", "uuid": row, "result": "cancelled by request"}
 
 
-def _envelope(events: Sequence[dict[str, Any]]) -> str:
+def _envelope(events: Sequence[Mapping[str, Any]]) -> str:
     """As kombu writes it."""
     return dumps(
         {

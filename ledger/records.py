@@ -81,7 +81,7 @@ POOL_LETTERS = {pool: pool.value[0] for pool in Pool}  # p t g
 _quoted = json.encoder.encode_basestring
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)  # made once: that halves the time of a submission
 STATES = {letter: state for state, letter in STATE_LETTERS.items()}
-_POOLS = {letter: pool for pool, letter in POOL_LETTERS.items()}
+POOLS = {letter: pool for pool, letter in POOL_LETTERS.items()}
 
 
 class Keys:
@@ -223,7 +223,7 @@ def _short(worker: str) -> str:
 def _long(worker: str) -> str:
     if not worker.startswith("@"):
         return worker
-    pool = _POOLS.get(worker[1])
+    pool = POOLS.get(worker[1])
     return f"{pool}@{worker[2:]}" if pool else worker[2:]
 
 
@@ -316,7 +316,7 @@ def decode_unreadable(id_: str, fields: Any, error: Exception) -> JobRecord:
     return JobRecord(
         id=id_,
         job=Job("", id_),
-        pool=_POOLS.get(str(have.get("p")), Pool.THREADS),
+        pool=POOLS.get(str(have.get("p")), Pool.THREADS),
         state=STATES.get(str(have.get("s")), JobState.FAILED),
         queued=0.0,
         attempts=(attempt,),
@@ -338,7 +338,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
     return JobRecord(
         id=id_,
         job=job,
-        pool=_POOLS[fields["p"]],
+        pool=POOLS[fields["p"]],
         state=state,
         queued=queued,
         attempts=decode_attempts(fields["a"], queued) if "a" in fields else (),

@@ -7,7 +7,8 @@ Each round, all of it safe to repeat and to run twice at once:
   4. jobs whose time is used up: failed;
   5. suspects of having killed their process: the next one may run;
   6. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/sweep.lua`` says how it knows;
-  7. batches that ended long enough ago: some of their records are removed, if the settings say so.
+  7. batches that ended long enough ago: some of their records are removed, if the settings say so;
+  8. how many jobs there are, and which worker processes are alive: Flower is told.
 
 One step that fails, for whatever reason, does not stop the others. All time is the ledger clock's (``lua/common.lua``).
 """
@@ -25,17 +26,18 @@ from itertools import islice
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ledger.flower_events import TakenOver, tell_flower
+from ledger.flower_events import TakenOver, tell_flower, tell_totals
 from ledger.host_limits import HostLimits
 from ledger.jobs import JobRecord, JobState, Pool
 from ledger.leases import End, Lease, Leases
 from ledger.ledger import KeptError, Ledger
 from ledger.messages import Publisher, envelopes_of
-from ledger.records import STATES, Keys
+from ledger.records import POOLS, STATES, Keys
 from ledger.redis_client import AT_ONCE, Library, connect, eviction_policy, eviction_warning
 from ledger.settings import Settings, get_settings
 
 _NAMES = 100  # of old batches, per call
+_COUNTED = 200  # newest batches whose jobs Flower is told: two milliseconds of Redis' time
 _GAP = 2.0  # seconds without any call after which the ledger clock stands still, at the least
 _LATE = 10.0  # seconds that a holder gets to end a job whose time is used up, at the least
 _LOG_AGAIN = 60  # rounds until a step that keeps failing is logged again
@@ -101,6 +103,7 @@ class Sweep:
         self._call = Library(self._redis, settings.key_prefix, "sweep")
         self._expiry = Expiry(self._ledger, settings.keep_batches)
         self._company: dict[str, int] = {}  # by process group: jobs that it held when the first of it was found dead
+        self._alive: list[Lease] = []
         self._living: set[str] = set()  # names of workers that have a process with a lease
         self._gap_is_set = False
         self._failing: dict[str, int] = {}  # by step: in how many rounds it failed, one after the other
@@ -130,6 +133,7 @@ class Sweep:
             self._try_suspects,
             self._send_all,
             self._expire,
+            self._tell_totals,
         ):
             try:
                 step(swept)
@@ -149,7 +153,8 @@ class Sweep:
         known = self._leases.known()
         groups = {lease.identity.family for lease in known}
         self._company = {family: jobs for family, jobs in self._company.items() if family in groups}
-        self._living = {lease.identity.worker for lease in known if lease.alive}
+        self._alive = [lease for lease in known if lease.alive]
+        self._living = {lease.identity.worker for lease in self._alive}
         taken: dict[str, list[TakenOver]] = {}
         for lease in known:
             if not lease.alive:
@@ -239,6 +244,15 @@ class Sweep:
 
     def _expire(self, swept: Swept) -> None:
         swept.removed += self._expiry.step()
+
+    def _tell_totals(self, _swept: Swept) -> None:
+        batches, counted, submitted, *flat = self._call("totals", _COUNTED)
+        jobs: dict[str, dict[str, int]] = {pool: {} for pool in Pool}
+        for (pool, state), count in zip(flat[::2], flat[1::2], strict=True):
+            jobs[POOLS[pool]][STATES[state]] = count
+        totals = {"jobs": jobs, "submitted": submitted, "batches": batches, "counted": counted}
+        with contextlib.suppress(RedisError):  # Redis' users are of a version before this one
+            tell_totals(self._redis, self._keys, totals, self._alive)
 
 
 def _reason(record: JobRecord) -> str:

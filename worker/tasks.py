@@ -22,6 +22,7 @@ from worker.app import app
 from worker.claim import JobOutcome, claimed
 from worker.execute import run_jobs
 from worker.heartbeat import Incarnation
+from worker.pools import executor
 from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
@@ -45,6 +46,16 @@ class TaskRequest(Request):  # type: ignore[misc]
     That the task began is its event, sent in batches. Were the end sent by the task itself, it could come before, and
     Flower would show for good what waits as STARTED.
     """
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """With the executor when it began: the pid that Celery adds is the main process' in every pool."""
+        if type == "task-started":
+            who = executor(this_worker.name)  # called in the thread or greenlet that runs it
+            ids = (who.pid, who.thread, who.greenlet)
+            if this_worker.pool is Pool.PREFORK:  # called in the main process, for a child
+                ids = (self.worker_pid, self.worker_pid, None)
+            fields["executor"] = [this_worker.family, *ids]
+        super().send_event(type, **fields)
 
     def on_failure(self, exc_info: Any, *args: Any, **more: Any) -> None:
         super().on_failure(exc_info, *args, **more)

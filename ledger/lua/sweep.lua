@@ -289,6 +289,29 @@ function commands.unsent()
   return refs
 end
 
+-- How many jobs the newest batches have.
+--
+-- ARGV  most batches
+-- Returns {how many batches there are, how many were counted, jobs submitted, pool's and state's letter, jobs, ...}
+function commands.totals()
+  local names = redis.call('ZREVRANGE', prefix .. 'batches', 0, ARGV[3] - 1)
+  local fields, sums, submitted = {'sealed'}, {}, 0
+  for pool in pairs(POOLS) do
+    for state in string.gmatch('qwrdfc', '.') do fields[#fields + 1] = pool .. state end
+  end
+  for _, name in ipairs(names) do
+    local known, have = 0, redis.call('HMGET', prefix .. 'batch:' .. name, unpack(fields))
+    for at = 2, #fields do
+      local jobs = tonumber(have[at] or 0)
+      known, sums[fields[at]] = known + jobs, (sums[fields[at]] or 0) + jobs
+    end
+    submitted = submitted + math.max(known, tonumber(have[1] or 0))
+  end
+  local answer = {redis.call('ZCARD', prefix .. 'batches'), #names, submitted}
+  for field, jobs in pairs(sums) do answer[#answer + 1], answer[#answer + 2] = field, jobs end
+  return answer
+end
+
 -- How long nothing may be asked of the ledger until its clock stands still: longer than a sweep's pause.
 --
 -- ARGV  milliseconds

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from ledger.jobs import FailureKind, JobRecord, JobState, Pool, Ref
-from ledger.leases import End, Renewed
+from ledger.leases import End, Identity, Renewed
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
+from poolbench.workers import events
 from tests.ledgers import LedgerWorld, attempt
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
@@ -358,3 +359,26 @@ def test_a_running_job_whose_time_is_used_up_is_left_to_its_holder(world: World)
     assert world.ledger.holds(held)
     assert world.ledger.close(held, JobState.FAILED, attempt(FailureKind.DEADLINE))
     assert not world.redis.exists("t:deadlines")
+
+
+def test_each_round_tells_flower_how_many_jobs_there_are_and_which_processes_live(world: World) -> None:
+    world.submit(3)
+    world.redis.hset(world.ledger.keys.batch("b"), "sealed", 4)  # one of them was lost, whatever could do that
+    world.claim(world.register())
+    world.expire(world.leases.register(Identity("gevent@here", Pool.GEVENT, 8, "gone")))
+    world.leases.register(Identity("prefork@here", Pool.PREFORK, 9, "family"))
+    none = dict.fromkeys(JobState, 0)
+    with world.redis.pubsub() as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe(world.ledger.keys.events("task.multi", 0))
+        world.sweep.round()
+        messages = iter(lambda: heard.get_message(timeout=1.0), None)
+        told = [event for message in messages if message["type"] == "message" for event in events(message["data"])]
+    assert told[-1] == {
+        "type": "ledger-totals",
+        "hostname": "sweep",
+        "jobs": {"prefork": none, "threads": none | {"queued": 3}, "gevent": none},
+        "submitted": 4,
+        "batches": 1,
+        "counted": 1,
+        "processes": [["prefork@here", "prefork", "family", 9, 0]],
+    }
