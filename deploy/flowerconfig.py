@@ -5,11 +5,17 @@ They win over FLOWER_* variables, so what a person may set is read here.
 
 import ast
 import os
+import sys
 from typing import Any
 
 from celery import states
 from celery.events.state import TASK_EVENT_TO_STATE
 from flower.views.tasks import TASK_COLUMNS
+
+sys.path.append(os.path.dirname(__file__))  # noqa: PTH120 - a Path would be one of the global names
+from lanes_page import add_to_flower
+
+add_to_flower()
 
 # Progress is news of a task that has started. Celery would make a state of its own of it, "PROGRESS": missing from
 # the page's "Started", and ranked so that no cancellation could follow it.

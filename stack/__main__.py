@@ -41,7 +41,7 @@ def main() -> None:
 def demo(scenario: str, keep: Path | None) -> None:
     """Start everything, compare the three pools, stop everything."""
     with _ends_on_signals(), Stack(flower=True, downloads=keep, say=_say) as stack:
-        click.echo(f"\nFlower shows it happening: {stack.plan.flower_url}\n")
+        click.echo(f"\nFlower shows it happening: {stack.plan.flower_url}/lanes\n")
         code = _alongside(stack, "-m", "producer", "compare", "--scenario", scenario)
         counted = finished_by_worker(get(f"{stack.plan.flower_url}/metrics") or "")
         seen = ", ".join(f"{count} by {worker}" for worker, count in sorted(counted.items()))
@@ -107,6 +107,7 @@ def _how_to_use(stack: Stack, variables: dict[str, str]) -> str:
     exports = "\n".join(f"  export {name}={variables[name]}" for name in sorted(variables))
     return f"""
 Flower     {stack.plan.flower_url}
+lanes      {stack.plan.flower_url}/lanes shows which process, thread or greenlet runs what
 origin     {stack.plan.origin_url} lists URLs to try
 downloads  {stack.plan.downloads}
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ledger.jobs import Pool
+from ledger.jobs import JobRecord, JobState, Pool
+from ledger.ledger import Ledger
+from ledger.redis_client import connect
+from ledger.settings import Settings
 from poolbench import experiment
 from producer.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
@@ -40,6 +45,10 @@ class Scene:
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
+        told = self.stack.plan.downpour("producer")
+        password = Path(told["DOWNPOUR_REDIS_PASSWORD_FILE"])
+        settings = Settings(redis_url=told["DOWNPOUR_REDIS_URL"], redis_password_file=password)
+        self.ledger = Ledger(connect(settings), settings.key_prefix)
         return self
 
     def __exit__(
@@ -74,9 +83,21 @@ class Scene:
                 f"/faults/flaky/503/Hopeless_Mirror.pdf?key=hopeless-{pool}&times=99&",
             )
 
-    def submit(self, pool: Pool, *paths: str, batch: str = "") -> None:
+    def submit(self, pool: Pool, *paths: str, batch: str = "", chunk: int = 1) -> None:
         urls = [f"{self.stack.plan.origin_url}{path}{'' if '?' in path else '?'}size={SIZE}" for path in paths]
-        self._producer("submit", "--pool", pool, "--name", batch or pool, *urls)
+        self._producer("submit", "--pool", pool, "--name", batch or pool, "--per-message", str(chunk), *urls)
+
+    def counts(self, *batches: str) -> Counter[JobState]:
+        """Jobs by state, of these batches or of all."""
+        counts: Counter[JobState] = Counter()
+        for name in batches or self.ledger.batches(1000):
+            if batch := self.ledger.batch(name):
+                counts.update({state: batch.count(state) for state in JobState})
+        return counts
+
+    def records(self, name: str) -> list[JobRecord]:
+        batch = self.ledger.batch(name)
+        return list(self.ledger.read_batch(batch)) if batch else []
 
     def cancel(self, batch: str, *which: int) -> None:
         self._producer("cancel", batch, *map(str, which))

@@ -88,7 +88,8 @@ def test_an_open_flower_lets_nobody_meddle(stack: Stack) -> None:
 
 
 def test_a_password_opens_the_api_and_closes_the_pages(with_password: Stack) -> None:
-    assert ask(with_password, "/")[0] == 401
+    for path in ("/", "/lanes", "/lanes/feed", "/lanes/lanes.js"):
+        assert ask(with_password, path)[0] == 401
     assert ask(with_password, "/healthcheck") == (200, "OK")
     status, body = ask(with_password, "/api/workers?refresh=1", user=USER)
     assert status == 200

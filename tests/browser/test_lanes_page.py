@@ -1,0 +1,231 @@
+"""On /lanes one sees the executors that /proc and the ledger have, what follows a kill, and the ledger's balance."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+
+from ledger.jobs import JobState, Pool
+from tests.browser.scene import FOR_LONG, PURGE, Scene
+from tests.waiting import wait_for
+
+every_pool = pytest.mark.parametrize("pool", list(Pool), ids=str)
+JOBS = 2
+CELLS = "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=900)
+
+
+@pytest.fixture
+def lanes(scene: Scene, page: Page) -> Iterator[Page]:
+    """The page, of which nothing may come from elsewhere, and nothing may be complained about."""
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{scene.url}/lanes")
+    expect(page.locator("#status")).to_have_text("live")
+    yield page
+    assert said == []
+    assert [url for url in asked if not url.startswith((scene.url, "data:"))] == []
+
+
+def worker(page: Page, name: str, words: str = "") -> Locator:
+    """The part of a worker; the newest, where one was started again."""
+    heading = page.locator("h2", has_text=re.compile(rf"{re.escape(name)}.*{words}"))
+    return page.locator("section.worker", has=heading).last
+
+
+def rows(part: Locator) -> list[dict[str, str]]:
+    """The text alternative of a worker's lanes."""
+    part.locator(".text").evaluate("details => { details.open = true }")
+    part.locator(".text tbody tr").first.wait_for()
+    names = ("executor", "state", "job", "time", "result")
+    return [dict(zip(names, each, strict=True)) for each in part.locator("tbody").evaluate(CELLS)]
+
+
+def running(part: Locator, job: str) -> list[str]:
+    return [row["executor"] for row in rows(part) if row["state"] == "running" and job in row["job"]]
+
+
+def test_lanes_is_one_click_away_from_every_page_of_flower(scene: Scene, page: Page) -> None:
+    for path in ("", "/tasks", "/broker"):
+        page.goto(scene.url + path)
+        page.get_by_role("link", name="Lanes").click()
+        expect(page).to_have_url(f"{scene.url}/lanes")
+    expect(page.locator("code", has_text='make producer ARGS="compare article"')).to_be_visible()
+
+
+@every_pool
+def test_the_lanes_are_the_executors_that_proc_and_the_ledger_have(scene: Scene, lanes: Page, pool: Pool) -> None:
+    part, batch = worker(lanes, scene.worker(pool)), f"lanes-{pool}"
+    main = scene.stack.processes[f"worker-{pool}"].pid
+    words = {
+        Pool.PREFORK: f"4 processes of worker {main}",
+        Pool.THREADS: f"8 threads of process {main}",
+        Pool.GEVENT: f"100 greenlets of one thread of process {main}",
+    }
+    expect(part.locator("h2")).to_have_text(f"{scene.worker(pool)}: {words[pool]}")
+
+    scene.submit(pool, *(f"/paced/4/Lane_{n}.bin" for n in range(JOBS)), batch=batch)
+    wait_for(lambda: len(running(part, "Lane_")) == JOBS, what="a lane for each job")
+    shown = running(part, "Lane_")
+    ids = {int(executor.split()[1]) for executor in shown}
+    if pool is Pool.PREFORK:
+        children = {child.pid for child in psutil.Process(main).children()}
+        assert ids < children
+        assert {row["executor"] for row in rows(part)} == {f"pid {child}" for child in children}
+        for child in children:
+            expect(part.locator("code", has_text=f"kill -9 {child}")).to_be_visible()
+    elif pool is Pool.THREADS:
+        assert ids < {int(task.name) for task in Path(f"/proc/{main}/task").iterdir()}
+    expect(part.locator("code", has_text=f"kill -9 {main}")).to_be_visible()
+
+    wait_for(lambda: scene.counts(batch)[JobState.DONE] == JOBS, what="the jobs to be done")
+    ran = [attempt.executor for record in scene.records(batch) for attempt in record.attempts]
+    assert {who.thread if who.greenlet is None else who.greenlet for who in ran if who} == ids
+    assert {who.pid for who in ran if who} == (ids if pool is Pool.PREFORK else {main})
+
+
+def test_a_chunk_is_one_bar_with_its_count(scene: Scene, lanes: Page) -> None:
+    scene.submit(Pool.THREADS, *(f"/paced/4/Small_{n}.bin" for n in range(6)), batch="chunked", chunk=6)
+    part = worker(lanes, scene.worker(Pool.THREADS))
+    wait_for(lambda: len(running(part, "6 jobs: Small_0.bin")) == 1, what="one bar")
+
+
+@every_pool
+def test_a_killed_worker_ends_on_the_page_and_its_jobs_run_elsewhere(scene: Scene, lanes: Page, pool: Pool) -> None:
+    name, batch = f"{pool}@killed", f"killed-{pool}"
+    victim = scene.one_more_worker(pool, name)
+    scene.drain(scene.worker(pool))
+    try:
+        part = worker(lanes, name)
+        expect(part.locator("h2")).to_contain_text(name, timeout=30_000)
+        scene.submit(pool, f"{FOR_LONG}/Orphan.bin", batch=batch)
+        wait_for(lambda: running(part, "Orphan"), what="the job to run there")
+        scene.undrain(scene.worker(pool))
+        victim.signal(signal.SIGKILL)
+        expect(part.locator("h2")).to_contain_text("killed or stopped", timeout=30_000)
+        ended = {"back on its queue"}
+        wait_for(lambda: {row["state"] for row in rows(part) if "Orphan" in row["job"]} == ended, what="the bar's end")
+        expect(part.locator("code")).to_have_count(0)
+        wait_for(lambda: running(worker(lanes, scene.worker(pool)), "Orphan"), what="the job to run elsewhere")
+        expect(lanes.locator("h2", has_text=name)).to_have_count(0, timeout=(PURGE + 30) * 1000)
+    finally:
+        victim.kill()
+        scene.cancel(batch)
+        scene.undrain(scene.worker(pool))
+
+
+def test_a_killed_child_of_prefork_is_replaced_on_the_page(scene: Scene, lanes: Page) -> None:
+    part = worker(lanes, scene.worker(Pool.PREFORK))
+    before = {row["executor"] for row in rows(part)}
+    victim = min(before)
+    os.kill(int(victim.split()[1]), signal.SIGKILL)
+    wait_for(lambda: {"killed or stopped"} == {row["state"] for row in rows(part) if row["executor"] == victim})
+    wait_for(lambda: {row["executor"] for row in rows(part)} - before, what="another one")
+
+
+def test_the_balance_is_the_ledgers(scene: Scene, lanes: Page) -> None:
+    scene.submit(Pool.THREADS, "/files/a.bin", "/faults/status/404/b.bin", batch="balanced")
+
+    def balanced() -> bool:
+        text = lanes.locator("#balance").inner_text()
+        told = [int(number) for number in re.findall(r"\d+", text)]
+        states = (JobState.RUNNING, JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+        counts = scene.counts()
+        waiting = counts[JobState.QUEUED] + counts[JobState.WAITING]
+        return " = " in text and told == [sum(counts.values()), waiting, *(counts[state] for state in states)]
+
+    wait_for(balanced, what="the balance")
+    *pools, every = ([int(cell) for cell in cells[1:]] for cells in lanes.locator("#totals tbody").evaluate(CELLS))
+    assert [sum(column) for column in zip(*pools, strict=True)] == every
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_nothing_is_wider_than_the_window(
+    scene: Scene, browser: Browser, viewport: ViewportSize, scheme: Any, tmp_path: Path
+) -> None:
+    """For the eyes: FLOWER_SCREENSHOTS=folder keeps the pictures."""
+    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(f"{scene.url}/lanes")
+        expect(page.locator("section.worker").nth(2)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        folder = Path(os.environ.get("FLOWER_SCREENSHOTS") or tmp_path)
+        page.screenshot(path=folder / f"lanes-{viewport['width']}-{scheme}.png", full_page=True)
+
+
+def test_the_keyboard_goes_from_lane_to_lane_and_the_page_says_where_it_is(scene: Scene, lanes: Page) -> None:
+    part = worker(lanes, scene.worker(Pool.PREFORK))
+    first, second = (row["executor"] for row in rows(part)[:2])
+    part.locator("canvas").focus()
+    lanes.keyboard.press("ArrowDown")
+    expect(part.locator("output")).to_contain_text(first)
+    expect(part.locator("output")).to_contain_text(f"kill -9 {first.split()[1]}")
+    lanes.keyboard.press("ArrowDown")
+    expect(part.locator("output")).to_contain_text(second)
+
+
+def test_the_page_comes_back_by_itself(scene: Scene, page: Page) -> None:
+    """Given Flower that was frozen: nothing says that a connection is dead."""
+    page.goto(f"{scene.url}/lanes")
+    expect(page.locator("#status")).to_have_text("live")
+    flower = scene.stack.processes["flower"]
+    flower.signal(signal.SIGSTOP)
+    try:
+        expect(page.locator("#status")).to_contain_text("trying again", timeout=15_000)
+    finally:
+        flower.signal(signal.SIGCONT)
+    expect(page.locator("#status")).to_have_text("live", timeout=15_000)
+
+
+def test_200_000_events_leave_a_tab_as_small_and_as_prompt_as_it_was(scene: Scene, page: Page) -> None:
+    """Given a feed without Flower behind it: 100,000 jobs begin and end on 100 greenlets, 100 a message."""
+    page.add_init_script("window.EventSource = class { constructor() { window.feed = this; } close() {} }")
+    page.goto(f"{scene.url}/lanes")
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def size() -> tuple[int, int]:
+        """Nodes, and bytes of the heap."""
+        session.send("HeapProfiler.collectGarbage")
+        figures = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+        return int(figures["Nodes"]), int(figures["JSHeapUsedSize"])
+
+    page.evaluate(SEND, [0, 200])
+    expect(page.locator("section.worker h2")).to_contain_text("gevent@load: 100 greenlets")
+    page.locator(".text").evaluate("details => { details.open = true }")
+    before = size()
+    took = page.evaluate(SEND, [200, 1000])
+    after = size()
+    assert after[0] < before[0] + 2000, (before, after)
+    assert after[1] < before[1] + 10_000_000, (before, after)
+    assert took < 200  # milliseconds for a message and the picture after it, mostly: there are four messages a second
+
+
+SEND = """async ([from, to]) => {
+    const bar = (n, fields) => ({ n, worker: "gevent@load", family: "load", pid: 1, thread: 1, greenlet: n % 100,
+        id: `load.${n}`, label: "a.bin from origin", start: Date.now() / 1000, state: "running", ...fields });
+    const took = [];
+    for (let at = from; at < to; at++) {
+        for (const over of [{}, { state: "done", end: Date.now() / 1000 }]) {
+            const begun = performance.now(), bars = Array.from({ length: 100 }, (_, n) => bar(at * 100 + n, over));
+            const workers = { load: ["gevent@load", 1, 100] };
+            window.feed.onmessage({ data: JSON.stringify({ now: Date.now() / 1000, bars, workers }) });
+            if (at % 20) continue;
+            await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+            took.push(performance.now() - begun);
+        }
+    }
+    return took.sort((a, b) => a - b)[took.length >> 1];
+}"""
