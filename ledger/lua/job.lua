@@ -203,9 +203,9 @@ function commands.claim()
   return end_call(call)
 end
 
--- A worker process that has one small job takes more messages off its queue, together with their jobs.
--- At most its share of what lies there, but for those that its other slots may begin at once; only messages of one job, on its first try and without options, that were
--- noted as sent. The first other element stays, with all behind it, in the same order: it goes the usual way.
+-- A worker process that has one small job takes more messages off its queue, together with their jobs: at most its share
+-- of those that its other slots cannot begin at once. It takes only messages of one job, on its first try and without
+-- options, that were noted as sent. The first other element stays, with all behind it, in the same order.
 --
 -- A call that is repeated takes others. The process gives back what it took and was not answered: see `give_back`.
 --
