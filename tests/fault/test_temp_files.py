@@ -96,7 +96,9 @@ def test_temp_files_that_always_vanish_spend_no_attempt_and_deadline_and_cancel_
             (cancelled,) = world.finished("late", seconds=20)
             assert cancelled.state is JobState.CANCELLED
         records = all_whole(world, 4)
-        assert {attempt.kind for record in records for attempt in record.attempts} <= {None, FailureKind.MACHINE}
+        # DISK: the folder was gone when the worker looked whether its machine is well.
+        uncounted = {None, FailureKind.MACHINE, FailureKind.DISK}
+    assert {attempt.kind for record in records for attempt in record.attempts} <= uncounted
 
 
 @carried
