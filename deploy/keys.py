@@ -34,7 +34,7 @@ LEDGER = (
     " +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore"
     " +llen +lpush +rpush +lpop +sismember +info"
 )
-TAKE = "+rpop +hlen"  # of the ledger's, what only a worker does: more messages at once off its queue
+TAKE = "+rpop +hvals"  # of the ledger's, what only a worker does: more messages at once off its queue
 OURS = f"~{PREFIX}* &{PREFIX}*"
 DEAD_LETTERS = f"~{PREFIX}dead-letters:*"
 # A subscription to a pattern is compared with these letter by letter; "/0." is the database's number.

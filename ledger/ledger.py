@@ -11,11 +11,11 @@
 Guarantees
   * A record is written before its first message is sent. If the sender dies in between, the sweep sends the message.
   * One holder: a job is claimed by one incarnation (worker process) at a time, and each claim has a number. A holder
-    that lost the job (its lease expired, the sweep took it over) changes nothing any more: progress, attempt and close
-    answer ``False``.
+    that lost the job (its lease expired, the sweep took it over) changes nothing any more: progress and attempt answer
+    ``False``, close answers ``VOID``.
   * One end: DONE, FAILED and CANCELLED are never left but by ``retry``, and each job reaches exactly one.
   * Every call may be repeated: a connection that breaks after Redis acted does no harm.
-  * Every call is O(jobs named in it), one round trip, and atomic (Lua).
+  * Every call is O(jobs that it names or takes), one round trip, and atomic (Lua).
 
 No guarantee
   * That work is done once. A holder that froze may have downloaded the same file; it just cannot publish it.
@@ -309,7 +309,7 @@ class Ledger:
     def claim(self, ref: Ref, pool: Pool, incarnation: str, *, deadline: float = _DAY) -> list[Claim]:
         """Take those of a message's jobs that are queued.
 
-        None if it is a duplicate, the pool is paused, or the worker drained or unwell.
+        Empty if it is a duplicate, the pool is paused, or the worker drained or unwell.
 
         Args:
             deadline: seconds that a job may take from its first claim on, if its batch does not say otherwise.

@@ -46,7 +46,7 @@ j      the job, ``[url, filename, sha256, size, options]``, without trailing nul
 q      queued at, ms
 n      claims so far; with ``h`` the token that a holder shows to change the record
 h      the incarnation that holds or last held it
-t k    claimed at, ms, and by which call                       (running)
+t k    claimed at, ms; by which call, after a colon Flower's row (running)
 b z    bytes on disk, announced length
 x      cancel requested                                        (running)
 f      final filename, if a server proposed another one

@@ -103,7 +103,7 @@ class Sweep:
         self._call = Library(self._redis, settings.key_prefix, "sweep")
         self._expiry = Expiry(self._ledger, settings.keep_batches)
         self._company: dict[str, int] = {}  # by process group: jobs that it held when the first of it was found dead
-        self._alive: list[Lease] = []
+        self._alive: list[Lease] | None = None  # None: not known in this round
         self._living: set[str] = set()  # names of workers that have a process with a lease
         self._gap_is_set = False
         self._failing: dict[str, int] = {}  # by step: in how many rounds it failed, one after the other
@@ -150,6 +150,7 @@ class Sweep:
         return swept
 
     def _take_over_the_dead(self, swept: Swept) -> None:
+        self._alive = None
         known = self._leases.known()
         groups = {lease.identity.family for lease in known}
         self._company = {family: jobs for family, jobs in self._company.items() if family in groups}
@@ -246,6 +247,8 @@ class Sweep:
         swept.removed += self._expiry.step()
 
     def _tell_totals(self, _swept: Swept) -> None:
+        if self._alive is None:
+            return
         batches, counted, submitted, *flat = self._call("totals", _COUNTED)
         jobs: dict[str, dict[str, int]] = {pool: {} for pool in Pool}
         for (pool, state), count in zip(flat[::2], flat[1::2], strict=True):

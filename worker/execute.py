@@ -45,7 +45,7 @@ from download.timeouts import Limits
 from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
 from ledger.ledger import Closing
 from ledger.settings import get_settings
-from worker import machine, steps
+from worker import drain, machine, steps
 from worker.claim import ClaimedJob, Ending, JobOutcome, close, hand_back
 from worker.files import JobFiles, publish
 from worker.mirrors import HostSlot, Route
@@ -59,12 +59,16 @@ Show = Callable[[str], None]  # shows a line of progress to people; called at mo
 
 
 def run_jobs(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
-    """Run claimed jobs one after the other and close their records; a fault of the machine hands the rest back."""
+    """Run claimed jobs one after the other and close their records.
+
+    The rest is handed back after a fault of the machine, and when the worker stops.
+    """
     outcomes: list[JobOutcome] = []
     for job in jobs:
         outcomes.append(run_job(job, show))
-        if outcomes[-1].machine_fault:
-            return outcomes + hand_back_unbegun(jobs[len(outcomes) :], "a fault of the machine")
+        if outcomes[-1].machine_fault or drain.draining():
+            why = "a fault of the machine" if outcomes[-1].machine_fault else "the worker stops"
+            return outcomes + hand_back_unbegun(jobs[len(outcomes) :], why)
     return outcomes
 
 
@@ -82,7 +86,10 @@ def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
         log.exception("job=%s: an error beside the attempt", job.id)
         cause = translate(error)
         if isinstance(cause, MachineError):
-            job.note_fault(str(cause), cause)
+            try:
+                job.note_fault(str(cause), cause)
+            except LeaseLostError as end:
+                return job.lost(end)
             return hand_back(job, str(cause), cause.kind, machine_fault=True)
         return hand_back(job, f"{type(error).__name__}: {error}", FailureKind.INTERNAL)
     execution.slot.wake_next()
@@ -161,7 +168,7 @@ class Execution:
         self.files.fetched = fetched
         notes = [steps.run(self._wanted.step, self.job.temps.mine, self._check)] if self._wanted.step else []
         self.files.choose_name(fetched)
-        (unpublished,) = publish([self.files], in_place)
+        (unpublished,) = publish([self.files], this_worker.fetcher().run if self.settings.fsync else in_place)
         if unpublished:
             raise unpublished
         return self.done(self.files.result(url, *notes), fetched)

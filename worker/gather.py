@@ -30,10 +30,11 @@ from worker.process import this_worker
 log = logging.getLogger("downpour.worker")
 
 _MOST = 63  # messages taken at once: with the leader's, as many jobs as are published together
-_SHORT = 0.25  # seconds that a short job waits for others: its server, Redis, the disk
+_SHORT = 0.25  # seconds; a job that waits less than this for its server, Redis and the disk is short
 _LONGEST = 1.0  # seconds; longer waits count as this
 _FADES = 0.8  # of the longest wait of late is left after each further job
 _PATIENCE = 0.5  # seconds that a group may run until no message waits for its end
+_LONGEST_WAIT = 2.0  # seconds for a message, while one group follows the other
 _SLICE = 0.05  # seconds between two looks whether to wait on
 
 
@@ -41,7 +42,7 @@ class _Recent:
     """What a process knows of its jobs, and whose turn it is to lead a group."""
 
     def __init__(self) -> None:
-        self.waited = 0.3  # seconds: one short job, and it is below _SHORT
+        self.waited = 0.3  # seconds, above _SHORT; one short job brings it below
         self._lock = Lock()
         self._running = False  # a group
         self._since = 0.0  # ... by time.monotonic()
@@ -56,24 +57,25 @@ class _Recent:
 
     def begin(self) -> bool:
         """Wait while groups run, each of them shortly; whether the caller may lead the next one, and has to ``end``."""
-        mine = Event()
+        mine, came = Event(), time.monotonic()
         with self._lock:
             if not self.short:
                 return False
             self._waiting.append(mine)
             if not self._running:
                 self._next()
-        whole = False
+        interrupted = True
         try:
             while not mine.wait(_SLICE):
-                if not self.short or drain.draining() or time.monotonic() - self._since >= _PATIENCE:
+                now = time.monotonic()
+                if not self.short or drain.draining() or now - self._since >= _PATIENCE or now - came >= _LONGEST_WAIT:
                     break
-            whole = True
+            interrupted = False
         finally:
             with self._lock:
                 if not mine.is_set():
                     self._waiting.remove(mine)
-                elif not whole:  # interrupted in its turn
+                elif interrupted:  # in its turn
                     self._next()
         return mine.is_set()
 

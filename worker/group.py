@@ -76,7 +76,7 @@ def run_group(jobs: Sequence[ClaimedJob], show: Show, long: Callable[[], None] |
         group.run()
     except Exception:
         log.exception("group of job=%s: a bug; the single path goes on", first)
-        group.left = [job for job in group.jobs if job.id not in group.outcomes]
+        group.left = deque(job for job in group.jobs if job.id not in group.outcomes)
     finally:
         group.drop()
     done = sum(outcome.state is JobState.DONE for outcome in group.outcomes.values())
@@ -93,11 +93,12 @@ class _GroupRun:
         self.show = show
         self.settings = get_settings()
         self.next = deque(job for job in jobs if _plain(job.claim))
-        self.left = [job for job in jobs if not _plain(job.claim)]  # for the single path
+        self.left = deque(job for job in jobs if not _plain(job.claim))  # for the single path
         self.outcomes: dict[str, JobOutcome] = {}  # by id
         self.running: dict[Transfer, Execution] = {}
         self.failed: list[tuple[Execution, Exception]] = []  # before they began
         self.machine_fault = False
+        self.was_slow = False
         self.noted = time.monotonic()
 
     def run(self) -> None:
@@ -114,7 +115,7 @@ class _GroupRun:
             self.settle(done, native)
             if self.long and self.slow:
                 self.long()
-                self.give_back()
+                self.give_back(self.next)
             if not done and not loop.active:
                 break
             self.progress(loop)
@@ -133,19 +134,25 @@ class _GroupRun:
 
     @property
     def slow(self) -> bool:
-        """Whether jobs were gathered, and one of them is long: the others are not to wait for it."""
-        if not self.long:
-            return False
-        late = time.monotonic() - self.begun > _LONG
-        return late or any((transfer.temp.total or 0) >= _LARGE for transfer in self.running)
+        """Whether jobs were gathered, and one of them was long: the others are not to wait for it."""
+        if self.long and not self.was_slow:
+            late = time.monotonic() - self.begun > _LONG
+            self.was_slow = late or any((transfer.temp.total or 0) >= _LARGE for transfer in self.running)
+        return self.was_slow
 
-    def give_back(self) -> None:
-        """What has not begun goes back on its queue."""
-        waiting = list(self.next)
-        self.next.clear()
-        if waiting:
+    def give_back(self, jobs: deque[ClaimedJob]) -> None:
+        """Jobs that have no attempt go back on their queue."""
+        waiting = list(jobs)
+        jobs.clear()
+        if not waiting:
+            return
+        try:
             waiting[0].insist(lambda: this_worker.ledger().unclaim([job.claim for job in waiting]))
-            log.info("group of job=%s: %d jobs not begun, given back", self.jobs[0].id, len(waiting))
+        except LeaseLostError as end:
+            for job in waiting:
+                self.over_with(job, job.lost(end))
+            return
+        log.info("group of job=%s: %d jobs given back", self.jobs[0].id, len(waiting))
         for job in waiting:
             job.closed = True
             self.jobs.remove(job)
@@ -153,9 +160,14 @@ class _GroupRun:
     def finish(self) -> None:
         """What the single path has to do."""
         if self.over:
-            self.hand_back(self.left)
+            self.hand_back(list(self.left))
             return
-        for job, outcome in zip(self.left, run_jobs(self.left, self.show), strict=True):
+        if self.long and len(self.left) > 1:  # gathered jobs do not wait here for each other while other slots are free
+            first = self.left.popleft()
+            self.give_back(self.left)
+            self.left.append(first)
+        left = list(self.left)
+        for job, outcome in zip(left, run_jobs(left, self.show), strict=True):
             self.outcomes[job.id] = outcome
 
     def feed(self) -> Iterator[Transfer]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence, Set
+from contextlib import ExitStack
 from typing import Any
 
 from celery.exceptions import Ignore
@@ -86,15 +87,16 @@ def download(task: Any, text: str) -> str:
         except Exception as error:
             log.debug("task-progress not sent: %s", error)
 
-    with gather.turn(ref) as turn:
+    with gather.turn(ref) as turn, ExitStack() as working:
         if drain.draining():
             raise EndedOtherwise("retried", "not begun: the worker stops; the job stays queued")
-        incarnation, claims = _claim(ref, pool)
+        incarnation, claims = _claim(ref, pool, working)
         if not claims:
             return _ended_elsewhere(ref)
         more = turn.take(claims, pool)
+        working.enter_context(incarnation.working([claim.record.id for claim in more]))
         claims += more
-        with incarnation.working([claim.record.id for claim in claims]), claimed(claims, incarnation) as jobs:
+        with claimed(claims, incarnation) as jobs:
             if more:
                 outcomes = group.run_group(jobs, show, turn.long)
             else:
@@ -110,11 +112,20 @@ def download(task: Any, text: str) -> str:
 download.backend = app.backend
 
 
-def _claim(ref: Ref, pool: Pool) -> tuple[Incarnation, list[Claim]]:
+def _claim(ref: Ref, pool: Pool, working: ExitStack) -> tuple[Incarnation, list[Claim]]:
+    """
+    Args:
+        working: until it ends, the process says with its renewals that it runs the claimed jobs.
+    """
+    ledger, deadline = this_worker.ledger(), get_settings().deadline
     for _ in range(3):  # a new incarnation can be lost again only if Redis stays away for a whole lease
         incarnation = this_worker.incarnation()
         try:
-            return incarnation, this_worker.ledger().claim(ref, pool, incarnation.id, deadline=get_settings().deadline)
+            # The jobs are held before the answer is read, which takes long in a busy interpreter.
+            with incarnation.working([job_id(ref.batch, ordinal) for ordinal in ref.ordinals]):
+                claims = ledger.claim(ref, pool, incarnation.id, deadline=deadline)
+                working.enter_context(incarnation.working([claim.record.id for claim in claims]))
+                return incarnation, claims
         except IncarnationLostError:
             log.warning("incarnation=%s lost its lease, beginning a new one", incarnation.id)
             incarnation.lost = True

@@ -104,6 +104,7 @@ local function take_back(id, have, state, kind, reason)
     local closed = row(started - tonumber(have.q), wall - started, kind, reason)
     redis.call('HSET', job_key(id), 'a', have.a and (have.a .. ',' .. closed) or closed)
   end
+  redis.call('SREM', prefix .. 'cancel:' .. have.h, id .. ' ' .. (redis.call('HGET', job_key(id), 'n') or ''))
   redis.call('HDEL', job_key(id), 't', 'x', 'k', 'h', 'm') -- without h, nothing that the former holder says is believed
   if have.m then redis.call('ZREM', prefix .. 'host:' .. have.m .. ':slots', id) end -- the sweep wakes the next one
   redis.call('SREM', prefix .. 'held:' .. have.h, id)

@@ -203,6 +203,15 @@ function commands.claim()
   return end_call(call)
 end
 
+-- How many worker processes the pool has.
+local function processes(pool)
+  local number = 0
+  for _, identity in ipairs(redis.call('HVALS', prefix .. 'incarnations')) do
+    if cjson.decode(identity).pool == pool then number = number + 1 end
+  end
+  return number
+end
+
 -- A worker process that has one small job takes more messages off its queue, together with their jobs: at most its share
 -- of those that its other slots cannot begin at once. It takes only messages of one job, on its first try and without
 -- options, that were noted as sent. The first other element stays, with all behind it, in the same order.
@@ -217,7 +226,7 @@ function commands.take()
   local call = new_call(ARGV[3], pool, ARGV[6])
   if not call then return {-1} end
   local waiting = redis.call('LLEN', queue) - tonumber(ARGV[9])
-  local share = math.floor(waiting / redis.call('HLEN', prefix .. 'incarnations'))
+  local share = math.floor(waiting / processes(pool))
   if call.refused or share < 1 then return {} end
   call.token, call.small = ARGV[5], true
   local sent, refs = prefix .. 'sent:' .. pool, {}
@@ -291,6 +300,8 @@ function commands.unclaim()
     if held(id, ARGV[at + 1], ARGV[at + 2]) and guarded(id, function()
       local have = read(id, 'p', 'h', 'x', 'm')
       take_back(id, have, have.x and 'c' or 'q')
+      redis.call('HDEL', job_key(id), 'e') -- its time has not begun
+      redis.call('ZREM', prefix .. 'deadlines', id)
       if not have.x then needs_message(id, have.p) end
       return true
     end) then

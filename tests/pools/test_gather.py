@@ -92,6 +92,29 @@ def test_a_large_file_delays_no_small_ones(tmp_path: Path, pool: Pool) -> None:
 
 
 @pools
+def test_a_large_file_that_comes_fast_spoils_no_attempt_of_the_small_ones(
+    running: World, batch: str, pool: Pool
+) -> None:
+    warm(running, pool, batch)
+    running.submit(pool, [running.file(f"{n}", 2_000_000 if n % 30 == 20 else 1024) for n in range(200)], batch=batch)
+    check(running, running.finished(batch))
+
+
+@pools
+def test_files_that_are_there_already_are_looked_at_by_all_slots(running: World, batch: str, pool: Pool) -> None:
+    jobs = [running.paced(f"{n}", 0.4, 1000) for n in range(60)]
+    running.submit(pool, jobs, batch=batch)
+    running.finished(batch)
+    assert list(running.ledger.prune(batch))[-1] == 0
+    warm(running, pool, batch)
+    running.submit(pool, jobs, batch=batch)
+    records = running.finished(batch)
+    check(running, records)
+    who = {record.last.executor for record in records if record.last}
+    assert len(who) >= SLOTS, who
+
+
+@pools
 def test_messages_of_many_jobs_stay_as_they_are(running: World, batch: str, pool: Pool) -> None:
     warm(running, pool, batch)
     running.submit(pool, [small(running, f"{n}") for n in range(300)], batch=batch, carried=50)

@@ -76,6 +76,7 @@ def test_a_message_as_celery_writes_it_is_taken(world: World) -> None:
 def test_a_process_takes_no_more_than_its_share(world: World, processes: int, leave: int, share: int) -> None:
     world.submit(21)
     leader = lead(world)
+    world.leases.register(Identity("gevent@there", Pool.GEVENT, 1))  # of another pool: it has no part of this queue
     for pid in range(1, processes):
         world.leases.register(Identity("threads@there", Pool.THREADS, pid))
     claims = world.ledger.take(leader, Pool.THREADS, 63, leave=leave)
@@ -267,6 +268,9 @@ def test_jobs_that_were_not_begun_go_back_without_an_attempt_and_are_sent_in_fro
     assert world.record(2).attempts == ()
     assert not world.ledger.holds(claims[1])
     assert world.leases.held(leader.incarnation) == {"b.0"}
+    assert not world.redis.exists(f"t:cancel:{leader.incarnation}")
+    assert world.redis.zrange("t:deadlines", 0, -1) == ["b.0"]  # their time begins when they begin
+    assert world.redis.hget("t:job:b.2", "e") is None
     assert world.ledger.unclaim(claims) == 0
     assert Sweep(world.settings).round().sent == 1
     assert world.queue() == ["b.2", *ids(4, 7)]
