@@ -36,9 +36,12 @@ _LABEL = 2000  # characters; a message with the longest label has less than half
 
 def broker_options(settings: Settings) -> dict[str, Any]:
     """Celery's settings for the broker, each with its why."""
+    from kombu import Exchange, Queue  # noqa: PLC0415 - a producer that submits needs no kombu, which is slow to import
+
     return {
         "broker_url": settings.redis_url_with_password(),
-        "task_queues": {pool.queue: {"exchange": pool.queue, "routing_key": pool.queue} for pool in Pool},
+        # Objects, because Flower's page of the broker reads their names.
+        "task_queues": [Queue(pool.queue, Exchange(pool.queue), routing_key=pool.queue) for pool in Pool],
         "task_default_queue": Pool.THREADS.queue,  # never used; without it Celery would declare one named "celery"
         "task_default_exchange": Pool.THREADS.queue,
         "task_serializer": "json",
