@@ -40,6 +40,8 @@ _NAMES = 100  # of old batches, per call
 _COUNTED = 200  # newest batches whose jobs Flower is told: two milliseconds of Redis' time
 _GAP = 2.0  # seconds without any call after which the ledger clock stands still, at the least
 _LATE = 10.0  # seconds that a holder gets to end a job whose time is used up, at the least
+_SOON = 0.1  # seconds between two rounds while the end of a trial is expected
+_TRIAL_ROUNDS = 5  # such rounds after a suspect was released
 _LOG_AGAIN = 60  # rounds until a step that keeps failing is logged again
 
 log = logging.getLogger("downpour.sweep")
@@ -266,7 +268,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Sweep until told to stop; outlives every absence of Redis."""
     sweep = Sweep(settings)
     sweep.check_redis()
-    away = False
+    away, soon = False, 0
     while not stop.is_set():
         try:
             swept = sweep.round()
@@ -280,9 +282,11 @@ def run(settings: Settings, stop: threading.Event) -> None:
             away = False
             if settings.health_file:
                 settings.health_file.touch()
+            # A suspect on trial is mostly over at once, and many others may wait for it.
+            soon = _TRIAL_ROUNDS if swept.trials else max(0, soon - 1)
             if swept != Swept():
                 log.info("swept %s", " ".join(f"{name}={count}" for name, count in asdict(swept).items() if count))
-        stop.wait(settings.sweep_every)
+        stop.wait(min(_SOON, settings.sweep_every) if soon else settings.sweep_every)
 
 
 def main() -> None:
