@@ -73,6 +73,7 @@ def tell_totals(redis: Redis, keys: Keys, totals: Mapping[str, Any], processes: 
     alive = [
         (each.identity.worker, each.identity.pool, each.identity.family, each.identity.pid, each.held)
         for each in processes
+        if each.identity.pool
     ]
     _publish(redis, keys, [{"type": "ledger-totals", "hostname": "sweep", **totals, "processes": alive}])
 

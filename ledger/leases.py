@@ -28,9 +28,19 @@ class Identity:
     """Which process an incarnation is."""
 
     worker: str
-    pool: Pool
+    pool: Pool | None  # None: not one of this version
     pid: int
     family: str = ""  # one name for all processes of a worker: they are killed together
+
+    @classmethod
+    def read(cls, text: str) -> Identity:
+        """Of what a process wrote when it registered; never fails, so that one process stops no recovery of others."""
+        try:
+            who = json.loads(text)
+            pool = Pool(who["pool"]) if who["pool"] in list(Pool) else None
+            return cls(str(who["worker"]), pool, int(who["pid"]), str(who.get("family", "")))
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
+            return cls("unknown", None, 0)
 
 
 class End(StrEnum):
@@ -114,10 +124,8 @@ class Leases:
         found = []
         for at in range(0, len(answer), 4):
             incarnation, text, left, held = answer[at : at + 4]
-            who = json.loads(text)
-            identity = Identity(who["worker"], Pool(who["pool"]), int(who["pid"]), who.get("family", ""))
             end = End(left) if left in tuple(End) else None
-            found.append(Lease(incarnation, identity, 0.0 if end else int(left) / 1000, end, int(held)))
+            found.append(Lease(incarnation, Identity.read(text), 0.0 if end else int(left) / 1000, end, int(held)))
         return found
 
     def touch(self, pool: Pool, refs: Sequence[str], worker: str = "") -> bool:

@@ -74,7 +74,7 @@ class Switches:
     def faults(self) -> dict[str, Fault]:
         """By worker, whether it is alive or not."""
         noted = self._redis.hgetall(self._keys.unwell)
-        return {str(worker): Fault(**json.loads(text)) for worker, text in noted.items()}
+        return {str(worker): _fault(text) for worker, text in noted.items()}
 
     def forget_faults_of_the_gone(self, faults: Iterable[str]) -> None:
         """Remove the notes of those workers that have no process any more."""
@@ -90,7 +90,7 @@ class Switches:
         paused, drained, unwell = self.paused(), self.drained(), self.faults()
         found: dict[tuple[str, Pool], list[Lease]] = {}
         for lease in self._leases.known():
-            if lease.alive:
+            if lease.alive and lease.identity.pool:
                 found.setdefault((lease.identity.worker, lease.identity.pool), []).append(lease)
         return [
             LiveWorker(
@@ -104,3 +104,10 @@ class Switches:
             )
             for (name, pool), leases in sorted(found.items())
         ]
+
+
+def _fault(text: str | bytes) -> Fault:
+    try:
+        return Fault(**json.loads(text))
+    except (ValueError, TypeError):
+        return Fault("a note that cannot be read", 0.0)

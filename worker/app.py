@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from typing import Any
@@ -21,7 +20,6 @@ from kombu.utils.functional import maybe_list
 from redis.exceptions import RedisError
 
 from ledger.jobs import JobState, Pool, Ref, job_id
-from ledger.leases import Identity
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning, once
@@ -98,19 +96,18 @@ def _check_command_line(instance: Any, **_: Any) -> None:
 
 @signals.worker_ready.connect
 def _in_service(sender: Any, **_: Any) -> None:
-    assert this_worker.pool is not None  # noqa: S101 - set above, before any worker is ready
-    who = Identity(this_worker.name, this_worker.pool, os.getpid())
-
+    worker, pool = this_worker.name, this_worker.pool
+    assert pool is not None  # noqa: S101 - set above, before any worker is ready
     leases = PerProcess(lambda: leases_of(settings))  # of the thread that uses it; so with the next two
 
     def touch() -> None:
         """Tell the ledger which messages this worker has in hand; hear whether it may take more."""
-        may = leases().touch(who.pool, list(worker_state.requests), who.worker)
-        drain.consume(sender, who.pool.queue, may=may and _machine.fault is None)
+        may = leases().touch(pool, list(worker_state.requests), worker)
+        drain.consume(sender, pool.queue, may=may and _machine.fault is None)
 
     repeat("messages in hand", settings.renew_every, touch)
     switches = PerProcess(lambda: Switches(_own_ledger()))
-    repeat("machine", settings.renew_every, lambda: _machine.look(switches(), who.worker, time.monotonic()))
+    repeat("machine", settings.renew_every, lambda: _machine.look(switches(), worker, time.monotonic()))
     ledger = PerProcess(_own_ledger)
     repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()))
     if this_worker.pool is not Pool.PREFORK:

@@ -133,19 +133,25 @@ local function claim_job(id, call)
   return record
 end
 
+-- Worker and pool of a worker process; nil if there is none, or if it cannot be read.
+local function identity(text)
+  local good, who = pcall(cjson.decode, text)
+  if good and type(who) == 'table' and type(who.worker) == 'string' then return who.worker, who.pool end
+end
+
 -- A claim call begins; nil: the incarnation is not alive. `call.refused`: the pool is paused, or the worker drained or
 -- unwell.
 local function new_call(incarnation, pool, limit)
-  local identity = redis.call('HGET', prefix .. 'incarnations', incarnation)
-  if not identity then return nil end
+  local worker = identity(redis.call('HGET', prefix .. 'incarnations', incarnation))
+  if not worker then return nil end
   local suspects = prefix .. 'suspects:' .. pool
   return {
     incarnation = incarnation, limit = limit, limits = {}, begun = {}, deadlines = {}, taken = {wall, now},
     suspects = redis.call('EXISTS', suspects) == 1 and suspects,
     refused = redis.call('SISMEMBER', prefix .. 'paused', pool) == 1
       or (redis.call('EXISTS', prefix .. 'drained', prefix .. 'unwell') > 0
-        and (redis.call('SISMEMBER', prefix .. 'drained', cjson.decode(identity).worker) == 1
-          or redis.call('HEXISTS', prefix .. 'unwell', cjson.decode(identity).worker) == 1)),
+        and (redis.call('SISMEMBER', prefix .. 'drained', worker) == 1
+          or redis.call('HEXISTS', prefix .. 'unwell', worker) == 1)),
   }
 end
 
@@ -206,8 +212,9 @@ end
 -- How many worker processes the pool has.
 local function processes(pool)
   local number = 0
-  for _, identity in ipairs(redis.call('HVALS', prefix .. 'incarnations')) do
-    if cjson.decode(identity).pool == pool then number = number + 1 end
+  for _, text in ipairs(redis.call('HVALS', prefix .. 'incarnations')) do
+    local _, of = identity(text)
+    if of == pool then number = number + 1 end
   end
   return number
 end

@@ -44,10 +44,11 @@ function commands.leases()
     if not ends then -- begun by an earlier version, which renews a key with a time to live
       ends = redis.call('EXISTS', prefix .. 'lease:' .. incarnation) == 1 and now + 1 or 'ended'
     end
+    local held = redis.pcall('SCARD', prefix .. 'held:' .. incarnation)
     answer[#answer + 1] = incarnation
     answer[#answer + 1] = known[at + 1]
-    answer[#answer + 1] = tonumber(ends) and tostring(math.floor(ends - now)) or ends
-    answer[#answer + 1] = redis.call('SCARD', prefix .. 'held:' .. incarnation)
+    answer[#answer + 1] = tonumber(ends) and string.format('%.0f', ends - now) or (ends == 'died' and ends or 'ended')
+    answer[#answer + 1] = type(held) == 'number' and held or 0 -- no set: it holds none
   end
   return answer
 end
@@ -134,6 +135,7 @@ function commands.orphans()
   redis.call('HDEL', prefix .. 'leases', incarnation)
   local answer = {0}
   local held = prefix .. 'held:' .. incarnation
+  if not string.find('set none', redis.call('TYPE', held).ok, 1, true) then redis.call('DEL', held) end
   for _, id in ipairs(redis.call('SPOP', held, ARGV[6])) do
     local taken = guarded(id, orphan, incarnation, ARGV[4], tonumber(ARGV[5]))
     if taken then answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = id, taken[1], taken[2] end

@@ -13,6 +13,7 @@ from ledger.leases import End, Identity, Renewed
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
+from ledger.switches import Switches
 from poolbench.workers import events
 from tests.ledgers import LedgerWorld, attempt
 from tests.valkey_process import ValkeyProcess
@@ -382,3 +383,47 @@ def test_each_round_tells_flower_how_many_jobs_there_are_and_which_processes_liv
         "counted": 1,
         "processes": [["prefork@here", "prefork", "family", 9, 0]],
     }
+
+
+IDENTITY = '{"worker": "w@there", "pool": "threads", "pid": 3, "family": "f"}'
+NEWER = '{"worker": "w@there", "pool": "asyncio", "pid": 3, "family": "f"}'
+
+
+@pytest.mark.parametrize(
+    ("identity", "lease", "stays"),
+    [
+        ("{garbage", "1", False),
+        ("[1]", "1", False),
+        ('{"worker": "w@there"}', "1", False),
+        (IDENTITY, "garbage", False),
+        (NEWER, "1", False),
+        (NEWER, "9e15", True),
+        ("{garbage", "9e15", True),
+    ],
+)
+def test_a_process_that_cannot_be_read_stops_no_recovery(
+    world: World, identity: str, lease: str, *, stays: bool
+) -> None:
+    """It is taken over when its lease has passed; until then it may be one of a newer version."""
+    world.submit(3)
+    lead, lost = world.register(), world.register(pid=8)
+    leader = world.claim(lead)
+    world.claim(lost, 1)
+    world.leases.end(lost)
+    world.redis.hset("t:incarnations", "strange", identity)
+    world.redis.hset("t:leases", "strange", lease)
+    world.redis.set("t:held:strange", "no set")
+    world.redis.hset("t:unwell", "w@there", "{garbage")
+    workers = Switches(world.ledger).workers()
+    assert "threads@here" in [worker.name for worker in workers]
+    swept = world.sweep.round()
+    assert swept.orphans == 1
+    assert world.record(1).state is JobState.QUEUED
+    assert world.redis.hexists("t:incarnations", "strange") is stays
+    assert world.sweep.round() == Swept()
+    assert world.redis.scard("t:dead") == 0
+    while world.queue() != ["b.2"]:
+        world.pop()
+    assert len(world.ledger.take(leader, Pool.THREADS, 9)) == 1
+    Switches(world.ledger).forget_faults_of_the_gone(["w@there"])
+    assert Switches(world.ledger).faults().keys() <= {"w@there"}
