@@ -108,7 +108,7 @@ class Job:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # for the URL's own origin; may be secrets
     mirrors: tuple[str, ...] = ()  # URLs of the same file, tried in this order when a server is at fault
     naming: Naming = Naming.FIXED
-    step: str | None = None  # what is done with the file before it gets its name; see worker.steps
+    step: str | None = None  # what is done with the file before it gets its name; see download.steps
 
     @property
     def plain(self) -> bool:

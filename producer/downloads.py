@@ -39,7 +39,7 @@ FEW = 20  # jobs that are looked at one by one; of more, only the batch's counte
 _BATCHES = 50  # newest ones that are asked whether they ran meanwhile
 _WARM_MOST = 200  # jobs that warm a fresh worker up
 _PACKAGES = ("celery", "kombu", "redis", "gevent", "urllib3")
-_STEP = re.compile(r"[a-z-]+: .*, (\d+\.\d+) s")  # as ``worker.steps`` notes it
+_STEP = re.compile(r"[a-z-]+: .*, (\d+\.\d+) s")  # as ``download.steps`` notes it
 
 
 class GivenUpError(Exception):

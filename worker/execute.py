@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
+from download import steps
 from download.errors import (
     Backoff,
     DeadlineError,
@@ -45,7 +46,7 @@ from download.timeouts import Limits
 from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
 from ledger.ledger import Closing
 from ledger.settings import get_settings
-from worker import drain, machine, steps
+from worker import drain, machine
 from worker.claim import ClaimedJob, Ending, JobOutcome, close, hand_back
 from worker.files import JobFiles, publish
 from worker.mirrors import HostSlot, Route

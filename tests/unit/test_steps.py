@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from download import steps
 from download.errors import CancelledError, StepError
 from origin.content import page
-from worker import steps
 
 
 @pytest.fixture
