@@ -40,13 +40,20 @@ class LedgerWorld:
         return record
 
     def states(self) -> str:
-        """By letter, in order; the batch's counters say the same."""
-        batch = self.ledger.batch("b")
-        assert batch is not None
-        records = list(self.ledger.read_batch(batch))
-        for state in JobState:
-            assert batch.count(state) == sum(record.state is state for record in records), state
-        return "".join(record.state.value[0] for record in records)
+        return states_of(self.ledger)
+
+
+def states_of(ledger: Ledger, name: str = "b") -> str:
+    """The states of a batch's jobs by letter, in order; its counters say the same."""
+    batch = ledger.batch(name)
+    assert batch is not None
+    records = list(ledger.read(f"{name}.{number}" for number in range(batch.known)))
+    for state in JobState:
+        assert batch.count(state) == sum(record.state is state for record in records), state
+    for pool in Pool:
+        done = [record.bytes for record in records if record.state is JobState.DONE and record.pool is pool]
+        assert batch.bytes_done.get(pool, 0) == sum(done)
+    return "".join(record.state.value[0] for record in records)
 
 
 def attempt(kind: FailureKind | None = None) -> Attempt:

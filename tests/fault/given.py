@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ledger.jobs import JobRecord, JobState, Pool
+from tests.waiting import wait_for
 from tests.worker_process import Service
 from tests.world import World
 
@@ -22,6 +23,24 @@ def busy(world: World, pool: Pool, *, jobs: int, seconds: float, size: int = 100
     world.submit(pool, [world.paced(f"f{n}", seconds, size) for n in range(jobs)])
     world.running(min(SLOTS, jobs), with_bytes=True)
     return world.service(f"worker-{pool}")
+
+
+def kill_whenever_it_runs(world: World, pool: Pool, name: str, *, slots: int) -> list[JobRecord]:
+    """A job kills the process that runs it, until its batch is finished; the records, that job's first."""
+    kills = 0
+
+    def killed() -> bool:
+        nonlocal kills
+        for record in world.ledger.running("b"):
+            if record.job.filename == name and record.bytes:
+                world.service(f"worker-{pool}").kill()
+                kills += 1
+                assert kills <= 10, [each.attempts for each in world.records()]
+                world.worker(pool, slots=slots).wait_until_ready()
+        return world.batch().finished
+
+    wait_for(killed, seconds=200, every=0.2, what="the batch to finish")
+    return sorted(world.records(), key=lambda record: record.job.filename != name)
 
 
 def all_done(world: World, count: int, batch: str = "b", *, seconds: float = 90) -> list[JobRecord]:

@@ -11,7 +11,7 @@ import pytest
 from ledger.jobs import FINAL_STATES, FailureKind, JobState, Pool, Ref
 from ledger.leases import Leases
 from ledger.messages import Envelope, label
-from tests.fault.given import all_whole, busy, pools
+from tests.fault.given import all_whole, busy, kill_whenever_it_runs, pools
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import stays, wait_for
 from tests.world import World
@@ -48,20 +48,7 @@ def test_a_job_that_kills_its_process_takes_no_neighbour_with_it(tmp_path: Path,
             world.submit_grouped(pool, jobs)
         else:
             world.submit(pool, jobs)
-        kills = 0
-
-        def killed_whenever_it_runs() -> bool:
-            nonlocal kills
-            for record in world.ledger.running("b"):
-                if record.job.filename == "poison" and record.bytes:
-                    world.service(f"worker-{pool}").kill()
-                    kills += 1
-                    assert kills <= 10, [each.attempts for each in world.records()]
-                    world.worker(pool, slots=8).wait_until_ready()
-            return world.batch().finished
-
-        wait_for(killed_whenever_it_runs, seconds=200, every=0.2, what="the batch to finish")
-        poison, *innocent = world.records()
+        poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=8)
         assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
         assert [record.state for record in innocent] == [JobState.DONE] * 7
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.jobs import FailureKind, Job, JobState, Pool
-from tests.fault.given import all_done, pools
+from tests.fault.given import all_done, kill_whenever_it_runs, pools
 from tests.fault.test_last_events import Shown
 from tests.waiting import wait_for
 from tests.world import World
@@ -66,23 +66,9 @@ def test_the_one_job_that_kills_its_process_is_the_one_that_is_poison(tmp_path: 
         world.start(pool, slots=2)
         warm(world, pool)
         world.submit(pool, [*small(world, 20, "a"), world.paced("poison", 60, 1_000_000), *small(world, 60, "b")])
-        kills = 0
-
-        def killed_whenever_it_runs() -> bool:
-            nonlocal kills
-            for record in world.ledger.running("b"):
-                if record.job.filename == "poison" and record.bytes:
-                    world.service(f"worker-{pool}").kill()
-                    kills += 1
-                    assert kills <= 10, [each.attempts for each in world.records()]
-                    world.worker(pool, slots=2).wait_until_ready()
-            return world.batch().finished
-
-        wait_for(killed_whenever_it_runs, seconds=200, every=0.2, what="the batch to finish")
-        states = {record.job.filename: record for record in world.records()}
-        poison = states.pop("poison")
+        poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=2)
         assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
-        assert {record.state for record in states.values()} == {JobState.DONE}
+        assert {record.state for record in innocent} == {JobState.DONE}
 
 
 @pools

@@ -12,6 +12,7 @@ from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
+from tests.ledgers import states_of
 from tests.producer_process import run
 from tests.waiting import wait_for
 from tests.world import World
@@ -46,13 +47,7 @@ class Book:
                 self.ledger.close(claim, state, end, due_in=600, result=result)
 
     def states(self) -> str:
-        batch = self.ledger.batch("b")
-        assert batch is not None
-        records = list(self.ledger.read_batch(batch))
-        for state in JobState:
-            assert batch.count(state) == sum(record.state is state for record in records), state
-        assert batch.bytes_done[Pool.THREADS] == sum(r.bytes for r in records if r.state is JobState.DONE)
-        return "".join(record.state.value[0] for record in records)
+        return states_of(self.ledger)
 
 
 @pytest.fixture

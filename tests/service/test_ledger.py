@@ -11,6 +11,7 @@ from ledger.leases import Identity, Leases, Renewed
 from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, TotalError
 from ledger.redis_client import connect
 from ledger.settings import Settings
+from tests.ledgers import states_of
 from tests.valkey_process import ValkeyProcess
 
 WHO = Executor("threads@here", 7, 8, None)
@@ -54,14 +55,6 @@ def state(ledger: Ledger, id_: str = "b.0") -> JobState:
     return record.state
 
 
-def counters_match_records(ledger: Ledger, batch: str = "b") -> None:
-    summary = ledger.batch(batch)
-    assert summary is not None
-    records = list(ledger.read(f"{batch}.{n}" for n in range(summary.known)))
-    for each in JobState:
-        assert summary.count(each) == sum(record.state is each for record in records), each
-
-
 def test_a_submitted_job_is_queued_and_read_back_as_it_was_asked(ledger: Ledger) -> None:
     asked = Job("http://origin/a?b=c", "übung/a b.bin", "cd" * 32, 12)
     assert ledger.submit([Message(Ref("b", 0, 0), Pool.GEVENT, (asked,))]) == [True]
@@ -76,7 +69,7 @@ def test_submitting_the_same_jobs_again_changes_nothing(ledger: Ledger, incarnat
     held = claim(ledger, incarnation)
     assert ledger.submit([*messages, message(3)]) == [False, False, False, True]
     assert ledger.holds(held)
-    counters_match_records(ledger)
+    states_of(ledger)
 
 
 def test_another_job_at_a_place_that_is_taken_is_a_conflict(ledger: Ledger) -> None:
@@ -110,7 +103,7 @@ def test_a_run_of_jobs_is_claimed_with_one_message_but_only_what_is_queued(ledge
     taken = ledger.claim(Ref("b", 0, 3), Pool.THREADS, incarnation)
     assert [each.record.id for each in taken] == ["b.0", "b.1", "b.3"]
     assert {record.id for record in ledger.running("b")} == {"b.0", "b.1", "b.3"}
-    counters_match_records(ledger)
+    states_of(ledger)
 
 
 def test_a_claim_whose_answer_got_lost_is_answered_again(
@@ -123,7 +116,7 @@ def test_a_claim_whose_answer_got_lost_is_answered_again(
     assert (again.record.id, again.number) == (first.record.id, first.number)
     assert ledger.close(again, JobState.DONE, attempt(), result=DONE)
     assert ledger.claim(Ref("b", 0, 0), Pool.THREADS, incarnation) == []
-    counters_match_records(ledger)
+    states_of(ledger)
 
 
 def test_a_message_for_jobs_that_nobody_knows_takes_nothing(ledger: Ledger, incarnation: str) -> None:
@@ -157,7 +150,7 @@ def test_closing_twice_with_the_same_claim_is_heard_once_and_harmless(ledger: Le
     assert ledger.close(held, JobState.DONE, attempt(), result=DONE)
     (record,) = ledger.read(["b.0"])
     assert len(record.attempts) == 1
-    counters_match_records(ledger)
+    states_of(ledger)
 
 
 def test_a_final_state_is_never_left(ledger: Ledger, incarnation: str) -> None:
@@ -175,7 +168,7 @@ def test_a_queued_job_is_cancelled_at_once_and_its_message_takes_nothing(ledger:
     assert ledger.cancel(Ref("b", 0, 0)) == (1, 0)
     assert ledger.claim(Ref("b", 0, 0), Pool.THREADS, incarnation) == []
     assert state(ledger) is JobState.CANCELLED
-    counters_match_records(ledger)
+    states_of(ledger)
 
 
 def test_the_holder_of_a_running_job_hears_of_a_cancel_with_its_heartbeat(
@@ -227,7 +220,7 @@ def test_whatever_is_done_to_jobs_in_whatever_order_the_counters_tell_the_truth(
                 "back": JobState.QUEUED,
             }[action]
             ledger.close(held[number], into, attempt(), due_in=60, result=DONE if into is JobState.DONE else None)
-    counters_match_records(ledger)
+    states_of(ledger)
     assert {r.id for r in ledger.running("b")} == {
         r.id for r in ledger.read(f"b.{n}" for n in range(60)) if r.state is JobState.RUNNING
     }
@@ -251,7 +244,7 @@ def test_a_conflict_within_a_message_leaves_the_counters_true(ledger: Ledger) ->
     ledger.submit([message(2)])
     with pytest.raises(ConflictError, match="job number 2"):
         ledger.submit([Message(Ref("b", 0, 3), Pool.THREADS, (job(0), job(1), job(99), job(3)))])
-    counters_match_records(ledger)
+    states_of(ledger)
     found = ledger.batch("b")
     assert found is not None
     assert found.known == 3

@@ -16,8 +16,8 @@ from ledger.records import encode_job
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
 from ledger.switches import Switches
-from tests.ledgers import attempt
-from tests.service.test_ledger import DONE, counters_match_records
+from tests.ledgers import attempt, states_of
+from tests.service.test_ledger import DONE
 from tests.service.test_sweep import World
 from tests.waiting import wait_for
 from worker.heartbeat import Incarnation
@@ -56,7 +56,7 @@ def test_the_oldest_messages_are_taken_and_their_jobs_claimed(world: World) -> N
     assert all(world.ledger.holds(claim) and claim.number == 1 for claim in claims)
     assert world.leases.held(leader.incarnation) == set(ids(0, 6))
     world.ledger.close_all([Closing(claim, JobState.DONE, attempt(), result=DONE) for claim in [leader, *claims]])
-    counters_match_records(world.ledger)
+    states_of(world.ledger)
     assert world.sweep.round() == Swept()
 
 
@@ -177,7 +177,7 @@ def test_the_first_element_that_does_not_fit_stays_with_all_behind_it(
     assert set(world.redis.zrange("t:sent:threads", 0, -1)) >= set(ids(4, 6))
     assert world.leases.held(leader.incarnation) == set(ids(0, 2))
     assert take(world, leader) == []
-    counters_match_records(world.ledger)
+    states_of(world.ledger)
 
 
 def pause(world: World) -> None:
@@ -228,7 +228,7 @@ def test_jobs_whose_answer_got_lost_are_given_back_by_the_process_that_took_them
             wait_for(lambda: world.leases.held(mine.id) == {"b.0", *ids(5, 8)}, what="the others to be given back")
             assert all(world.ledger.holds(claim) for claim in claims)
             world.sweep_until(lambda: set(ids(1, 4)) <= set(world.queue()), "their messages")
-    counters_match_records(world.ledger)
+    states_of(world.ledger)
     mine.end()
 
 
@@ -276,4 +276,4 @@ def test_jobs_that_were_not_begun_go_back_without_an_attempt_and_are_sent_in_fro
     assert world.queue() == ["b.2", *ids(4, 7)]
     (again,) = world.ledger.claim(Ref("b", 2, 2), Pool.THREADS, leader.incarnation)
     assert again.number == 2
-    counters_match_records(world.ledger)
+    states_of(world.ledger)
