@@ -219,14 +219,16 @@ class Sweep:
 
     def _end_overdue(self, swept: Swept) -> None:
         late, handled = round(1000 * max(_LATE, 2 * self._settings.lease)), 1
+        holders = {lease.incarnation: lease.identity.worker for lease in self._alive or ()}
         while handled:
-            handled, *ended = self._call("overdue", AT_ONCE, late)
+            handled, *answer = self._call("overdue", AT_ONCE, late)
+            ended = {id_: (holders.get(holder), row) for id_, holder, row in zip(*[iter(answer)] * 3, strict=True)}
             swept.overdue += len(ended)
             rows: dict[str, list[TakenOver]] = {}
             for record in self._ledger.read(ended):
-                workers = [attempt.executor.worker for attempt in record.attempts if attempt.executor]
-                if workers:  # else it has no row of a task that began
-                    rows.setdefault(workers[-1], []).append(TakenOver(record.id, record.state, _reason(record)))
+                worker, row = ended[record.id]
+                if worker:  # else no task runs it
+                    rows.setdefault(worker, []).append(TakenOver(row, record.state, _reason(record)))
             self._tell(rows)
 
     def _try_suspects(self, swept: Swept) -> None:

@@ -81,6 +81,13 @@ local function lost_before(id, letter)
   end
 end
 
+-- The ref of the message by which a job was claimed, or which led its group: Flower's id of the row.
+local function row_of(id, call)
+  local row = string.match(call or '', ':(.+)$')
+  if row and not string.find(row, '.', 1, true) then row = string.match(id, '^(.*%.)') .. row end
+  return row or id
+end
+
 -- Take one job over from a worker process that is dead. Returns the letter of the state that it has then, and the ref
 -- of the message by which the process had claimed it.
 local function orphan(id, incarnation, evidence, most_losses)
@@ -112,9 +119,7 @@ local function orphan(id, incarnation, evidence, most_losses)
     end
     redis.call('DEL', suspects)
   end
-  local row = string.match(have.k or '', ':(.+)$')
-  if row and not string.find(row, '.', 1, true) then row = string.match(id, '^(.*%.)') .. row end
-  return {state, row or id}
+  return {state, row_of(id, have.k)}
 end
 
 -- Declare a worker process dead whose lease has passed, and put its jobs back on their queues.
@@ -228,19 +233,22 @@ end
 -- been over for long, whatever its process does, is ended here.
 --
 -- ARGV  jobs to handle in this call, milliseconds that a holder gets
--- Returns {jobs handled, ids that ended ...}
+-- Returns {jobs handled, id that ended, its holder or '', Flower's row of it, id, ...}
 function commands.overdue()
   local answer = {0}
   local ids = redis.call('ZRANGEBYSCORE', prefix .. 'deadlines', '-inf', now, 'LIMIT', 0, ARGV[3])
   for _, id in ipairs(ids) do
     redis.call('ZREM', prefix .. 'deadlines', id)
     guarded(id, function()
-      local have = read(id, 's', 'p', 'a', 'q', 'e', 'h', 't', 'm', 'x')
+      local have = read(id, 's', 'p', 'a', 'q', 'e', 'h', 't', 'm', 'x', 'k')
+      local function tell(holder)
+        answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = id, holder, row_of(id, have.k)
+      end
       local over = tonumber(have.e or 0) + ARGV[4]
       if have.s == 'r' and now < over then
         redis.call('ZADD', prefix .. 'deadlines', over, id)
       elseif have.s == 'r' then
-        answer[#answer + 1] = id
+        tell(have.h)
         if have.x then return take_back(id, have, 'c', 'lost', 'its holder did not stop it') end
         take_back(id, have, 'f', 'deadline', 'the time for the job was used up and its holder did not end it')
       elseif have.s == 'q' or have.s == 'w' then
@@ -248,7 +256,7 @@ function commands.overdue()
         local closed = row(wall - have.q, 0, 'deadline', 'the time for the job was used up while it was ' .. doing)
         redis.call('HSET', job_key(id), 'a', have.a and (have.a .. ',' .. closed) or closed)
         end_idle(id, have, 'f')
-        answer[#answer + 1] = id
+        tell('')
       end
     end)
   end

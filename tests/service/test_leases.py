@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from ledger.flower_events import TakenOver
 from ledger.jobs import FailureKind, JobState, Pool, Ref
 from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
@@ -178,7 +179,9 @@ def test_a_cancel_that_came_late_does_not_hit_the_next_claim_of_the_job(world: W
     assert renewed.stopping == {f"b.0 {second.number}"}
 
 
-def test_a_running_job_whose_time_has_been_over_for_long_is_ended_whatever_its_process_does(world: World) -> None:
+def test_a_running_job_whose_time_has_been_over_for_long_is_ended_whatever_its_process_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.submit(1)
     holder = world.register()
     (held,) = world.ledger.claim(Ref("b", 0, 0), Pool.THREADS, holder, deadline=0.001)
@@ -190,8 +193,12 @@ def test_a_running_job_whose_time_has_been_over_for_long_is_ended_whatever_its_p
         world.redis.hincrby(late, "e", -60_000)
         world.redis.zincrby(f"{world.settings.key_prefix}deadlines", -60_000, "b.0")
 
+    told: list[dict[str, list[TakenOver]]] = []
+    monkeypatch.setattr("ledger.sweep.tell_flower", lambda _redis, _keys, jobs, _alive: told.append(jobs))
     begin_earlier()
     assert world.sweep.round().overdue == 1
+    (row,) = [row for jobs in told for row in jobs.get("threads@here", [])]
+    assert (row.row, row.state) == ("b.0", JobState.FAILED)
     assert (world.record().state, why(world.record())) == (JobState.FAILED, FailureKind.DEADLINE)
     assert not world.ledger.close(held, JobState.DONE, attempt())
     assert world.leases.held(holder) == set()
