@@ -354,14 +354,8 @@ class Ledger:
                 self.call("unreadable", id_, incarnation, repr(error))
         return claims
 
-    def holds(self, claim: Claim) -> bool:
-        """Whether the claim still stands. To be asked before a file gets its final name."""
-        key = self.keys.job(claim.record.id)  # no script: Redis answers this even while it takes no writes
-        state, holder, number = self.redis.hmget(key, ["s", "h", "n"])
-        return (state, holder, number) == (STATE_LETTERS[JobState.RUNNING], claim.incarnation, str(claim.number))
-
     def standing(self, claims: Sequence[Claim]) -> list[bool]:
-        """``holds`` for a chunk, in one round trip."""
+        """For each claim whether it still stands. To be asked before a file gets its final name."""
         return [answer == 1 for answer in self.call("holds", *(each for claim in claims for each in claim.proof))]
 
     def unclaim(self, claims: Sequence[Claim]) -> int:

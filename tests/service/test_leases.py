@@ -154,8 +154,8 @@ def test_a_job_that_its_living_process_does_not_run_is_given_back(world: World) 
     lost, held = world.claim(holder, 0), world.claim(holder, 1)
     assert world.leases.held(holder) == {"b.0", "b.1"}
     assert world.leases.give_back(holder, ["b.0", "b.7"]) == 1
-    assert not world.ledger.holds(lost)
-    assert world.ledger.holds(held)
+    assert world.ledger.standing([lost]) == [False]
+    assert world.ledger.standing([held]) == [True]
     assert (world.record(0).state, why(world.record(0))) == (JobState.QUEUED, FailureKind.LOST)
     assert losses(world, 0) == (0, 0)
     assert world.leases.give_back(holder, ["b.0"]) == 0

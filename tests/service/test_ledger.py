@@ -68,7 +68,7 @@ def test_submitting_the_same_jobs_again_changes_nothing(ledger: Ledger, incarnat
     ledger.submit(messages)
     held = claim(ledger, incarnation)
     assert ledger.submit([*messages, message(3)]) == [False, False, False, True]
-    assert ledger.holds(held)
+    assert ledger.standing([held]) == [True]
     states_of(ledger)
 
 

@@ -77,7 +77,7 @@ def test_by_force_everything_goes_and_whoever_runs_a_job_of_it_can_record_nothin
     shelf.add("b", 5, done=False)
     held = shelf.claim(shelf.incarnation)
     list(shelf.ledger.prune("b", force=True))
-    assert not shelf.ledger.holds(held)
+    assert shelf.ledger.standing([held]) == [False]
     assert not shelf.ledger.progress(held, 1, 2)
     assert not shelf.ledger.close(held, JobState.DONE, attempt())
     shelf.redis.delete(shelf.ledger.keys.queue(Pool.THREADS))

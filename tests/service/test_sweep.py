@@ -114,11 +114,11 @@ def test_the_dead_one_that_returns_can_change_nothing(world: World, *, claimed: 
     world.sweep.round()
     new = world.claim(world.register()) if claimed else None
     assert world.leases.renew(dead) is None
-    assert not world.ledger.holds(void)
+    assert world.ledger.standing([void]) == [False]
     assert not world.ledger.progress(void, 5, 10)
     assert not world.ledger.note_attempt(void, attempt())
     assert not world.ledger.close(void, JobState.DONE, attempt())
-    assert new is None or world.ledger.holds(new)
+    assert new is None or world.ledger.standing([new]) == [True]
     assert world.states() == ("r" if claimed else "q")
 
 
@@ -130,7 +130,7 @@ def test_a_holder_that_renews_is_left_alone(world: World) -> None:
     world.expire(other)
     world.leases.renew(alive)
     world.sweep.round()
-    assert world.ledger.holds(held)
+    assert world.ledger.standing([held]) == [True]
 
 
 def test_a_cancelled_job_of_a_dead_holder_ends_cancelled(world: World) -> None:
@@ -243,7 +243,7 @@ def test_time_in_which_nothing_was_asked_of_redis_is_left_out_of_every_lease(wor
     assert world.sweep.round().orphans == 0
     assert world.leases.renew(holder) == Renewed(1, frozenset())
     assert world.sweep.round().orphans == 0
-    assert world.ledger.holds(held)
+    assert world.ledger.standing([held]) == [True]
     # If it does not renew again, it is judged as ever
     world.expire(holder)
     assert world.sweep.round().orphans == 1
@@ -262,7 +262,7 @@ def test_a_clock_of_redis_that_is_set_moves_no_lease_no_deadline_and_no_due_time
     world.skip(seconds)
     # I expect that nothing is over yet
     assert world.sweep.round() == Swept()
-    assert world.ledger.holds(running)
+    assert world.ledger.standing([running]) == [True]
     assert world.record(1).state is JobState.WAITING
     # and that what is due comes when it is due
     world.sweep_until(lambda: "b.1" in world.queue(), "the message of the due job")
@@ -287,7 +287,7 @@ def test_a_restart_of_redis_is_noticed_and_nothing_is_lost(settings: Settings) -
         assert world.sweep.round().orphans == 0
         world.leases.renew(holder)
         assert world.sweep.round().orphans == 0
-        assert world.ledger.holds(held)
+        assert world.ledger.standing([held]) == [True]
         assert world.queue() == ["b.1"]
 
 
@@ -357,7 +357,7 @@ def test_a_running_job_whose_time_is_used_up_is_left_to_its_holder(world: World)
     world.pop()
     two_milliseconds_pass(world)
     assert world.sweep.round() == Swept()
-    assert world.ledger.holds(held)
+    assert world.ledger.standing([held]) == [True]
     assert world.ledger.close(held, JobState.FAILED, attempt(FailureKind.DEADLINE))
     assert not world.redis.exists("t:deadlines")
 

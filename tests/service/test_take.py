@@ -53,7 +53,8 @@ def test_the_oldest_messages_are_taken_and_their_jobs_claimed(world: World) -> N
     assert [claim.record.id for claim in claims] == ids(1, 6)
     assert world.queue() == ids(7, 9)
     assert world.redis.zrange("t:sent:threads", 0, -1) == ids(7, 9)
-    assert all(world.ledger.holds(claim) and claim.number == 1 for claim in claims)
+    assert all(world.ledger.standing(claims))
+    assert {claim.number for claim in claims} == {1}
     assert world.leases.held(leader.incarnation) == set(ids(0, 6))
     world.ledger.close_all([Closing(claim, JobState.DONE, attempt(), result=DONE) for claim in [leader, *claims]])
     states_of(world.ledger)
@@ -226,7 +227,7 @@ def test_jobs_whose_answer_got_lost_are_given_back_by_the_process_that_took_them
         assert [claim.record.id for claim in claims] == ids(5, 8)
         with mine.working([claim.record.id for claim in claims]):
             wait_for(lambda: world.leases.held(mine.id) == {"b.0", *ids(5, 8)}, what="the others to be given back")
-            assert all(world.ledger.holds(claim) for claim in claims)
+            assert all(world.ledger.standing(claims))
             world.sweep_until(lambda: set(ids(1, 4)) <= set(world.queue()), "their messages")
     states_of(world.ledger)
     mine.end()
@@ -266,7 +267,7 @@ def test_jobs_that_were_not_begun_go_back_without_an_attempt_and_are_sent_in_fro
         JobState.DONE,
     ]
     assert world.record(2).attempts == ()
-    assert not world.ledger.holds(claims[1])
+    assert world.ledger.standing([claims[1]]) == [False]
     assert world.leases.held(leader.incarnation) == {"b.0"}
     assert not world.redis.exists(f"t:cancel:{leader.incarnation}")
     assert world.redis.zrange("t:deadlines", 0, -1) == ["b.0"]  # their time begins when they begin
