@@ -227,7 +227,9 @@ class Sweep:
             rows: dict[str, list[TakenOver]] = {}
             for record in self._ledger.read(ended):
                 worker, row = ended[record.id]
-                if worker:  # else no task runs it
+                if not worker:  # it waited: the row of its last attempt says RETRY
+                    worker = next((a.executor.worker for a in reversed(record.attempts) if a.executor), None)
+                if worker:  # else it has no row of a task that began
                     rows.setdefault(worker, []).append(TakenOver(row, record.state, _reason(record)))
             self._tell(rows)
 
