@@ -78,6 +78,7 @@ function commands.acquire()
   redis.call('SREM', batch_key(id) .. ':running', id)
   count(id, have.p, 'r', 'w')
   redis.call('ZADD', host_key(host) .. ':queue', have.q, id) -- woken and too late, it has its old place
+  redis.call('ZREM', host_key(host) .. ':woken', id) -- ... and may be woken again at once
   redis.call('SADD', prefix .. 'hosts', host)
   return 0
 end
@@ -103,8 +104,10 @@ end
 function commands.wake()
   local host = ARGV[3]
   local key = host_key(host)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key .. ':woken', '-inf', now)) do
-    redis.call('ZREM', key .. ':woken', id)
+  for _, id in ipairs(redis.call('ZRANGE', key .. ':woken', 0, -1)) do
+    local state = guarded(id, function() return read(id, 's').s end)
+    local comes = (state == 'q' or state == 'r') and tonumber(redis.call('ZSCORE', key .. ':woken', id)) > now
+    if not comes then redis.call('ZREM', key .. ':woken', id) end -- too late, or cancelled on its way
   end
   local room = math.min(100, starts(host, tonumber(ARGV[4]), tonumber(ARGV[5])))
   room = room - redis.call('ZCARD', key .. ':woken')

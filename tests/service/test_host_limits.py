@@ -64,9 +64,12 @@ def test_whoever_is_woken_and_comes_late_has_its_old_place(polite: Callable[...,
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.FAILED, END)
     assert world.limits.wake("h") == [("b.1", Pool.THREADS)]
-    assert world.ask(3) is GRANTED, "the host is not idle for the sake of order"
+    third = world.claim(world.incarnation, 3)
+    assert world.limits.acquire(third, "h") is GRANTED, "the host is not idle for the sake of order"
     assert world.ask(1) is PARKED
     assert world.redis.zrange("t:host:h:queue", 0, -1) == ["b.1", "b.2"]
+    world.ledger.close(third, JobState.FAILED, END)
+    assert world.limits.wake("h") == [("b.1", Pool.THREADS)], "nobody is on its way any more"
 
 
 def test_asking_again_is_answered_in_the_same_way(polite: Callable[..., World]) -> None:
@@ -142,14 +145,16 @@ def test_during_a_cool_down_no_download_begins_and_then_the_sweep_wakes_the_jobs
 
 def test_who_is_cancelled_while_it_waits_is_not_woken(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
-    world.submit(3)
+    world.submit(4)
     held = world.claim(world.incarnation, 0)
     world.limits.acquire(held, "h")
-    assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
+    assert [world.ask(1), world.ask(2), world.ask(3)] == [PARKED, PARKED, PARKED]
     assert world.ledger.cancel(Ref("b", 1, 1)) == (1, 0)
     world.ledger.close(held, JobState.DONE, END)
     assert world.limits.wake("h") == [("b.2", Pool.THREADS)]
-    assert world.states() == "dcq"
+    assert world.ledger.cancel(Ref("b", 2, 2)) == (1, 0)
+    assert world.limits.wake("h") == [("b.3", Pool.THREADS)], "nor does it keep the slot when it was on its way"
+    assert world.states() == "dccq"
 
 
 def test_when_the_limits_are_taken_away_everybody_is_woken(polite: Callable[..., World]) -> None:
