@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from stack.stack import Stack
 
 APP = "worker.app"
-_LIKE_PROCFILE = "-l INFO{} --without-gossip --without-mingle"
 _OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
 
@@ -195,10 +194,8 @@ class Private:
 
 def worker_line(deployment: Deployment, node: str) -> str:
     """The Procfile's command of a worker, with its own name, concurrency and options."""
-    pool = deployment.pool
-    options = _LIKE_PROCFILE.format(words(deployment.setup))
-    queue = Pool(pool).queue
-    return f"celery -A {APP} worker -P {pool} -Q {queue} -n {node}@%h -c {deployment.concurrency_each} {options}"
+    pool, options = deployment.pool, f"-c {deployment.concurrency_each} -l INFO{words(deployment.setup)}"
+    return f"celery -A {APP} worker -P {pool} -Q {Pool(pool).queue} -n {node}@%h {options}"
 
 
 def _stack(settings: Settings) -> Stack:

@@ -69,10 +69,13 @@ class UnackedInMemory(virtual.QoS):  # type: ignore[misc]
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
-    """For ``worker_consumer``: says once that it waits for Redis, and asks at least every two seconds."""
+    """For ``worker_consumer``: says once that it waits for Redis, and asks at least every two seconds.
+
+    It starts without gossip and mingle, a second sooner: what workers would tell each other there is in the ledger.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **options | {"without_gossip": True, "without_mingle": True})
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # one per lost connection, of a setting
 
     def ensure_connected(self, conn: Any) -> Any:

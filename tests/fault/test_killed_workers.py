@@ -59,6 +59,7 @@ def starting(world: World) -> Service:
 def works(world: World, parent: Service) -> None:
     """It has as many children as it should, and they run jobs."""
     parent.wait_until_ready()
+    assert "mingle" not in parent.text(), "a worker asks no other before it begins"
     wait_for(lambda: len(parent.children()) == 4, what="killed children to be replaced")
     world.submit(Pool.PREFORK, [world.paced(f"f{n}", 1) for n in range(8)])
     all_whole(world, 8)

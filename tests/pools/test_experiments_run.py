@@ -231,7 +231,7 @@ def test_a_foreign_worker_that_takes_jobs_spoils_the_turn_even_under_the_same_na
         stack = fleet._stack
         command = "-m celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -c 2 -E"
         foreign = subprocess.Popen(
-            [sys.executable, *command.split(), "--without-gossip", "--without-mingle"],
+            [sys.executable, *command.split()],
             cwd=ROOT,
             env=stack.plan.env("worker"),  # with the stack's mark: it ends with the stack
             stdin=subprocess.DEVNULL,
