@@ -122,15 +122,15 @@ class Downpour:
             world.ledger.submit(messages[at : at + 20])
         world.ledger.seal(batch, len(urls))
         worker = world.service(f"worker-{self._pool}")
-        before, redis_before = _cpu(worker.pid), _cpu(world.valkey.pid)
+        before, redis_before = cpu(worker.pid), cpu(world.valkey.pid)
         begun = time.monotonic()
         world.publisher.send([Envelope(str(message.ref), self._pool, "") for message in messages])
         wait_for(lambda: world.batch(batch).finished, seconds=300, every=0.01, what=f"{batch} to finish")
         ended = time.monotonic()
         took = Took(
             ended - begun,
-            _cpu(worker.pid) - before,
-            _cpu(world.valkey.pid) - redis_before,
+            cpu(worker.pid) - before,
+            cpu(world.valkey.pid) - redis_before,
             self._late(worker.pid, begun, ended),
         )
         self._prove(batch, len(urls))
@@ -154,7 +154,7 @@ class Downpour:
         put_away(world.settings.downloads / batch)
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     process = psutil.Process(pid)
     total = 0.0
     for each in [process, *process.children(recursive=True)]:
