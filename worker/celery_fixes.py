@@ -24,9 +24,11 @@ and ``test_killed_workers.py``.
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from celery import bootsteps
@@ -95,6 +97,8 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
 class WritingChannel(redis.Channel):  # type: ignore[misc]
     """The base of ``worker.transport.Channel``: connected only when Redis takes writes, so that all wait for it."""
 
+    _kept: Any = None  # client for commands
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         try:
@@ -102,6 +106,13 @@ class WritingChannel(redis.Channel):  # type: ignore[misc]
         except Exception:
             self.close()
             raise
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """kombu makes a client for each command, with its 170 callbacks."""
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = self._create_client()
+        yield client or self._kept
 
     def _queue_bind(self, *args: Any) -> None:
         with suppress(RedisFullError):  # it is bound already, and only consuming makes room
@@ -154,9 +165,21 @@ class PromptDispatcher(EventDispatcher):  # type: ignore[misc]
 
 
 class PromptEvents(Events):  # type: ignore[misc]
-    """For ``Celery(events=...)``."""
+    """For ``Celery(events=...)``: the tasks of a process share a dispatcher. Celery makes one, and a channel, for each
+    event that a running task sends, which takes thirty times as long."""
 
     dispatcher_cls = PromptDispatcher
+
+    def __init__(self, app: Any = None) -> None:
+        super().__init__(app)
+        self.shared: tuple[int, Any] = (0, None)  # pid, and the dispatcher; the consumer's where tasks run beside it
+
+    @contextmanager
+    def default_dispatcher(self, hostname: str | None = None, **_: Any) -> Iterator[Any]:
+        if self.shared[0] != os.getpid():
+            own = self.Dispatcher(self.app.connection_for_write(), hostname, buffer_while_offline=False)
+            self.shared = os.getpid(), own
+        yield self.shared[1]
 
 
 class EventBatches(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -181,6 +204,7 @@ class EventBatches(bootsteps.StartStopStep):  # type: ignore[misc]
             due = False
             dispatcher.flush()
 
+        consumer.app.events.shared = os.getpid(), dispatcher
         dispatcher.buffer_group = frozenset({"task"})
         dispatcher.buffer_limit = _BATCH
         dispatcher.on_send_buffered = later
