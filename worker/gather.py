@@ -35,7 +35,7 @@ _LONGEST = 1.0  # seconds; longer waits count as this
 _FADES = 0.8  # of the longest wait of late is left after each further job
 _PATIENCE = 0.5  # seconds that a group may run until no message waits for its end
 _LONGEST_WAIT = 2.0  # seconds for a message, while one group follows the other
-_SLICE = 0.05  # seconds between two looks whether to wait on
+_SLICE = 0.05  # seconds between two looks whether to wait on, at least
 
 
 class _Recent:
@@ -66,7 +66,7 @@ class _Recent:
                 self._next()
         interrupted = True
         try:
-            while not mine.wait(_SLICE):
+            while not mine.wait(max(_SLICE, min(self._since + _PATIENCE, came + _LONGEST_WAIT) - time.monotonic())):
                 now = time.monotonic()
                 if not self.short or drain.draining() or now - self._since >= _PATIENCE or now - came >= _LONGEST_WAIT:
                     break

@@ -239,7 +239,8 @@ function commands.take()
   local sent, refs = prefix .. 'sent:' .. pool, {}
   local elements = redis.call('RPOP', queue, math.min(share, tonumber(ARGV[8])))
   for at, element in ipairs(elements) do
-    local ref = string.match(element, '"id": ?"([%w_-]+%.%d+)"')
+    local _, id = string.find(element, '"id":', 1, true) -- a pattern looks at each character
+    local ref = id and string.match(element, '^ ?"([%w_-]+%.%d+)"', id + 1)
     if not (ref and redis.call('ZSCORE', sent, ref) and take_job(ref, call)) then
       for back = #elements, at, -1 do redis.call('RPUSH', queue, elements[back]) end
       break
