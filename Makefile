@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
 LOCAL := $(VENV)/local.stamp
 DEV := $(VENV)/dev.stamp
+BENCH := $(VENV)/bench.stamp
 NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as python3 or python3.11 to python3.14. \
 	Install one or say where it is: make PYTHON=/path/to/python demo))
 
@@ -54,7 +55,7 @@ perfetto: $(DEV) ## traces in Perfetto's own trace processor, which it fetches (
 	@tests/perfetto/fetch.sh $(VENV)/perfetto
 	@$(BIN)/python -m pytest tests/perfetto $(ARGS)
 
-bench: $(DEV) ## how fast, beside curl and aria2c (wants nginx, curl and aria2c installed); ARGS="chunks --rounds 3" selects
+bench: $(DEV) $(BENCH) ## how fast, beside curl and aria2c (wants nginx, curl and aria2c installed); ARGS="chunks --rounds 3" selects
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(DEV) ## ruff, mypy, the import contracts, hadolint
@@ -70,6 +71,9 @@ clean: ## remove .venv, caches and build output; downloads stay
 
 $(LOCAL): requirements/local.txt
 	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@
+
+$(BENCH): requirements/bench.txt
+	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV)/bench $< $@
 
 $(DEV): requirements/dev.txt
 	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@

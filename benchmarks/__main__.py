@@ -7,6 +7,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from benchmarks.bare import Bare
 from benchmarks.contenders import Aria2, Curl, Downpour
 from benchmarks.origins import Nginx, Origin, Own, deployed
 from benchmarks.page import TARGETS, page
+from benchmarks.queues import PYTHON, QUEUES, Queue
 from benchmarks.rounds import Contender, Section, conditions, save, save_rows
 from ledger.jobs import Pool
 from tests.world import World
 
 ALL = ("small", "chunks", "large", "slow", "enqueue")
+_NATURAL = {Pool.PREFORK: 2, Pool.THREADS: 8, Pool.GEVENT: 32}  # slots, for many small files
 _QUIET: dict[str, Any] = {"lease": 10.0, "message_grace": 60.0, "grace": 5.0}  # nothing of this is what is measured
 
 
@@ -31,7 +34,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", choices=[[], *ALL, "hostile"], help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=5000, help="small files per round")
-    parser.add_argument("--slots", type=int, default=2, help="of each worker, for small and large files")
+    parser.add_argument("--slots", type=int, default=2, help="of each worker, for chunks and large files")
     parser.add_argument("--quiet", type=int, default=4, help="wait while more processes than this want a CPU")
     parser.add_argument("--folder", type=Path, help="where files are served from and written to, e.g. /dev/shm")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
@@ -69,8 +72,10 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
     probes = folder / "lateness"
     probes.mkdir()
     more = {**_QUIET, "lateness": probes} if what == "large" else _QUIET
-    with deployed() as valkey, World(folder / "world", valkey=valkey, **more) as world:
-        world.start(*Pool, slots=options.slots)
+    with deployed() as valkey, World(folder / "world", valkey=valkey, **more) as world, ExitStack() as rivals:
+        world.start()
+        for pool in Pool:
+            world.worker(pool, slots=_NATURAL[pool] if what == "small" else options.slots).wait_until_ready()
         section, count, size, per = _section(what, options.files)
         urls = origin.fill(what, count, size)
         contenders: list[Contender] = [Downpour(world, pool, per) for pool in Pool]
@@ -83,6 +88,10 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
             contenders.append(Aria2(folder))
         if what == "chunks":
             contenders.append(Bare(folder))
+        if what == "small":
+            found = [name for name in QUEUES if PYTHON.exists() or name.startswith("celery")]
+            queues = [Queue(name, folder, valkey, number) for number, name in enumerate(found, 1)]
+            contenders += [rivals.enter_context(queue.started()) for queue in queues]
         section.run(contenders, urls, options.rounds, options.quiet)
         save(options.out, what, section, before)
         return section.table(TARGETS.get(what, {}))
@@ -94,7 +103,7 @@ def _section(what: str, files: int) -> tuple[Section, int, int, int]:
         return Section("100 MiB files, one per message", "MiB", 400), 4, 100 << 20, 1
     if what == "chunks":
         return Section("1 KiB files, 250 per message", "file", files), files, 1024, 250
-    return Section("1 KiB files, one per message", "file", files // 5), files // 5, 1024, 1
+    return Section("1 KiB files, one per message", "file", 2 * files // 5), 2 * files // 5, 1024, 1
 
 
 if __name__ == "__main__":

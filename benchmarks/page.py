@@ -14,10 +14,14 @@ HASHING, PLAIN = "curl -Z --parallel-max {} then sha256sum", "curl -Z --parallel
 _FAST = (Speed(1.2, PLAIN.format(2)), Cpu(1.05, PLAIN.format(2)))
 _GREEN = (Speed(1.0, PLAIN.format(2)), Cpu(1.05, PLAIN.format(2)), Late(0.02))
 _MANY = (Speed(1.2, HASHING.format(32)), Speed(3.0, "aria2c -j16"))
-_ONE = (Speed(1000),)
+_ONE = (Speed(1.1, "dramatiq"),)
 TARGETS: Mapping[str, Mapping[str, Sequence[Target]]] = {
     "chunks": {f"Downpour {pool}, 250 per message": _MANY for pool in ("prefork", "threads")},
-    "small": {f"Downpour {pool}, 1 per message": _ONE for pool in ("prefork", "threads")},
+    "small": {
+        "Downpour prefork, 1 per message": (Speed(2.2, "dramatiq"), Speed(1.8, "taskiq")),
+        "Downpour threads, 1 per message": _ONE,
+        "Downpour gevent, 1 per message": _ONE,
+    },
     "large": {
         "Downpour prefork, 1 per message": _FAST,
         "Downpour threads, 1 per message": _FAST,
@@ -28,7 +32,8 @@ TARGETS: Mapping[str, Mapping[str, Sequence[Target]]] = {
 _HEAD = """# Benchmarks
 
 This page is made by `python -m benchmarks table docs/benchmarks/*.json`. `make bench` measures the figures again. It needs
-`nginx-light`, `curl` and `aria2` (Debian's names); without nginx the demo's origin serves, and limits the other tools.
+`nginx-light`, `curl` and `aria2` (Debian's names); without nginx the demo's origin serves, and limits the other tools. The
+other task queues have an environment of their own, `requirements/bench.txt`.
 
 A worker of each pool downloads the same files from the same nginx as `curl -Z` and `aria2c`. Each contender has a turn in
 each round, in alternating order; a ratio is the median of the rounds' own ratios. Each job is proved to be done, to have
@@ -60,8 +65,10 @@ headers. The last row is libcurl in two Python processes with a digest and a nam
 machine.
 """,
     "small": """\
-`producer submit --per-message auto` begins with one job per message and lets messages grow to 250 jobs, never beyond a
-thirty-second of the jobs before. A short manifest stays parallel; a long one needs few messages.
+What `producer submit` sends for short manifests. A worker process whose jobs were short takes up to 63 more messages at
+once ([claims](claims.md)). The other queues do a GET, SHA-256, write and rename per job, without records, retries or checks
+(`benchmarks/queue_workers.py`), each at its natural best on two cores. They are stopped while their queue is filled, and the
+clock runs from SIGCONT to the last name. Slots: prefork 2, threads 8, gevent 32, as for Celery.
 """,
     "large": """\
 Most of the CPU is the kernel's and SHA-256's. A download receives into a buffer that it keeps, and writes a MiB at a time,
