@@ -37,6 +37,7 @@ class Ended(Exception):  # noqa: N818 - not every end is an error
     keeps_partial: ClassVar[bool] = True  # what arrived stays on disk for a later attempt
     status: int | None = None  # the last HTTP status
     received: int = 0  # bytes, in this attempt
+    gained: int = 0  # bytes on disk beyond those of an earlier attempt that it continued
     first_byte: float | None = None  # time.monotonic() of the answer's first byte
     errno: int | None = None  # of the operating system's error that became this one
 
@@ -122,7 +123,7 @@ EmptyError = _one(PermanentError, "EmptyError", FailureKind.EMPTY)
 SizeError = _one(PermanentError, "SizeError", FailureKind.SIZE)
 DigestError = _one(PermanentError, "DigestError", FailureKind.DIGEST)
 TooLargeError = _one(PermanentError, "TooLargeError", FailureKind.TOO_LARGE)
-DeadlineError = _one(PermanentError, "DeadlineError", FailureKind.DEADLINE)
+DeadlineError = _one(PermanentError, "DeadlineError", FailureKind.DEADLINE, keeps_partial=True)
 FileNameError = _one(PermanentError, "FileNameError", FailureKind.NAME)
 DiskError = _one(PermanentError, "DiskError", FailureKind.DISK)
 StepError = _one(PermanentError, "StepError", FailureKind.STEP)

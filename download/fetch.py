@@ -304,6 +304,8 @@ class Retrieval:
             end.need = self.temp.total or self.temp.size + 1
         with suppress(OSError):
             self.temp.give_up(keep=getattr(end, "keeps_partial", True))
+        if isinstance(end, Ended) and self.temp.resumed_from:
+            end.gained = self.temp.written - self.temp.resumed_from
 
 
 class _Alone(Retrieval):

@@ -145,7 +145,7 @@ class Attempt:
     first_byte: float | None = None
     bytes: int = 0  # received in this attempt
     status: int | None = None  # the last HTTP status
-    kind: FailureKind | None = None  # None: it succeeded, or it was cancelled or handed back
+    kind: FailureKind | None = None  # None: it succeeded, was cancelled or handed back, or brought the file further
     reason: str | None = None
 
 
@@ -160,7 +160,7 @@ class JobRecord:
     queued: float
     attempts: tuple[Attempt, ...] = ()
     started: float | None = None  # of the attempt that runs now
-    deadline: float | None = None  # when its time is used up; from its first claim until it is final
+    deadline: float | None = None  # when its time is used up, if limited; from its first claim until it is final
     bytes: int = 0  # on disk so far; once done the file's length
     total: int | None = None  # announced length of the file
     sha256: str | None = None  # once done

@@ -33,6 +33,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
+from math import inf
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -119,7 +120,7 @@ class Claim:
     incarnation: str
     number: int  # of the claim; grows with each
     epoch: float  # seconds to add to time.monotonic() of this process for the time by Redis' clock
-    ends: float  # time.monotonic() of this process when the job's time is used up
+    ends: float  # time.monotonic() of this process when the job's time is used up; inf: never
 
     @property
     def proof(self) -> tuple[str, str, int]:
@@ -312,7 +313,7 @@ class Ledger:
         Empty if it is a duplicate, the pool is paused, or the worker drained or unwell.
 
         Args:
-            deadline: seconds that a job may take from its first claim on, if its batch does not say otherwise.
+            deadline: seconds that a job may take from its first claim on, if its batch does not say otherwise; 0: any.
 
         Raises:
             IncarnationLostError: this incarnation is not alive (any more).
@@ -348,7 +349,7 @@ class Ledger:
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             try:
                 record = decode(str(id_), fields)
-                ends = answered + (int(fields["e"]) - now) / 1000
+                ends = answered + (int(fields["e"]) - now) / 1000 if "e" in fields else inf
                 claims.append(Claim(record, incarnation, int(fields["n"]), epoch, ends))
             except UNREADABLE as error:
                 self.call("unreadable", id_, incarnation, repr(error))

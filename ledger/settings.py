@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     # One download.
     connect_timeout: Seconds = Field(10.0, description="longest connecting to a server")
     read_timeout: Seconds = Field(30.0, description="longest silence of a server")
-    deadline: Seconds = Field(
-        3600.0, description="longest time of one job from its first start on, retries and waits included"
+    deadline: float = Field(
+        0.0, ge=0, description="longest time of one job from its first start on, with retries and waits; 0 = no limit"
     )
     low_speed: int = Field(100, ge=0, description="bytes/s below which a download is too slow; 0 = never")
     low_speed_window: Seconds = Field(60.0, description="time over which that speed is measured")
@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     retry_base: Seconds = Field(1.0, description="first back-off; doubles, with full jitter")
     retry_cap: Seconds = Field(60.0, description="longest back-off and longest Retry-After that is honoured")
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
+    keep_partials: float = Field(
+        3 * 86_400.0, ge=0, description="the begun file of a failed job is kept this long for `producer retry`"
+    )
     fsync: bool = Field(False, description="force each file to disk before its rename")
     chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a group of small jobs")
     user_agent: str = Field(

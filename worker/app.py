@@ -109,7 +109,7 @@ def _in_service(sender: Any, **_: Any) -> None:
     switches = PerProcess(lambda: Switches(_own_ledger()))
     repeat("machine", settings.renew_every, lambda: _machine.look(switches(), worker, time.monotonic()))
     ledger = PerProcess(_own_ledger)
-    repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger()))
+    repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger(), settings.keep_partials))
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
     else:  # there the children run the jobs

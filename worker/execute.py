@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from math import inf
 
 from download import steps
 from download.errors import (
@@ -43,6 +44,7 @@ from download.errors import (
 from download.fetch import Fetched
 from download.threads import in_place
 from download.timeouts import Limits
+from download.validators import WORTH_KEEPING
 from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
 from ledger.ledger import Closing
 from ledger.settings import get_settings
@@ -54,6 +56,7 @@ from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
 
+_MOST_NOTED = 100  # attempts of a holder that only brought the file further; the others are in the log
 _RESTARTS = 3  # times that a holder restarts a file whose temp file was taken away
 
 Show = Callable[[str], None]  # shows a line of progress to people; called at most every half second
@@ -112,6 +115,7 @@ class Execution:
         self.files = JobFiles(job, self.settings)
         self.begun = time.monotonic()  # of the attempt
         self.restarts = 0  # of the file, by this holder
+        self._further = 0  # attempts by this holder that brought the file further
         self._wanted = job.record.job
         self._before = [each.kind for each in job.record.attempts[job.record.before :]]
         # Attempts that count: not those that a dead holder, a stopping worker or a fault of its machine cut short.
@@ -252,7 +256,8 @@ class Execution:
             return self._restart(error)  # a folder vanished, or the fault of the machine is just over
         if error.kind is FailureKind.INTERNAL:
             log.error("job=%s: a bug", self.job.id, exc_info=error)
-        here = -1.0 if in_group else self.settings.wait_in_job  # seconds that the job may wait in this process
+        further = error.gained >= WORTH_KEEPING
+        here = -1.0 if in_group else inf if further else self.settings.wait_in_job  # seconds to wait in this process
         wait, elsewhere = self._pause(error)
         cool_down = self.slot.failed(error, again=not elsewhere and wait is not None and wait <= here)
         if wait is not None and not elsewhere:
@@ -263,6 +268,11 @@ class Execution:
         if wait > here:
             return self._ending(JobState.WAITING, f"again in {wait:.1f} s: {text}", error, due_in=wait)
         log.info("job=%s attempt=%d again in %.1f s: %s", self.job.id, self._attempts, wait, text)
+        if further:  # it spends no attempt, and thousands of them must not fill the record
+            self._further += 1
+            if self._further <= _MOST_NOTED:
+                self.job.note_attempt(self.job.attempt(self.begun, error, None, f"{text}; goes on from there"))
+            return wait
         self.job.note_attempt(self.job.attempt(self.begun, error, error.kind, reason))
         self._attempts += error.kind not in UNCOUNTED_KINDS
         return wait
@@ -270,6 +280,8 @@ class Execution:
     def _pause(self, error: DownloadError) -> tuple[float | None, bool]:
         """Seconds until the next attempt, None if there is none; and whether another URL has its turn at once."""
         settings, urls = self.settings, self._wanted.urls
+        if error.gained >= WORTH_KEEPING:  # the same server, after a first pause
+            return Backoff(sys.maxsize, settings.retry_base, settings.retry_cap).wait(1, error, random.random), False
         if self._route.failed(error.kind):
             return 0.0, True
         if isinstance(error, DiskFullError):  # the machine is well: this job alone waits for its room
@@ -296,10 +308,12 @@ class Execution:
         Args:
             kind: instead of the error's.
         """
-        # Before the record is final: whoever reads that it is over finds no temp file. In a group publishing left none.
-        if state.final and not (self.files.open_temp and result):
-            self.job.temps.clear()
         failure = came if isinstance(came, Ended) and not result else None  # "304 Not Modified" may be none
+        # Before the record is final: whoever reads that it is over finds no temp file but what a retry can continue. In
+        # a group publishing left none.
+        kept = state is JobState.FAILED and failure and failure.keeps_partial
+        if state.final and not (kept or (self.files.open_temp and result)):
+            self.job.temps.clear()
         kind, reason = kind or getattr(failure, "kind", None), str(failure) if failure else None
         attempt = self.job.attempt(self.begun, came, kind, reason)
         closing = Closing(self.job.claim, state, attempt, due_in, result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -23,12 +24,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from download import tempfile
-from download.errors import FileNameError, LeaseLostError
+from download.errors import LEAVES, FileNameError, LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.filenames import candidates, final_path, from_disposition
 from download.tempfile import FOLDER, PIECE, TempFile
 from download.threads import Run
-from ledger.jobs import Naming, Result
+from ledger.jobs import JobRecord, JobState, Naming, Result
 from ledger.ledger import Ledger
 from ledger.settings import Settings
 from worker.claim import ClaimedJob, confirm
@@ -286,23 +287,37 @@ def _digest_of_url(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
-def clean_up(downloads: Path, ledger: Ledger) -> int:
-    """Remove temp files of jobs that ended without a holder (poison, a cancel while queued); how many files.
+def clean_up(downloads: Path, ledger: Ledger, keep: float) -> int:
+    """Remove temp files that no job will continue; how many files.
 
-    A holder removes its temp files before it closes the record. One that died cannot, and the sweep never touches the
-    disk. So each worker looks at the folder every ``CLEAN_UP_EVERY`` seconds.
+    A holder removes its temp files before it closes the record, unless a retry could continue them. One that died
+    cannot, and the sweep never touches the disk. So each worker looks at the folder every ``CLEAN_UP_EVERY`` seconds.
+
+    Args:
+        keep: seconds for which what a retry could continue stays.
     """
     files: dict[str, list[Path]] = {}
     for path in (downloads / FOLDER).glob("*.part*"):
         if match := _TEMP_NAME.fullmatch(path.name):
             files.setdefault(match["job"], []).append(path)
-    states = {record.id: record.state for record in ledger.read(files)}
+    records = {record.id: record for record in ledger.read(files)}
     removed = 0
     for job, paths in files.items():
-        for path in paths:
-            with suppress(OSError):
-                old = time.time() - path.stat().st_mtime > _FOREIGN
-                if states[job].final if job in states else old:
-                    path.unlink()
-                    removed += 1
+        with suppress(OSError):
+            age = time.time() - max(path.stat().st_mtime for path in paths)  # validators are older than their bytes
+            if age <= _kept_for(records.get(job), keep):
+                continue
+            for path in paths:
+                path.unlink()
+                removed += 1
     return removed
+
+
+def _kept_for(record: JobRecord | None, keep: float) -> float:
+    """Seconds for which a job's temp files stay after they were written to."""
+    if record is None:
+        return _FOREIGN
+    if not record.state.final:
+        return math.inf
+    kind = record.last.kind if record.last and record.state is JobState.FAILED else None
+    return keep if kind and LEAVES[kind].keeps_partial else -math.inf

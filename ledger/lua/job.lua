@@ -119,7 +119,7 @@ local function claim_job(id, call)
     call.limits[batch] = tonumber(redis.call('HGET', prefix .. 'batch:' .. batch, 'deadline') or call.limit)
   end
   local change = {'s', 'r', 'h', call.incarnation, 't', wall, 'k', call.token, 'n', (have.n or 0) + 1}
-  if not have.e then
+  if not have.e and call.limits[batch] > 0 then
     local ends = now + call.limits[batch]
     change[11], change[12] = 'e', ends
     call.deadlines[#call.deadlines + 1], call.deadlines[#call.deadlines + 2] = ends, id
@@ -184,7 +184,7 @@ end
 -- While the pool is paused, or the worker drained or unwell, it takes nothing; the messages are sent again later.
 --
 -- ARGV  incarnation, pool, token of this call, milliseconds that a job may take from its first claim on unless its
---       batch says otherwise, then for each message: ref, batch, first ordinal, last ordinal
+--       batch says otherwise (0: no limit), then for each message: ref, batch, first ordinal, last ordinal
 -- Returns {} when there is nothing to do, {-1} when the incarnation is not alive,
 --         else {Redis' time ms, ledger clock ms, id, record, id, record, ...}
 function commands.claim()

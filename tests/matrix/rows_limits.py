@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from download.tempfile import FOLDER
 from ledger.jobs import FailureKind, Job, JobState
 from tests.matrix.downpour import Downpour, closed
 from tests.matrix.outcomes import Outcome, error
@@ -42,7 +43,8 @@ def deadline(path: str) -> Callable[[Downpour], str]:
         assert record.last is not None
         in_time = record.last.finished - record.last.started < LIMIT + BODY
         stopped = (record.state, record.last.kind) == (JobState.FAILED, FailureKind.DEADLINE)
-        return Outcome.WORKS if stopped and in_time and not world.files() else error(str(record.last.kind))
+        published = [path for path in world.files() if FOLDER not in path.parts]
+        return Outcome.WORKS if stopped and in_time and not published else error(str(record.last.kind))
 
     return run
 
@@ -57,7 +59,7 @@ ROWS = (
         f"with. Downpour: `DOWNPOUR_DEADLINE={LIMIT:g}` and a file that takes {LONG:g} s.",
         "A soft limit protects jobs of prefork and of nothing else; threads and gevent accept it and say nothing. "
         "In Downpour the job itself checks its deadline, between two pieces of the file, so every pool keeps it. "
-        "The record says `deadline`, and no temp file stays.",
+        "The record says `deadline`, and what was received waits for a retry.",
     ),
     Row(
         "hard-time-limit",

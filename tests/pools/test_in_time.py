@@ -51,11 +51,10 @@ def submit(world: World, pool: Pool, batch: str, carried: int, deadline: float |
     wait_for(lambda: any(record.bytes > 1_000_000 for record in world.records(batch)), what="the fast one to be fast")
 
 
-def nothing_left(world: World, batch: str) -> bool:
-    return (
-        not list((world.settings.downloads / FOLDER).glob(f"{batch}.*"))
-        and not (world.settings.downloads / batch).exists()
-    )
+def left(world: World, batch: str) -> set[str]:
+    """Ids of jobs that have a temp file, or whose file is there."""
+    temps = {path.name.rsplit(".", 2)[0] for path in (world.settings.downloads / FOLDER).glob(f"{batch}.*.part")}
+    return temps | {str(path) for path in (world.settings.downloads / batch).glob("*")}
 
 
 @pools
@@ -70,7 +69,7 @@ def test_a_cancel_reaches_every_wait_within_two_seconds(world: World, pool: Pool
     took = [record.last.finished - seconds - microseconds / 1e6 for record in records if record.last]
     assert len(took) == len(WAITS)
     assert max(took) < 2.0, dict(zip(WAITS, took, strict=True))
-    assert nothing_left(world, batch)
+    assert not left(world, batch)
 
 
 @pools
@@ -86,4 +85,4 @@ def test_a_deadline_ends_every_wait(world: World, pool: Pool, carried: int) -> N
     ] * len(WAITS)
     took = [record.last.finished - record.attempts[0].started for record in records if record.last]
     assert 3.5 < min(took) <= max(took) < 5.5, dict(zip(WAITS, took, strict=True))
-    assert nothing_left(world, batch)
+    assert left(world, batch) == {f"{batch}.{WAITS.index('fast')}"}  # the only one that a retry can continue

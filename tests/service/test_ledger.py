@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -266,6 +267,14 @@ def test_the_deadline_counts_from_the_first_claim_whoever_claims_later(
     (record,) = ledger.read(["b.0"])
     assert record.deadline is None
     assert not ledger.redis.exists("t:deadlines")
+
+
+def test_where_nobody_sets_a_deadline_there_is_none(ledger: Ledger, incarnation: str) -> None:
+    ledger.submit([message(0)])
+    (held,) = ledger.claim(Ref("b", 0, 0), Pool.THREADS, incarnation, deadline=Settings().deadline)
+    assert (held.record.deadline, held.ends) == (None, math.inf)
+    assert not ledger.redis.exists("t:deadlines")
+    assert ledger.close(held, JobState.DONE, attempt(), result=DONE)
 
 
 def test_a_batch_may_have_a_deadline_of_its_own(ledger: Ledger, incarnation: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from download.errors import ServerError, transient
+from download.errors import LEAVES, ServerError
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
@@ -55,7 +55,7 @@ def test_each_fault_has_its_kind_and_nothing_gets_the_final_name(
 ) -> None:
     error = desk.fails(f"{origin.url}/faults/{path}{QUERY}", seconds=2.5)
     assert error.kind is kind, error
-    if not transient(kind):
+    if not LEAVES[kind].keeps_partial:
         assert desk.leftovers() == []
 
 

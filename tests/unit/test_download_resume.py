@@ -49,6 +49,14 @@ def test_an_unchanged_file_is_continued(origin: OriginProcess, desk: Desk, fault
     assert desk.leftovers() == []
 
 
+def test_an_attempt_that_is_cut_again_says_what_it_added(origin: OriginProcess, desk: Desk) -> None:
+    where = f"{origin.url}/faults/resume?name=n&size={SIZE}&times=2&key={random.random()}"
+    first, second = desk.fails(where), desk.fails(where)
+    assert (first.received, first.gained) == (SIZE // 2, 0)  # there was none before
+    assert (second.received, second.gained) == (SIZE // 4, SIZE // 4)
+    assert desk.fetch(where).resumed_from == SIZE // 4 * 3
+
+
 def test_the_leftover_of_another_claim_is_moved_not_copied(origin: OriginProcess, desk: Desk) -> None:
     where, own = url(origin, "resume"), desk.folder / "job.2.part"
     desk.fails(where)
