@@ -4,8 +4,9 @@ Guarantees, and the test in tests/unit that keeps each:
 
 - No wrong byte is ever published: a file is whole, or the attempt raises (test_download_faults). What
   the server announces, what the manifest expects and what a Repr-Digest says must all be true.
-- What a killed attempt left is continued only if the server proves by If-Range that nothing changed,
-  and the kept prefix is hashed again (test_download_resume: a downloading process is SIGKILLed there).
+- What a killed attempt left is continued only if the server proves by If-Range that nothing changed, or if
+  an expected sha256 will judge the whole; the kept prefix is hashed again (test_download_resume: a
+  downloading process is SIGKILLed there).
 - Whatever the other side does, ``check()`` is asked at least every half second, and the deadline
   holds, while connecting, in TLS, in headers and in the body (test_download_patience).
 - No request is sent to an address that the policy denies, on any hop (test_download_policy).
@@ -28,7 +29,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -188,9 +189,14 @@ class Retrieval:
         own = fit_for(self.target, self._hops[0], self.wanted.headers)
         headers = {"User-Agent": self._user_agent, "Accept": "*/*", **own, "Accept-Encoding": "identity"}
         kept = self.temp.validators
+        if not (self.temp.size and kept):
+            return headers
+        part = {"Range": f"bytes={self.temp.size}-"}
+        if kept.sha256:  # which will judge
+            return headers | part
         # Validators prove something only about the resource that gave them.
-        if self.temp.size and kept and kept.if_range and kept.url == self.target.url.partition("?")[0]:
-            headers |= {"Range": f"bytes={self.temp.size}-", "If-Range": kept.if_range}
+        if kept.if_range and kept.url == self.target.url.partition("?")[0]:
+            return headers | part | {"If-Range": kept.if_range}
         return headers
 
     def takes(self, head: Head) -> bool:
@@ -202,7 +208,7 @@ class Retrieval:
         if head.status == 206:
             self._go_on_with(head)
         elif head.status in (200, 203):
-            self.temp.begin(Validators.of(head.target.url, head.headers, head.length))
+            self.temp.begin(Validators.of(head.target.url, head.headers, head.length, self.wanted.sha256))
         else:
             return False
         return True
@@ -264,7 +270,8 @@ class Retrieval:
         """
         temp, noted = self.temp, []
         if not head.framed:
-            validators.verify_unframed(temp.size, ragged=head.ragged)
+            if (self.wanted.sha256 or "").lower() != temp.sha256:  # which proves more than any end
+                validators.verify_unframed(temp.size, ragged=head.ragged)
             noted.append("length: unverified")
         validators.verify_size(temp.size, announced=temp.total, wanted=self.wanted.size)
         offered, sha256 = validators.repr_sha256(head.headers.get("Repr-Digest")), temp.sha256
@@ -313,6 +320,8 @@ class _Alone(Retrieval):
 
     def fetch(self, client: HttpClient, leftover: Path, run: Run, progress: Progress) -> Fetched:
         self.temp.adopt(leftover, self.timeouts.ask, run)  # before the request, so that no server has to wait for it
+        if (kept := self.temp.validators) and kept.sha256 != self.wanted.sha256:  # it was begun for another manifest
+            self.temp.validators = replace(kept, sha256=None)
         response = self._open(client)
         try:
             self._receive(response, run, progress)

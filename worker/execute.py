@@ -275,6 +275,7 @@ class Execution:
             return wait
         self.job.note_attempt(self.job.attempt(self.begun, error, error.kind, reason))
         self._attempts += error.kind not in UNCOUNTED_KINDS
+        self._before.append(error.kind)
         return wait
 
     def _pause(self, error: DownloadError) -> tuple[float | None, bool]:
@@ -289,7 +290,9 @@ class Execution:
             fits = error.need <= machine.capacity(settings.downloads)
             patient = Backoff(sys.maxsize, settings.retry_base, settings.retry_cap)
             return patient.wait(self._full, error, random.random) if fits else None, False
-        backoff = Backoff(max(settings.max_attempts, len(urls)), settings.retry_base, settings.retry_cap)
+        # A file that was put together of two is fetched once more, whatever was spent on it.
+        once_more = error.kind is FailureKind.CHANGED and error.kind not in self._before
+        backoff = Backoff(max(settings.max_attempts, len(urls)) + once_more, settings.retry_base, settings.retry_cap)
         left = len(urls) > 1 and self._route.may_go_on_after(error.kind)
         return (backoff.pause if left else backoff.wait)(self._attempts, error, random.random), False
 

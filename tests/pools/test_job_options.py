@@ -79,6 +79,24 @@ def test_when_all_urls_have_failed_for_good_the_job_has_and_until_then_it_goes_r
     assert (b.state, [attempt.status for attempt in b.attempts]) == (JobState.DONE, [404, 503, 200])
 
 
+@pools
+@pytest.mark.parametrize("begun", [b"a", b"b"], ids=["the same", "another edition"])
+def test_with_a_digest_a_file_is_continued_without_an_etag_and_judged(tmp_path: Path, pool: Pool, begun: bytes) -> None:
+    """Given two attempts; a beginning of another edition costs one more, from the beginning."""
+    size, kinds = 200_000, [FailureKind.TRUNCATED]
+    body, rest = b"a" * size, f"Content-Range: bytes 100000-{size - 1}/{size}"
+    scripts = [ok(begun * 100_000, length=size), ok(body[100_000:], rest, status="206 P"), ok(body)]
+    with World(tmp_path, max_attempts=2) as world, reciting(*scripts) as server:
+        world.start(pool)
+        world.submit(pool, [Job(server.url("/f"), "f", sha256=hashlib.sha256(body).hexdigest())])
+        (record,) = world.finished()
+        assert record.state is JobState.DONE
+        assert "range: bytes=100000-" in server.requests[1].lower()
+        kinds += [FailureKind.CHANGED] if begun == b"b" else []
+        assert [attempt.kind for attempt in record.attempts] == [*kinds, None]
+        world.check_files([record])
+
+
 def proposing(world: World, value: str, name: str) -> Job:
     url = f"{world.origin.url}/faults/disposition/{name}?size=99&name={quote(name)}&value={quote(value)}"
     return Job(url, name, naming=Naming.SERVER)

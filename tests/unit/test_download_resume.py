@@ -1,6 +1,7 @@
 """What an earlier attempt left is continued if and only if the server proves that nothing changed."""
 
 import fcntl
+import hashlib
 import json
 import os
 import random
@@ -125,12 +126,40 @@ def test_a_part_must_prove_where_it_belongs(desk: Desk, part: bytes, kind: Failu
         assert "range: bytes=3-" in server.requests[1].lower()
 
 
+HELLO = hashlib.sha256(b"hello").hexdigest()
+
+
+@pytest.mark.parametrize("etags", [(), ('ETag: W/"a"', 'ETag: W/"a"'), ('ETag: "one"', 'ETag: "two"')])
+def test_where_a_digest_judges_any_part_that_fits_continues(desk: Desk, etags: tuple[str, ...]) -> None:
+    """Without an ETag, with a weak one, with another one on each node; and from a mirror."""
+    part = ok(b"lo", *etags[1:], "Content-Range: bytes 3-4/5", status="206 P")
+    with reciting(ok(b"hel", *etags[:1], length=5), part) as server:
+        desk.fails(server.url(), sha256=HELLO)
+        assert desk.bring(server.url("/mirror"), sha256=HELLO) == b"hello"
+        assert "range: bytes=3-" in server.requests[1].lower()
+        assert "if-range" not in server.requests[1].lower()
+
+
+def test_where_a_digest_judges_a_part_of_another_length_does_not_continue(desk: Desk) -> None:
+    with reciting(ok(b"hel", length=5), ok(b"lo", "Content-Range: bytes 3-4/6", status="206 P")) as server:
+        desk.fails(server.url(), sha256=HELLO)
+        assert desk.fails(server.url(), sha256=HELLO).kind is FailureKind.CHANGED
+        assert desk.leftovers() == []
+
+
+@pytest.mark.parametrize("sha256", [None, "00" * 32])
+def test_what_was_begun_for_another_digest_is_not_continued(desk: Desk, sha256: str | None) -> None:
+    with reciting(ok(b"hel", length=5), ok(b"", status="404 N")) as server:
+        desk.fails(server.url(), sha256=HELLO)
+        desk.fails(server.url(), sha256=sha256)
+        assert "range:" not in server.requests[1].lower()
+
+
 def test_a_digest_that_fails_after_a_resume_is_not_the_last_word(desk: Desk) -> None:
     part = ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P")
     with reciting(ok(b"HEL", ETAG, length=5), part) as server:
-        digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-        desk.fails(server.url(), sha256=digest)
-        assert desk.fails(server.url(), sha256=digest).kind is FailureKind.CHANGED
+        desk.fails(server.url(), sha256=HELLO)
+        assert desk.fails(server.url(), sha256=HELLO).kind is FailureKind.CHANGED
         assert desk.leftovers() == []
 
 
