@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -53,10 +54,14 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class TempFiles:
-    """Paths of a job's temp files: each belongs to one claim, ``downloads/.partial/JOB.CLAIM.part``."""
+    """Paths of a job's temp files: each belongs to one claim, ``downloads/.partial/JOB.CLAIM.part``.
+
+    Where case does not count, batches that differ in nothing else share no temp file: ``B.1`` is written ``~b.1``.
+    """
 
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
-        self._stem = f"{downloads}/{FOLDER}/{job}"
+        name = job if job.islower() else re.sub("[A-Z]", lambda capital: f"~{capital[0].lower()}", job)
+        self._stem = f"{downloads}/{FOLDER}/{name}"
         self._claim = claim
         self.place = f"{self._stem}.{claim}.part"  # of this claim's temp file
 

@@ -9,6 +9,7 @@ id, or a run of consecutive jobs, ``BATCH.FIRST-LAST``.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -102,7 +103,7 @@ class Job:
     """What one line of a manifest asks for."""
 
     url: str
-    filename: str  # a clean relative path below the batch's folder; unique in its batch
+    filename: str  # a clean relative path below the batch's folder; unique in its batch, see ``folded``
     sha256: str | None = None  # expected, lower-case hex
     size: int | None = None  # expected, bytes
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # for the URL's own origin; may be secrets
@@ -240,6 +241,7 @@ class Result:
     notes: tuple[str, ...] = ()
     etag: str | None = None  # of the answer that brought it
     last_modified: str | None = None
+    name: str | None = None  # the final filename, if it is not the one that the record has
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +267,13 @@ class Batch:
         """Submitted completely, and every job has its final state."""
         final = self.count(JobState.DONE, JobState.FAILED, JobState.CANCELLED)
         return self.total is not None and final == self.total
+
+
+def folded(path: str) -> str:
+    """A path as file systems compare it that ignore case and the form of Unicode: equal ones are one file there."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
 def job_id(batch: str, ordinal: int) -> str:

@@ -53,6 +53,7 @@ from ledger.jobs import (
     Pool,
     Ref,
     Result,
+    folded,
     job_id,
 )
 from ledger.records import (
@@ -264,8 +265,9 @@ class Ledger:
             if job.naming is not Naming.RESERVED:
                 continue
             names = self.keys.names(batch)
-            pipeline.hsetnx(names, job.filename, str(ordinal))
-            for folder in list(PurePosixPath(job.filename).parents)[:-1]:
+            name = folded(job.filename)
+            pipeline.hsetnx(names, name, str(ordinal))
+            for folder in list(PurePosixPath(name).parents)[:-1]:
                 pipeline.hsetnx(names, str(folder), _FOLDER)
         if len(pipeline):
             pipeline.execute()
@@ -380,7 +382,7 @@ class Ledger:
         Returns:
             The first free one; empty: all are taken; None: the claim is void.
         """
-        answer = self.call("reserve", *claim.proof, *names)
+        answer = self.call("reserve", *claim.proof, *(each for name in names for each in (name, folded(name))))
         return None if answer == 0 else str(answer)
 
     def note_fault(self, worker: str, reason: str, need: int = 0) -> None:
@@ -427,4 +429,5 @@ def _close_args(closing: Closing) -> list[Any]:
         args += ["o", json.dumps(result.notes)] if result.notes else []
         validators = encode_validators(result.etag, result.last_modified)
         args += ["u", validators] if validators else []
+        args += ["f", result.name] if result.name else []
     return [len(args), *args]

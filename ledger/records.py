@@ -9,7 +9,7 @@ job:BATCH.N                  hash    one record; its fields are below
 batch:BATCH                  hash    counters ``<pool><state>`` by letter, bytes ``<pool>b``; ``created``, ``sealed``,
                                      ``ended`` (when the last job did so far), ``deadline``, ``pruning``
 batch:BATCH:running          set     ids of its running jobs
-batch:BATCH:names            hash    filename → ordinal, where servers name files
+batch:BATCH:names            hash    filename, folded → ordinal, where servers name files
 batches                      zset    batch names by creation time
 sent:POOL                    zset    refs of messages that lie on the queue, in its order
 hand:POOL                    zset    refs of messages that a process may have in hand, by when that was last known
@@ -49,7 +49,7 @@ h      the incarnation that holds or last held it
 t k    claimed at, ms; by which call, after a colon Flower's row (running)
 b z    bytes on disk, announced length
 x      cancel requested                                        (running)
-f      final filename, if a server proposed another one
+f      final filename, if a server proposed another one, or a file that is not the job's had its name
 m      the host whose slot it has (running), or in whose queue it is (waiting)
 l      losses that count: how often its holder died while it ran alone, or was on trial
 y      losses in company: how often its holder died together with other jobs

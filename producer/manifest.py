@@ -19,7 +19,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
 from download.filenames import check_filename, name_of_url, suffixed
-from ledger.jobs import Job, Naming
+from ledger.jobs import Job, Naming, folded
 from producer.errors import ManifestError
 from producer.formats import MOST_MIRRORS, Entry, Format, entries, format_of
 from producer.urls import check_url, shown
@@ -151,8 +151,9 @@ def _problem(error: ValidationError) -> str:
 
 
 class Names:
-    """The names of one batch: unique, and given in the manifest's order, so that the same manifest names the same.
+    """The names of one batch: unique, also where case does not count, and given in the manifest's order.
 
+    So the same manifest names the same.
     Of each name only a hash is kept, about 70 bytes per job. Should two hashes be equal, one name gets a number.
     """
 
@@ -167,7 +168,7 @@ class Names:
         self._given = 0
         self._files: set[int] = set()
         self._folders: set[int] = set()
-        self._next: dict[str, int] = {}  # of names wanted more than once: the suffix to try next
+        self._next: dict[str, int] = {}  # of names wanted more than once, folded: the suffix to try next
         self._seen: set[bytes] = set()
         self.repeated = 0
 
@@ -196,19 +197,20 @@ class Names:
         """
         folders = [wanted[: slash.start()] for slash in re.finditer("/", wanted)] if "/" in wanted else []
         for folder in folders:
-            if hash(folder) in self._files:
+            if hash(folded(folder)) in self._files:
                 raise ValueError(f"expected a folder, but {folder!r} in filename {wanted!r} is a file of this batch")
-        name, path = wanted, None
-        number = self._next.get(wanted, 2)
-        while hash(name) in self._files or hash(name) in self._folders:
+        name, path, alike = wanted, None, folded(wanted)
+        number, taken = self._next.get(alike, 2), hash(alike)
+        while taken in self._files or taken in self._folders:
             path = path or PurePosixPath(wanted)
             name = str(path.with_name(suffixed(path.name, number)))
+            taken = hash(folded(name))
             number += 1
         if name != wanted:
-            self._next[wanted] = number
+            self._next[alike] = number
         self._given += 1
-        self._files.add(hash(name))
-        self._folders.update(map(hash, folders))
+        self._files.add(taken)
+        self._folders.update(hash(folded(folder)) for folder in folders)
         return name
 
 

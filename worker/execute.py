@@ -7,8 +7,8 @@ The order that makes a killed worker harmless:
   4. close the record.
 A job's step, if it has one, works on the temp file between 1 and 2.
 Killed before 3, the next holder starts again or resumes what is there. Killed between 3 and 4, it downloads again and
-replaces the file with an equal one. Frozen between 2 and 3 until another holder has published, it finds the name taken
-and leaves it alone. Kept true by ``tests/fault``.
+finds an equal file. Frozen between 2 and 3 until another holder has published, it finds the name taken and leaves it
+alone. Kept true by ``tests/fault``.
 
 No job ends with an open record unless the ledger said that the claim is void. A bug or an interrupt hands the job back;
 if the ledger cannot be told, the lease of the process lapses. A temp file that something else removed, replaced or

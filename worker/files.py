@@ -4,6 +4,9 @@ A published file that proves to be the one that is wanted is not downloaded agai
 hashed, and no server is asked. Without one, the server is asked whether anything changed since: what it said then is
 kept in an extended attribute of the file. A file system without those means that the file is downloaded again, and so
 does a file that was touched since.
+
+A file in the way is replaced only if that attribute says that it was published for this very name of this batch. Any
+other one stays, and the job's file gets a name beside it.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ class SourceNote:
     mtime_ns: int  # a file with another one was touched since
     etag: str | None
     last_modified: str | None
+    wanted: str = ""  # digest of the batch and the manifest's filename: whose file it is; "" of an earlier version
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -71,6 +75,8 @@ class JobFiles:
         self._settings = settings
         self._record = job.record
         self._target: Path | None = None
+        self._filename = ""  # of the target, below the batch's folder
+        self._taken = False  # another name than the target's was wanted, and a file has it that is not this job's
         self._existing: SourceNote | None = None  # of a file that the server is asked about
 
     def target(self, filename: str | None = None) -> Path:
@@ -79,8 +85,8 @@ class JobFiles:
         Raises:
             FileNameError: a name that cannot be published.
         """
-        path = self._record.path if filename is None else f"{self._record.batch}/{filename}"
-        self._target = final_path(self._settings.downloads, path)
+        self._filename = filename or self._record.name or self._record.job.filename
+        self._target = final_path(self._settings.downloads, f"{self._record.batch}/{self._filename}")
         return self._target
 
     def find(self) -> Result | None:
@@ -95,7 +101,8 @@ class JobFiles:
         if self._record.name is None and job.naming is not Naming.FIXED:
             return None  # what has that name may be another job's
         if job.sha256 is None:
-            self._existing = _source_of(target, job.url)
+            note = _source_of(target)
+            self._existing = note if note and note.url == _digest_of(job.url) else None
             return None
         size = _size_of_content(target, job.sha256, job.size, self.job.check)
         return None if size is None else Result(size, job.sha256, ("present",))
@@ -129,7 +136,7 @@ class JobFiles:
         """
         job = self._record.job
         if job.naming is Naming.FIXED:
-            self.target(job.filename)
+            self.target()
             return
         proposed = from_disposition(fetched.disposition) if job.naming is Naming.SERVER else None
         wanted = str(PurePosixPath(job.filename).with_name(proposed)) if proposed else job.filename
@@ -152,12 +159,49 @@ class JobFiles:
         name = str(target)
         if not os.path.isdir(os.path.dirname(name)):  # noqa: PTH112, PTH120 - for each small file
             target.parent.mkdir(parents=True, exist_ok=True)
-        stamp, fsync = partial(_stamp, fetched=fetched, url=self._record.job.url), self._settings.fsync
+        stamp = partial(_stamp, fetched=fetched, url=self._record.job.url, wanted=self._wanted_name)
+        fsync = self._settings.fsync
         if self.open_temp:
             self.open_temp.publish(name, fsync=fsync, replace=replace, stamp=stamp)
         else:
             stamp(self.job.temps.mine)
             tempfile.publish(self.job.temps.mine, target, fsync=fsync, replace=replace, identity=fetched.identity)
+
+    @property
+    def _wanted_name(self) -> str:
+        return _digest_of(f"{self._record.batch}/{self._record.job.filename}")
+
+    def _is_ours(self, target: Path) -> bool:
+        """Whether an existing file was published for this very name of this batch, and not touched since."""
+        note = _source_of(target)
+        if note is None:
+            return False
+        return note.wanted == self._wanted_name if note.wanted else note.url == _digest_of(self._record.job.url)
+
+    def link_beside(self, run: Run) -> None:
+        """The name is taken. An equal file is left, an older one of this job is replaced; else there is a next name.
+
+        An earlier holder may have published and died before it could close the record, or an older batch of this name.
+        Any other file is its owner's, also one whose name differs in case where that does not count.
+
+        Raises:
+            LeaseLostError: another worker holds the job.
+            FileNameError: there is no name for it.
+        """
+        fetched, wanted = self.fetched, self._filename
+        assert fetched is not None  # noqa: S101 - it is whole
+        self.job.confirm()
+        for name in candidates(wanted, int(self._record.id.rpartition(".")[2])):
+            target, self._taken = self.target(name), name != wanted
+            if _size_of_content(target, fetched.sha256, fetched.size, self.job.check) is not None:
+                self.open_temp = None  # so its temp file, if it has one, is removed
+                return
+            with suppress(FileExistsError):
+                run(partial(self.link, replace=self._is_ours(target)))
+                return
+        raise FileNameError(
+            f"expected a free name like {wanted!r}, files that are not this job's have all of them; move them away"
+        )
 
     def result(self, url: str, *notes: str) -> Result:
         """
@@ -168,7 +212,10 @@ class JobFiles:
         assert fetched is not None  # noqa: S101 - it was published
         if url != self._record.job.url:
             notes = (f"mirror: {urlsplit(url).hostname}", *notes)
-        return Result(fetched.size, fetched.sha256, (*fetched.notes, *notes), fetched.etag, fetched.last_modified)
+        if self._taken:
+            notes = (*notes, "name: taken by another file")
+        name = self._filename if self._filename != (self._record.name or self._record.job.filename) else None
+        return Result(fetched.size, fetched.sha256, (*fetched.notes, *notes), fetched.etag, fetched.last_modified, name)
 
 
 def publish(whole: Sequence[JobFiles], run: Run) -> list[Exception | None]:
@@ -185,9 +232,9 @@ def publish(whole: Sequence[JobFiles], run: Run) -> list[Exception | None]:
         for stands in confirm([files.job for files in whole])
     ]
 
-    def link(at: int, *, replace: bool = False) -> None:
+    def attempt(at: int, link: Callable[[], None]) -> None:
         try:
-            whole[at].link(replace=replace)
+            link()
             errors[at] = None
         except Exception as error:
             errors[at] = error
@@ -195,22 +242,16 @@ def publish(whole: Sequence[JobFiles], run: Run) -> list[Exception | None]:
     def link_standing() -> None:
         for at, error in enumerate(errors):
             if error is None:
-                link(at)
+                attempt(at, whole[at].link)
 
     run(link_standing)
     for at, error in enumerate(errors):
         if isinstance(error, FileExistsError):
-            # An earlier holder published and died before it could close the record; or an older batch of this name did.
-            try:
-                whole[at].job.confirm()
-            except LeaseLostError as end:
-                errors[at] = end
-            else:
-                run(partial(link, at, replace=True))
+            attempt(at, partial(whole[at].link_beside, run))
     return errors
 
 
-def _stamp(temp: Path | int, fetched: Fetched, url: str) -> None:
+def _stamp(temp: Path | int, fetched: Fetched, url: str, wanted: str) -> None:
     """Give a whole file, which has no name yet, its time and the note of its source, as far as that is possible.
 
     Args:
@@ -221,13 +262,11 @@ def _stamp(temp: Path | int, fetched: Fetched, url: str) -> None:
         changed = _nanoseconds(fetched.last_modified or "")
         os.utime(temp, ns=(changed, changed))
         mtime_ns = changed
-    if not (fetched.etag or fetched.last_modified):
-        return
     with suppress(OSError, AttributeError):  # no such attributes on this file system, or on this system
         if mtime_ns is None:
             mtime_ns = os.stat(temp).st_mtime_ns  # noqa: PTH116 - of a descriptor, too
         note = SourceNote(
-            _digest_of_url(url), fetched.sha256, fetched.size, mtime_ns, fetched.etag, fetched.last_modified
+            _digest_of(url), fetched.sha256, fetched.size, mtime_ns, fetched.etag, fetched.last_modified, wanted
         )
         text = json.dumps({name: getattr(note, name) for name in SourceNote.__slots__}).encode()  # asdict is slow
         if len(text) <= _LONGEST:
@@ -239,15 +278,14 @@ def _nanoseconds(date: str) -> int:
     return int(parsedate_to_datetime(date).timestamp()) * 10**9
 
 
-def _source_of(target: Path, url: str) -> SourceNote | None:
-    """The note of a published file, if it came from this URL and was not touched since."""
+def _source_of(target: Path) -> SourceNote | None:
+    """The note of a published file, if it was not touched since."""
     try:
         note = SourceNote(**json.loads(os.getxattr(target, _ATTRIBUTE, follow_symlinks=False)))
         found = target.stat(follow_symlinks=False)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    same = (note.url, note.size, note.mtime_ns) == (_digest_of_url(url), found.st_size, found.st_mtime_ns)
-    return note if same else None
+    return note if (note.size, note.mtime_ns) == (found.st_size, found.st_mtime_ns) else None
 
 
 def _size_of_content(target: Path, sha256: str, size: int | None, check: Callable[[], None]) -> int | None:
@@ -282,9 +320,9 @@ def _size_of_content(target: Path, sha256: str, size: int | None, check: Callabl
         os.close(fd)
 
 
-def _digest_of_url(url: str) -> str:
+def _digest_of(text: str) -> str:
     """A URL may be a secret, its digest is none."""
-    return hashlib.sha256(url.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def clean_up(downloads: Path, ledger: Ledger, keep: float) -> int:
@@ -299,7 +337,8 @@ def clean_up(downloads: Path, ledger: Ledger, keep: float) -> int:
     files: dict[str, list[Path]] = {}
     for path in (downloads / FOLDER).glob("*.part*"):
         if match := _TEMP_NAME.fullmatch(path.name):
-            files.setdefault(match["job"], []).append(path)
+            job = re.sub("~(.)", lambda small: small[1].upper(), match["job"])
+            files.setdefault(job, []).append(path)
     records = {record.id: record for record in ledger.read(files)}
     removed = 0
     for job, paths in files.items():

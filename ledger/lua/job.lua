@@ -472,7 +472,7 @@ end
 -- Give a running job's file a name that no other job of its batch has; a name that it once got, it keeps.
 -- A folder and a file cannot have one name: folders belong to no job and are shared ("-").
 --
--- ARGV  id, incarnation, claim number, then candidates, the best first
+-- ARGV  id, incarnation, claim number, then candidates, the best first: the name, and how names are compared
 -- Returns the name, '' when all candidates are taken, or 0 when the caller does not hold the job.
 function commands.reserve()
   local id = ARGV[3]
@@ -480,8 +480,8 @@ function commands.reserve()
   local known = redis.call('HGET', job_key(id), 'f')
   if known then return known end
   local ordinal, names = string.match(id, '%.(%d+)$'), batch_key(id) .. ':names'
-  for at = 6, #ARGV do
-    local name = ARGV[at]
+  for at = 6, #ARGV, 2 do
+    local name = ARGV[at + 1]
     local owner = redis.call('HGET', names, name)
     local free = not owner or owner == ordinal
     for slash in string.gmatch(name, '()/') do
@@ -491,8 +491,8 @@ function commands.reserve()
     if free then
       for slash in string.gmatch(name, '()/') do redis.call('HSET', names, string.sub(name, 1, slash - 1), '-') end
       redis.call('HSET', names, name, ordinal)
-      redis.call('HSET', job_key(id), 'f', name)
-      return name
+      redis.call('HSET', job_key(id), 'f', ARGV[at])
+      return ARGV[at]
     end
   end
   return ''

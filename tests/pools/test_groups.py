@@ -78,17 +78,6 @@ def test_each_failure_has_its_kind_and_good_neighbours_are_not_harmed(running: W
 
 
 @pools
-def test_a_name_that_an_earlier_holder_published_is_replaced(running: World, batch: str, pool: Pool) -> None:
-    folder = running.settings.downloads / batch
-    folder.mkdir(parents=True)
-    (folder / "1.bin").write_text("old")
-    jobs = [running.file(f"{n}.bin") for n in range(3)]
-    running.submit_grouped(pool, jobs, batch=batch)
-    assert {record.state for record in running.finished(batch)} == {JobState.DONE}
-    assert (folder / "1.bin").stat().st_size == 4096
-
-
-@pools
 def test_a_cancel_stops_what_runs_and_what_has_not_begun(running: World, batch: str, pool: Pool) -> None:
     jobs = [running.file("first.bin"), *(running.paced(f"{n}.bin", 60) for n in range(20))]
     running.submit_grouped(pool, jobs, batch=batch)

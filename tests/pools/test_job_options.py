@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from ledger.jobs import FailureKind, Job, JobState, Naming, Pool
+from origin.content import Entity
 from tests.producer_process import run
 from tests.unit.download_kit import ok, reciting
 from tests.world import World
@@ -106,12 +107,12 @@ def proposing(world: World, value: str, name: str) -> Job:
 def test_the_server_names_the_file_and_no_two_files_share_a_name(world: World, batch: str, pool: Pool) -> None:
     jobs = [
         proposing(world, 'attachment; filename="report.pdf"', "0"),
-        proposing(world, 'attachment; filename="report.pdf"', "1"),
+        proposing(world, 'attachment; filename="Report.PDF"', "1"),
         proposing(world, "attachment; filename*=UTF-8''%e2%82%ac.txt; filename=x", "2"),
         proposing(world, 'attachment; filename="../../etc/passwd"', "3"),
         proposing(world, "inline", "4"),
         proposing(world, 'attachment; filename="given.txt"', "5"),
-        Job(f"{world.origin.url}/files/6?size=99", "given.txt", naming=Naming.RESERVED),
+        Job(f"{world.origin.url}/files/6?size=99", "Given.txt", naming=Naming.RESERVED),
         proposing(world, 'attachment; filename="folder"', "7"),
         Job(f"{world.origin.url}/files/8?size=99", "folder/x", naming=Naming.RESERVED),
     ]
@@ -120,8 +121,8 @@ def test_the_server_names_the_file_and_no_two_files_share_a_name(world: World, b
     records = world.finished(batch)
     names = [record.path.removeprefix(f"{batch}/") for record in records]
     assert {record.state for record in records} == {JobState.DONE}
-    assert sorted(names[:2]) in (["report-0.pdf", "report.pdf"], ["report-1.pdf", "report.pdf"])
-    assert names[2:] == ["€.txt", "passwd", "4", "given-5.txt", "given.txt", "folder-7", "folder/x"]
+    assert names[:2] in (["report.pdf", "Report-1.PDF"], ["report-0.pdf", "Report.PDF"])
+    assert names[2:] == ["€.txt", "passwd", "4", "given-5.txt", "Given.txt", "folder-7", "folder/x"]
     for record in records:
         path = world.settings.downloads / record.path
         assert hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
@@ -160,15 +161,16 @@ def test_a_file_that_is_there_and_has_the_digest_is_not_downloaded(world: World,
     jobs = [world.file(name, 300_000) for name in names]
     world.submit(pool, jobs, batch=batch)
     first = world.finished(batch)
-    (world.settings.downloads / first[1].path).write_bytes(b"damaged")
+    (world.settings.downloads / first[1].path).write_bytes(b"touched by somebody")
     (world.settings.downloads / first[2].path).unlink()
     assert run(world.settings, "retry", batch, "--all", "--json").json["queued"] == 3
-    there, damaged, gone = world.finished(batch)
-    assert (there.notes, damaged.notes, gone.notes) == (("present",), ("repr-digest: verified",), gone.notes)
+    there, touched, gone = world.finished(batch)
+    assert (there.notes, gone.notes) == (("present",), ("repr-digest: verified",))
+    assert touched.notes == ("repr-digest: verified", "name: taken by another file")
     assert (there.sha256, there.bytes) == (jobs[0].sha256, 300_000)
     asked = [sum(name in each["path"] for each in world.origin.requests()) for name in names]
     assert asked == [1, 2, 2]
-    for record in (there, damaged, gone):
+    for record in (there, touched, gone):
         assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.job.sha256
 
 
@@ -198,8 +200,68 @@ def test_a_file_that_the_server_says_is_unchanged_is_not_downloaded(world: World
     assert [record.notes == ("unchanged",) for record in again] == [True, False, False]
     assert [record.last.status for record in again if record.last] == [304, 200, 200]
     assert [record.sha256 for record in again] == [record.sha256 for record in first]
+    assert [record.path for record in again[:2]] == [record.path for record in first[:2]]
+    assert replaced.read_bytes() == b"something else"
     for record in again:
         assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.sha256
+
+
+@pools
+@pytest.mark.parametrize("carried", [1, 4], ids=["single", "chunk"])
+def test_a_file_in_the_way_that_is_not_the_job_s_is_kept(world: World, batch: str, pool: Pool, carried: int) -> None:
+    folder, jobs = world.settings.downloads / batch, [replace(world.file(f"{n}.bin"), sha256=None) for n in range(4)]
+    folder.mkdir(parents=True)
+    (folder / "0.bin").write_text("a user's own")
+    (folder / "1.bin").mkdir()
+    equal = Entity("2.bin", 4096).read(0, 4096)
+    (folder / "2.bin").write_bytes(equal)
+    inode = (folder / "2.bin").stat().st_ino
+    for name in ("3.bin", "3-3.bin", "3-3-3.bin", "3-3-3-3.bin"):
+        (folder / name).write_text("a user's own")
+    world.submit(pool, jobs, batch=batch, carried=carried)
+    own, beside_folder, same, none = records = world.finished(batch)
+    assert [record.state for record in records] == [JobState.DONE] * 3 + [JobState.FAILED]
+    assert [record.path for record in records[:3]] == [f"{batch}/{name}" for name in ("0-0.bin", "1-1.bin", "2.bin")]
+    assert "name: taken by another file" in own.notes
+    assert "name: taken by another file" in beside_folder.notes
+    assert "name: taken by another file" not in same.notes
+    assert none.last is not None
+    assert none.last.kind is FailureKind.NAME
+    assert "expected a free name like '3.bin'" in str(none.last.reason)
+    for record in records[:3]:
+        assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.sha256
+    assert {(folder / name).read_text() for name in ("0.bin", "3.bin", "3-3-3-3.bin")} == {"a user's own"}
+    assert (folder / "2.bin").stat().st_ino == inode
+    assert not list((world.settings.downloads / ".partial").glob(f"{batch}.*"))
+
+
+@pools
+def test_a_file_in_the_way_is_replaced_only_if_it_was_published_for_this_name_and_not_touched(
+    world: World, batch: str, pool: Pool
+) -> None:
+    needs_attributes(world.folder)
+    other, mine = batch.upper(), world.settings.downloads / batch / "f"
+    bodies = [b"one", b"two", b"six", b"ten"]
+    with reciting(*map(ok, bodies)) as server:
+        job = Job(server.url("/f"), "f", headers=(("X-Kind", "test"),))  # asks once, see download.many
+        world.submit(pool, [job], batch=other)
+        (record,) = world.finished(other)
+        mine.parent.mkdir()
+        mine.hardlink_to(world.settings.downloads / record.path)  # as where case does not count
+        world.submit(pool, [job], batch=batch)
+        (record,) = world.finished(batch)
+        assert (record.path, mine.read_bytes()) == (f"{batch}/f-0", bodies[0])
+
+        mine = mine.with_name("f-0")
+        run(world.settings, "retry", batch, "--all")
+        (record,) = world.finished(batch)
+        assert (record.path, mine.read_bytes()) == (f"{batch}/f-0", bodies[2])  # its own of before
+
+        mine.write_bytes(b"edited")
+        run(world.settings, "retry", batch, "--all")
+        (record,) = world.finished(batch)
+        assert (record.path, mine.read_bytes()) == (f"{batch}/f-0-0", b"edited")
+        assert (world.settings.downloads / record.path).read_bytes() == bodies[3]
 
 
 @pools

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from download.tempfile import TempFiles
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Message, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Ledger
@@ -16,10 +17,13 @@ from worker.files import clean_up
 def test_only_what_belongs_to_ended_jobs_or_is_strange_and_old_is_removed(settings: Settings, tmp_path: Path) -> None:
     ledger = Ledger(connect(settings), settings.key_prefix)
     ledger.submit([Message(Ref("b", n, n), Pool.THREADS, (Job(f"http://o/{n}", f"f{n}"),)) for n in range(2)])
-    ledger.cancel(Ref("b", 0, 0))
+    ledger.submit([Message(Ref("b-C", 0, 0), Pool.THREADS, (Job("http://o/0", "f"),))])
+    assert TempFiles(settings.downloads, "b-C.0", 1).mine.name == "b-~c.0.1.part"  # unlike those of a batch "b-c"
+    for name in ("b", "b-C"):
+        ledger.cancel(Ref(name, 0, 0))
     folder = settings.downloads / ".partial"
     folder.mkdir(parents=True)
-    ended = ["b.0.1.part", "b.0.1.part.json", "b.0.12.part", "b.0.2.part.json.new"]
+    ended = ["b.0.1.part", "b.0.1.part.json", "b.0.12.part", "b.0.2.part.json.new", "b-~c.0.1.part"]
     kept = ["b.1.1.part", "b.1.1.part.json", "other.7.1.part", "b.0.txt"]
     for name in [*ended, *kept, "other.8.1.part"]:
         (folder / name).write_text("x")

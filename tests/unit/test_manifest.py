@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from download.filenames import LONGEST, check_filename, name_of_url
-from ledger.jobs import Job, Naming
+from ledger.jobs import Job, Naming, folded
 from ledger.records import decode_job, encode_job
 from producer import urls
 from producer.errors import ManifestError
@@ -223,6 +223,18 @@ def test_names_are_unique_in_the_manifests_order() -> None:
         names.give("a.txt/b")
 
 
+def test_names_are_unique_where_case_and_the_form_of_unicode_do_not_count() -> None:
+    names = Names()
+    wanted = ["README", "readme", "ReadMe", "Data/x", "data/X", "DATA", "é.txt", "E\u0301.TXT", "Straße", "STRASSE"]
+    given_ = [names.give(check_filename(name)) for name in wanted]
+    assert given_ == [
+        *("README", "readme-2", "ReadMe-3", "Data/x", "data/X-2", "DATA-2"),
+        *("é.txt", "É-2.TXT", "Straße", "STRASSE-2"),
+    ]
+    with pytest.raises(ValueError, match="is a file of this batch"):
+        names.give("readme/b")
+
+
 def test_a_hundred_thousand_equal_names_take_no_quadratic_time() -> None:
     names = Names()
     assert [names.give("x") for _ in range(100_000)][-1] == "x-100000"
@@ -245,9 +257,9 @@ def test_names_never_collide_and_stay_below_the_folder(wanted: list[str]) -> Non
             taken.append(names.give(check_filename(text)))
         except ValueError:
             continue
-    assert len(set(taken)) == len(taken)
-    folders = {str(parent) for name in taken for parent in PurePosixPath(name).parents}
-    assert not folders & set(taken)
+    assert len({folded(name) for name in taken}) == len(taken)
+    folders = {folded(str(parent)) for name in taken for parent in PurePosixPath(name).parents}
+    assert not folders & {folded(name) for name in taken}
     for name in taken:
         assert not {"", ".", ".."} & set(name.split("/"))
         assert max(len(segment.encode()) for segment in name.split("/")) <= LONGEST
