@@ -152,11 +152,12 @@ def read(path: Path) -> Experiment:
     except ValidationError as error:
         errors = error.errors(include_url=False)
         first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
-        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-        raise RunError(
-            f"expected {path} to be a run that was written with --json ({SCHEMA}); {where}: {first['msg']},"
-            f" got {_short(first['input'])}"
-        ) from error
+        expected = f"expected {path} to be a run that was written with --json ({SCHEMA})"
+        if first["loc"] in ((), ("schema",)) or (first["type"] == "missing" and len(first["loc"]) == 1):
+            got = f"JSON of schema {_short(first['input'])}" if first["type"] == "literal_error" else "something else"
+            raise RunError(f"{expected}, got {got}") from error
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{expected}; {where}: {first['msg']}, got {_short(first['input'])}") from error
     if _MAYBE.search(text):  # looking at each number takes longer than all the rest
         checked = partial(_checked, path)
         json.loads(text, parse_constant=checked, parse_float=checked, parse_int=checked)

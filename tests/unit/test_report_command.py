@@ -60,16 +60,17 @@ def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: 
     ("content", "expected"),
     [
         (b"{}", "to be a run that was written with --json (downpour.experiment/1)"),
-        (b"not json", "the file as a whole: Invalid JSON"),
+        (b"not json", "(downpour.experiment/1), got something else"),
+        (b"# A page\n\nWith *two* lines.\n", "(downpour.experiment/1), got something else\n"),
         (
             b'{"schema": "downpour.report/1"}',
-            "schema: Input should be 'downpour.experiment/1', got 'downpour.report/1'",
+            "(downpour.experiment/1), got JSON of schema 'downpour.report/1'\n",
         ),
         (b"\x1f\x8b not gzip", "expected a run at"),
         (gzip.compress(b"{}" * 1000, mtime=0)[:-9], "expected a run at"),
-        (b"\xff\xfe", "the file as a whole"),
+        (b"\xff\xfe", "got something else"),
     ],
-    ids=["empty", "text", "other-schema", "no-gzip", "cut-gzip", "no-text"],
+    ids=["empty", "text", "page", "other-schema", "no-gzip", "cut-gzip", "no-text"],
 )
 def test_a_file_that_is_no_run_is_code_two_and_says_where(
     content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
