@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -201,10 +202,10 @@ class AddressPolicy:
             RefusedError: the port, or the host by its name.
         """
         if self.ports and target.port not in self.ports:
-            raise RefusedError(f"port {target.port} is not allowed; allowed are {sorted(self.ports)}")
+            raise RefusedError(f"port {target.port} is not allowed{_allow('PORTS', self.ports, target.port)}")
         name = target.host.rstrip(".")
         if name in _METADATA_HOSTS and name not in self.hosts:
-            raise RefusedError(f"host {name} serves cloud metadata")
+            raise RefusedError(f"host {name} serves cloud metadata{_allow('HOSTS', self.hosts, name)}")
 
     def judge(self, host: str, text: str) -> Address:
         """Judge one resolved address of a host.
@@ -219,8 +220,16 @@ class AddressPolicy:
             return address
         rule, private = _rule_against(address)
         if rule is not None and not (private and host.rstrip(".") in self.hosts):
-            raise RefusedError(f"{host} is {address}: {rule}")
+            by_name = private and host != text
+            how = _allow("HOSTS", self.hosts, host) if by_name else _allow("NETWORKS", self.networks, address)
+            raise RefusedError(f"{host} is {address}: {rule}{how}")
         return address
+
+
+def _allow(name: str, have: Iterable[object], more: object) -> str:
+    """How an operator allows it: the setting as it would be, and the command that follows."""
+    listed = ",".join([*sorted(map(str, have), key=lambda each: (len(each), each)), str(more)])
+    return f"; workers with DOWNPOUR_ALLOW_{name}={listed} allow it, then `producer retry BATCH --kind refused`"
 
 
 def _rule_against(address: Address) -> tuple[str | None, bool]:

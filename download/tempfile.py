@@ -188,7 +188,9 @@ class TempFile:
         if total is not None and self._expected not in (None, total):
             raise SizeError(f"expected {self._expected} bytes, the server announces {total}")
         if total is not None and total > self._max_bytes:
-            raise TooLargeError(f"expected at most {self._max_bytes} bytes, the server announces {total}")
+            raise TooLargeError(
+                f"expected at most {self._max_bytes} bytes (DOWNPOUR_MAX_BYTES), the server announces {total}"
+            )
 
     def _create(self) -> None:
         """Make a file of our own; never touch the bytes of one that may have been linked."""
@@ -225,7 +227,7 @@ class TempFile:
         """
         self.waiting += count
         if self.size > self._max_bytes:
-            raise TooLargeError(f"expected at most {self._max_bytes} bytes, got more")
+            raise TooLargeError(f"expected at most {self._max_bytes} bytes (DOWNPOUR_MAX_BYTES), got more")
         if self._expected is not None and self.size > self._expected:
             raise SizeError(f"expected {self._expected} bytes, got more")
         if self._in_memory and self.size < WORTH_KEEPING:

@@ -87,7 +87,10 @@ def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(
     desk = type(desk)(tmp_path, Fetcher(AddressPolicy()))
     error = desk.fails("http://good.example:22/")
     assert error.kind is FailureKind.REFUSED
-    assert "port 22" in str(error)
+    assert str(error) == (
+        "port 22 is not allowed; workers with DOWNPOUR_ALLOW_PORTS=80,443,8000,8080,8443,22 allow it, "
+        "then `producer retry BATCH --kind refused`"
+    )
     assert lookups == []
 
 
@@ -95,7 +98,7 @@ def test_without_an_exception_loopback_is_refused(origin: OriginProcess, desk: D
     desk = type(desk)(tmp_path, Fetcher(AddressPolicy(ports=frozenset())))
     error = desk.fails(f"{origin.url}/files/n")
     assert error.kind is FailureKind.REFUSED
-    assert "loopback" in str(error)
+    assert "loopback (127.0.0.0/8); workers with DOWNPOUR_ALLOW_NETWORKS=127.0.0.1 allow it" in str(error)
     assert origin.requests() == [] or all(record.get("path") != "/files/n" for record in origin.requests())
 
 
@@ -119,7 +122,9 @@ def test_an_allowed_host_opens_private_addresses_for_itself_only(
 ) -> None:
     desk = type(desk)(tmp_path, Fetcher(AddressPolicy(hosts=frozenset({"good.example"}), ports=frozenset())))
     with reciting(ok(b"hello")) as server:
-        assert desk.fails(server.url(host="localhost")).kind is FailureKind.REFUSED
+        error = desk.fails(server.url(host="localhost"))
+        assert error.kind is FailureKind.REFUSED
+        assert "workers with DOWNPOUR_ALLOW_HOSTS=good.example,localhost allow it" in str(error)
         assert desk.bring(server.url(host="good.example")) == b"hello"
 
 
