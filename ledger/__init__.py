@@ -2,3 +2,5 @@
 
 Both sides import this package; it imports neither.
 """
+
+__version__ = "0.1"

@@ -14,6 +14,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ledger import __version__
+
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -75,7 +77,7 @@ class Settings(BaseSettings):
     fsync: bool = Field(False, description="force each file to disk before its rename")
     chunk_parallel: int = Field(16, ge=1, le=256, description="downloads at once within a group of small jobs")
     user_agent: str = Field(
-        "Downpour/0.1",
+        f"Downpour/{__version__}",
         pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",
         description="name that servers see; put your contact in it towards servers of others",
     )

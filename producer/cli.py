@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 
+from ledger import __version__
 from ledger.jobs import check_batch_name
 from producer.errors import ProducerError, code_of_stop, raise_on_sigterm
 
@@ -97,6 +98,7 @@ class Late(click.Command):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     commands={name: Late(name, place, text) for name, (place, text) in _COMMANDS.items()},
 )
+@click.version_option(__version__, prog_name="Downpour")
 def cli() -> None:
     """Enqueue downloads and see what becomes of them.
 

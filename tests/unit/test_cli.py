@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ledger.jobs import Batch, Job, JobRecord, JobState, Pool
+from ledger.settings import Settings
 from producer.cli import run
 from producer.client import _messages, bounded, growing
 from producer.results import exit_code
@@ -47,6 +48,12 @@ def test_wrong_usage_is_code_two(words: list[str], capsys: pytest.CaptureFixture
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err
+
+
+def test_the_version_is_that_of_the_user_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    version = capsys.readouterr().out.strip().removeprefix("Downpour, version ")
+    assert Settings.model_fields["user_agent"].default == f"Downpour/{version}"
 
 
 def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
