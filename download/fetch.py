@@ -74,6 +74,12 @@ class Wanted:
     sha256: str | None = None  # expected, hex
     size: int | None = None  # expected, bytes
     headers: Mapping[str, str] = field(default_factory=dict)  # for the URL's own origin
+    digest: str | None = None  # a further one that is expected, ``ALGORITHM:hex``
+
+    @property
+    def algorithm(self) -> str | None:
+        """Of the further digest."""
+        return self.digest.partition(":")[0] if self.digest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ class Fetcher:
             DownloadError: there is no file. What can be continued stays at temp.
         """
         timeouts = Timeouts(limits, check)
-        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size)
+        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, algorithm=wanted.algorithm)
         attempt = _Alone(wanted, file, timeouts, self.user_agent)
         try:
             with translated(timeouts):
@@ -275,9 +281,14 @@ class Retrieval:
             noted.append("length: unverified")
         validators.verify_size(temp.size, announced=temp.total, wanted=self.wanted.size)
         offered, sha256 = validators.repr_sha256(head.headers.get("Repr-Digest")), temp.sha256
+        resumed, proven = temp.resumed_from > 0, bool(offered or self.wanted.sha256 or self.wanted.digest)
         for source, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
-            validators.verify_sha256(sha256, expected, source, resumed=temp.resumed_from > 0)
-        if head.surplus and not (offered or self.wanted.sha256):
+            validators.verify_digest("sha256", sha256, expected, source, resumed=resumed)
+        if self.wanted.digest:
+            algorithm, _, expected = self.wanted.digest.partition(":")
+            validators.verify_digest(algorithm, temp.digest(algorithm), expected, "the manifest", resumed=resumed)
+            noted.append(f"{algorithm}: verified")
+        if head.surplus and not proven:
             raise ProtocolError(f"expected {temp.total} bytes and no more, got {head.surplus[:20]!r} after them")
         if offered:
             noted.append("repr-digest: verified")
@@ -299,7 +310,7 @@ class Retrieval:
             disposition=head.headers.get("Content-Disposition"),
             notes=(*noted, *notes),
             identity=temp.identity,
-            proven=bool(offered or self.wanted.sha256),
+            proven=proven,
         )
 
     def give_up(self, end: BaseException) -> None:

@@ -81,7 +81,8 @@ class Transfer(Retrieval):
     def __init__(
         self, wanted: Wanted, temp: Path | str, limits: Limits, check: Callable[[], None], *, user_agent: str
     ) -> None:
-        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, late=True)
+        most, algorithm = limits.max_bytes, wanted.algorithm
+        file = TempFile(temp, max_bytes=most, expected=wanted.size, algorithm=algorithm, late=True)
         super().__init__(wanted, file, Timeouts(limits, check), user_agent)
         self.end: Fetched | Ended | Again | None = None
         self.lines: list[bytes] = []  # of the headers; libcurl appends to it

@@ -87,12 +87,19 @@ class TempFiles:
 
 class TempFile:
     def __init__(
-        self, place: Path | str, *, max_bytes: int = sys.maxsize, expected: int | None = None, late: bool = False
+        self,
+        place: Path | str,
+        *,
+        max_bytes: int = sys.maxsize,
+        expected: int | None = None,
+        algorithm: str | None = None,
+        late: bool = False,
     ) -> None:
         """
         Args:
             max_bytes: length of the largest file.
             expected: length of this one, in bytes.
+            algorithm: of a digest to compute beside sha256, as hashlib names it.
             late: a small file stays in memory until it is whole and verified. If it fails, it leaves nothing behind;
                 else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an ordinary temp file.
         """
@@ -107,7 +114,8 @@ class TempFile:
         self._expected = expected
         self._late = late
         self._in_memory = False  # begun, and not on disk yet
-        self._digest = hashlib.sha256()
+        self._algorithms = ("sha256", algorithm) if algorithm else ("sha256",)
+        self._hash_anew()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._flushed = time.monotonic()
         self._quick = 0  # times in a row that the buffer was filled quickly
@@ -127,7 +135,17 @@ class TempFile:
 
     @property
     def sha256(self) -> str:
-        return self._digest.hexdigest()
+        return self.digest("sha256")
+
+    def digest(self, algorithm: str) -> str:
+        return self._digests[algorithm].hexdigest()
+
+    def _hash_anew(self) -> None:
+        self._digests = {name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms}
+
+    def _hash(self, piece: bytes | memoryview) -> None:
+        for digest in self._digests.values():
+            digest.update(piece)
 
     # -- begin, or continue
 
@@ -159,7 +177,7 @@ class TempFile:
             os.ftruncate(fd, self.written)
         for offset in range(0, self.written, PIECE):
             ask()
-            run(lambda at=offset: self._digest.update(os.pread(fd, PIECE, at)))  # type: ignore[misc]
+            run(lambda at=offset: self._hash(os.pread(fd, PIECE, at)))  # type: ignore[misc]
 
     def go_on(self, total: int) -> None:
         """The server proved that what was adopted is the beginning of its file, and announced its length.
@@ -258,7 +276,7 @@ class TempFile:
         self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
         self.waiting = 0  # whatever part of it is written now counts there
         self._append(piece)
-        self._digest.update(piece)
+        self._hash(piece)
         if self._quick >= _IN_A_ROW and len(self._buffer) < PIECE:
             self._grow()
         self._flushed = time.monotonic()
@@ -280,7 +298,7 @@ class TempFile:
     def end(self) -> None:
         """Every byte is here: the digest is that of the whole file."""
         if self._in_memory:
-            self._digest.update(self._buffer[: self.waiting])
+            self._hash(self._buffer[: self.waiting])
         else:
             self.write()
 
@@ -327,7 +345,7 @@ class TempFile:
             self.close()
         self.written, self.waiting = 0, 0
         self.validators, self._in_memory = None, False
-        self._digest = hashlib.sha256()
+        self._hash_anew()
 
     def close(self) -> None:
         fd, self._fd = self._fd, None

@@ -138,7 +138,7 @@ def verify_unframed(size: int, *, ragged: bool) -> None:
         raise EmptyError("expected a file, got no byte and no length that says so")
 
 
-def verify_sha256(got: str, expected: str | None, source: str, *, resumed: bool) -> None:
+def verify_digest(algorithm: str, got: str, expected: str | None, source: str, *, resumed: bool) -> None:
     """
     Raises:
         DigestError: another content than expected.
@@ -146,7 +146,7 @@ def verify_sha256(got: str, expected: str | None, source: str, *, resumed: bool)
     """
     if expected is None or expected.lower() == got:
         return
-    message = f"expected sha256 {expected} by {source}, got {got}"
+    message = f"expected {algorithm} {expected} by {source}, got {got}"
     raise ChangedError(f"{message} after a resume; what was kept is dropped") if resumed else DigestError(message)
 
 

@@ -76,7 +76,7 @@ class FailureKind(StrEnum):
     REDIRECT = "redirect"  # too many redirects, a loop, or https to http
     EMPTY = "empty"  # no byte came and nothing said that none should
     SIZE = "size"  # another length than the manifest asked for
-    DIGEST = "digest"  # another sha256 than expected
+    DIGEST = "digest"  # another digest than expected
     TOO_LARGE = "too-large"  # more than the size cap
     DEADLINE = "deadline"  # the job's total time is used up
     NAME = "name"  # no usable file name
@@ -110,11 +110,17 @@ class Job:
     mirrors: tuple[str, ...] = ()  # URLs of the same file, tried in this order when a server is at fault
     naming: Naming = Naming.FIXED
     step: str | None = None  # what is done with the file before it gets its name; see download.steps
+    digest: str | None = None  # a further one that is expected, ``ALGORITHM:lower-case hex``, as hashlib names them
 
     @property
     def plain(self) -> bool:
         """Whether URL, name and expectations are all there is to it."""
         return not (self.headers or self.mirrors or self.naming or self.step)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All that are expected, each as ``digest``."""
+        return tuple(filter(None, (self.sha256 and f"sha256:{self.sha256}", self.digest)))
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -160,9 +160,9 @@ def _end_of_path(url: str) -> str:
 
 def _options(job: Job) -> dict[str, Any] | None:
     """What few jobs have. None: nothing of it, and it takes no room."""
-    if job.plain:
+    if job.plain and job.digest is None:
         return None
-    options = {"h": dict(job.headers), "m": job.mirrors, "n": int(job.naming), "s": job.step}
+    options = {"h": dict(job.headers), "m": job.mirrors, "n": int(job.naming), "s": job.step, "d": job.digest}
     return {name: value for name, value in options.items() if value}
 
 
@@ -188,6 +188,7 @@ def decode_job(text: str) -> Job:
         mirrors=tuple(options.get("m", ())),
         naming=Naming(options.get("n", 0)),
         step=options.get("s"),
+        digest=options.get("d"),
     )
 
 

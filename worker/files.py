@@ -100,12 +100,12 @@ class JobFiles:
         self._existing = None
         if self._record.name is None and job.naming is not Naming.FIXED:
             return None  # what has that name may be another job's
-        if job.sha256 is None:
+        if not job.digests:
             note = _source_of(target)
             self._existing = note if note and note.url == _digest_of(job.url) else None
             return None
-        size = _size_of_content(target, job.sha256, job.size, self.job.check)
-        return None if size is None else Result(size, job.sha256, ("present",))
+        found = _content(target, job.digests, job.size, self.job.check)
+        return Result(*found, ("present",)) if found else None
 
     def wanted(self, url: str) -> Wanted:
         """What to ask for."""
@@ -113,7 +113,7 @@ class JobFiles:
         headers = headers_for(job, url)
         if self._existing and url == job.url:
             headers |= self._existing.conditions
-        return Wanted(url, job.sha256, job.size, headers)
+        return Wanted(url, job.sha256, job.size, headers, job.digest)
 
     def unchanged(self) -> Result | None:
         """The existing file, after the server has said that it has nothing newer; None if it is not what it was.
@@ -124,8 +124,8 @@ class JobFiles:
         known, self._existing = self._existing, None
         if known is None:
             return None
-        size = _size_of_content(self.target(), known.sha256, known.size, self.job.check)
-        return None if size is None else Result(size, known.sha256, ("unchanged",), known.etag, known.last_modified)
+        found = _content(self.target(), [f"sha256:{known.sha256}"], known.size, self.job.check)
+        return Result(*found, ("unchanged",), known.etag, known.last_modified) if found else None
 
     def choose_name(self, fetched: Fetched) -> None:
         """Find out what the file is to be called.
@@ -193,7 +193,7 @@ class JobFiles:
         self.job.confirm()
         for name in candidates(wanted, int(self._record.id.rpartition(".")[2])):
             target, self._taken = self.target(name), name != wanted
-            if _size_of_content(target, fetched.sha256, fetched.size, self.job.check) is not None:
+            if _content(target, [f"sha256:{fetched.sha256}"], fetched.size, self.job.check):
                 self.open_temp = None  # so its temp file, if it has one, is removed
                 return
             with suppress(FileExistsError):
@@ -288,10 +288,13 @@ def _source_of(target: Path) -> SourceNote | None:
     return note if (note.size, note.mtime_ns) == (found.st_size, found.st_mtime_ns) else None
 
 
-def _size_of_content(target: Path, sha256: str, size: int | None, check: Callable[[], None]) -> int | None:
-    """The length of a file whose content has this digest; None: there is no such file.
+def _content(
+    target: Path, expected: Sequence[str], size: int | None, check: Callable[[], None]
+) -> tuple[int, str] | None:
+    """Length and sha256 of a file whose content has these digests; None: there is no such file.
 
     Args:
+        expected: digests, each as ``Job.digest``.
         size: expected length, if known: then another one costs no reading.
         check: called between pieces; what it raises goes through.
     """
@@ -299,12 +302,15 @@ def _size_of_content(target: Path, sha256: str, size: int | None, check: Callabl
         fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    run, digest, piece = this_worker.fetcher().run, hashlib.sha256(), b"-"
+    run, piece = this_worker.fetcher().run, b"-"
+    names = {"sha256", *(digest.partition(":")[0] for digest in expected)}
+    digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
 
     def hash_piece() -> None:
         nonlocal piece
         piece = os.read(fd, PIECE)
-        digest.update(piece)
+        for digest in digests.values():
+            digest.update(piece)
 
     try:
         found = os.fstat(fd)
@@ -313,7 +319,9 @@ def _size_of_content(target: Path, sha256: str, size: int | None, check: Callabl
         while piece:
             check()
             run(hash_piece)
-        return found.st_size if digest.hexdigest() == sha256 else None
+        got = {name: digest.hexdigest() for name, digest in digests.items()}
+        same = {f"{name}:{text}" for name, text in got.items()}.issuperset(expected)
+        return (found.st_size, got["sha256"]) if same else None
     except OSError:  # a disk that cannot read it can perhaps still be written to
         return None
     finally:

@@ -181,7 +181,7 @@ class _GroupRun:
                     self.left.append(job)
                     continue
                 transfer = Transfer(
-                    Wanted(wanted.url, wanted.sha256, wanted.size),
+                    Wanted(wanted.url, wanted.sha256, wanted.size, digest=wanted.digest),
                     job.temps.place,
                     limits(job.claim.ends),
                     job.check,

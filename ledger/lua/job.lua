@@ -97,7 +97,10 @@ end
 local function small(have)
   if have.s ~= 'q' or have.n or have.a then return false end -- not its first try
   local job = cjson.decode(have.j)
-  return not job[5] and (tonumber(job[4]) or 0) < LARGE -- no options
+  for option in pairs(job[5] or {}) do
+    if option ~= 'd' then return false end -- a digest is an expectation, as a sha256 is
+  end
+  return (tonumber(job[4]) or 0) < LARGE
 end
 
 -- Take one job. Returns its record as HGETALL gives it, with what changed at the end; nil: it is not to be taken.

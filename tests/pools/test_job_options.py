@@ -174,6 +174,33 @@ def test_a_file_that_is_there_and_has_the_digest_is_not_downloaded(world: World,
         assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.job.sha256
 
 
+@pools
+@pytest.mark.parametrize("carried", [1, 6])
+def test_each_digest_that_a_manifest_may_have_is_verified_alone_and_in_a_group(
+    world: World, batch: str, pool: Pool, carried: int
+) -> None:
+    jobs = []
+    for algorithm in ("md5", "sha1", "sha512"):
+        plain = world.file(f"{batch}-{algorithm}.bin", 3000)
+        digest = hashlib.new(algorithm, Entity(plain.filename, 3000).read(0, 3000)).hexdigest()
+        for expected in (digest, digest[::-1]):
+            name = f"{algorithm}-{expected == digest}"
+            jobs.append(replace(plain, filename=name, sha256=None, digest=f"{algorithm}:{expected}"))
+    world.submit(pool, jobs, batch=batch, carried=carried)
+    records = world.finished(batch)
+    for good, bad in zip(records[::2], records[1::2], strict=True):
+        algorithm = good.path.partition("/")[2].partition("-")[0]
+        assert good.state is JobState.DONE
+        assert f"{algorithm}: verified" in good.notes
+        assert (bad.state, bad.last and bad.last.kind) == (JobState.FAILED, FailureKind.DIGEST)
+        assert f"expected {algorithm} " in str(bad.last)
+    # What is there is verified by the same digest.
+    assert run(world.settings, "retry", batch, "--all", "--json").json["queued"] == 6
+    again = world.finished(batch)
+    assert [record.notes for record in again[::2]] == [("present",)] * 3
+    assert [record.sha256 for record in again] == [record.sha256 for record in records]
+
+
 def needs_attributes(folder: Path) -> None:
     probe = folder / "probe"
     probe.touch()

@@ -181,6 +181,13 @@ def test_the_first_element_that_does_not_fit_stays_with_all_behind_it(
     states_of(world.ledger)
 
 
+def test_a_job_that_expects_a_digest_of_another_kind_is_taken_like_one_with_a_sha256(world: World) -> None:
+    world.submit(7)
+    leader = lead(world)
+    swap(world, Job("http://origin/3", "f3", digest=f"md5:{'00' * 16}"))
+    assert take(world, leader) == ids(1, 6)
+
+
 def pause(world: World) -> None:
     assert Switches(world.ledger).pause(Pool.THREADS)
 

@@ -56,7 +56,9 @@ class Desk:
             seconds: until the deadline.
             more: fields of ``Wanted`` and of ``Limits``.
         """
-        wanted = Wanted(url, more.pop("sha256", None), more.pop("size", None), more.pop("headers", {}))
+        wanted = Wanted(
+            url, **{name: more.pop(name) for name in ("sha256", "size", "headers", "digest") if name in more}
+        )
         if seconds is not None:
             more["deadline"] = time.monotonic() + seconds
         return self.attempt(wanted, temp or self.temp, Limits(**{**QUICK, **more}), check, progress, resume=resume)

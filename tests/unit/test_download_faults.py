@@ -65,6 +65,19 @@ def test_an_honest_answer_becomes_a_file(origin: OriginProcess, desk: Desk, path
     assert desk.leftovers() == []
 
 
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha512"])
+def test_a_further_digest_is_verified_whatever_its_algorithm(origin: OriginProcess, desk: Desk, algorithm: str) -> None:
+    url, digest = f"{origin.url}/files/n{QUERY}", hashlib.new(algorithm, WHOLE).hexdigest()
+    assert f"{algorithm}: verified" in desk.fetch(url, digest=f"{algorithm}:{digest}").notes
+    assert desk.bring(url, digest=f"{algorithm}:{digest}", sha256=SHA256) == WHOLE
+    desk.final.unlink()
+    other = digest.translate(str.maketrans("0123", "1230"))
+    error = desk.fails(url, digest=f"{algorithm}:{other}", sha256=SHA256)
+    assert error.kind is FailureKind.DIGEST
+    assert str(error) == f"expected {algorithm} {other} by the manifest, got {digest}"
+    assert desk.leftovers() == []
+
+
 def test_what_could_not_be_verified_is_noted(origin: OriginProcess, desk: Desk) -> None:
     assert desk.fetch(f"{origin.url}/faults/no-length{QUERY}").notes == ("length: unverified",)
     assert "repr-digest: verified" in desk.fetch(f"{origin.url}/files/n{QUERY}").notes
@@ -195,8 +208,11 @@ def test_informational_answers_are_skipped(desk: Desk) -> None:
 
 def test_surplus_bytes_are_forgiven_where_a_digest_vouches_for_the_rest(desk: Desk) -> None:
     stray = ok(b"hello\r\n", length=5)
-    with reciting(ok(b"hello", length=4), stray, stray) as server:
+    longer = ok(b"hello", length=4)
+    with reciting(longer, longer, stray, stray) as server:
         assert desk.bring(server.url(), sha256=hashlib.sha256(b"hell").hexdigest()) == b"hell"
+        desk.final.unlink()
+        assert desk.bring(server.url(), digest=f"md5:{hashlib.md5(b'hell').hexdigest()}") == b"hell"  # noqa: S324
         desk.final.unlink()
         assert desk.bring(server.url()) == b"hello"  # a stray line end is no content
 

@@ -163,6 +163,14 @@ def test_a_digest_that_fails_after_a_resume_is_not_the_last_word(desk: Desk) -> 
         assert desk.leftovers() == []
 
 
+def test_what_was_kept_is_hashed_into_a_further_digest_too(desk: Desk) -> None:
+    part = ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P")
+    with reciting(ok(b"hel", ETAG, length=5), part) as server:
+        digest = f"sha1:{hashlib.sha1(b'hello').hexdigest()}"  # noqa: S324
+        desk.fails(server.url(), digest=digest)
+        assert desk.bring(server.url(), digest=digest) == b"hello"
+
+
 def test_a_complete_leftover_still_needs_the_server_s_word(desk: Desk) -> None:
     """Killed between the last byte and the final name: one byte is asked for again."""
     last = ok(b"o", ETAG, "Content-Range: bytes 4-4/5", status="206 P")

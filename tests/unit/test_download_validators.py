@@ -20,7 +20,7 @@ from download.validators import (
     repr_sha256,
     strong_date,
     strong_etag,
-    verify_sha256,
+    verify_digest,
     verify_size,
     verify_unframed,
 )
@@ -115,8 +115,8 @@ def test_the_last_word_on_a_file() -> None:
     verify_size(5, announced=5, wanted=5)
     verify_size(5, announced=None, wanted=None)
     verify_unframed(5, ragged=False)
-    verify_sha256("ab", "AB", "x", resumed=True)
-    verify_sha256("ab", None, "x", resumed=False)
+    verify_digest("sha256", "ab", "AB", "x", resumed=True)
+    verify_digest("sha256", "ab", None, "x", resumed=False)
     with pytest.raises(TruncatedError):
         verify_size(5, announced=6, wanted=5)
     with pytest.raises(SizeError):
@@ -126,9 +126,9 @@ def test_the_last_word_on_a_file() -> None:
     with pytest.raises(TruncatedError):
         verify_unframed(5, ragged=True)
     with pytest.raises(DigestError):
-        verify_sha256("ab", "cd", "x", resumed=False)
+        verify_digest("sha256", "ab", "cd", "x", resumed=False)
     with pytest.raises(ChangedError):
-        verify_sha256("ab", "cd", "x", resumed=True)
+        verify_digest("sha256", "ab", "cd", "x", resumed=True)
 
 
 SIZE = 66_000  # worth keeping

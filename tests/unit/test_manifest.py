@@ -184,7 +184,13 @@ def test_without_being_asked_to_nobody_leaves_a_line_out() -> None:
 @pytest.mark.parametrize("filename", ["f", "other"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"headers": (("A", "b"),)}, {"mirrors": ("http://b/f",)}, {"naming": Naming.SERVER}],
+    [
+        {},
+        {"headers": (("A", "b"),)},
+        {"mirrors": ("http://b/f",)},
+        {"naming": Naming.SERVER},
+        {"digest": f"md5:{'00' * 16}"},
+    ],
 )
 def test_options_are_read_back_as_they_were_written(sha256: str | None, filename: str, options: dict[str, Any]) -> None:
     job = Job("http://a/f", filename, sha256, None, **options)
