@@ -4,36 +4,47 @@
 format   an entry is
 ======== ============================================================================================
 txt      a line with a URL; lines that begin with ``#`` are comments
-csv      a line below a header with ``url`` and some of the other fields; without a header, a URL. No field
-         contains a line break
+csv      a line below a header with ``url`` and some of the other fields, which also shows what is between them:
+         ``,`` ``;`` ``|`` or a tab; without a header, a URL. No field contains a line break
 jsonl    a line with a JSON object that has these keys
+json     an element of an array: such an object, or a URL
 parquet  a row with these columns; needs pyarrow
 aria2    the URLs of a file and its options, as ``aria2c -i`` reads them
 metalink a file of a Metalink document (RFC 5854, .meta4)
 ======== ============================================================================================
 
-Blank lines are skipped. What is wrong with an entry stands in its place; it does not spoil the others.
+Blank lines are skipped. What is wrong with an entry stands in its place; it does not spoil the others. By their first
+bytes, gzip and UTF-16 are read as what they hold, and other files are refused by name. Nothing is guessed: a first line
+that may be a URL with a comma or a row of two cells is refused.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
+import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 from xml.parsers import expat  # nosec - no document type comes through, see ``_Metalink``
 
 from download.filenames import name_of_url
 from producer.errors import ManifestError
-from producer.urls import MAX_CHARACTERS, shown
+from producer.urls import MAX_CHARACTERS, basic, shown
 
 MOST_MIRRORS = 20
 _MAX_LINE = 64 * 1024  # bytes
 _HEADERS = re.compile(r"(?i)['\"]?(?:headers|authorization|cookie)\b")
+_HASHES = {"sha-512": "sha512", "sha-256": "sha256", "sha-1": "sha1", "md5": "md5"}  # as aria2 and Metalink name them
+_UNUSED = "which would not be looked at"
+_BY_NAME = "--columns url=NAME,size=NAME takes columns by name and leaves the others alone; nothing was submitted"
 
 # The number of a line, row or element, and what is there: a URL, fields, or what was expected and what we got.
 Entry = tuple[int, str | Mapping[str, Any] | ValueError]
@@ -44,6 +55,7 @@ class Format(StrEnum):
     TXT = "txt"
     CSV = "csv"
     JSONL = "jsonl"
+    JSON = "json"
     PARQUET = "parquet"
     ARIA2 = "aria2"
     METALINK = "metalink"
@@ -52,76 +64,206 @@ class Format(StrEnum):
 _SUFFIXES = {
     ".txt": Format.TXT,
     ".csv": Format.CSV,
+    ".tsv": Format.CSV,
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
     ".parquet": Format.PARQUET,
     ".meta4": Format.METALINK,
+    ".metalink": Format.METALINK,
 }
+# What is taken for a manifest, by its first bytes in lower case.
+_FOREIGN = {
+    b"\x1f\x8b": "gzip inside of gzip",
+    b"pk\x03\x04": "a zip archive, which an Excel workbook is, too; save that as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
+    b"bzh": "bzip2",
+    b"\xfd7zxz\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+    b"%pdf": "PDF",
+    b"sqlite format 3": "an SQLite database",
+    b"par1": "Parquet",
+    b"d8:announce": "a torrent",
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+}
+_HEAD = 64  # bytes that are looked at
+
+
+class Remark(ValueError):  # noqa: N818 - no entry is lost
+    """What is to be said of an entry that counts."""
 
 
 def format_of(path: Path) -> Format | None:
-    """What the file's suffix says; None if it says nothing, and then the first line decides."""
-    return _SUFFIXES.get(path.suffix.lower())
+    """What the file's suffix says; None if it says nothing, and then its beginning decides."""
+    return _SUFFIXES.get((path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower())
 
 
-def entries(stream: BinaryIO, format_: Format | None, fields: Sequence[str]) -> Iterator[Entry]:
+def entries(
+    stream: BinaryIO,
+    format_: Format | None,
+    fields: Sequence[str],
+    columns: Mapping[str, str] | None = None,
+    *,
+    piped: bool = False,
+) -> Iterator[Entry]:
     """
     Args:
         fields: those that are understood.
+        columns: the column of each field that is wanted; then other columns are left alone.
+        piped: whether the input may have been cut off without a sign.
 
     Raises:
-        ManifestError: a CSV header, a Parquet file or a Metalink document that cannot be used.
+        ManifestError: a CSV header, a Parquet file or a Metalink document that cannot be used, or a file of another
+            kind.
     """
+    number = 0
+    try:
+        stream, format_ = _opened(stream, format_)
+        for number, entry in _entries(stream, format_, fields, columns, piped=piped):
+            if columns and isinstance(entry, Mapping):
+                yield number, {field: entry.get(column) for field, column in columns.items()}
+            else:
+                yield number, entry
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        yield number + 1, ValueError(f"expected gzip to its end, got: {error}; what follows was not read")
+
+
+def _entries(
+    stream: BinaryIO, format_: Format | None, fields: Sequence[str], columns: Mapping[str, str] | None, *, piped: bool
+) -> Iterator[Entry]:
+    if columns and format_ in (Format.ARIA2, Format.METALINK):
+        raise ManifestError(f"expected a table for --columns, got {format_}; nothing was submitted")
     if format_ is Format.METALINK:
         return _metalink(stream)
     if format_ is Format.PARQUET:
-        return _parquet(stream, fields)
-    lines = _lines(stream)
-    if format_ is Format.ARIA2:
-        return _aria2(lines)
+        return _parquet(stream, fields, columns)
+    if format_ is Format.JSON:
+        return _json(stream)
+    lines = _lines(stream, piped=piped)
+    return _aria2(lines) if format_ is Format.ARIA2 else _by_first_line(lines, format_, fields, columns)
+
+
+def _by_first_line(
+    lines: Iterator[Line], format_: Format | None, fields: Sequence[str], columns: Mapping[str, str] | None
+) -> Iterator[Entry]:
+    """JSON lines, rows below a header, or URLs."""
     number, first = next(lines, (0, ""))
-    lines = chain([(number, first)] if number else [], lines)
-    header = _header(first) if isinstance(first, str) else []
-    if format_ is Format.CSV or (header and format_ is None):
-        return _csv(lines, _columns(number, header, fields), skip=bool(header))
-    starts_object = isinstance(first, str) and first.lstrip().startswith("{")
-    if format_ is Format.JSONL or (starts_object and format_ is None):
-        return _each(lines, _json_object)
-    return _urls(lines)
+    while format_ is None and isinstance(first, str) and first.lstrip().startswith("#"):
+        number, first = next(lines, (0, ""))
+    text, delimiters = first if isinstance(first, str) else "", ",;\t|"
+    if format_ is Format.JSONL or (format_ is None and text.lstrip().startswith("{")):
+        return _each(chain([(number, first)] if number else [], lines), _json_object)
+    if format_ is not Format.TXT and (said := re.fullmatch("(?i)sep=(.?)", text.rstrip(" "))):
+        delimiters = said[1] or "\t"
+        number, first = next(lines, (0, ""))
+        text = first if isinstance(first, str) else ""
+    header, delimiter = _header(text, delimiters, columns)
+    if header:
+        if problem := _problem(header, fields, columns):
+            raise ManifestError(f"line {number}: {problem}, got {shown(text)}; {_BY_NAME}")
+        return _csv(lines, header, delimiter)
+    if columns or (format_ is not Format.TXT and any(each in text for each in delimiters)):
+        column = columns["url"] if columns else "url"
+        raise ManifestError(
+            f"line {number}: expected a header with the column {column}, or a URL and nothing else, got {shown(text)}; "
+            f"put a header like url{delimiters[0]}filename above it, name the column with --columns url=NAME, or say "
+            "--format txt if each line is a URL; nothing was submitted"
+        )
+    return _urls(chain([(number, first)] if number else [], lines))
 
 
-def _lines(stream: BinaryIO) -> Iterator[Line]:
+# -- bytes
+
+
+def _opened(stream: BinaryIO, format_: Format | None, *, unpacked: bool = False) -> tuple[BinaryIO, Format | None]:
+    """The manifest from its beginning, in UTF-8, and its format as far as its first bytes tell it.
+
+    Raises:
+        ManifestError: it is a file of another kind.
+    """
+    head = stream.read(_HEAD)
+    if format_ is Format.PARQUET or (format_ is None and head.startswith(b"PAR1") and not unpacked):
+        if stream.seekable():
+            stream.seek(-len(head), io.SEEK_CUR)
+        return stream, Format.PARQUET
+    pieces = chain([head], iter(lambda: cast(io.BufferedReader, stream).read1(_MAX_LINE), b""))
+    if head.startswith(b"\x1f\x8b") and not unpacked:
+        return _opened(cast(BinaryIO, gzip.GzipFile(fileobj=_stream(pieces))), format_, unpacked=True)
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), None)
+    if not kind and format_ is not Format.METALINK:  # XML says itself how it is written
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = codecs.iterdecode(pieces, "utf-16", "backslashreplace")  # no URL and no name has a backslash
+            return _opened(_stream(codecs.iterencode(text, "utf-8")), format_, unpacked=True)
+        kind = "UTF-16 without its mark, or no text" if b"\0" in head else None
+    if kind:
+        raise ManifestError(f"expected a manifest ({', '.join(Format)}), got {kind}; nothing was submitted")
+    told = {b"[": Format.JSON, b"<": Format.METALINK}.get(start[:1])
+    return _stream(pieces), format_ or told
+
+
+class _Pieces(io.RawIOBase):
+    """A stream of what an iterator yields."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._left = pieces, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int:
+        self._left = self._left or next(filter(None, self._pieces), b"")
+        count = min(len(room), len(self._left))
+        room[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+
+def _stream(pieces: Iterator[bytes]) -> BinaryIO:
+    return io.BufferedReader(_Pieces(pieces), _MAX_LINE)
+
+
+# -- lines
+
+
+def _lines(stream: BinaryIO, *, piped: bool) -> Iterator[Line]:
     """The lines that are not blank, with their indentation; a long one costs no more memory than a short one."""
-    number = 0
+    number, last = 0, b"\n"
     while raw := stream.readline(_MAX_LINE):
-        number += 1
+        number, last = number + 1, raw
         if len(raw) == _MAX_LINE and not raw.endswith(b"\n") and (rest := stream.readline(_MAX_LINE)):
             while rest and not rest.endswith(b"\n"):
                 rest = stream.readline(_MAX_LINE)
             yield number, ValueError(f"expected at most {_MAX_LINE} bytes, got a longer line")
             continue
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             yield number, ValueError(f"expected UTF-8, got {raw[error.start : error.start + 8]!r}")
             continue
-        if text:
+        if text.strip():
             yield number, text
+    if piped and not last.endswith(b"\n"):
+        yield number, Remark("the last line has no line end; if the input was cut off, its URL is not whole")
 
 
 def _urls(lines: Iterable[Line]) -> Iterator[Entry]:
     for number, line in lines:
-        found = line.lstrip() if isinstance(line, str) else line
+        found = line.strip() if isinstance(line, str) else line
         if not (isinstance(found, str) and found.startswith("#")):
             yield number, found
 
 
-def _each(lines: Iterable[Line], parse: Callable[[str], Mapping[str, Any]]) -> Iterator[Entry]:
+def _each(lines: Iterable[Line], parse: Callable[[str], Mapping[str, Any] | None]) -> Iterator[Entry]:
     for number, line in lines:
         try:
-            yield number, parse(line) if isinstance(line, str) else line
+            entry = parse(line) if isinstance(line, str) else line
         except ValueError as error:
-            yield number, error
+            entry = error
+        if entry is not None:
+            yield number, entry
 
 
 def _json_object(text: str) -> Mapping[str, Any]:
@@ -136,43 +278,70 @@ def _json_object(text: str) -> Mapping[str, Any]:
     return value
 
 
+def _json(stream: BinaryIO) -> Iterator[Entry]:
+    """The elements of an array, counted from 1; one at a time is in memory. An error ends it."""
+    pieces = iter(lambda: cast(io.BufferedReader, stream).read1(_MAX_LINE), b"")
+    text, at, number, before, problem = "", 0, 0, "[", ""
+    for piece in chain(codecs.iterdecode(pieces, "utf-8-sig", "backslashreplace"), [""]):
+        text, at = text[at:] + piece, 0
+        try:
+            while (mark := _MARK.match(text, at)) and mark[1] == before and mark.end() < len(text):
+                value, end = _DECODER.raw_decode(text, mark.end())
+                number, at, before = number + 1, end, ","
+                good = isinstance(value, dict | str)
+                yield number, value if good else ValueError("expected a JSON object or a URL, got another value")
+        except (ValueError, RecursionError) as error:
+            problem = f": {error}"
+        if len(text) - at > _MAX_LINE:
+            break
+    if "".join(text[at:].split()) != ("]" if number else "[]"):
+        yield (
+            number + 1,
+            ValueError(f"expected an array of JSON objects to its end{problem}; what follows was not read"),
+        )
+
+
+_DECODER = json.JSONDecoder()
+_MARK = re.compile(r"\s*([\[,])\s*")
+
+
 # -- CSV
 
 
-def _csv(lines: Iterator[Line], columns: Sequence[str], *, skip: bool) -> Iterator[Entry]:
-    if skip:
-        next(lines)
-
-    def row(text: str) -> Mapping[str, Any]:
-        cells = _cells(text)
-        if len(cells) != len(columns):
+def _csv(lines: Iterator[Line], columns: Sequence[str], delimiter: str) -> Iterator[Entry]:
+    def row(text: str) -> Mapping[str, Any] | None:
+        cells = _cells(text, delimiter)
+        if not any(cells):
+            return None
+        if len(cells) != len(columns) or any(cell for cell, name in zip(cells, columns, strict=True) if not name):
             raise ValueError(f"expected {len(columns)} columns ({', '.join(columns)}), got {len(cells)}")
-        return {name: cell or None for name, cell in zip(columns, cells, strict=True)}
+        return {name: cell or None for name, cell in zip(columns, cells, strict=True) if name}
 
     return _each(lines, row)
 
 
-def _header(text: str) -> list[str]:
-    """The columns in lower case; empty if this is no header."""
+def _header(text: str, delimiters: str, columns: Mapping[str, str] | None) -> tuple[list[str], str]:
+    """The columns, in lower case unless their names were given, and what is between them; none if this is no header."""
+    for delimiter in delimiters:
+        with suppress(ValueError):
+            cells = _cells(text if columns else text.lower(), delimiter)
+            if (columns["url"] if columns else "url") in cells:
+                return cells, delimiter
+    return [], ""
+
+
+def _problem(header: Sequence[str], fields: Sequence[str], columns: Mapping[str, str] | None) -> str | None:
+    if columns:
+        good = all(header.count(column) == 1 for column in columns.values())
+        return None if good else f"expected each of the columns {', '.join(columns.values())} once"
+    named = list(filter(None, header))
+    good = set(named) <= set(fields) and len(set(named)) == len(named) and "url" in named
+    return None if good else f"expected each of the columns {', '.join(fields)} once at most, url at least"
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
     try:
-        cells = [cell.lower() for cell in _cells(text)]
-    except ValueError:
-        return []
-    return cells if "url" in cells else []
-
-
-def _columns(number: int, header: Sequence[str], fields: Sequence[str]) -> Sequence[str]:
-    if set(header) - set(fields) or len(set(header)) < len(header):
-        raise ManifestError(
-            f"line {number}: expected each of the columns {', '.join(fields)} once at most, "
-            f"got {', '.join(map(shown, header))}; nothing was submitted"
-        )
-    return header or ["url"]
-
-
-def _cells(text: str) -> list[str]:
-    try:
-        return [cell.strip() for cell in next(csv.reader([text.strip()], strict=True))]
+        return [cell.strip() for cell in next(csv.reader([text.strip(" ")], delimiter=delimiter, strict=True))]
     except csv.Error as error:
         raise ValueError(f"expected a CSV row, got {shown(text)}: {error}") from error
 
@@ -180,7 +349,7 @@ def _cells(text: str) -> list[str]:
 # -- Parquet
 
 
-def _parquet(stream: BinaryIO, fields: Sequence[str]) -> Iterator[Entry]:
+def _parquet(stream: BinaryIO, fields: Sequence[str], columns: Mapping[str, str] | None) -> Iterator[Entry]:
     """A few thousand rows at a time, counted from 1."""
     try:
         import pyarrow  # noqa: PLC0415 - an extra that few need
@@ -194,12 +363,10 @@ def _parquet(stream: BinaryIO, fields: Sequence[str]) -> Iterator[Entry]:
     try:
         file = ParquetFile(stream)
         names = file.schema_arrow.names
-        if "url" not in names or set(names) - set(fields):
-            raise ManifestError(
-                f"expected the columns {', '.join(fields)}, url at least, got {', '.join(map(shown, names))}; "
-                "nothing was submitted"
-            )
-        rows = (row for batch in file.iter_batches(batch_size=2000) for row in batch.to_pylist())
+        wanted = list(columns.values()) if columns else names
+        if problem := _problem(names, fields, columns):
+            raise ManifestError(f"{problem}, got {', '.join(map(shown, names))}; {_BY_NAME}")
+        rows = (row for batch in file.iter_batches(batch_size=2000, columns=wanted) for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
             yield number, {name: _plain(value) for name, value in row.items()}
     except (pyarrow.ArrowException, OSError) as error:
@@ -229,8 +396,9 @@ def _aria2(lines: Iterable[Line]) -> Iterator[Entry]:
           checksum=sha-256=...
           header=Authorization: Bearer ...
 
-    ``out``, ``dir``, ``checksum``, ``header``, ``user-agent`` and ``referer`` count; other options are passed over. A
-    checksum that we do not compute is a bad line: it would look as if it had been compared.
+    ``out``, ``dir``, ``checksum``, ``header``, ``user-agent``, ``referer``, ``http-user`` and ``http-passwd`` count;
+    other options are passed over, and so is an absolute ``dir``, which sessions have: it is a place of aria2's machine.
+    A checksum that we do not compute is a bad line: it would look as if it had been compared.
     """
     at, urls, options = 0, "", list[str]()  # of the file that is being read; its number is 0 if there is none
     for number, line in chain(lines, [(0, ValueError("the end"))]):
@@ -274,15 +442,20 @@ def _aria2_fields(line: str, options: Sequence[str]) -> Mapping[str, Any]:
                 raise ValueError("expected each header once")
             headers[name.strip()] = text.strip()
     headers |= {name: single[key] for key, name in _NAMED_HEADERS.items() if key in single}
+    if user := single.get("http-user"):
+        if "authorization" in map(str.lower, headers):
+            raise ValueError("expected http-user or a header Authorization, got both")
+        headers["Authorization"] = basic(user, single.get("http-passwd", ""))
     fields: dict[str, Any] = {"url": urls[0], "mirrors": urls[1:], "headers": headers}
-    if folder := single.get("dir"):
+    if (folder := single.get("dir")) and not re.match(r"/|\\|[A-Za-z]:", folder):
         fields["filename"] = f"{folder.removesuffix('/')}/{single.get('out') or name_of_url(urls[0])}"
     elif "out" in single:
         fields["filename"] = single["out"]
     if checksum := single.get("checksum"):
-        kind, _, fields["sha256"] = checksum.partition("=")
-        if kind.lower() != "sha-256":
-            raise ValueError("expected checksum=sha-256=..., got another kind, which would not be looked at")
+        kind, _, digest = checksum.partition("=")
+        if kind.lower() not in _HASHES:
+            raise ValueError(f"expected a checksum of {', '.join(_HASHES)}, got another kind, {_UNUSED}")
+        fields[_HASHES[kind.lower()]] = digest
     return fields
 
 
@@ -294,9 +467,9 @@ _LAST = 999_999  # the priority of a URL without one
 
 
 def _metalink(stream: BinaryIO) -> Iterator[Entry]:
-    """Files with their URLs by priority, length and SHA-256, each with the line on which it begins.
+    """Files with their URLs by priority, length and hashes, each with the line on which it begins.
 
-    Other hashes, ``pieces``, ``metaurl`` and URLs of other schemes are passed over.
+    Other hashes beside one of ours, ``pieces``, ``metaurl`` and URLs of other schemes are passed over.
     """
     document = _Metalink()
     for piece in chain(iter(lambda: stream.read(64 * 1024), b""), [b""]):
@@ -315,6 +488,7 @@ class _Metalink:
         self._line = 0  # of the file that is open
         self._fields: dict[str, Any] = {}
         self._urls: list[tuple[int, str]] = []  # with their priority
+        self._hashes: dict[str, str] = {}  # by type
         self._text, self._attributes = "", dict[str, str]()  # of the element that began last
         self._parser = parser = expat.ParserCreate(namespace_separator=" ")
         parser.buffer_text = True
@@ -342,11 +516,13 @@ class _Metalink:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, tag = name.rpartition(" ")
         self._path.append(tag if space == _SPACE else name)
+        if space == "http://www.metalinker.org/":
+            raise ManifestError("expected Metalink 4 (RFC 5854, .meta4), got Metalink 3; nothing was submitted")
         if self._path[0] != "metalink":
             raise ManifestError(f"expected metalink of RFC 5854, got {shown(name)}; nothing was submitted")
         if self._path == ["metalink", "file"]:
             self._line = self._parser.CurrentLineNumber
-            self._fields, self._urls = {"filename": attributes.get("name")}, []
+            self._fields, self._urls, self._hashes = {"filename": attributes.get("name")}, [], {}
         self._text, self._attributes = "", attributes
 
     def _characters(self, text: str) -> None:
@@ -362,10 +538,18 @@ class _Metalink:
                     self._urls.append((int(priority) if re.fullmatch("[0-9]{1,6}", priority) else _LAST, text))
             case ["metalink", "file", "size"]:
                 self._fields["size"] = text
-            case ["metalink", "file", "hash"] if self._attributes.get("type", "").lower() == "sha-256":
-                self._fields["sha256"] = text
+            case ["metalink", "file", "hash"]:
+                self._hashes[self._attributes.get("type", "").lower()] = text
             case ["metalink", "file"]:
-                urls = [url for _, url in sorted(self._urls, key=lambda each: each[0])][: MOST_MIRRORS + 1]
-                whole = {**self._fields, "url": urls[0], "mirrors": urls[1:]} if urls else None
-                self._found.append((self._line, whole or ValueError("expected an http or https URL")))
+                self._found.append((self._line, self._whole()))
         self._path.pop()
+
+    def _whole(self) -> Mapping[str, Any] | ValueError:
+        """The file that ends."""
+        urls = [url for _, url in sorted(self._urls, key=lambda each: each[0])][: MOST_MIRRORS + 1]
+        if not urls:
+            return ValueError("expected an http or https URL")
+        digests = {_HASHES[kind]: text for kind, text in self._hashes.items() if kind in _HASHES}
+        if self._hashes and not digests:
+            return ValueError(f"expected a hash of {', '.join(_HASHES)}, got another kind, {_UNUSED}")
+        return {**self._fields, **digests, "url": urls[0], "mirrors": urls[1:]}

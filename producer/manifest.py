@@ -6,13 +6,14 @@ bad entry does not spoil the others: it comes out as a ``BadLine``, in its place
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
@@ -20,12 +21,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming, folded
-from producer.errors import ManifestError
-from producer.formats import MOST_MIRRORS, Entry, Format, entries, format_of
-from producer.urls import check_url, shown
+from ledger.records import encode_job
+from producer.errors import ManifestError, OtherManifestError
+from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of
+from producer.urls import check_url, shown, without_user
 
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
-_MOST_SAID = 100  # bad lines named one by one
+_MOST_SAID = 20  # bad lines named one by one
+_STRENGTH = ("sha512", "sha1", "md5")  # of these digests the first one that is given is verified, if there is no sha256
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")  # visible ASCII, no line break
 # A download sets these itself, or they would change what its answer means.
@@ -54,7 +57,12 @@ def _from_json(value: Any) -> Any:
 
 
 def _from_digits(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,19}", value) else value
+    """``1000``, ``"1000"``, and ``1000.0``, which pandas makes of it; its NaN is a cell without a size."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}(\.0*)?", value):
+        return int(value.partition(".")[0])
+    if isinstance(value, float) and (value.is_integer() or math.isnan(value)):
+        return None if math.isnan(value) else int(value)
+    return value
 
 
 def _from_urls(value: Any) -> Any:
@@ -62,13 +70,20 @@ def _from_urls(value: Any) -> Any:
     return value.split() if isinstance(value, str) and not value.lstrip().startswith("[") else _from_json(value)
 
 
-def _digest(text: str) -> str:
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise ValueError(f"expected sha256 to be 64 hexadecimal digits, got {shown(text)}")
-    return text.lower()
+def _hex(algorithm: str) -> AfterValidator:
+    length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+
+    def check(text: str) -> str:
+        digits = text.lower().removeprefix(f"{algorithm}:")  # as Zenodo writes it
+        if not re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
+            raise ValueError(f"expected {algorithm} to be {length} hexadecimal digits, got {shown(text)}")
+        return digits
+
+    return AfterValidator(check)
 
 
 def _filename(text: str) -> str:
+    text = re.sub(r"^(\./+)+", "", text)
     return text if _PLAIN_NAME.fullmatch(text) else check_filename(text)
 
 
@@ -102,8 +117,8 @@ class ManifestRow(BaseModel):
 
     url: Annotated[_Text, AfterValidator(check_url)] = Field(description="a text,")
     filename: Annotated[_Text, AfterValidator(_filename)] | None = Field(None, description="a text,")
-    sha256: Annotated[_Text, AfterValidator(_digest)] | None = Field(None, description="a text,")
-    size: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_from_digits)] | None = Field(
+    sha256: Annotated[_Text, _hex("sha256")] | None = Field(None, description="a text,")
+    size: Annotated[Annotated[int, Field(ge=0, lt=2**63)] | None, BeforeValidator(_from_digits)] = Field(
         None, description="a whole number of bytes, 0 or more;"
     )
     headers: Annotated[dict[str, str], BeforeValidator(_from_json), AfterValidator(_headers)] | None = Field(
@@ -117,6 +132,9 @@ class ManifestRow(BaseModel):
         ]
         | None
     ) = Field(None, description=f"a list of at most {MOST_MIRRORS} URLs")
+    md5: Annotated[_Text, _hex("md5")] | None = Field(None, description="a text,")
+    sha1: Annotated[_Text, _hex("sha1")] | None = Field(None, description="a text,")
+    sha512: Annotated[_Text, _hex("sha512")] | None = Field(None, description="a text,")
 
 
 FIELDS = tuple(ManifestRow.model_fields)
@@ -136,7 +154,9 @@ def _row(fields: Mapping[str, Any]) -> ManifestRow:
 def _problem(error: ValidationError) -> str:
     found = error.errors(include_url=False)
     if unknown := [str(each["loc"][0]) for each in found if each["type"] == "extra_forbidden"]:
-        return f"expected the keys {', '.join(FIELDS)}, got {', '.join(map(shown, unknown))}"
+        return (
+            f"expected the keys {', '.join(FIELDS)}, got {', '.join(map(shown, unknown))}; --columns takes some by name"
+        )
     first = found[0]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
@@ -176,7 +196,7 @@ class Names:
         """Whether this URL has not come with this filename; without a filename it is another entry."""
         if not self._dedup:
             return True
-        key = blake2b(f"{url}\n{filename or ''}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = hashlib.blake2b(f"{url}\n{filename or ''}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self.repeated += key in self._seen
         new = key not in self._seen
         self._seen.add(key)
@@ -214,6 +234,49 @@ class Names:
         return name
 
 
+class Known:
+    """The jobs that a batch has, for a manifest that was mended or that grew: a line that asks for one finds it.
+
+    Of each job a hash and its filename are kept. The name that a line would get now may be another one than it got
+    then, so a name with a number counts as the name.
+    """
+
+    def __init__(self, jobs: Iterable[Job], names: Names) -> None:
+        """
+        Args:
+            names: get the names of these jobs, so that no other job does.
+        """
+        self._names: dict[bytes, list[str]] = {}
+        for job in jobs:
+            self._names.setdefault(self._key(job), []).append(names.give(job.filename))
+
+    @property
+    def left(self) -> int:
+        """Jobs that no line asked for."""
+        return sum(map(len, self._names.values()))
+
+    def take(self, job: Job, *, named: bool) -> bool:
+        """Whether the batch has a job for this line; each is found once.
+
+        Args:
+            job: with the filename that it wants,
+            named: ... which the manifest gave; else the folder may be another one.
+        """
+        there, wanted = self._names.get(self._key(job), []), PurePosixPath(job.filename)
+        for name in sorted(there, key=len):  # without a number first
+            path = PurePosixPath(name)
+            number = re.search(r"-(\d{1,9})(?=\.[^.]*$|$)", path.name)
+            same = path.name in (wanted.name, number and suffixed(wanted.name, int(number[1])))
+            if same and (not named or path.parent == wanted.parent):
+                there.remove(name)
+                return True
+        return False
+
+    @staticmethod
+    def _key(job: Job) -> bytes:
+        return hashlib.blake2b(encode_job(replace(job, filename="")).encode(), digest_size=16).digest()
+
+
 # -- jobs
 
 
@@ -221,6 +284,7 @@ class Names:
 class BadLine:
     number: int
     problem: str  # what was expected, and what we got
+    lost: bool = True  # False: it counts
 
     def __str__(self) -> str:
         return f"line {self.number}: {self.problem}"
@@ -231,67 +295,109 @@ def read(
     format_: Format | None = None,
     *,
     names: Names | None = None,
+    known: Known | None = None,
     server_names: bool = False,
     step: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    piped: bool = False,
 ) -> Iterator[Job | BadLine]:
     """The jobs and bad lines of a manifest, or of URLs, in order. Names are unique among the jobs.
 
     Args:
         names: of the batch; None: a new one.
+        known: jobs of the batch, which are left out.
         server_names: where the manifest gives no filename, the server may.
         step: of each job.
+        columns, piped: as ``entries`` takes them.
 
     Raises:
         ManifestError: a CSV header, a Parquet file or a Metalink document that we do not understand.
     """
-    found: Iterable[Entry] = enumerate(source, 1) if isinstance(source, Sequence) else entries(source, format_, FIELDS)
+    found: Iterable[Entry] = (
+        enumerate(source, 1) if isinstance(source, Sequence) else entries(source, format_, FIELDS, columns, piped=piped)
+    )
     names = names or Names()
     naming = Naming.SERVER if server_names else Naming.FIXED
     for number, entry in found:
         try:
-            if isinstance(entry, str):
+            if isinstance(entry, ValueError):
+                raise entry
+            if isinstance(entry, str) and not known and "@" not in entry:  # most lines
                 wanted = _name_of_url(check_url(entry))
                 if names.is_new(entry, None):
                     yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=step)
-            elif isinstance(entry, ValueError):
-                raise entry
-            elif job := _job(_row(entry), names, server_names, step):
+            elif job := _job(_row({"url": entry} if isinstance(entry, str) else entry), names, known, naming, step):
                 yield job
         except ValueError as error:
-            yield BadLine(number, str(error))
+            yield BadLine(number, str(error), lost=not isinstance(error, Remark))
 
 
-def _job(row: ManifestRow, names: Names, server_names: bool, step: str | None) -> Job | None:
-    """The name comes last: a bad entry takes none away. None: the entry was there before."""
+def _job(row: ManifestRow, names: Names, known: Known | None, naming: Naming, step: str | None) -> Job | None:
+    """The name comes last: a bad entry takes none away. None: the entry was there before, or the batch has it."""
     if not names.is_new(row.url, row.filename):
         return None
-    naming = Naming.FIXED
-    if server_names:
-        naming = Naming.SERVER if row.filename is None else Naming.RESERVED
-    return Job(
-        row.url,
-        names.give(names.of_url(_name_of_url(row.url)) if row.filename is None else row.filename),
+    url, headers = _with_user(row)
+    if naming and row.filename is not None:
+        naming = Naming.RESERVED
+    digest = next((f"{name}:{text}" for name in _STRENGTH if (text := getattr(row, name))), None)
+    job = Job(
+        url,
+        _name_of_url(url) if row.filename is None else row.filename,
         row.sha256,
         row.size,
-        tuple((row.headers or {}).items()),
-        tuple(each for each in dict.fromkeys(row.mirrors or ()) if each != row.url),
+        tuple(headers.items()),
+        tuple(each for each in dict.fromkeys(row.mirrors or ()) if each != url),
         naming,
         step,
+        None if row.sha256 else digest,
     )
+    if known and known.take(job, named=row.filename is not None):
+        return None
+    return replace(job, filename=names.give(names.of_url(job.filename) if row.filename is None else job.filename))
+
+
+def _with_user(row: ManifestRow) -> tuple[str, Mapping[str, str]]:
+    """URL and headers, with the user and the password of the URL as Basic authentication.
+
+    Raises:
+        ValueError: it has them twice, or a mirror has some: headers are for the origin of the URL.
+    """
+    if any(without_user(each)[1] for each in row.mirrors or () if "@" in each):
+        raise ValueError("expected mirrors without user and password")
+    headers = row.headers or {}
+    url, said = without_user(row.url) if "@" in row.url else (row.url, None)
+    if said and "authorization" in map(str.lower, headers):
+        raise ValueError("expected a user in the URL or a header Authorization, got both")
+    return url, {**headers, "Authorization": said} if said else headers
 
 
 @dataclass(slots=True)
 class Reader:
-    """What a command was given: URLs or a manifest, read once or, to be strict, twice."""
+    """What a command was given: URLs or a manifest. It is read once, or more often after ``keep``."""
 
     source: BinaryIO | Sequence[str]
-    format: str | None  # None: by the suffix of the manifest's name, or by its first line
+    format: str | None  # None: by the suffix of the manifest's name, or by its beginning
     report: Callable[[str], None]  # of bad lines
     new_names: Callable[[], Names] = Names
     server_names: bool = False
     step: str | None = None
-    bad: int = 0  # lines so far
+    columns: Mapping[str, str] | None = None
+    bad: int = 0  # lines so far, of the last reading
     repeated: int = 0  # lines that were left out, of the last reading
+    _start: int | None = None  # where each reading begins
+    _piped: bool = False
+    _said: int = 0  # the last line that was reported
+
+    def keep(self) -> None:
+        """Be ready to read it again."""
+        if isinstance(self.source, Sequence) or self._start is not None:
+            return
+        if not self.source.seekable():
+            spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+            shutil.copyfileobj(self.source, spool)
+            spool.seek(0)
+            self.source, self._piped = spool, True
+        self._start = self.source.tell()
 
     def check(self) -> None:
         """Read everything once, and be ready to read it again.
@@ -299,30 +405,52 @@ class Reader:
         Raises:
             ManifestError: a line is bad.
         """
-        if not isinstance(self.source, Sequence) and not self.source.seekable():
-            spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-            shutil.copyfileobj(self.source, spool)
-            spool.seek(0)
-            self.source = spool
-        start = 0 if isinstance(self.source, Sequence) else self.source.tell()
+        self.keep()
         for _job in self.jobs():
             pass
         if self.bad:
             raise ManifestError(f"{self.bad} bad lines, and --strict was given; nothing was submitted")
-        if not isinstance(self.source, Sequence):
-            self.source.seek(start)
 
-    def jobs(self) -> Iterator[Job]:
-        """The good ones."""
+    def missing(self, batch: Callable[[], Iterable[Job]]) -> Iterator[Job]:
+        """The good ones that a batch does not have, after ``keep``; it is read twice.
+
+        Raises:
+            OtherManifestError: the batch has a job that is not here.
+        """
         names = self.new_names()
+        known = Known(batch(), names)
+        for _job in self.jobs(names, known):
+            pass
+        if known.left:
+            raise OtherManifestError(f"{known.left:,} of its jobs are not in the manifest")
+        names = self.new_names()
+        return self.jobs(names, Known(batch(), names))
+
+    def jobs(self, names: Names | None = None, known: Known | None = None) -> Iterator[Job]:
+        """The good ones."""
+        names, self.bad, said = names or self.new_names(), 0, self._said
         format_ = Format(self.format) if self.format else format_of(Path(str(getattr(self.source, "name", ""))))
-        for item in read(self.source, format_, names=names, server_names=self.server_names, step=self.step):
+        if not isinstance(self.source, Sequence):
+            self._piped = self._piped or not self.source.seekable()
+            if self._start is not None:
+                self.source.seek(self._start)
+        for item in read(
+            self.source,
+            format_,
+            names=names,
+            known=known,
+            server_names=self.server_names,
+            step=self.step,
+            columns=self.columns,
+            piped=self._piped,
+        ):
             if isinstance(item, Job):
                 yield item
                 continue
-            self.bad += 1
-            if self.bad <= _MOST_SAID:
+            self.bad += item.lost
+            if item.number > self._said and (self.bad <= _MOST_SAID or not item.lost):
                 self.report(str(item))
-            elif self.bad == _MOST_SAID + 1:
-                self.report(f"more than {_MOST_SAID} bad lines; the others are only counted")
+            self._said = max(self._said, item.number)
+        if self.bad > _MOST_SAID and self._said > said:
+            self.report(f"{self.bad:,} bad lines, the first {_MOST_SAID} of which are above")
         self.repeated = names.repeated

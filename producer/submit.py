@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -12,7 +12,7 @@ from ledger.jobs import JOBS_PER_MESSAGE, FailureKind, JobState, Pool, Ref
 from producer.cli import batch_argument, checked_name, json_option, one_of, report, say
 from producer.client import Client, new_batch_name
 from producer.formats import Format
-from producer.manifest import Names, Reader
+from producer.manifest import FIELDS, Names, Reader
 
 _ALL = "all"
 _SAY_EVERY = 50_000  # jobs
@@ -27,10 +27,27 @@ def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: s
     return int(text)
 
 
+def _columns(_context: click.Context, _option: click.Parameter, text: str | None) -> Mapping[str, str] | None:
+    """``url=URL,filename=TEXT``; ``size`` alone is ``size=size``."""
+    if text is None:
+        return None
+    pairs = [(field, column or field) for field, _, column in (part.partition("=") for part in text.split(","))]
+    columns = dict(pairs)
+    if len(columns) < len(pairs) or not set(columns) <= set(FIELDS) or "url" not in columns:
+        raise click.BadParameter(f"expected url=NAME and more of {', '.join(FIELDS)}, each once; got {text!r}")
+    return columns
+
+
 @click.command()
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 @click.option("-i", "--input", "source", type=click.File("rb"), help="A manifest; - is stdin.")
-@click.option("--format", "format_", type=one_of(Format), help="Default: by suffix or first line.")
+@click.option("--format", "format_", type=one_of(Format), help="Default: by suffix, first bytes or first line.")
+@click.option(
+    "--columns",
+    callback=_columns,
+    metavar="FIELD=NAME,...",
+    help="Which columns or keys to take, e.g. url=URL,filename=TEXT; the others are left alone.",
+)
 @click.option(
     "--pool",
     type=click.Choice([*one_of(Pool).choices, _ALL]),
@@ -72,6 +89,7 @@ def submit(
     urls: Sequence[str],
     source: BinaryIO | None,
     format_: str | None,
+    columns: Mapping[str, str] | None,
     pool: str,
     name: str | None,
     per_message: int,
@@ -92,7 +110,7 @@ def submit(
     if bool(urls) == (source is not None):
         raise click.UsageError("expected either URLs or -i FILE")
     new_names = partial(Names, shard or 0, dedup=dedup)
-    reader = Reader(source or urls, format_, say, new_names=new_names, server_names=names == "server", step=step)
+    reader = Reader(source or urls, format_, say, new_names, names == "server", step, columns)
     if strict:
         reader.check()
     name = name or new_batch_name()

@@ -5,8 +5,9 @@ The worker's address policy decides what may be downloaded from; here only the f
 
 from __future__ import annotations
 
+import base64
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 MAX_CHARACTERS = 8192
 # Most URLs; what matches needs no closer look. Kept true by ``tests/unit/test_manifest.py``.
@@ -58,6 +59,21 @@ def _parts_problem(parts: SplitResult) -> str | None:
         except UnicodeError:
             return f"{host!r} is not a host name"
     return None
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header (RFC 7617)."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def without_user(url: str) -> tuple[str, str | None]:
+    """A checked URL without user and password, and the value of the Authorization header that says the same."""
+    scheme, _, rest = url.partition("://")
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url, None
+    said = basic(unquote(parts.username or ""), unquote(parts.password or ""))
+    return f"{scheme}://{rest.partition('@')[2]}", said
 
 
 def redact(text: str) -> str:

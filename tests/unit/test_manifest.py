@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +20,9 @@ from download.filenames import LONGEST, check_filename, name_of_url
 from ledger.jobs import Job, Naming, folded
 from ledger.records import decode_job, encode_job
 from producer import urls
-from producer.errors import ManifestError
+from producer.errors import ManifestError, OtherManifestError
 from producer.formats import Format
-from producer.manifest import FIELDS, BadLine, Names, _filename, _name_of_url, read
+from producer.manifest import FIELDS, BadLine, Names, Reader, _filename, _name_of_url, read
 from producer.urls import redact
 
 DIGEST = "Ab" * 32
@@ -53,11 +55,19 @@ def test_csv_takes_the_columns_in_any_order() -> None:
 
 def test_csv_without_a_header_has_urls_only() -> None:
     assert jobs("http://a/x\n", Format.CSV) == [Job("http://a/x", "x")]
-    (bad,) = jobs("http://a/x,name\n", Format.CSV)
-    assert str(bad) == "line 1: expected 1 columns (url), got 2"
+    with pytest.raises(ManifestError, match="line 1: expected a header with the column url, or a URL and nothing else"):
+        jobs("http://a/x,name\n", Format.CSV)
 
 
-@pytest.mark.parametrize("header", ["url,md5", "url,url", "url,"])
+def test_a_cell_below_no_name_and_a_missing_cell_are_bad_lines() -> None:
+    first, second = jobs("url,filename,\nhttp://a/x,y,z\nhttp://a/x,y\n")
+    assert [str(first), str(second)] == [
+        "line 2: expected 3 columns (url, filename, ), got 3",
+        "line 3: expected 3 columns (url, filename, ), got 2",
+    ]
+
+
+@pytest.mark.parametrize("header", ["url,crc32", "url,url"])
 def test_csv_with_a_header_that_we_do_not_understand_is_refused_as_a_whole(header: str) -> None:
     with pytest.raises(ManifestError, match="expected each of the columns url, filename, sha256, size, headers, mir"):
         jobs(f"{header}\nhttp://a/x,1\n")
@@ -94,11 +104,20 @@ BAD_LINES = [
 ]
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"url": 1}, "expected url to be a text, got '1'"),
-    ({"md5": 1}, "headers, mirrors, got 'md5'"),
+    ({"crc32": 1}, "headers, mirrors, md5, sha1, sha512, got 'crc32'"),
+    ({"md5": 1}, "expected md5 to be a text, got '1'"),
+    *(
+        ({name: "ab"}, f"expected {name} to be {digits} hexadecimal digits, got 'ab'")
+        for name, digits in (("md5", 32), ("sha1", 40), ("sha512", 128))
+    ),
     ({"sha256": "ab"}, "expected sha256 to be 64 hexadecimal digits, got 'ab'"),
     ({"size": -1}, "expected size to be a whole number of bytes, 0 or more; got '-1'"),
     ({"size": True}, "expected size"),
     ({"size": 1.5}, "expected size"),
+    ({"size": "1.5"}, "expected size"),
+    ({"size": float("inf")}, "expected size"),
+    ({"mirrors": ["http://u:s3cret@b/f"]}, "expected mirrors without user and password"),
+    ({"url": "http://u:s3cret@a/f", "headers": {"authorization": "x"}}, "got both"),
     *(
         ({"filename": name}, "expected filename to be a relative path")
         for name in ("../x", "/etc/x", "a\\b", "a//b", "")
@@ -142,7 +161,92 @@ def test_what_a_bad_line_says_contains_no_password() -> None:
         assert "ter2@" not in str(bad)
 
 
+def test_of_thousands_of_bad_lines_twenty_are_named_and_all_counted() -> None:
+    said: list[str] = []
+    reader = Reader(io.BytesIO(b"nonsense\n" * 5000), None, said.append)
+    assert list(reader.jobs()) == []
+    assert (len(said), reader.bad) == (21, 5000)
+    assert said[-1] == "5,000 bad lines, the first 20 of which are above"
+
+
 # -- headers, mirrors, repeated lines
+
+
+@pytest.mark.parametrize("size", ["1000", "1000.", "1000.0", 1000.0])
+def test_a_size_is_whole_however_it_is_written(size: object) -> None:
+    assert one(line(size=size)) == Job("http://a/f", "f", None, 1000)
+
+
+def test_a_cell_that_is_not_a_number_is_no_size() -> None:
+    assert one(line(size=float("nan"))) == Job("http://a/f", "f")
+
+
+def test_a_path_may_begin_with_a_dot() -> None:
+    assert one(line(filename="././a/b")) == Job("http://a/f", "a/b")
+
+
+@pytest.mark.parametrize(("name", "length"), [("md5", 16), ("sha1", 20), ("sha512", 64)])
+def test_other_digests_are_expected_where_there_is_no_sha256(name: str, length: int) -> None:
+    digest = "aB" * length
+    for text in (digest, f"{name}:{digest}"):
+        assert one(line(**{name: text})) == Job("http://a/f", "f", digest=f"{name}:{digest.lower()}")
+    assert one(line(sha256=DIGEST, **{name: digest})) == Job("http://a/f", "f", DIGEST.lower())
+    strongest = one(line(**{"md5": "00" * 16, "sha1": "00" * 20, name: digest}))
+    assert isinstance(strongest, Job)
+    assert (strongest.digest or "").partition(":")[0] == ("sha1" if name == "md5" else name)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://u:pa%20ss@a/f", "u:pa ss"),
+        ("HTTP://u@a/f", "u:"),
+        ("http://:p@a/f?x=@", ":p"),
+        ("http://%C3%BC:p@a/f", "ü:p"),
+    ],
+)
+def test_user_and_password_of_a_url_are_basic_authentication(url: str, text: str) -> None:
+    plain = url.partition("//")[0] + "//a/" + url.rpartition("a/")[2]
+    job = Job(plain, "f", headers=(("Authorization", "Basic " + base64.b64encode(text.encode()).decode()),))
+    assert one(url) == one(line(url=url)) == job
+    assert list(read([url])) == [job]
+    assert one("http://a/@f") == Job("http://a/@f", "@f")
+
+
+# -- a batch that has some of the jobs
+
+
+def again(before: str, after: str, **options: Any) -> tuple[list[str], list[str]]:
+    """Names of the jobs of a first manifest, and of those that the second one has more."""
+    have = [item for item in read(io.BytesIO(before.encode())) if isinstance(item, Job)]
+    new = Reader(io.BytesIO(after.encode()), None, lambda _: None, **options)
+    new.keep()
+    return [job.filename for job in have], [job.filename for job in new.missing(lambda: have)]
+
+
+def test_a_mended_line_is_new_and_takes_no_name_from_another() -> None:
+    bad, good = "http//a/f\nhttp://b/f\nhttp://c/f\n", "http://a/f\nhttp://b/f\nhttp://c/f\nhttp://d/g\n"
+    assert again(bad, good) == (["f", "f-2"], ["f-3", "g"])
+    assert again(good, good) == (["f", "f-2", "f-3", "g"], [])
+    mended = good.replace("http://d/g\n", "http://b/f\n" * 2)
+    assert again(bad, mended) == (["f", "f-2"], ["f-3", "f-4", "f-5"])
+
+
+def test_a_line_asks_for_its_own_filename() -> None:
+    rows = "".join(line(filename=name) + "\n" for name in ("x", "y", "x"))
+    assert again(rows, line(filename="z") + "\n" + rows) == (["x", "y", "x-2"], ["z"])
+    with pytest.raises(OtherManifestError, match="1 of its jobs"):
+        again(rows, line(filename="z") + "\n" + rows.replace('"y"', '"w"'))
+    with pytest.raises(OtherManifestError, match="1 of its jobs"):
+        again("http://a/x\nhttp://a/y\n", "http://a/y\nhttp://a/z\n")
+
+
+def test_folders_go_on_where_the_batch_is() -> None:
+    first = "".join(f"http://a/{n}/f\n" for n in range(3))
+    new = Reader(io.BytesIO(("http://a/9/f\n" + first).encode()), None, lambda _: None, partial(Names, 2))
+    new.keep()
+    have = [item for item in read(io.BytesIO(first.encode()), names=Names(2)) if isinstance(item, Job)]
+    assert [job.filename for job in new.missing(lambda: have)] == ["0001/f-2"]
 
 
 def test_json_lines_have_an_object_and_a_list() -> None:
