@@ -2,7 +2,7 @@
 
 The answer follows from the measurements alone (``choice`` says how), never from what the scenario calls itself. Where
 the noise is larger than the difference, where too little was measured, or where nothing keeps the limits, the answer is
-"cannot tell", with the command to run next.
+"cannot tell", with the command to run next. A demonstration has no answer, but one sentence of what its totals are.
 
 A conclusion about several cores depends on the probes: below ``SEVERAL_CORES`` effective cores there is none.
 """
@@ -13,11 +13,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from poolbench import figures
 from poolbench.choice import ALIKE, MARGIN, REGRET, TIE, Choice, Curve, Standing, comparable, decide, standing
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, PoolKind, RunCommand
+from poolbench.experiment import Experiment, MeasuredState, Measurement, PoolKind, RunCommand
+from poolbench.lanes import Shown
 from poolbench.runfiles import pooled
 from poolbench.statistics import LEAST, DeploymentRow, Summary, summarise
 
@@ -32,6 +34,7 @@ OFTEN = 0.2  # of the measurements excluded: the machine was not ours
 OURS = 0.75  # of the machine's cores; with less, others are measured too
 SAMPLING = 0.05  # of the deployments' CPU
 LATE = 0.005  # seconds of scheduling latency more than elsewhere: worth a sentence
+_SHOWS = "a demonstration shows the models; run a scenario that measures them, or your own jobs"
 
 
 class Confidence(StrEnum):
@@ -91,6 +94,8 @@ def recommend(
     summary = summarise(experiment)
     able = comparable(summary)
     rows = [row for row in able if limits.kept_by(row)]
+    if experiment.scenario.demonstration:
+        return Advice(experiment.scenario.name, Confidence.NONE, (_SHOWS,), (), (), (), limits)
     choice = decide(summary, rows) if len(able) >= 2 else None
     notes = experiment.notes if conditions else experiment.caveats
     reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in notes)]
@@ -465,3 +470,94 @@ class _Explanation:
                 f"Jobs with more CPU: at {room:.2g} times the {figures.seconds(self.pick.cpu_per_job.median)} per job"
                 f" CPU is the limit, because {why}."
             )
+
+
+# -- a demonstration: what its totals are
+
+
+TOLERANCE = 0.05  # of the baseline: this near, the total "was" the longest or the sum
+
+
+class Finding(StrEnum):
+    LONGEST = "the longest file, not the sum"
+    SUM = "the sum, not the longest file"
+    BETWEEN = "neither the longest file nor the sum"
+    SLOWER = "more than the sum"
+    UNKNOWN = "not known"
+
+
+class Totals(NamedTuple):
+    """Seconds; ``total`` and ``ratio`` are None unless every job is done.
+
+    ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
+    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
+    """
+
+    sum: float
+    longest: float
+    total: float | None  # from just before the submission to the last file's finish
+    ratio: float | None  # total ÷ longest
+
+
+def totals(measurement: Measurement) -> Totals:
+    nominal = [job.nominal or 0.0 for job in measurement.jobs]
+    longest, wall = max(nominal, default=0.0), measurement.wall
+    return Totals(sum(nominal), longest, wall, wall / longest if wall is not None and longest else None)
+
+
+def find(each: Shown) -> Finding:
+    """What a total was."""
+    found = totals(each.measurement)
+    if found.total is None:
+        return Finding.UNKNOWN
+    if found.total <= found.longest * (1 + TOLERANCE):
+        return Finding.LONGEST
+    if found.total > found.sum * (1 + TOLERANCE):
+        return Finding.SLOWER
+    return Finding.SUM if found.total >= found.sum * (1 - TOLERANCE) else Finding.BETWEEN
+
+
+def verdict(found: Sequence[Shown]) -> str:
+    """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
+    pools = [each for each in found if not each.deployment.serial]
+    clauses = []
+    for finding in Finding:
+        if alike := [each for each in pools if find(each) is finding]:
+            where = "in " + " and ".join(each.name for each in alike)
+            if len(alike) == len(pools) > 1:
+                where = {2: "in both models", 3: "in all three models"}.get(len(pools), f"in all {len(pools)} cases")
+            said = _shortest(alike) if finding is Finding.LONGEST else ", ".join(map(_figures, alike))
+            clauses.append(f"{where} the total is {finding.value}: {said}")
+    clauses += [_serial(each) for each in found if each.deployment.serial]
+    sentence = "; ".join(clauses) or "nothing was compared"
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _shortest(alike: Sequence[Shown]) -> str:
+    """All had files of the same seconds."""
+    took = [totals(each.measurement) for each in alike]
+    said = dict.fromkeys(figures.seconds(total) for total in sorted(each.total or 0.0 for each in took))
+    return f"{' to '.join([*said][:: max(len(said) - 1, 1)])}, not {took[0].sum:g} s"
+
+
+def _figures(each: Shown) -> str:
+    found = totals(each.measurement)
+    if found.total is None:
+        return each.name + _not_done(each.measurement)
+    text = f"{each.name} {found.total:.2f} s (longest {found.longest:g} s, sum {found.sum:g} s)"
+    waited = max(job.attempts[0].started - job.queued if job.attempts else 0.0 for job in each.measurement.jobs)
+    if find(each) is not Finding.LONGEST and waited > found.longest * TOLERANCE:
+        text += f" with {waited:.1f} s in the queue"
+    return text
+
+
+def _not_done(measurement: Measurement) -> str:
+    lost = (job for job in measurement.jobs if job.state is not MeasuredState.DONE)
+    return f" ({', '.join(f'{job.filename} {job.state}' for job in lost)})"
+
+
+def _serial(each: Shown) -> str:
+    found = totals(each.measurement)
+    if found.total is None:
+        return f"one at a time it is {find(each).value}{_not_done(each.measurement)}"
+    return f"one at a time it is {find(each).value}: {found.total:.2f} s (sum {found.sum:g} s)"

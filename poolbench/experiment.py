@@ -273,6 +273,7 @@ class Scenario:
     seed: int | None
     nominal: tuple[float, ...] = ()  # seconds per job, where the origin paces them; empty: it does not
     bytes: int | None = None  # of all files together; None: not known before
+    demonstration: bool = False  # shows the models on a few jobs alike for all; says nothing about which is best
 
 
 @dataclass(frozen=True, slots=True)

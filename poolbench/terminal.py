@@ -9,14 +9,13 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from poolbench.advice import totals, verdict
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
 from poolbench.figures import NONE, counted, printable, ratio
 from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
@@ -204,18 +203,27 @@ _COLUMNS = (
 
 def close(page: Page, experiment: Experiment) -> None:
     page.say()
-    (_article if experiment.scenario.name == "article" else _deployments)(page, experiment)
+    (_demonstration if experiment.scenario.demonstration else _deployments)(page, experiment)
 
 
-def _article(page: Page, experiment: Experiment) -> None:
+def _demonstration(page: Page, experiment: Experiment) -> None:
     found = shown(experiment)
     page.table(["pool", "sum", "longest", "total", "total ÷ longest"], map(_total_cells, found))
     page.paragraph(_LEGEND, "dim")
+    page.checks([each.measurement for each in found])
     for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
         page.say(line)
     page.say()
-    page.checks([each.measurement for each in found])
     page.paragraph(verdict(found), "bold")
+
+
+def _total_cells(each: Shown) -> Iterator[str]:
+    found = totals(each.measurement)
+    yield f"serial, on {each.deployment.pool}" if each.deployment.serial else each.name
+    yield f"{found.sum:g} s"
+    yield f"{found.longest:g} s"
+    yield NONE if found.total is None else f"{found.total:.2f} s"
+    yield NONE if found.ratio is None else f"{found.ratio:.3f}"
 
 
 def _deployments(page: Page, experiment: Experiment) -> None:
@@ -252,98 +260,6 @@ def _cells(row: DeploymentRow, rounds: int) -> Iterator[str]:
     yield NONE if row.deployment.serial else median(row.speedup, ".2g")
     yield median(row.cpu_per_job, ".1f", 1000.0)
     yield NONE if row.peak is None else f"{row.peak / 2**20:.0f}"
-
-
-# -- the tutorial
-
-
-TOLERANCE = 0.05  # of the baseline: this near, the total "was" the longest or the sum
-
-
-class Finding(StrEnum):
-    LONGEST = "the longest file, not the sum"
-    SUM = "the sum, not the longest file"
-    BETWEEN = "neither the longest file nor the sum"
-    SLOWER = "more than the sum"
-    UNKNOWN = "not known"
-
-
-class Totals(NamedTuple):
-    """Seconds; ``total`` and ``ratio`` are None unless every job is done.
-
-    ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
-    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
-    """
-
-    sum: float
-    longest: float
-    total: float | None  # from just before the submission to the last file's finish
-    ratio: float | None  # total ÷ longest
-
-
-def totals(measurement: Measurement) -> Totals:
-    nominal = [job.nominal or 0.0 for job in measurement.jobs]
-    longest, wall = max(nominal, default=0.0), measurement.wall
-    return Totals(sum(nominal), longest, wall, wall / longest if wall is not None and longest else None)
-
-
-def _total_cells(each: Shown) -> Iterator[str]:
-    found = totals(each.measurement)
-    yield f"serial, on {each.deployment.pool}" if each.deployment.serial else each.name
-    yield f"{found.sum:g} s"
-    yield f"{found.longest:g} s"
-    yield NONE if found.total is None else f"{found.total:.2f} s"
-    yield NONE if found.ratio is None else f"{found.ratio:.3f}"
-
-
-def find(each: Shown) -> Finding:
-    """What a total was."""
-    found = totals(each.measurement)
-    if found.total is None:
-        return Finding.UNKNOWN
-    if found.total <= found.longest * (1 + TOLERANCE):
-        return Finding.LONGEST
-    if found.total > found.sum * (1 + TOLERANCE):
-        return Finding.SLOWER
-    return Finding.SUM if found.total >= found.sum * (1 - TOLERANCE) else Finding.BETWEEN
-
-
-def verdict(found: Sequence[Shown]) -> str:
-    """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
-    pools = [each for each in found if not each.deployment.serial]
-    clauses = []
-    for finding in Finding:
-        if alike := [each for each in pools if find(each) is finding]:
-            where = "in " + " and ".join(each.name for each in alike)
-            if len(alike) == len(pools) > 1:
-                where = {2: "in both pools", 3: "in all three pools"}.get(len(pools), f"in all {len(pools)} pools")
-            clauses.append(f"{where} the total was {finding.value}: {', '.join(map(_figures, alike))}")
-    clauses += [_serial(each) for each in found if each.deployment.serial]
-    sentence = "; ".join(clauses) or "nothing was compared"
-    return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _figures(each: Shown) -> str:
-    found = totals(each.measurement)
-    if found.total is None:
-        return each.name + _not_done(each.measurement)
-    text = f"{each.name} {found.total:.2f} s (longest {found.longest:g} s, sum {found.sum:g} s)"
-    waited = max(job.attempts[0].started - job.queued if job.attempts else 0.0 for job in each.measurement.jobs)
-    if find(each) is not Finding.LONGEST and waited > found.longest * TOLERANCE:
-        text += f" with {waited:.1f} s in the queue"
-    return text
-
-
-def _not_done(measurement: Measurement) -> str:
-    lost = (job for job in measurement.jobs if job.state is not MeasuredState.DONE)
-    return f" ({', '.join(f'{job.filename} {job.state}' for job in lost)})"
-
-
-def _serial(each: Shown) -> str:
-    found = totals(each.measurement)
-    if found.total is None:
-        return f"one at a time it is {find(each).value}{_not_done(each.measurement)}"
-    return f"one at a time it was {find(each).value}: {found.total:.2f} s (sum {found.sum:g} s)"
 
 
 # -- the checks

@@ -191,5 +191,5 @@ def _write(experiment: Experiment, target: Path | None) -> None:
     elif target:
         write_whole(target, to_json(experiment).encode())
         name = shlex.quote(str(target))
-        shows, advises = f"producer report {name} -o report.html", f"producer recommend {name}"
-        click.echo(f"written: {name}; `{shows}` shows it, `{advises}` advises")
+        advises = "" if experiment.scenario.demonstration else f", `producer recommend {name}` advises"
+        click.echo(f"written: {name}; `producer report {name} -o report.html` shows it{advises}")

@@ -1,7 +1,7 @@
 """What a comparison runs: jobs, planned before the first one starts. A table of recipes, or a person's manifest.
 
-The same seed and number give the same jobs to every deployment, whichever deployments there are. One exception, the
-tutorial's: in ``article`` each pool has files of its own.
+The same seed and number give the same jobs to every deployment, whichever deployments there are. In ``article``, the
+tutorial, only the names of the files differ from pool to pool.
 """
 
 from __future__ import annotations
@@ -62,17 +62,13 @@ class Recipe:
     size: int  # bytes of each file by default; 0: they have sizes of their own
     plan: Callable[[Options, PoolKind], Sequence[PlannedJob]]
     repeat: int = 3
+    demonstration: bool = False
 
 
 def article(options: Options, pool: PoolKind) -> Sequence[PlannedJob]:
-    """The tutorial: two files per pool, each taking a random whole number of seconds."""
+    """The tutorial: two files per pool, each taking a random whole number of seconds, the same in every pool."""
     dice = random.Random(options.seed)
-    # All dice fall in one order, so that --pools and --no-serial do not change what a seed means.
-    plans = {
-        each: tuple(paced(name, dice.randint(*options.seconds), options.size) for name in names)
-        for each, names in ARTICLE_FILES.items()
-    }
-    return plans[pool]
+    return [paced(name, dice.randint(*options.seconds), options.size) for name in ARTICLE_FILES[pool]]
 
 
 def slow(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
@@ -138,7 +134,7 @@ SCENARIOS: Mapping[str, Recipe] = {
         Recipe(
             "article",
             "the tutorial: two files that take 5 to 10 seconds each",
-            Bound.LATENCY, 2, 2, 384 * KIB, article, repeat=1,
+            Bound.LATENCY, 2, 2, 384 * KIB, article, repeat=1, demonstration=True,
         ),
         Recipe("slow", "small files from a server that takes 0.2 to 0.8 s for each",
                Bound.LATENCY, 120, 12, 4 * KIB, slow),
@@ -170,7 +166,7 @@ class PlannedWork:
     """What an experiment runs."""
 
     scenario: Scenario
-    shares: Mapping[PoolKind, RoundJobs]  # whole; the same for all pools, but in the article
+    shares: Mapping[PoolKind, RoundJobs]  # whole; the same for all pools, but for the names of the article's files
     serial: Sequence[int]  # numbers of the jobs that the baseline runs
     repeat: int = 3
     keeps_files: bool = False
@@ -217,9 +213,10 @@ def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployme
         seed=options.seed,
         nominal=nominal if len(nominal) == len(first.jobs) else (),
         bytes=sum(job.size or 0 for job in first.jobs),
+        demonstration=recipe.demonstration,
     )
     chosen = sample(plans[deployments[0].pool], recipe.serial)
-    return PlannedWork(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.name == "article")
+    return PlannedWork(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.demonstration)
 
 
 def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployment]) -> PlannedWork:

@@ -90,7 +90,7 @@ def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, s
 
 def experiment(*found: Shown, name: str = "article") -> Experiment:
     return Experiment(
-        scenario=Scenario(name, "what it is", Bound.LATENCY, 2, 1),
+        scenario=Scenario(name, "what it is", Bound.LATENCY, 2, 1, demonstration=name == "article"),
         deployments=tuple(each.deployment for each in found),
         measurements=tuple(each.measurement for each in found),
         started=EPOCH,

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench import figures as w
-from poolbench.advice import Advice, Confidence, recommend
+from poolbench.advice import Advice, Confidence, recommend, verdict
 from poolbench.choice import WITHIN_NOISE
 from poolbench.experiment import Experiment, to_json
 from poolbench.lanes import Lane, Shown, name_of, render, shown
@@ -48,8 +48,8 @@ class Section:
     experiment: Experiment
     summary: Summary
     shown: Sequence[Shown]
-    advice: Advice
-    headline: str  # the answer
+    advice: Advice | None  # None: a demonstration
+    headline: str  # the answer, or what a demonstration shows
     means: str  # the confidence
     lists: tuple[tuple[str, tuple[str, ...]], ...]  # the rest of the advice by heading
     title: str
@@ -59,21 +59,24 @@ class Section:
     excluded: Table
     checks: Table
     conditions: tuple[tuple[str, str], ...]
+    warm: bool  # there was a warm-up
 
 
 def _section(group: Sequence[Experiment]) -> Section:
-    experiment, advice = pooled(group), recommend(group, conditions=False)
+    experiment = pooled(group)
+    advice = None if experiment.scenario.demonstration else recommend(group, conditions=False)
     summary, kept = summarise(experiment), shown(experiment)
     title = experiment.scenario.title or experiment.scenario.name
-    found = [table(summary) for table in (tables.speed, tables.split, tables.cost, tables.pairs)]
+    found = [table(summary) for table in (tables.speed, tables.split, tables.cost, *[tables.pairs] * bool(advice))]
+    pools = [each for each in kept if not each.deployment.serial]
     return Section(
         experiment=experiment,
         summary=summary,
         shown=kept,
         advice=advice,
-        headline=_headline(advice, summary),
-        means=_SURE[advice.confidence],
-        lists=tuple((heading, lines) for heading, lines in _lists(advice) if lines),
+        headline=_headline(advice, summary) if advice else verdict(pools),
+        means=_SURE[advice.confidence] if advice else "",
+        lists=tuple((heading, lines) for heading, lines in _lists(advice) if lines) if advice else (),
         title=title[:1].upper() + title[1:],
         about=_about(experiment, summary),
         tables=tuple(tables.known(table) for table in found if table.lines),
@@ -81,7 +84,12 @@ def _section(group: Sequence[Experiment]) -> Section:
         excluded=tables.excluded(experiment),
         checks=tables.checks(experiment),
         conditions=tuple(_conditions(experiment)),
+        warm=_warm(experiment),
     )
+
+
+def _warm(experiment: Experiment) -> bool:
+    return any(each.round == 0 for each in experiment.measurements)
 
 
 def _headline(advice: Advice, summary: Summary) -> str:
@@ -116,7 +124,8 @@ def _about(experiment: Experiment, summary: Summary) -> str:
     parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.deployments), 'deployment')}"]
     if scenario.bytes:
         parts.append(f"{w.size(scenario.bytes)} in all")
-    parts.append(f"{w.counted(summary.rounds, 'round')} after the warm-up, in rotating order")
+    warm = " after the warm-up, in rotating order" if _warm(experiment) else ""
+    parts.append(w.counted(summary.rounds, "round") + warm)
     if scenario.seed is not None:
         parts.append(f"seed {scenario.seed}")
     return ", ".join(parts) + f"; {_moment(experiment.started)}"

@@ -18,6 +18,7 @@ from ledger.jobs import FailureKind, JobState
 from ledger.jobs import Pool as LedgerPool
 from ledger.settings import Settings
 from ledger.switches import Switches
+from poolbench.advice import Finding, find, totals
 from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
 from poolbench.experiment import Deployment, Experiment, from_json, to_json
@@ -27,7 +28,7 @@ from poolbench.experiment import PoolKind as Pool
 from poolbench.experiment import RunCommand as Request
 from poolbench.lanes import shown
 from poolbench.rounds import Design, run_experiment
-from poolbench.terminal import Finding, Page, close, find, totals
+from poolbench.terminal import Page, close
 from producer import downloads
 from producer.client import Client
 from producer.downloads import Downloads
@@ -216,7 +217,7 @@ def test_the_command_writes_its_experiment_and_ends_with_0(world: World, tmp_pat
     )
     assert not failed(experiment)
     assert " s · Python_Development_Handbook.pdf " in out  # no silence: progress in plain lines
-    assert "In threads the total was " in out
+    assert "In threads the total is " in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
