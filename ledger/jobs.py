@@ -167,6 +167,7 @@ class JobRecord:
     queued: float
     attempts: tuple[Attempt, ...] = ()
     started: float | None = None  # of the attempt that runs now
+    executor: Executor | None = None  # ... and who runs it, once that was noted with its progress
     deadline: float | None = None  # when its time is used up, if limited; from its first claim until it is final
     bytes: int = 0  # on disk so far; once done the file's length
     total: int | None = None  # announced length of the file

@@ -44,6 +44,7 @@ from ledger.jobs import (
     FINAL_STATES,
     Attempt,
     Batch,
+    Executor,
     FailureKind,
     Job,
     JobRecord,
@@ -66,6 +67,7 @@ from ledger.records import (
     decode_unreadable,
     encode_attempt,
     encode_digest,
+    encode_executor,
     encode_job,
     encode_validators,
 )
@@ -365,9 +367,9 @@ class Ledger:
         """Jobs that were not begun go back on their queues, without an attempt; how many did."""
         return int(self.call("unclaim", *(each for claim in claims for each in claim.proof)))
 
-    def progress(self, claim: Claim, size: int, total: int | None) -> bool:
-        """Note the bytes on disk and the announced length; False if the claim is void."""
-        return bool(self.call("progress", *claim.proof, size, "" if total is None else total))
+    def progress(self, claim: Claim, size: int, total: int | None, who: Executor | None = None) -> bool:
+        """Note the bytes on disk, the announced length and who runs the job; False if the claim is void."""
+        return bool(self.call("progress", *claim.proof, size, "" if total is None else total, encode_executor(who)))
 
     def note_attempt(self, claim: Claim, attempt: Attempt) -> bool:
         """Note a failed attempt after which the holder tries again itself; False if the claim is void."""

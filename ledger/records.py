@@ -48,6 +48,7 @@ n      claims so far; with ``h`` the token that a holder shows to change the rec
 h      the incarnation that holds or last held it
 t k    claimed at, ms; by which call, after a colon Flower's row (running)
 b z    bytes on disk, announced length
+w      who runs it, as in ``a``; noted with its progress       (running)
 x      cancel requested                                        (running)
 f      final filename, if a server proposed another one, or a file that is not the job's had its name
 m      the host whose slot it has (running), or in whose queue it is (waiting)
@@ -201,11 +202,11 @@ def encode_attempt(attempt: Attempt, queued: float) -> str:
         None if first_byte is None else round((first_byte - started) * 1000),
     ]
     row = _compact([*times, attempt.bytes, attempt.status, attempt.kind, attempt.reason])
-    return f"[{_executor(attempt.executor)},{row[1:]}"
+    return f"[{encode_executor(attempt.executor)},{row[1:]}"
 
 
 @lru_cache(1000)  # one for all jobs of a chunk
-def _executor(who: Executor | None) -> str:
+def encode_executor(who: Executor | None) -> str:
     """Processes and greenlets run in the main thread, whose id is the pid: 0."""
     if who is None:
         return "null"
@@ -236,11 +237,8 @@ def decode_attempts(text: str, queued: float) -> tuple[Attempt, ...]:
 def _decode_attempt(row: list[Any], begin: int) -> Attempt:
     who, started, took, first, received, status, kind, reason = _padded(row, 8)
     started += begin
-    if who:
-        worker, pid, thread, greenlet = _padded(who, 4)
-        who = Executor(_long(worker), pid, thread or pid, greenlet)
     return Attempt(
-        executor=who or None,
+        executor=_decode_executor(who),
         started=started / 1000,
         finished=(started + took) / 1000,
         first_byte=None if first is None else (started + first) / 1000,
@@ -249,6 +247,13 @@ def _decode_attempt(row: list[Any], begin: int) -> Attempt:
         kind=FailureKind(kind) if kind else None,
         reason=reason,
     )
+
+
+def _decode_executor(who: list[Any] | None) -> Executor | None:
+    if not who:
+        return None
+    worker, pid, thread, greenlet = _padded(who, 4)
+    return Executor(_long(worker), pid, thread or pid, greenlet)
 
 
 LONGEST_ETAG = 72  # characters of an ETag: a sha256 in hexadecimal fits, with its quotes
@@ -344,6 +349,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
         queued=queued,
         attempts=decode_attempts(fields["a"], queued) if "a" in fields else (),
         started=_seconds(fields.get("t")),
+        executor=_decode_executor(json.loads(fields["w"])) if "w" in fields and state is JobState.RUNNING else None,
         deadline=_seconds(fields.get("e")),
         bytes=int(size or 0),
         total=None if total is None else int(total),

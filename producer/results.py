@@ -125,7 +125,7 @@ def _fields(record: JobRecord) -> dict[str, Any]:
         "id": record.id,
         "url": redact(record.job.url),
         "pool": record.pool.value,
-        **_who(last.executor if last else None),
+        **_who(record.executor or (last.executor if last else None)),
         "attempts": len(record.attempts) + running,
         "queued": iso(record.queued),
         "started": iso(record.started if running else (last.started if last else None)),

@@ -6,11 +6,12 @@ A look costs one hash and the records of the jobs that run, however large the ba
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -19,17 +20,31 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from ledger.jobs import FINAL_STATES, Batch, JobRecord, JobState, Pool
+from ledger.jobs import FINAL_STATES, Batch, Executor, FailureKind, JobRecord, JobState, Pool
 from producer.cli import batch_argument
 from producer.client import Client, redis_errors
 from producer.errors import RedisUnusableError
 from producer.results import counts, exit_code, printable, said_states
+from producer.urls import redact
 
 _LOOK_EVERY = 0.5  # seconds
 _WINDOW = 20.0  # seconds over which rates are measured
 _QUIET = 15.0  # seconds without any change after which we say what may be wrong
 _MOST_RUNNING = 500  # records of running jobs per look; of more than these a sample
 _SHOWN = 10  # running files with a bar
+_NAMED = 3  # ... with a line where there is no terminal
+_MOST_READ = 50_000  # records in which the reasons of failed jobs are looked for
+_REASONS = 3  # of a kind
+
+# What may let a job of this kind succeed that is tried again.
+_SETTINGS = {
+    FailureKind.REFUSED: "DOWNPOUR_ALLOW_HOSTS, DOWNPOUR_ALLOW_NETWORKS and DOWNPOUR_ALLOW_PORTS of the workers"
+    " allow more",
+    FailureKind.TOO_LARGE: "DOWNPOUR_MAX_BYTES of the workers allows more",
+    FailureKind.DEADLINE: "submit --deadline and DOWNPOUR_DEADLINE of the workers allow more",
+    FailureKind.SLOW: "DOWNPOUR_LOW_SPEED of the workers allows less",
+    FailureKind.TIMEOUT: "DOWNPOUR_READ_TIMEOUT of the workers allows longer silence",
+}
 
 
 @click.command()
@@ -59,7 +74,35 @@ def show(client: Client, name: str, every: float, *, to_stderr: bool = False) ->
                 live.update(panel(snapshot), refresh=True)
             for line in [] if live else lines.of(snapshot):
                 click.echo(line, err=to_stderr)
+    for line in failures(client, snapshot.batch):
+        click.echo(line, err=to_stderr)
     return code
+
+
+def failures(client: Client, batch: Batch) -> Iterator[str]:
+    """Why jobs failed, by kind, and what to do about it; nothing if none did."""
+    found: defaultdict[FailureKind | None, Counter[str]] = defaultdict(Counter)
+    left = batch.count(JobState.FAILED)
+    with redis_errors(client.settings):
+        for record in islice(client.ledger.read_batch(batch), _MOST_READ if left else 0):
+            if record.state is JobState.FAILED and (last := record.last):
+                found[last.kind][printable(redact(last.reason or ""))] += 1
+                left -= 1
+            if not left:
+                break
+    for kind, reasons in found.items():
+        yield f"{reasons.total():,} failed, {kind}:"
+        for reason, count in reasons.most_common(_REASONS):
+            yield f"  {reason}" + (f" ({count:,} jobs)" if count > 1 else "")
+        if len(reasons) > _REASONS:
+            yield f"  reasons beside these: {len(reasons) - _REASONS:,}"
+        if kind in _SETTINGS:
+            yield f"  {_SETTINGS[kind]}"
+    if left:
+        yield f"{left:,} more failed, beyond the first {_MOST_READ:,} jobs"
+    if batch.count(JobState.FAILED):
+        name = batch.name
+        yield f"next: `producer results {name} --only failed` lists them, `producer retry {name}` tries them again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +229,8 @@ class Lines:
         if snapshot.state != self._state and (due or snapshot.batch.finished):
             self._state, self._said_at = snapshot.state, self._clock()
             said.append(snapshot.line)
+            known = [each for each in snapshot.running if each.executor][:_NAMED]
+            said += [f"  {printable(each.job.filename)}: {_detail(each)}" for each in known]
         if snapshot.remark and not self._remarked:
             said.append(f"{snapshot.batch.name}: {snapshot.remark}")
         self._remarked = snapshot.remark is not None
@@ -207,11 +252,23 @@ def panel(snapshot: Snapshot) -> RenderableType:
             bars.add_task(pool.value, total=total, completed=ended, detail=detail)
     for record in snapshot.running[:_SHOWN]:
         known = record.total or record.job.size
-        size = decimal(record.bytes) + (f" of {decimal(known)}" if known else "")
-        bars.add_task(printable(record.job.filename), total=known, completed=record.bytes, detail=size)
+        bars.add_task(printable(record.job.filename), total=known, completed=record.bytes, detail=_detail(record))
     parts: list[RenderableType] = [Text(snapshot.line, style="bold"), bars]
     if len(snapshot.running) > _SHOWN:
         parts.append(Text(f"and {len(snapshot.running) - _SHOWN} more"))
     if snapshot.remark:
         parts.append(Text(snapshot.remark, style="yellow"))
     return Group(*parts)
+
+
+def _detail(record: JobRecord) -> str:
+    """Of a running file: ``5 MB of 10 MB, thread 8 of pid 7``"""
+    known, who = record.total or record.job.size, record.executor
+    size = decimal(record.bytes) + (f" of {decimal(known)}" if known else "")
+    return f"{size}, {_name(who)}" if who else size
+
+
+def _name(who: Executor) -> str:
+    if who.greenlet is not None:
+        return f"greenlet {who.greenlet} of pid {who.pid}"
+    return f"pid {who.pid}" if who.thread == who.pid else f"thread {who.thread} of pid {who.pid}"

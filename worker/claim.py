@@ -145,7 +145,7 @@ class ClaimedJob:
         self._noted = now
         try:
             with once():
-                self._ledger.progress(self.claim, size, total)
+                self._ledger.progress(self.claim, size, total, self._who)
         except RedisError:
             self._incarnation.away = True  # until a renewal gets through
             return False

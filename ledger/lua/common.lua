@@ -77,7 +77,7 @@ end
 
 -- A job reaches its end. `from` is the letter of the state before.
 local function end_job(id, letter, from, state)
-  redis.call('HDEL', job_key(id), 't', 'x', 'k', 'e', 'm')
+  redis.call('HDEL', job_key(id), 't', 'x', 'k', 'e', 'm', 'w')
   redis.call('ZREM', prefix .. 'deadlines', id)
   count(id, letter, from, state)
   redis.call('HSET', batch_key(id), 'ended', wall)
@@ -105,7 +105,7 @@ local function take_back(id, have, state, kind, reason)
     redis.call('HSET', job_key(id), 'a', have.a and (have.a .. ',' .. closed) or closed)
   end
   redis.call('SREM', prefix .. 'cancel:' .. have.h, id .. ' ' .. (redis.call('HGET', job_key(id), 'n') or ''))
-  redis.call('HDEL', job_key(id), 't', 'x', 'k', 'h', 'm') -- without h, nothing that the former holder says is believed
+  redis.call('HDEL', job_key(id), 't', 'x', 'k', 'h', 'm', 'w') -- without h, the former holder is not believed
   if have.m then redis.call('ZREM', prefix .. 'host:' .. have.m .. ':slots', id) end -- the sweep wakes the next one
   redis.call('SREM', prefix .. 'held:' .. have.h, id)
   redis.call('SREM', batch_key(id) .. ':running', id)
@@ -127,7 +127,7 @@ local function quarantine(id, why)
     redis.call('HSET', key, 'q', queued)
   end
   redis.call('HSET', key, 's', 'f', 'a', attempts .. row(wall - queued, 0, 'internal', 'its record cannot be read: ' .. why))
-  redis.call('HDEL', key, 't', 'x', 'k', 'h', 'm', 'e')
+  redis.call('HDEL', key, 't', 'x', 'k', 'h', 'm', 'e', 'w')
   if have.h then redis.call('SREM', prefix .. 'held:' .. have.h, id) end
   if string.find(id, '.', 1, true) then
     redis.call('SREM', batch_key(id) .. ':running', id)

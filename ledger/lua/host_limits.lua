@@ -69,7 +69,7 @@ function commands.acquire()
     return 1
   end
   redis.call('HSET', job_key(id), 's', 'w', 'm', host)
-  redis.call('HDEL', job_key(id), 't', 'k')
+  redis.call('HDEL', job_key(id), 't', 'k', 'w')
   if not have.a then -- its time has not begun: standing in line is not the server's fault, nor the job's
     redis.call('HDEL', job_key(id), 'e')
     redis.call('ZREM', prefix .. 'deadlines', id)

@@ -280,11 +280,11 @@ end
 
 -- Note how far a running job is.
 --
--- ARGV  id, incarnation, claim number, bytes, announced length or ''
+-- ARGV  id, incarnation, claim number, bytes, announced length or '', who runs it as JSON
 -- Returns 1, or 0 when the caller does not hold the job.
 function commands.progress()
   if not held(ARGV[3], ARGV[4], ARGV[5]) then return 0 end
-  redis.call('HSET', job_key(ARGV[3]), 'b', ARGV[6])
+  redis.call('HSET', job_key(ARGV[3]), 'b', ARGV[6], 'w', ARGV[8])
   if ARGV[7] ~= '' then redis.call('HSET', job_key(ARGV[3]), 'z', ARGV[7]) end
   return 1
 end
@@ -359,7 +359,7 @@ local function close_job(call, at, last)
   -- A cancel that came after the last look wins over going round again.
   if have.x and (state == 'w' or state == 'q') then state = 'c' end
   -- What goes, goes first: what comes takes its room, and the record does not keep more than it needs.
-  redis.call('HDEL', key, 't', 'x', 'k', 'm', unpack(ENDED[state] or {}))
+  redis.call('HDEL', key, 't', 'x', 'k', 'm', 'w', unpack(ENDED[state] or {}))
   redis.call('HSET', key, 's', state, 'a', have.a and (have.a .. ',' .. attempt) or attempt, unpack(ARGV, at + 6, last))
   local batch = batch_key(id)
   put(call.gone, prefix .. 'held:' .. incarnation, id)

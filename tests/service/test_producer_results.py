@@ -166,8 +166,9 @@ def test_watch_tells_each_change_in_lines_and_ends_with_the_batch(desk: Desk, se
             assert "b: 0/3 done, 3 queued, 0 bytes" in process.stdout.readline()
             claim = desk.claim(0)
             assert "0/3 done, 1 running, 2 queued" in process.stdout.readline()
-            desk.ledger.progress(claim, 500, 1000)
+            desk.ledger.progress(claim, 500, 1000, WHO)
             assert ", 500 bytes" in process.stdout.readline()
+            assert process.stdout.readline() == "  f0: 500 bytes of 1.0 kB, thread 8 of pid 7\n"
             desk.ledger.close(claim, JobState.DONE, attempt(), result=Result(1000, "ab" * 32))
             assert "1/3 done, 2 queued, 1.0 kB" in process.stdout.readline()
             desk.done(1)
@@ -197,3 +198,49 @@ def test_submit_wait_exits_by_the_outcome(desk: Desk, settings: Settings) -> Non
     assert said.code == 1
     assert said.json == {"batch": "b", "jobs": 1, "new": 1, "bad_lines": 0}
     assert "b: 0/1 done, 1 failed" in said.err
+    assert said.err.splitlines()[-3:] == [
+        "1 failed, status:",
+        "  404 from http://***@a/1?token=***",
+        "next: `producer results b --only failed` lists them, `producer retry b` tries them again",
+    ]
+
+
+def test_watch_says_why_jobs_failed_by_kind_and_which_setting_would_allow_them(desk: Desk, settings: Settings) -> None:
+    desk.submit(9)
+    for number, (kind, reason) in enumerate(
+        [
+            *[(FailureKind.REFUSED, "10.0.0.1 is private")] * 3,
+            (FailureKind.REFUSED, "port 22 is not allowed"),
+            *[(FailureKind.REFUSED, "a zone")] * 2,
+            (FailureKind.REFUSED, "metadata"),
+            (FailureKind.STATUS, "404 Not Found"),
+        ]
+    ):
+        assert desk.ledger.close(desk.claim(number), JobState.FAILED, attempt(kind, reason))
+    desk.done(8)
+    said = run(settings, "watch", "b")
+    assert said.code == 1
+    assert said.out.splitlines()[1:] == [
+        "7 failed, refused:",
+        "  10.0.0.1 is private (3 jobs)",
+        "  a zone (2 jobs)",
+        "  port 22 is not allowed",
+        "  reasons beside these: 1",
+        "  DOWNPOUR_ALLOW_HOSTS, DOWNPOUR_ALLOW_NETWORKS and DOWNPOUR_ALLOW_PORTS of the workers allow more",
+        "1 failed, status:",
+        "  404 Not Found",
+        "next: `producer results b --only failed` lists them, `producer retry b` tries them again",
+    ]
+
+
+def test_who_runs_a_job_is_known_while_it_runs_and_not_after_it_went_back(desk: Desk, settings: Settings) -> None:
+    desk.submit(1)
+    claim = desk.claim(0)
+    assert desk.ledger.progress(claim, 1, None, WHO)
+    (running,) = desk.ledger.running("b")
+    assert running.executor == WHO
+    assert json.loads(run(settings, "results", "b", "--format", "jsonl").out)["thread"] == 8
+    assert desk.ledger.close(claim, JobState.QUEUED, attempt())
+    desk.claim(0)
+    (running,) = desk.ledger.running("b")
+    assert running.executor is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Pool, Ref
+from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool, Ref
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -146,15 +146,19 @@ def test_a_cancel_reaches_a_running_download(world: World, batch: str, pool: Poo
 
 
 @pools
-def test_a_running_job_says_how_far_it_is(world: World, batch: str, pool: Pool) -> None:
+def test_a_running_job_says_how_far_it_is_and_who_runs_it(world: World, batch: str, pool: Pool) -> None:
     world.submit(pool, [world.paced("slow.bin", 4, size=400_000)], batch=batch)
 
-    def half_way() -> bool:
+    def half_way() -> JobRecord | None:
         (record,) = world.ledger.read([f"{batch}.0"])
-        return record.state is JobState.RUNNING and record.total == 400_000 and 0 < record.bytes < 400_000
+        running = record.state is JobState.RUNNING and record.total == 400_000 and 0 < record.bytes < 400_000
+        return record if running else None
 
-    wait_for(half_way, what="progress in the record")
-    world.finished(batch)
+    seen = wait_for(half_way, what="progress in the record")
+    (record,) = world.finished(batch)
+    assert seen
+    assert record.last
+    assert seen.executor == record.last.executor is not None
 
 
 def test_a_worker_that_serves_another_pools_queue_refuses_to_start(world: World) -> None:

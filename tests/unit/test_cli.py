@@ -8,7 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from ledger.jobs import Batch, Job, JobRecord, JobState, Pool
+from ledger.jobs import Batch, Executor, Job, JobRecord, JobState, Pool
 from ledger.settings import Settings
 from producer.cli import run
 from producer.client import _messages, bounded, growing
@@ -23,7 +23,10 @@ def batch(total: int | None = 10, **states: int) -> Batch:
 
 
 def snapshot(of: Batch, *, quiet_s: float = 0.0, away: str | None = None, rate: float = 0.5) -> Snapshot:
-    record = JobRecord("b.1", Job("http://a/x", "x\x1b[2J"), Pool.THREADS, JobState.RUNNING, 1.0, bytes=5, total=10)
+    who = Executor("gevent@here", 7, 7, 140_000_000_000_001)
+    record = JobRecord(
+        "b.1", Job("http://a/x", "x\x1b[2J"), Pool.THREADS, JobState.RUNNING, 1.0, bytes=5, total=10, executor=who
+    )
     running = (record,) * of.count(JobState.RUNNING)
     return Snapshot(of, running, 5, rate, 100.0, quiet_s, away)
 
@@ -120,7 +123,7 @@ def test_the_panel_has_a_row_per_pool_and_a_bar_per_running_file() -> None:
     text = screen.file.getvalue()
     assert "3/20 done, 12 running, 5 queued" in text
     assert "x?[2J" in text
-    assert "5 bytes of 10 bytes" in text
+    assert "5 bytes of 10 bytes, greenlet 140000000000001 of pid 7" in text
     assert "and 2 more" in text
     assert "gevent" not in text
 
