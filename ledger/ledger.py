@@ -151,14 +151,14 @@ class Ledger:
 
     # -- the producer's side
 
-    def submit(self, messages: Sequence[Message], *, deadline: float | None = None) -> list[bool]:
+    def submit(self, messages: Sequence[Message], *, deadline: float | None = None) -> list[int]:
         """Write the records of the messages' jobs; all of one batch, a few hundred jobs at the most.
 
         Args:
             deadline: seconds that each of the batch's jobs may take from its first claim on.
 
         Returns:
-            For each message whether it must be sent (a job of it is new).
+            For each message how many of its jobs are new; if one is, it must be sent.
 
         Raises:
             ConflictError: a job exists with other content; the messages before it are written.
@@ -176,7 +176,7 @@ class Ledger:
             raise ConflictError(f"batch {batch!r} already has another job number {fresh[1]}; choose another name")
         if fresh[0] == -2:
             raise PruningError(f"batch {batch!r} is being removed; `producer prune {batch}` finishes that")
-        return [count > 0 for count in fresh]
+        return list(fresh)
 
     def send(self, pool: Pool, messages: Sequence[tuple[str, str]], *, front: bool = False) -> int:
         """Put messages on the pool's queue, in this order; a few hundred at the most.

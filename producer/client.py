@@ -2,7 +2,8 @@
 
 A submission may be cut off anywhere and simply repeated: jobs are named by their place in the manifest, the ledger
 keeps those that it knows, and a message is sent for the others. A job whose record was written and whose message was
-not is seen by the sweep. A batch is sealed at the end, so an unsealed one was cut off.
+not is seen by the sweep. A batch is sealed at the end, so an unsealed one was cut off. A manifest that has more lines
+at its end makes the batch grow; where a mended line moves the others, its new jobs follow those of the batch.
 
 A submission that returns is on the disk of Redis' machine: records, messages and seal are in the append-only file, and
 that is flushed (WAITAOF). It survives a SIGKILL of Redis and a power cut, as far as the disk keeps what it confirms.
@@ -129,6 +130,7 @@ class Client:
             RedisUnusableError: no answer within 4 s, name resolution included.
         """
         self.settings = settings or read_settings()
+        self.new = 0  # jobs that no producer had recorded before us
         self.ledger = Ledger(connect(self.settings, connections=4), self.settings.key_prefix)
         with redis_errors(self.settings):
             bounded(self.ledger.redis.ping, min(self.settings.redis_timeout, _FIRST_ANSWER))
@@ -155,6 +157,11 @@ class Client:
     def find(self, name: str) -> Batch | None:
         with redis_errors(self.settings):
             return self.ledger.batch(name)
+
+    def jobs(self, batch: Batch) -> Iterator[Job]:
+        """What the batch's jobs ask for, in order."""
+        with redis_errors(self.settings):
+            yield from (record.job for record in self.ledger.read_batch(batch))
 
     def newest(self, most: int) -> list[Batch]:
         """The newest batches, newest first."""
@@ -185,6 +192,7 @@ class Client:
         deadline: float | None = None,
         *,
         front: bool = False,
+        first: int = 0,
     ) -> Iterator[int]:
         """Record and send the jobs, a group at a time, and seal the batch.
 
@@ -195,29 +203,28 @@ class Client:
             per_message: consecutive jobs that one message carries; 0: see ``growing``.
             deadline: seconds that each job may take from its first claim on; None: what the settings say.
             front: before all that waits now; of a long batch the last few hundred jobs come first.
+            first: ordinal of the first job; the batch has those before it.
 
         Yields:
-            How many of the manifest's jobs are recorded so far.
+            How many of the batch's jobs are recorded so far.
 
         Raises:
             ManifestError: there is no job; nothing was submitted.
-            OtherManifestError: the batch has other jobs than these.
+            OtherManifestError: the batch has other jobs than these; its cause is a ConflictError if a job has another
+                content, and then nothing was submitted.
             RedisUnusableError: Redis went away or is full; the message says what was accepted.
         """
-        recorded = 0
+        recorded = first
         try:
             with redis_errors(self.settings), ThreadPoolExecutor(1, "submit") as behind:
-                known = self.ledger.batch(name)
-                room = known.total if known else None
                 stored: Future[int] | None = None
-                for group in _grouped(_messages(name, jobs, pools, per_message)):
-                    if room is not None and group[-1].ref.last >= room:
-                        raise OtherManifestError(f"batch {name!r} is complete with {room} jobs, the manifest has more")
+                for group in _grouped(_messages(name, jobs, pools, per_message, first)):
                     if stored:
                         yield (recorded := stored.result())
                     stored = behind.submit(self._store, group, deadline, front)
                 if stored:
-                    yield (recorded := stored.result())
+                    recorded = stored.result()
+                yield recorded
                 self._seal(name, recorded)
         except RedisUnusableError as error:
             raise RedisUnusableError(
@@ -232,6 +239,7 @@ class Client:
     def _store(self, group: Sequence[Message], deadline: float | None, front: bool) -> int:
         """Record and send some messages of a batch; how many of its jobs are recorded then."""
         unsent = self.ledger.submit(group, deadline=deadline)
+        self.new += sum(unsent)
         pairs = (pair for message in group for pair in zip(message.ref.ordinals, message.jobs, strict=True))
         self.ledger.reserve_manifest_names(group[0].ref.batch, pairs)  # before any of these jobs can run
         self.send([message for message, new in zip(group, unsent, strict=True) if new], front=front)
@@ -300,8 +308,10 @@ def _pieces(ref: Ref) -> Iterator[Ref]:
         yield Ref(ref.batch, first, min(first + AT_ONCE - 1, ref.last))
 
 
-def _messages(name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int) -> Iterator[Message]:
-    left, first = iter(jobs), 0
+def _messages(
+    name: str, jobs: Iterable[Job], pools: Sequence[Pool], per_message: int, first: int = 0
+) -> Iterator[Message]:
+    left = iter(jobs)
     for pool in cycle(pools):
         carried = tuple(islice(left, per_message or growing(first)))
         if not carried:

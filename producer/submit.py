@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import BinaryIO
 
 import click
 
-from ledger.jobs import JOBS_PER_MESSAGE, FailureKind, JobState, Pool, Ref
+from ledger.jobs import JOBS_PER_MESSAGE, Batch, FailureKind, JobState, Pool, Ref
+from ledger.ledger import ConflictError
 from producer.cli import batch_argument, checked_name, json_option, one_of, report, say
 from producer.client import Client, new_batch_name
+from producer.errors import OtherManifestError
 from producer.formats import Format
 from producer.manifest import FIELDS, Names, Reader
 
@@ -105,7 +107,8 @@ def submit(
 ) -> int:
     """Submit URLs, or the lines of a manifest, as one batch; print the batch's name.
 
-    Running the same command with the same --name again submits what is missing and nothing twice.
+    Running the same command with the same --name again submits what is missing and nothing twice, also when the
+    manifest has more lines since, or a bad line was mended.
     """
     if bool(urls) == (source is not None):
         raise click.UsageError("expected either URLs or -i FILE")
@@ -119,13 +122,15 @@ def submit(
         say(f"warning: {warning}")
     before = client.find(name)
     pools = list(Pool) if pool == _ALL else [Pool(pool)]
+    submitted = partial(client.submit, name, pools=pools, per_message=per_message, deadline=deadline, front=front)
     accepted = said = 0
-    for accepted in client.submit(name, reader.jobs(), pools, per_message, deadline, front=front):
+    for accepted in _mending(client, reader, before, submitted):
         if accepted >= said + _SAY_EVERY:
             said = accepted
             say(f"{accepted:,} jobs of batch {name} submitted")
-    known = before.known if before else 0
-    found = {"batch": name, "jobs": accepted, "new": accepted - known, "bad_lines": reader.bad}
+    if before and (cancelled := before.count(JobState.CANCELLED)):
+        say(f"{cancelled:,} jobs of batch {name} stay cancelled; `producer retry {name} --cancelled` queues them again")
+    found = {"batch": name, "jobs": accepted, "new": client.new, "bad_lines": reader.bad}
     summary = "batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines"
     if dedup:
         found["repeated_lines"] = reader.repeated
@@ -138,6 +143,28 @@ def submit(
         code = show(client, name, 5.0, to_stderr=as_json) or code
     report(found, [name], as_json=as_json)
     return code
+
+
+def _mending(
+    client: Client, reader: Reader, before: Batch | None, submitted: Callable[..., Iterator[int]]
+) -> Iterator[int]:
+    """Submit by place; if a mended line moved the others, what the batch does not have, after what it has.
+
+    Raises:
+        OtherManifestError: it has jobs that the manifest does not have.
+    """
+    if before:
+        reader.keep()
+    try:
+        yield from submitted(jobs=reader.jobs())
+    except OtherManifestError as error:
+        if not (before and isinstance(error.__cause__, ConflictError)):
+            raise
+        try:
+            jobs = reader.missing(partial(client.jobs, before))
+        except OtherManifestError as other:
+            raise OtherManifestError(f"{error}: {other}") from other
+        yield from submitted(jobs=jobs, first=before.known)
 
 
 @click.command()

@@ -8,7 +8,8 @@
 local LARGE = 1048576 -- bytes; a file that is announced so large is no small job
 
 -- Write the records of jobs that are new, before any message of theirs is sent.
--- A job that exists already is left as it is, so a submission that was cut off can be repeated.
+-- A job that exists already is left as it is, so a submission that was cut off can be repeated. A batch that was sealed
+-- may grow: it is not sealed until that is complete.
 --
 -- ARGV  batch, milliseconds that each of its jobs may take from its first claim on or '',
 --       then for each message: pool's letter, pool, ref, first ordinal, number of jobs n, and n times the job as JSON
@@ -37,6 +38,7 @@ function commands.submit()
       end
     end
     if new > 0 then
+      redis.call('HDEL', key, 'sealed')
       redis.call('HINCRBY', key, letter .. 'q', new)
       redis.call('ZADD', prefix .. 'hand:' .. pool, now, ref) -- in the producer's hand until it is sent
     end

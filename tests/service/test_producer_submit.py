@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Batch, JobState, Pool, Ref
+from ledger.jobs import Batch, Job, JobState, Pool, Ref
 from ledger.ledger import Ledger
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from ledger.sweep import Sweep
-from tests.producer_process import finish, run, start
+from tests.producer_process import Said, finish, run, start
 from tests.waiting import wait_for
 from tests.worker_process import ROOT, environment_of
 
@@ -82,8 +83,8 @@ def test_the_same_manifest_again_changes_nothing(ledger: Ledger, settings: Setti
     ("other", "said"),
     [
         ("http://a/0\nhttp://a/other\n", "batch 'b' already has another job number 1"),
+        ("http://a/0\nhttp://a/other\nhttp://a/more\n", "1 of its jobs are not in the manifest"),
         ("http://a/0\n", "batch 'b' has 2 jobs, the manifest only 1"),
-        ("http://a/0\nhttp://a/1\nhttp://a/2\n", "batch 'b' is complete with 2 jobs, the manifest has more"),
     ],
 )
 def test_another_manifest_under_the_same_name_is_refused(
@@ -95,6 +96,131 @@ def test_another_manifest_under_the_same_name_is_refused(
     assert said in refused.err
     batch = batch_of(ledger)
     assert (batch.total, batch.known) == (2, 2)
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("per_message", ["1", "50"])
+def test_a_batch_grows_and_is_mended_under_its_name(
+    ledger: Ledger, settings: Settings, tmp_path: Path, per_message: str, piped: bool
+) -> None:
+    lines = [f"http://host.example/{number}/f.bin\n" for number in range(700)]
+    file = tmp_path / "m.txt"
+
+    def submit(*some: str) -> Said:
+        file.write_text("".join(some))
+        words = ("submit", "--name", "b", "--json", "--per-message", per_message)
+        if not piped:
+            return run(settings, *words, "-i", file)
+        with file.open() as source, start(settings, *words, "-i", "-", stdin=subprocess.PIPE) as process:
+            assert process.stdin
+            process.stdin.write(source.read())
+            return finish(process)
+
+    # Given a batch with a bad line,
+    said = submit(*lines[:100], "nonsense\n", *lines[101:600])
+    assert (said.code, said.json) == (1, {"batch": "b", "jobs": 599, "new": 599, "bad_lines": 1})
+    # if there are more lines at its end,
+    said = submit(*lines[:100], "nonsense\n", *lines[101:650])
+    # I expect those to be new,
+    assert (said.code, said.json) == (1, {"batch": "b", "jobs": 649, "new": 50, "bad_lines": 1})
+    # and if the bad one is mended while others come, I expect the mended one and those to be new, and none twice.
+    for new in (51, 0):
+        said = submit(*lines)
+        assert (said.code, said.json) == (0, {"batch": "b", "jobs": 700, "new": new, "bad_lines": 0})
+    batch = batch_of(ledger)
+    assert (batch.total, batch.count(JobState.QUEUED)) == (700, 700)
+    records = list(ledger.read_batch(batch))
+    assert Counter(record.job.url for record in records) == Counter(line.strip() for line in lines)
+    assert len({record.path for record in records}) == 700
+    queued = Counter(ordinal for ref in queued_refs(ledger) for ordinal in Ref.parse(ref).ordinals)
+    assert set(queued) == set(range(700))
+    assert submit(*lines[:-1]).code == 2
+
+
+def test_a_producer_killed_while_a_batch_grows_leaves_it_incomplete(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    run(settings, "submit", "-i", manifest(tmp_path, 10), "--name", "b")
+    assert batch_of(ledger).total == 10
+    words = ("submit", "-i", manifest(tmp_path, 10_000), "--name", "b", "--json")
+    with start(settings, *words) as process:
+        wait_for(lambda: batch_of(ledger).known >= 3000, every=0.001, what="3,000 jobs")
+        process.kill()
+        process.wait(10)
+    cut = batch_of(ledger)
+    assert cut.total is None
+    assert run(settings, *words).json == {"batch": "b", "jobs": 10_000, "new": 10_000 - cut.known, "bad_lines": 0}
+    assert batch_of(ledger).total == 10_000
+
+
+def test_what_is_new_is_what_this_producer_has_added(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    # Given two producers with one name and one manifest at once, the second one's longer,
+    (tmp_path / "other").mkdir()
+    words = ("submit", "--name", "b", "--json", "-i")
+    with start(settings, *words, manifest(tmp_path, 4000)) as first:
+        wait_for(lambda: ledger.batch("b"), every=0.001, what="the batch")
+        with start(settings, *words, manifest(tmp_path / "other", 5000)) as second:
+            said = [finish(process) for process in (first, second)]
+    # I expect each job to be counted as new by one of them.
+    assert said[1].json["jobs"] == 5000
+    new = [each.json["new"] for each in said if each.code == 0]
+    assert sum(new) == 5000 if len(new) == 2 else "the manifest only 4000" in said[0].err
+    assert batch_of(ledger).total == 5000
+
+
+def test_another_manifest_at_the_same_time_is_refused_and_adds_nothing(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    def words(scheme: str, count: int) -> tuple[str, ...]:
+        file = tmp_path / scheme
+        file.write_text("".join(f"{scheme}://a/{number}\n" for number in range(count)))
+        return ("submit", "--name", "b", "--json", "-i", str(file))
+
+    processes = [start(settings, *words(*each)) for each in (("http", 3000), ("https", 1500))]
+    said = [finish(process) for process in processes]
+    (winner,) = [each for each in said if each.code == 0]
+    (loser,) = [each for each in said if each.code]
+    assert winner.json["new"] == winner.json["jobs"] == batch_of(ledger).total
+    assert (loser.code, loser.out) == (2, "")
+    assert "batch 'b' already has another job number 0" in loser.err
+
+
+def test_a_batch_that_was_cancelled_stays_so_and_the_command_that_revives_it_is_named(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    words = ("submit", "-i", manifest(tmp_path, 5), "--name", "b", "--json")
+    run(settings, *words)
+    run(settings, "cancel", "b", "1-2")
+    said = run(settings, *words)
+    assert said.json["new"] == 0
+    assert "2 jobs of batch b stay cancelled; `producer retry b --cancelled` queues them again" in said.err
+    assert run(settings, "retry", "b", "--cancelled", "--json").json["queued"] == 2
+    assert "cancelled" not in run(settings, *words).err
+
+
+def test_the_last_line_of_a_pipe_without_its_end_is_reported_and_counts(ledger: Ledger, settings: Settings) -> None:
+    for given, strict in (("http://a/x\nhttp://a/y", ()), ("http://a/x\nhttp://a/y", ("--strict",))):
+        with start(settings, "submit", "--name", "b", "-i", "-", *strict) as process:
+            assert process.stdin
+            process.stdin.write(given)
+            said = finish(process)
+        assert said.code == 0
+        assert said.err.count("line 2: the last line has no line end") == 1
+    assert batch_of(ledger).total == 2
+
+
+def test_columns_are_named_on_the_command_line(ledger: Ledger, settings: Settings) -> None:
+    given = "id|URL|TEXT|md5\n1|http://u:s3cret@a/x|a, b|" + "AB" * 16 + "\n"
+    for columns in ("url", "nonsense=url", "url,url", "filename=TEXT", ""):
+        assert run(settings, "submit", "-i", "-", "--columns", columns, "--name", "b", given=given).code == 2
+    said = run(settings, "submit", "-i", "-", "--columns", "url=URL,filename=TEXT,md5", "--name", "b", given=given)
+    assert (said.code, "s3cret" in said.err) == (0, False)
+    (record,) = ledger.read(["b.0"])
+    expected = (("Authorization", "Basic " + base64.b64encode(b"u:s3cret").decode()),)
+    assert record.job == Job("http://a/x", "a, b", headers=expected, digest=f"md5:{'ab' * 16}")
+    for style in ("table", "csv", "jsonl"):
+        out = run(settings, "results", "b", "--format", style).out
+        assert not any(secret in out for secret in ("s3cret", expected[0][1]))
 
 
 def test_bad_lines_are_named_and_the_good_ones_submitted(ledger: Ledger, settings: Settings) -> None:
