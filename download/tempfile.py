@@ -114,7 +114,7 @@ class TempFile:
         self._expected = expected
         self._late = late
         self._in_memory = False  # begun, and not on disk yet
-        self._algorithms = ("sha256", algorithm) if algorithm else ("sha256",)
+        self._algorithm = algorithm
         self._hash_anew()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._flushed = time.monotonic()
@@ -141,7 +141,9 @@ class TempFile:
         return self._digests[algorithm].hexdigest()
 
     def _hash_anew(self) -> None:
-        self._digests = {name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms}
+        self._digests = {"sha256": hashlib.sha256()}
+        if self._algorithm:
+            self._digests[self._algorithm] = hashlib.new(self._algorithm, usedforsecurity=False)
 
     def _hash(self, piece: bytes | memoryview) -> None:
         for digest in self._digests.values():

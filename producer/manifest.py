@@ -72,12 +72,12 @@ def _from_urls(value: Any) -> Any:
 
 def _hex(algorithm: str) -> AfterValidator:
     length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+    pattern = re.compile(f"(?:{algorithm}:)?([0-9a-f]{{{length}}})")  # as Zenodo writes it
 
     def check(text: str) -> str:
-        digits = text.lower().removeprefix(f"{algorithm}:")  # as Zenodo writes it
-        if not re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
+        if not (match := pattern.fullmatch(text.lower())):
             raise ValueError(f"expected {algorithm} to be {length} hexadecimal digits, got {shown(text)}")
-        return digits
+        return match[1]
 
     return AfterValidator(check)
 
@@ -334,26 +334,29 @@ def read(
 
 def _job(row: ManifestRow, names: Names, known: Known | None, naming: Naming, step: str | None) -> Job | None:
     """The name comes last: a bad entry takes none away. None: the entry was there before, or the batch has it."""
+    named = row.filename is not None
     if not names.is_new(row.url, row.filename):
         return None
     url, headers = _with_user(row)
-    if naming and row.filename is not None:
-        naming = Naming.RESERVED
-    digest = next((f"{name}:{text}" for name in _STRENGTH if (text := getattr(row, name))), None)
+    digest = (
+        None if row.sha256 else next((f"{each}:{hex_}" for each in _STRENGTH if (hex_ := getattr(row, each))), None)
+    )
+    wanted = row.filename or _name_of_url(url)
+    place = wanted if named else names.of_url(wanted)
     job = Job(
         url,
-        _name_of_url(url) if row.filename is None else row.filename,
+        wanted if known else names.give(place),
         row.sha256,
         row.size,
         tuple(headers.items()),
         tuple(each for each in dict.fromkeys(row.mirrors or ()) if each != url),
-        naming,
+        Naming.RESERVED if naming and named else naming,
         step,
-        None if row.sha256 else digest,
+        digest,
     )
-    if known and known.take(job, named=row.filename is not None):
-        return None
-    return replace(job, filename=names.give(names.of_url(job.filename) if row.filename is None else job.filename))
+    if not known:
+        return job
+    return None if known.take(job, named=named) else replace(job, filename=names.give(place))
 
 
 def _with_user(row: ManifestRow) -> tuple[str, Mapping[str, str]]:
@@ -362,7 +365,7 @@ def _with_user(row: ManifestRow) -> tuple[str, Mapping[str, str]]:
     Raises:
         ValueError: it has them twice, or a mirror has some: headers are for the origin of the URL.
     """
-    if any(without_user(each)[1] for each in row.mirrors or () if "@" in each):
+    if row.mirrors and any(without_user(each)[1] for each in row.mirrors if "@" in each):
         raise ValueError("expected mirrors without user and password")
     headers = row.headers or {}
     url, said = without_user(row.url) if "@" in row.url else (row.url, None)
@@ -422,7 +425,7 @@ class Reader:
         for _job in self.jobs(names, known):
             pass
         if known.left:
-            raise OtherManifestError(f"{known.left:,} of its jobs are not in the manifest")
+            raise OtherManifestError(f"the manifest does not have {known.left:,} of its jobs")
         names = self.new_names()
         return self.jobs(names, Known(batch(), names))
 

@@ -83,7 +83,7 @@ def test_the_same_manifest_again_changes_nothing(ledger: Ledger, settings: Setti
     ("other", "said"),
     [
         ("http://a/0\nhttp://a/other\n", "batch 'b' already has another job number 1"),
-        ("http://a/0\nhttp://a/other\nhttp://a/more\n", "1 of its jobs are not in the manifest"),
+        ("http://a/0\nhttp://a/other\nhttp://a/more\n", "the manifest does not have 1 of its jobs"),
         ("http://a/0\n", "batch 'b' has 2 jobs, the manifest only 1"),
     ],
 )

@@ -235,9 +235,9 @@ def test_a_mended_line_is_new_and_takes_no_name_from_another() -> None:
 def test_a_line_asks_for_its_own_filename() -> None:
     rows = "".join(line(filename=name) + "\n" for name in ("x", "y", "x"))
     assert again(rows, line(filename="z") + "\n" + rows) == (["x", "y", "x-2"], ["z"])
-    with pytest.raises(OtherManifestError, match="1 of its jobs"):
+    with pytest.raises(OtherManifestError, match="does not have 1 of its jobs"):
         again(rows, line(filename="z") + "\n" + rows.replace('"y"', '"w"'))
-    with pytest.raises(OtherManifestError, match="1 of its jobs"):
+    with pytest.raises(OtherManifestError, match="does not have 1 of its jobs"):
         again("http://a/x\nhttp://a/y\n", "http://a/y\nhttp://a/z\n")
 
 
