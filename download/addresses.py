@@ -232,6 +232,12 @@ def _allow(name: str, have: Iterable[object], more: object) -> str:
     return f"; workers with DOWNPOUR_ALLOW_{name}={listed} allow it, then `producer retry BATCH --kind refused`"
 
 
+def is_below(host: str, names: Iterable[str]) -> bool:
+    """Whether a host has one of these names, or one that ends in a dot and one of them."""
+    name = host.rstrip(".")
+    return any(name == each or name.endswith(f".{each}") for each in names)
+
+
 def _rule_against(address: Address) -> tuple[str | None, bool]:
     """The name of the rule that denies an address, and whether that rule is a private one."""
     for network, name, private in _RULES:

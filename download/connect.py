@@ -1,8 +1,8 @@
 """From a URL to an answer's headers: a judged address, TLS, perhaps a proxy, one request; connections are kept.
 
-A name is resolved once, every address of it must pass the policy, and the socket goes to one of them. SNI, Host and
-certificate stay with the name. Each wait is cut into slices by ``Timeouts``. The same code serves processes, threads
-and gevent's patched sockets.
+A name is resolved once, every address of it must pass the policy, and the socket goes to one of them: the first that
+answers, of those that are tried a moment after each other (RFC 8305). SNI, Host and certificate stay with the name.
+Each wait is cut into slices by ``Timeouts``. The same code serves processes, threads and gevent's patched sockets.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import zip_longest
+from typing import Generic, Protocol, TypeVar
 
 from download.addresses import AddressPolicy, Target
 from download.errors import ConnectError, DnsError, MachineError, RefusedError, ResetError, translate
@@ -26,18 +29,83 @@ from download.proxy import Proxy
 from download.threads import native, start_native_thread
 from download.timeouts import Timeouts, translated
 
-_IDLE = 64  # kept connections of a process
+IDLE = 2.0  # seconds that a connection waits for its next request
+
+_MOST_IDLE = 64  # kept connections of a process
+_NEXT_AFTER = 0.25  # seconds until the next address of a host is tried, too
+_REMEMBERED = 600.0  # seconds for which the address that answered is tried first
+_MOST_HOSTS = 1000  # remembered
+
+_answered: dict[str, tuple[str, float]] = {}  # by host: its address that did, and until when that counts
+
+
+class _Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=_Closeable)
+
+
+class Idle(Generic[Kept]):
+    """What may be used again within a moment, and is closed after it.
+
+    A server that serves one connection at a time waits for that: until then it hears nobody else, in no process.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Hashable, Kept, float]] = []  # what it is for, and until when; oldest first
+        self._watched = False  # by a thread or a greenlet, which ends once nothing is left
+        self._lock = threading.Lock()
+
+    def put(self, key: Hashable, kept: Kept, seconds: float = IDLE) -> None:
+        with self._lock:
+            self._kept.append((key, kept, time.monotonic() + seconds))
+            surplus = self._kept.pop(0)[1] if len(self._kept) > _MOST_IDLE else None
+            watched, self._watched = self._watched, True
+        if surplus is not None:
+            surplus.close()
+        if not watched:
+            try:
+                threading.Thread(target=self._watch, name="idle connections", daemon=True).start()
+            except RuntimeError:  # no thread left; perhaps next time
+                self._watched = False
+
+    def take(self, key: Hashable) -> Kept | None:
+        """The youngest one."""
+        with self._lock:
+            at = next((at for at in reversed(range(len(self._kept))) if self._kept[at][0] == key), None)
+            return None if at is None else self._kept.pop(at)[1]
+
+    def close(self, until: float = float("inf")) -> bool:
+        """Close what is that old; whether anything is left."""
+        with self._lock:
+            old = [kept for _, kept, end in self._kept if end <= until]
+            self._kept = [each for each in self._kept if each[2] > until]
+            self._watched = left = bool(self._kept)
+        for each in old:
+            each.close()
+        return left
+
+    def _watch(self) -> None:
+        time.sleep(IDLE / 8)
+        while self.close(time.monotonic()):
+            time.sleep(IDLE / 8)
 
 
 class HttpClient:
     """Sends GETs. One per process, made after the fork."""
 
-    def __init__(self, policy: AddressPolicy, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, policy: AddressPolicy, context: Callable[[str], ssl.SSLContext], proxy: Proxy | None = None
+    ) -> None:
+        """
+        Args:
+            context: for a host.
+        """
         self._policy = policy
         self._context = context
         self._proxy = proxy
-        self._idle: list[tuple[tuple[str, str, int], HttpConnection]] = []  # origin and connection, oldest first
-        self._lock = threading.Lock()
+        self._idle: Idle[HttpConnection] = Idle()  # by origin
 
     def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
         """Send one request; redirects are the caller's.
@@ -70,23 +138,14 @@ class HttpClient:
         connection = response.connection
         if not response.finished or response.surplus or response.closes or not response.framed:
             connection.close()
-            return
-        with self._lock:
-            self._idle.append((response.target.origin, connection))
-            surplus = self._idle.pop(0)[1] if len(self._idle) > _IDLE else None
-        if surplus is not None:
-            surplus.close()
+        else:
+            self._idle.put(response.target.origin, connection, min(IDLE, response.patience))
 
     def close(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for _, connection in idle:
-            connection.close()
+        self._idle.close()
 
     def _take(self, target: Target) -> HttpConnection | None:
-        with self._lock:
-            at = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == target.origin), None)
-            connection = None if at is None else self._idle.pop(at)[1]
+        connection = self._idle.take(target.origin)
         if connection is not None and not connection.quiet:
             connection.close()
             return None
@@ -116,7 +175,7 @@ class HttpClient:
             if target.scheme == "https":
                 if via is not None:
                     via.tunnel(connection, target)
-                connection.sock = _tls(connection.sock, self._context, target.host.rstrip("."), timeouts)
+                connection.sock = _tls(connection.sock, self._context(target.host), target.host.rstrip("."), timeouts)
         except BaseException:
             connection.close()
             raise
@@ -202,7 +261,7 @@ def _is_literal(host: str) -> bool:
 
 
 def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> socket.socket:
-    """A connection to a judged address; each address gets its share of the time.
+    """A connection to the first judged address that answers.
 
     Raises:
         DnsError: the host has no address, or none is found in time.
@@ -217,13 +276,60 @@ def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> 
         pass
     found = look_up.judged(policy)
     timeouts.connecting(host)
+    return _first_to_answer(host, in_order(host, found), port, timeouts)
+
+
+def in_order(host: str, addresses: list[str]) -> list[str]:
+    """A host's addresses as they are to be tried: the one that answered last time, then both families in turn."""
+    if len(addresses) < 2:
+        return addresses
+    first = [each for each in addresses if (":" in each) == (":" in addresses[0])]
+    others = [each for each in addresses if each not in first]
+    in_turn = [each for pair in zip_longest(first, others) for each in pair if each]
+    last, until = _answered.get(host, ("", 0.0))
+    return sorted(in_turn, key=lambda each: each != last or time.monotonic() > until)
+
+
+def remember(host: str, address: str) -> None:
+    """This address of the host answered."""
+    if len(_answered) >= _MOST_HOSTS:
+        _answered.clear()
+    _answered[host] = address, time.monotonic() + _REMEMBERED
+
+
+def _first_to_answer(host: str, addresses: Sequence[str], port: int, timeouts: Timeouts) -> socket.socket:
+    left = deque(addresses)
+    begun: dict[int, tuple[socket.socket, str]] = {}  # by descriptor; and to which address
+    waiting, next_at = select.poll(), 0.0
     reasons: list[str] = []
-    for left, address in zip(range(len(found), 0, -1), found, strict=True):
-        try:
-            return _connect_one(address, port, timeouts, time.monotonic() + timeouts.remaining / left)
-        except OSError as error:
-            _raise_if_machine(error, f"connecting to {host}: ")
-            reasons.append(f"{address}: {error.strerror or error}")
+    try:
+        while left or begun:
+            address, patience = "", timeouts.slice()
+            try:
+                if left and time.monotonic() >= next_at:
+                    address, next_at = left.popleft(), time.monotonic() + _NEXT_AFTER
+                    sock = _begin(address, port)
+                    begun[sock.fileno()] = sock, address
+                    waiting.register(sock, select.POLLOUT)
+                if left:
+                    patience = min(patience, max(0.0, next_at - time.monotonic()))
+                for fd, _ in waiting.poll(1000 * patience):
+                    sock, address = begun[fd]
+                    _check(sock, address)
+                    del begun[fd]
+                    if len(addresses) > 1:
+                        remember(host, address)
+                    return sock
+            except OSError as error:
+                _raise_if_machine(error, f"connecting to {host}: ")
+                reasons.append(f"{address}: {error.strerror or error}")
+                next_at = 0.0
+                for fd in [fd for fd, (_, of) in begun.items() if of == address]:
+                    waiting.unregister(fd)
+                    begun.pop(fd)[0].close()
+    finally:
+        for sock, _ in begun.values():
+            sock.close()
     raise ConnectError(f"expected a connection to {host}:{port}, got {'; '.join(reasons)}")
 
 
@@ -232,28 +338,28 @@ def _raise_if_machine(error: Exception, prefix: str) -> None:
         raise cause from error
 
 
-def _connect_one(address: str, port: int, timeouts: Timeouts, give_up: float) -> socket.socket:
+def _begin(address: str, port: int) -> socket.socket:
+    """A socket that is about to connect."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         code = sock.connect_ex((address, port))
-        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            waiting = select.poll()
-            waiting.register(sock, select.POLLOUT)
-            while not waiting.poll(1000 * min(timeouts.slice(), max(0.0, give_up - time.monotonic()))):
-                if time.monotonic() >= give_up:
-                    raise TimeoutError(errno.ETIMEDOUT, "no answer in its share of the time")
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
-        peer = sock.getpeername()[0]
-        if ip_address(peer) != ip_address(address):  # some have two spellings
-            raise RefusedError(f"expected a connection to {address}, got one to {peer}")
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _check(sock: socket.socket, address: str) -> None:
+    """Whether a socket that was waited for is connected, and to this address."""
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
+    peer = sock.getpeername()[0]
+    if ip_address(peer) != ip_address(address):  # some have two spellings
+        raise RefusedError(f"expected a connection to {address}, got one to {peer}")
 
 
 def _tls(sock: socket.socket, context: ssl.SSLContext, host: str, timeouts: Timeouts) -> ssl.SSLSocket:

@@ -34,7 +34,7 @@ from functools import cache
 from pathlib import Path
 
 from download import validators
-from download.addresses import AddressPolicy, Target
+from download.addresses import AddressPolicy, Target, is_below
 from download.connect import HttpClient
 from download.errors import (
     ChangedError,
@@ -102,9 +102,22 @@ class Fetched:
 
 
 @cache
-def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """One for all, and for the children of the process that asked first: making it costs more than a handshake."""
-    context = ssl.create_default_context(cafile=ca_file)
+def tls_context(ca_file: Path | None = None, client_cert: Path | None = None) -> ssl.SSLContext:
+    """One for all, and for the children of the process that asked first: making it costs more than a handshake.
+
+    Raises:
+        ValueError: a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ValueError(f"DOWNPOUR_CA_FILE: expected a PEM file of certificates, got {ca_file}: {error}") from error
+    try:
+        if client_cert:
+            context.load_cert_chain(client_cert, password="")  # or it would ask for one
+    except OSError as error:
+        what = "a PEM file with a certificate and its key, which has no password"
+        raise ValueError(f"DOWNPOUR_CLIENT_CERT: expected {what}, got {client_cert}: {error}") from error
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -118,19 +131,24 @@ class Fetcher:
         *,
         user_agent: str = "Downpour",
         ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_cert_hosts: frozenset[str] = frozenset(),
         proxy: Proxy | None = None,
         run: Run = in_place,
     ) -> None:
         """
         Args:
             ca_file: certificate authorities instead of the system's.
+            client_cert: a certificate and its key, for servers that ask for one,
+            client_cert_hosts: ... if they are these, or below them.
             proxy: is asked instead of the servers; see ``download.proxy`` for what the policy means then.
             run: where much is received, written and hashed; see ``download.threads.native_runner``.
         """
         self.policy = policy
         self.ca_file = ca_file
         self.proxy = proxy
-        self._client = HttpClient(policy, tls_context(ca_file), proxy)
+        self._client_cert = client_cert, client_cert_hosts
+        self._client = HttpClient(policy, lambda host: tls_context(ca_file, self.certificate_for(host)), proxy)
         self.user_agent = user_agent
         self.run = run
 
@@ -166,6 +184,11 @@ class Fetcher:
             raise
         finally:
             file.close()
+
+    def certificate_for(self, host: str) -> Path | None:
+        """What to show to a host that asks who we are."""
+        certificate, hosts = self._client_cert
+        return certificate if certificate and is_below(host, hosts) else None
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -24,8 +24,8 @@ from typing import Any
 
 import pycurl
 
-from download.addresses import AddressPolicy, Target
-from download.connect import LookUp
+from download.addresses import Target
+from download.connect import IDLE, LookUp, in_order, remember
 from download.errors import (
     ConnectError,
     DownloadError,
@@ -37,7 +37,7 @@ from download.errors import (
     TruncatedError,
     translate,
 )
-from download.fetch import SETTLE, SETTLE_TIME, Fetched, Retrieval, Wanted
+from download.fetch import SETTLE, SETTLE_TIME, Fetched, Fetcher, Retrieval, Wanted
 from download.http1 import ENDS, Head, is_informational, status_of, waits
 from download.tempfile import TempFile
 from download.threads import native
@@ -210,10 +210,12 @@ class Transfer(Retrieval):
 
 
 class Loop:
-    def __init__(self, policy: AddressPolicy, *, ca_file: Path | None = None) -> None:
-        self.policy = policy
-        self.ca_file = str(ca_file) if ca_file else _authorities()
-        self.sockets: dict[int, int] = {}  # of connections that served a transfer, by their local port
+    def __init__(self, fetcher: Fetcher) -> None:
+        self.policy = fetcher.policy
+        self.ca_file = str(fetcher.ca_file) if fetcher.ca_file else _authorities()
+        self.certificate_for = fetcher.certificate_for
+        # Idle connections, oldest first: by their local port the descriptor, and when they had served a transfer.
+        self.sockets: dict[int, tuple[int, float]] = {}
         self._closing: set[tuple[str, str, int]] = set()  # origins that answer once per connection
         self._look_ups: dict[tuple[str, int], LookUp] = {}
         self._multi = pycurl.CurlMulti()
@@ -221,12 +223,17 @@ class Loop:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT)
         self._poll = native("select", "poll")()
+        self._socket = native("socket", "socket")
         self._due: float | None = None  # when libcurl wants to be called
         self._free: list[_Handle] = []
         self._busy: dict[_Handle, Transfer] = {}
         self._resolving: deque[Transfer] = deque()
         self._looked = 0.0
         self._done: list[Transfer] = []
+
+    def close(self) -> None:
+        """Close the idle connections, while nothing is active."""
+        self._multi.close()
 
     @property
     def active(self) -> list[Transfer]:
@@ -269,7 +276,7 @@ class Loop:
             if len(self._look_ups) >= _MOST_HOSTS:
                 self._look_ups.clear()
             look_up = self._look_ups[place] = LookUp(*place, native_thread=True)
-        return look_up.judged(self.policy) if look_up.over else None
+        return in_order(target.host, look_up.judged(self.policy)) if look_up.over else None
 
     # -- transfers
 
@@ -291,7 +298,9 @@ class Loop:
                 return
             if target.scheme == "https" and not self.ca_file:
                 raise Again("found no file of certificate authorities for libcurl")
-            handle = self._free.pop() if self._free else _Handle(self)
+            handle, certificate = self._free.pop() if self._free else _Handle(self), self.certificate_for(target.host)
+            if handle.certificate != certificate:  # libcurl for Python can set this option, and not take it back
+                handle = _Handle(self, certificate)
             try:
                 handle.prepare(transfer, allowed, listen=target.origin in self._closing)
             except BaseException:
@@ -316,6 +325,11 @@ class Loop:
 
     def _look(self) -> None:
         self._looked = time.monotonic()
+        for port, (fd, since) in tuple(self.sockets.items()):
+            if self._looked - since < IDLE:
+                break
+            del self.sockets[port]
+            _hang_up(self._socket(*_TCP, fileno=fd), port)
         for _ in range(len(self._resolving)):
             self._begin(self._resolving.popleft(), again=True)
         for handle, transfer in list(self._busy.items()):
@@ -344,6 +358,8 @@ class Loop:
         else:
             more = transfer.over(None, complete=handle.complete())
             closes = transfer.head is not None and transfer.head.closes
+            if handle.several and handle.getinfo(pycurl.NUM_CONNECTS):
+                remember(transfer.target.host, handle.getinfo(pycurl.PRIMARY_IP))
             # If the server ends a new connection after its answer, then all of its answers may.
             if isinstance(transfer.end, Again) and closes and handle.getinfo(pycurl.NUM_CONNECTS):
                 self._closing.add(transfer.target.origin)
@@ -384,13 +400,15 @@ class Loop:
 class _Handle(pycurl.Curl):  # type: ignore[misc]
     """What one transfer of libcurl's may do, where it connects to, and what libcurl does not tell by itself."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, certificate: Path | None = None) -> None:
+        self.certificate = certificate
         self.refused: DownloadError | None = None
         self.dirty = False  # the connection that was to serve again has something left in it
         self.opened: list[socket.socket] = []  # at most one, of a connection that ends with its answer
         self._loop = loop
         self._host = ""
-        self._place: tuple[str, int] | None = None  # as set
+        self.several = False  # addresses that its host has
+        self._place: tuple[str, str, int, str] | None = None  # as set
         self._headers: dict[str, str] = {}  # as set
         self._listens = False  # to all that libcurl tells
         self._surplus = False
@@ -413,6 +431,8 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
             self.setopt(option, value)
         if loop.ca_file:
             self.setopt(pycurl.CAINFO, loop.ca_file)
+        if certificate:
+            self.setopt(pycurl.SSLCERT, str(certificate))
 
     def prepare(self, transfer: Transfer, allowed: list[str], *, listen: bool) -> None:
         """
@@ -428,12 +448,13 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if headers != self._headers:
             self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
             self._headers = headers
-        if self._place != (target.host, target.port):
+        if self._place != (place := (*target.origin, allowed[0])):
             places = ",".join(f"[{each}]" if ":" in each else each for each in allowed)
             self.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
             self.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
-            self._place = target.host, target.port
-        self.setopt(pycurl.URL, target.url)
+            self.setopt(pycurl.URL, f"{target.scheme}://{target.authority}/")
+            self._place, self.several = place, len(allowed) > 1
+        self.setopt(pycurl.REQUEST_TARGET, target.path)  # as it is: of a URL libcurl would rewrite the escapes
         self.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
         self.setopt(pycurl.WRITEFUNCTION, transfer.write)
 
@@ -456,7 +477,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         libcurl itself looks only if the connection was idle for a second. Sooner it would take what a server had sent
         too much for the answer to the next request.
         """
-        fd = self._loop.sockets.get(local_port)
+        fd, _ = self._loop.sockets.pop(local_port, (None, 0.0))
         self.dirty = fd is not None and waits(fd)
         return int(pycurl.PREREQFUNC_ABORT if self.dirty else pycurl.PREREQFUNC_OK)
 
@@ -474,7 +495,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
             sockets.pop(port, None)
-            sockets[port] = fd  # the youngest is the last
+            sockets[port] = fd, time.monotonic()  # the youngest is the last
             if len(sockets) > _MOST_SOCKETS:
                 del sockets[next(iter(sockets))]
             return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
@@ -491,6 +512,21 @@ def _peek(peeked: socket.socket, *, close: bool) -> bytes:
         return b""
     finally:
         (peeked.close if close else peeked.detach)()
+
+
+def _hang_up(idle: socket.socket, port: int) -> None:
+    """Let the server end an idle connection of libcurl's, which notices that before it would use it again.
+
+    Args:
+        idle: the descriptor that it had. If another socket has it by now, so has that another port.
+    """
+    try:
+        if idle.getsockname()[1] == port:
+            idle.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    finally:
+        idle.detach()
 
 
 def _authorities() -> str | None:

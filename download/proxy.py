@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
-from download.addresses import AddressPolicy, Network, Target
+from download.addresses import AddressPolicy, Network, Target, is_below
 from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError, ResetError, TruncatedError
 from download.http1 import Head, HttpConnection, is_passing
 
@@ -70,7 +70,7 @@ class Proxy:
         name = target.host.rstrip(".")
         if (address := literal(name)) is not None:
             return not any(ip_address(address) in network for network in self.direct_networks)
-        return not any(name == each or name.endswith(f".{each}") for each in self.direct)
+        return not is_below(name, self.direct)
 
     def admit(self, target: Target, policy: AddressPolicy) -> None:
         """What can be judged although the proxy resolves the name; ``AddressPolicy.admit`` comes on top.

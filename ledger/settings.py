@@ -86,6 +86,13 @@ class Settings(BaseSettings):
         frozenset(), description="comma-separated hosts (with all below them) and networks asked without the proxy"
     )
 
+    # TLS: PEM files, read once by each worker.
+    ca_file: Path | None = Field(None, description="certificate authorities, instead of the system's")
+    client_cert: Path | None = Field(None, description="a certificate and its key, for servers that ask who we are")
+    client_cert_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="comma-separated hosts (with all below them) that are shown this certificate"
+    )
+
     # Who may be downloaded from; see download/addresses.py.
     allow_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="comma-separated host names whose private addresses are allowed, e.g. origin"
@@ -97,7 +104,7 @@ class Settings(BaseSettings):
         frozenset({80, 443, 8000, 8080, 8443}), description="comma-separated ports; empty = every port"
     )
 
-    @field_validator("allow_hosts", "allow_networks", "allow_ports", "no_proxy", mode="before")
+    @field_validator("allow_hosts", "allow_networks", "allow_ports", "no_proxy", "client_cert_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from download.connect import Idle
 from download.errors import LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.threads import Run, native_runner
@@ -45,7 +46,7 @@ _LARGE = 2**20  # bytes; as in ledger/lua/job.lua
 _NATIVE_THREADS = 64  # under gevent, groups at once; each has a thread while it downloads
 
 _native = PerProcess(lambda: native_runner(_NATIVE_THREADS))
-_idle_loops: PerProcess[list[Loop]] = PerProcess(list)  # with their connections
+_idle_loops: PerProcess[Idle[Loop]] = PerProcess(Idle)  # with their connections
 
 
 def suits(claims: Sequence[Claim]) -> bool:
@@ -103,7 +104,7 @@ class _GroupRun:
 
     def run(self) -> None:
         fetcher, loops = this_worker.fetcher(), _idle_loops()
-        loop = loops.pop() if loops else Loop(fetcher.policy, ca_file=fetcher.ca_file)
+        loop = loops.take(None) or Loop(fetcher)
         feed, native = self.feed(), _native()
         done: list[Transfer] = []
 
@@ -119,7 +120,7 @@ class _GroupRun:
             if not done and not loop.active:
                 break
             self.progress(loop)
-        loops.append(loop)  # if anything was raised before, it is not used again
+        loops.put(None, loop)  # if anything was raised before, it is not used again
         self.hand_back(list(self.next))
 
     def drop(self) -> None:

@@ -81,23 +81,34 @@ def _ledger() -> Ledger:
 
 
 def _fetcher() -> Fetcher:
-    policy, proxy = network()
-    return Fetcher(policy, user_agent=get_settings().user_agent, proxy=proxy, run=native_runner())
+    (policy, proxy), settings = network(), get_settings()
+    return Fetcher(
+        policy,
+        user_agent=settings.user_agent,
+        ca_file=settings.ca_file,
+        client_cert=settings.client_cert,
+        client_cert_hosts=settings.client_cert_hosts,
+        proxy=proxy,
+        run=native_runner(),
+    )
 
 
 def network() -> tuple[AddressPolicy, Proxy | None]:
     """Which addresses may be asked, and through which proxy.
 
     Raises:
-        ValueError: a setting is no network, or no proxy.
+        ValueError: a setting is no network, no proxy, or no file that TLS can use.
     """
     settings = get_settings()
+    if settings.client_cert and not settings.client_cert_hosts:
+        raise ValueError("DOWNPOUR_CLIENT_CERT: expected the hosts that see it in DOWNPOUR_CLIENT_CERT_HOSTS, got none")
+    tls_context(settings.ca_file, settings.client_cert)
     return AddressPolicy.from_settings(settings), Proxy.parse(settings.proxy.get_secret_value(), settings.no_proxy)
 
 
 def prepare_children() -> None:
     """Before a pool forks: what children share with their parent need not be made by each of them."""
-    tls_context()
+    tls_context(get_settings().ca_file)
     settle_memory()
 
 

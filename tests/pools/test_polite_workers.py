@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,36 @@ def test_a_short_retry_after_is_waited_for_in_the_job_and_a_long_one_in_the_ledg
         first, second = record.attempts
         assert least <= second.started - first.finished < most, record.id
         assert first.status == 503
+
+
+class OneAtATime(BaseHTTPRequestHandler):
+    """Hears the next connection when the client has ended this one."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"x" * 1000)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(begin: Callable[..., World]) -> None:
+    """Whichever process, thread or loop has the one connection: idle, it does not keep the others waiting."""
+    world = begin().start(*Pool)
+    with HTTPServer(("127.0.0.1", 0), OneAtATime) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        try:
+            for pool in Pool:
+                alone = [Job(f"{url}{n}", f"{n}", headers=(("X-Y", "z"),)) for n in range(2)]
+                world.submit(pool, alone, batch=f"{pool}-alone")
+                world.submit_grouped(pool, [Job(f"{url}{n}", f"{n}") for n in range(3)], batch=f"{pool}-group")
+            batches = [f"{pool}-{way}" for pool in Pool for way in ("alone", "group")]
+            records = [record for batch in batches for record in world.finished(batch, seconds=150)]
+        finally:
+            server.shutdown()
+    assert {(record.state, record.bytes) for record in records} == {(JobState.DONE, 1000)}

@@ -92,7 +92,7 @@ class ChunkDesk(Desk):
     again: list[str] = field(default_factory=list)  # why the single path was asked
 
     def __post_init__(self) -> None:
-        self.loop = Loop(self.fetcher.policy, ca_file=self.fetcher.ca_file)
+        self.loop = Loop(self.fetcher)
 
     def attempt(self, *args: Any, resume: Path | None) -> Fetched:
         transfer = Transfer(*args[:4], user_agent=self.fetcher.user_agent)

@@ -28,6 +28,8 @@ ESSENTIAL = [
     "tests/unit/test_download_faults.py::test_a_connection_is_used_again_and_one_that_went_away_is_no_failure",
     "tests/unit/test_download_resume.py::test_an_unchanged_file_is_continued",
     "tests/unit/test_download_resume.py::test_what_must_not_be_continued_is_not",
+    "tests/unit/test_download_patience.py::test_an_address_that_is_silent_costs_a_moment_and_only_once[single]",
+    "tests/unit/test_download_patience.py::test_an_idle_connection_is_ended_after_a_moment",
     "tests/unit/test_download_patience.py::test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second",
 ]
 

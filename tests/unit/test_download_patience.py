@@ -5,16 +5,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from download.addresses import AddressPolicy
+from download.connect import IDLE, _answered, in_order, remember
 from download.errors import CancelledError, HandedBackError, LeaseLostError
+from download.fetch import Fetcher, Wanted
+from download.many import Transfer
+from download.timeouts import Limits
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import Desk, reciting, silent
+from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting, silent
+from tests.waiting import wait_for
 
 PATIENT: dict[str, Any] = {"connect_timeout": 60.0, "read_timeout": 60.0}
 
@@ -150,6 +157,68 @@ def test_a_connection_that_does_not_come_about_in_time_is_its_own_kind(
         assert time.monotonic() - begun < 1.5
 
 
+@contextmanager
+def two_addresses(*others: str) -> Iterator[Reciter]:
+    """A server on 127.0.0.1, and a host whose first address, 127.0.0.9, never answers on its port."""
+    real = socket.getaddrinfo
+
+    def several(host: str, port: int, *args: Any, **more: Any) -> Any:
+        if host != "two.example":
+            return real(host, port, *args, **more)
+        return [answer for address in ("127.0.0.9", *others) for answer in real(address, port, *args, **more)]
+
+    with reciting(*[ok(b"hello", "Connection: close")] * 3) as server, socket.socket() as listener:
+        listener.bind(("127.0.0.9", server.port))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        socket.getaddrinfo = several  # type: ignore[assignment]
+        try:
+            yield server
+        finally:
+            socket.getaddrinfo = real
+            for filler in fillers:
+                filler.close()
+
+
+ALL_OF_LOOPBACK = AddressPolicy(networks=(ip_network("127.0.0.0/8"),), ports=frozenset())
+
+
+def test_an_address_that_is_silent_costs_a_moment_and_only_once(tmp_path: Path, way: type[Desk]) -> None:
+    _answered.clear()
+    desk, took = way(tmp_path, Fetcher(ALL_OF_LOOPBACK)), []
+    with two_addresses("127.0.0.1") as server:
+        for _ in range(2):
+            begun = time.monotonic()
+            assert desk.fetch(server.url(host="two.example"), connect_timeout=10.0).size == 5
+            took.append(time.monotonic() - begun)
+            assert _answered["two.example"][0] == "127.0.0.1"
+    assert 0.15 < took[0] < 2  # if each of them had its share of the time: 5 s
+    assert took[1] < 0.15
+
+
+def test_where_no_address_answers_the_time_is_that_of_one(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Fetcher(ALL_OF_LOOPBACK))
+    with two_addresses() as server:
+        begun = time.monotonic()
+        assert desk.fails(server.url(host="two.example"), connect_timeout=0.8).kind is FailureKind.CONNECT
+        assert 0.7 < time.monotonic() - begun < 1.6
+    with two_addresses("127.0.0.7") as server:
+        error = desk.fails(server.url(host="two.example").replace(str(server.port), "9"))
+    assert "127.0.0.9: Connection refused; 127.0.0.7: Connection refused" in str(error)
+
+
+def test_both_families_have_their_turn_and_the_address_that_answered_is_the_first() -> None:
+    _answered.clear()
+    found = ["::1", "::2", "127.0.0.1"]
+    assert in_order("h", found) == ["::1", "127.0.0.1", "::2"]
+    remember("h", "::2")
+    assert in_order("h", found) == ["::2", "::1", "127.0.0.1"]
+    assert in_order("other", found) == ["::1", "127.0.0.1", "::2"]
+
+
 def test_nobody_listening_is_a_failure_to_connect(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -217,3 +286,27 @@ def test_progress_is_told_at_the_start_and_at_the_end(origin: OriginProcess, des
     assert told[0] == (0, 1_000_000)
     assert told[-1] == (1_000_000, 1_000_000)
     assert told == sorted(told)
+
+
+@pytest.mark.parametrize("asked", [None, 1])
+def test_an_idle_connection_is_ended_after_a_moment(tmp_path: Path, way: type[Desk], asked: int | None) -> None:
+    """Until then a server that serves one connection at a time hears nobody else."""
+    ended: list[float] = []
+
+    def serve(server: Reciter, connection: socket.socket) -> None:
+        server.hear(connection)
+        connection.sendall(ok(b"hello", *([f"Keep-Alive: timeout={asked}, max=100"] if asked else [])))
+        begun = time.monotonic()
+        silent(server, connection)
+        ended.append(time.monotonic() - begun)
+
+    desk = way(tmp_path)
+    with reciting(serve, ok(b"hello")) as server, reciting(silent) as other:
+        assert desk.fetch(server.url()).size == 5
+        if isinstance(desk, ChunkDesk):  # while the group has something to do
+            waits = Limits(read_timeout=IDLE + 2)
+            desk.run([Transfer(Wanted(other.url()), tmp_path / "o", waits, lambda: None, user_agent="x")])
+        wait_for(lambda: ended, seconds=15, what="the end of the connection")
+        assert desk.fetch(server.url()).size == 5
+    least = asked if asked and type(desk) is Desk else IDLE
+    assert least - 0.3 < ended[0] < least + 3
