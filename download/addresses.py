@@ -109,6 +109,7 @@ class Target:
         Raises:
             BadUrlError: the location is no acceptable URL.
         """
+        location = location.replace(" ", "%20")  # as browsers do
         _refuse_forbidden(location)  # urljoin drops tabs and newlines silently
         try:
             joined = urljoin(self.url, location)

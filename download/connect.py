@@ -157,7 +157,8 @@ class HttpClient:
         try:
             with translated(timeouts, f"{target.host}: "):
                 timeouts.awaiting_headers()
-                connection.send(request)
+                with suppress(ConnectionError, ssl.SSLEOFError):  # the server may have said why before it left
+                    connection.send(request)
                 return Response(target, connection)
         except BaseException:
             connection.close()

@@ -18,6 +18,7 @@ Foreign exceptions become these in ``translate`` and nowhere else.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -160,6 +161,13 @@ _LEAF_OF_ERRNO: dict[int | None, type[DownloadError]] = {  # any other: ResetErr
 }  # fmt: skip
 
 
+# OpenSSL's names for what another attempt would not change: no common version or cipher, a certificate that is wanted.
+_NO_TLS_WITH_US = re.compile(
+    "ALERT_(HANDSHAKE_FAILURE|PROTOCOL_VERSION|INSUFFICIENT_SECURITY|ACCESS_DENIED|UNKNOWN_CA)|CERTIFICATE"
+    "|UNRECOGNIZED_NAME|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE|KEY_TOO_SMALL|UNSAFE_LEGACY_RENEGOTIATION"
+)
+
+
 def translate(error: Exception, prefix: str = "") -> DownloadError:
     """The leaf for an exception of ssl, socket or the file system.
 
@@ -170,6 +178,9 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
         return error
     text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever the server sent
     leaf = next((leaf for classes, leaf in _LEAF_OF if isinstance(error, classes)), None)
+    if leaf is ProtocolError and _NO_TLS_WITH_US.search(getattr(error, "reason", None) or ""):
+        leaf = TlsError
+        text += "; if the server wants a client certificate: DOWNPOUR_CLIENT_CERT"
     if leaf is None and isinstance(error, OSError):
         leaf = _LEAF_OF_ERRNO.get(error.errno, ResetError)
     elif leaf is None:

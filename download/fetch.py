@@ -30,8 +30,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from email.message import Message
+from functools import cache, cached_property
+from http.client import HTTPResponse
+from http.cookiejar import CookieJar
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from urllib.request import Request
 
 from download import validators
 from download.addresses import AddressPolicy, Target, is_below
@@ -56,7 +62,7 @@ from download.validators import Validators, retry_after
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
-MAX_HOPS = 10
+MAX_HOPS = 20
 SETTLE = 64 * 1024  # bytes of an unwanted answer that are read to keep its connection
 SETTLE_TIME = 1.0  # seconds
 # Under gevent, handing a piece to a thread and waiting for it costs 100 µs; writing and hashing costs 60 µs for 64 KiB,
@@ -64,7 +70,9 @@ SETTLE_TIME = 1.0  # seconds
 WORTH_HANDING_OVER = 128 * 1024  # bytes
 _BURST = 0.05  # seconds for which a thread goes on with what was handed over to it
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_WAITS = frozenset({202, 403})  # with Retry-After: the file is being made; a limit of the rate
 _ANY_ORIGIN = frozenset({"accept", "accept-language", "user-agent"})  # any other header may be a credential
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _OURS = frozenset({"host", "range", "if-range", "accept-encoding", "connection", "content-length", "transfer-encoding"})
 
 
@@ -99,6 +107,8 @@ class Fetched:
     notes: tuple[str, ...]
     identity: tuple[int, int] | None  # of the temp file: device and inode
     proven: bool = False  # by a digest
+    url: str | None = None  # where redirects led to, without its query: that is often a secret
+    content_type: str | None = None
 
 
 @cache
@@ -207,15 +217,20 @@ class Retrieval:
         self.temp = temp
         self.timeouts = timeouts
         self._user_agent = user_agent
-        self._hops = [Target.parse(wanted.url)]  # at most ten redirects, no loop, no step down from https to http
+        # With the cookies for each. At most twenty redirects, no loop; from https to http only if a digest is expected.
+        self._hops = [(Target.parse(wanted.url), "")]
+        self._asked_again = False
 
     @property
     def target(self) -> Target:
         """Where to ask now."""
-        return self._hops[-1]
+        return self._hops[-1][0]
 
     def headers(self) -> dict[str, str]:
-        own = fit_for(self.target, self._hops[0], self.wanted.headers)
+        own = fit_for(self.target, self._hops[0][0], self.wanted.headers)
+        if cookies := self._hops[-1][1]:
+            name = next((name for name in own if name.lower() == "cookie"), "Cookie")
+            own[name] = "; ".join(filter(None, (own.get(name), cookies)))
         headers = {"User-Agent": self._user_agent, "Accept": "*/*", **own, "Accept-Encoding": "identity"}
         kept = self.temp.validators
         if not (self.temp.size and kept):
@@ -234,13 +249,18 @@ class Retrieval:
         Raises:
             DownloadError: it would be, but it is not the one that is wanted.
         """
-        if head.status == 206:
+        if head.status == 206 and not self._is_whole(head):
             self._go_on_with(head)
-        elif head.status in (200, 203):
+        elif head.status in (200, 203, 206):
             self.temp.begin(Validators.of(head.target.url, head.headers, head.length, self.wanted.sha256))
         else:
             return False
         return True
+
+    def _is_whole(self, head: Head) -> bool:
+        """Whether a part that nobody asked for is the whole file."""
+        part = validators.content_range(head.headers.get("Content-Range"))
+        return part is not None and not self.temp.size and head.length == part.length == part.total
 
     def _go_on_with(self, head: Head) -> None:
         kept, offset = self.temp.validators, self.temp.size
@@ -263,29 +283,49 @@ class Retrieval:
         """
         location = head.headers.get("Location")
         if head.status in _REDIRECTS and location is not None:
-            self._hops.append(self._redirected(location))
+            self._hops.append(self._redirected(location, head))
             return
         if head.status == 416 and self.temp.size:
             self.temp.discard()
             del self._hops[1:]
             return
+        if head.status == 304 and not self._asked_again and not _CONDITIONS & {n.lower() for n in self.wanted.headers}:
+            self._asked_again = True  # nothing was asked that this could answer
+            return
         message = f"expected a file, got status {head.status}"
-        if is_passing(head.status):
-            after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
+        after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
+        if is_passing(head.status) or (head.status in _WAITS and after is not None):
             raise ServerError(message, after)
         raise StatusError(message)
 
-    def _redirected(self, location: str) -> Target:
+    def _redirected(self, location: str, head: Head) -> tuple[Target, str]:
+        """The next target, and the cookies for it."""
         with suppress(UnicodeError):  # read as Latin-1, but mostly it is UTF-8
             location = location.encode("latin-1").decode("utf-8")
         before, target = self.target, self.target.join(location)
-        if before.scheme == "https" and target.scheme == "http":
-            raise RedirectError(f"expected https to stay https, got a redirect from {before.url} to {target.url}")
-        if target in self._hops:
+        if before.scheme == "https" and target.scheme == "http" and not self.wanted.sha256:
+            expected = "https to stay https, or a sha256 in the manifest"
+            raise RedirectError(f"expected {expected}, got a redirect from {before.url} to {target.url}")
+        hop = target, self._cookies(head, target)
+        if hop in self._hops:
             raise RedirectError(f"expected an end, got a redirect loop at {target.url}")
         if len(self._hops) > MAX_HOPS:
             raise RedirectError(f"expected at most {MAX_HOPS} redirects, got another one to {target.url}")
-        return target
+        return hop
+
+    @cached_property
+    def _jar(self) -> CookieJar:
+        return CookieJar()
+
+    def _cookies(self, head: Head, target: Target) -> str:
+        """What the redirects of this attempt have set, for the next target: some servers let nobody in without it."""
+        answer, asking = Message(), Request(target.url)  # noqa: S310 - nothing is opened by it
+        for cookie in filter(None, head.headers.get("Set-Cookie", "").split("\n")):
+            answer["Set-Cookie"] = cookie
+        self._jar.extract_cookies(cast(HTTPResponse, SimpleNamespace(info=lambda: answer)), Request(head.target.url))  # noqa: S310
+        self._jar.add_cookie_header(asking)
+        cookies = asking.get_header("Cookie", "")
+        return cookies if cookies.isprintable() else ""
 
     def cut_short(self) -> TransientError:
         expected = "a last chunk" if self.temp.total is None else f"{self.temp.total} bytes"
@@ -334,6 +374,8 @@ class Retrieval:
             notes=(*noted, *notes),
             identity=temp.identity,
             proven=proven,
+            url=self.target.url.partition("?")[0] if len(self._hops) > 1 else None,
+            content_type=head.headers.get("Content-Type"),
         )
 
     def give_up(self, end: BaseException) -> None:
@@ -371,7 +413,6 @@ class _Alone(Retrieval):
         """The first answer that has the file, or the part of it that is missing; redirects are followed."""
         while True:
             response = client.get(self.target, self.headers(), self.timeouts)
-            self.timeouts.status = response.status
             try:
                 if self.takes(response):
                     return response

@@ -29,9 +29,9 @@ from download.timeouts import Timeouts
 
 SEND_TIMEOUT = 5.0  # seconds; a request is smaller than any socket's buffer
 
-_LONGEST_LINE = 64 * 1024  # bytes
-_MOST_LINES = 100
+_LONGEST = 96 * 1024  # bytes of all headers, and of a line; libcurl takes more, so both paths refuse the same
 _AHEAD = 4096  # bytes received at a time while lines are read; the body mostly goes elsewhere
+_TOO_LONG = f"{{}}: expected at most {_LONGEST} bytes of headers, got more"
 _MOMENT = 5  # milliseconds; a server on the same machine needs less to fill the socket again
 _STATUS = re.compile(rb"HTTP/1\.\d[ \t]+([1-9]\d\d)(?!\S)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
@@ -100,7 +100,7 @@ class HttpConnection:
         del self.ahead[:count]
         return count
 
-    def line(self, most: int = _LONGEST_LINE) -> bytes:
+    def line(self, most: int = _LONGEST) -> bytes:
         """The next line with its end; without it if the connection ends there.
 
         Raises:
@@ -115,12 +115,12 @@ class HttpConnection:
             self.ahead += self._room[:count]
         size = end + 1 or len(self.ahead)
         if size > most:
-            raise ProtocolError(f"{self.host}: got more than {most} bytes when reading header line")
+            raise ProtocolError(_TOO_LONG.format(self.host))
         line = bytes(self.ahead[:size])
         del self.ahead[:size]
         return line
 
-    def head(self, most: int = _LONGEST_LINE) -> list[bytes]:
+    def head(self, most: int = _LONGEST) -> list[bytes]:
         """The lines of an answer up to its body, informational answers skipped; fewer if the connection ends there.
 
         Raises:
@@ -131,11 +131,10 @@ class HttpConnection:
             lines = [self.line(most)]
             if not lines[0]:
                 raise ResetError(f"{self.host}: Remote end closed connection without response")
-            status = status_of(lines[0], self.host)
+            status, left = status_of(lines[0], self.host), most
             while lines[-1].endswith(b"\n") and lines[-1] not in ENDS:
-                lines.append(self.line(most))
-                if len(lines) > _MOST_LINES + 1:
-                    raise ProtocolError(f"{self.host}: got more than {_MOST_LINES} headers")
+                left -= len(lines[-1])
+                lines.append(self.line(left))
             if not is_informational(status) or lines[-1] not in ENDS:
                 return lines
 
@@ -192,6 +191,8 @@ class Head:
         """
         self.target = target
         self.status = status_of(lines[0], target.host)
+        if sum(map(len, lines)) > _LONGEST:
+            raise ProtocolError(_TOO_LONG.format(target.host))
         if lines[-1] not in ENDS or is_informational(self.status):
             raise TruncatedError(f"expected all headers, got the end of the connection inside them ({self.status})")
         self._http10 = lines[0].startswith(b"HTTP/1.0")
@@ -223,7 +224,9 @@ class Response(Head):
 
     def __init__(self, target: Target, connection: HttpConnection) -> None:
         self.connection = connection
-        super().__init__(target, connection.head())
+        lines = connection.head()
+        connection.timeouts.status = status_of(lines[0], target.host)  # a failure below has one, too
+        super().__init__(target, lines)
         self._left = self.length or 0  # bytes; of the chunk if it is chunked
         self._in_chunk = False
         self.finished = False
@@ -326,7 +329,8 @@ def _headers(lines: Sequence[bytes]) -> tuple[HeaderFields, bool]:
         name, text = pair
         # A byte that fell over on the way may have made another name of one that matters.
         readable = readable and name.isascii() and name.isprintable()
-        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+        between = "\n" if name == "set-cookie" else ", "  # a cookie may have commas in it
+        headers[name] = f"{headers[name]}{between}{text}" if name in headers else text
     return headers, readable
 
 

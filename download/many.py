@@ -11,6 +11,7 @@ limits hold as alone. A loop belongs to one thread at a time.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -30,7 +31,6 @@ from download.errors import (
     ConnectError,
     DownloadError,
     Ended,
-    ProtocolError,
     ResetError,
     SilenceError,
     TlsError,
@@ -58,15 +58,8 @@ _POLL = {
 }
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
-# libcurl's codes, as far as they say one thing.
-_CLEAR: dict[int, type[DownloadError]] = {
-    1: ProtocolError,  # a scheme of its own in the status line: HTTP/0.9
-    8: ProtocolError,  # a reply that makes no sense
-    60: TlsError,
-    61: ProtocolError,  # a transfer coding that was not asked for
-    100: ProtocolError,  # headers too large
-}
-_CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT = 7, 18, 28
+# libcurl's codes, as far as they say one thing. It also refuses answers that can be read: not for it to say.
+_CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT, _CERTIFICATE = 7, 18, 28, 60
 
 
 class Again(Exception):  # noqa: N818 - nothing failed
@@ -191,11 +184,11 @@ class Transfer(Retrieval):
             self._unwanted = 0
             self.timeouts.draining(SETTLE_TIME)
 
-    def failure(self, code: int, text: str, *, broken: bool) -> Exception:
+    def failure(self, code: int, text: str, errno: int) -> Exception:
         """
         Args:
             code: libcurl's.
-            broken: the operating system said so.
+            errno: the operating system's; 0: it said nothing.
         """
         host = self.target.host
         if code == _CANNOT_CONNECT:
@@ -204,9 +197,11 @@ class Transfer(Retrieval):
             return self.timeouts.late()
         if code == _PARTIAL_FILE:
             return self.cut_short()
-        if code in _CLEAR:
-            return _CLEAR[code](f"{host}: {text}")
-        return ResetError(f"{host}: {text}") if broken else Again(f"{host}: libcurl says {code}: {text}")
+        if code == _CERTIFICATE:
+            return TlsError(f"{host}: {text}")
+        if errno and (self.lines or self.target.scheme == "http"):  # else it may have been told why, in TLS
+            return ResetError(f"{'' if self.head else f'{host}: '}[Errno {errno}] {os.strerror(errno)}")
+        return Again(f"{host}: libcurl says {code}: {text}")
 
 
 class Loop:
@@ -354,7 +349,7 @@ class Loop:
         elif code == pycurl.E_ABORTED_BY_CALLBACK and handle.dirty:
             more = True  # on another connection
         elif code:
-            more = transfer.over(transfer.failure(code, text, broken=handle.getinfo(pycurl.OS_ERRNO) != 0))
+            more = transfer.over(transfer.failure(code, text, handle.getinfo(pycurl.OS_ERRNO)))
         else:
             more = transfer.over(None, complete=handle.complete())
             closes = transfer.head is not None and transfer.head.closes
@@ -446,7 +441,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
             self._listens = listen
             self.setopt(pycurl.VERBOSE, int(listen))
         if headers != self._headers:
-            self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}" for name, text in headers.items()])
+            self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}".encode("latin-1") for name, text in headers.items()])
             self._headers = headers
         if self._place != (place := (*target.origin, allowed[0])):
             places = ",".join(f"[{each}]" if ":" in each else each for each in allowed)

@@ -63,7 +63,7 @@ class FailureKind(StrEnum):
     RESET = "reset"  # the connection broke in the middle
     TRUNCATED = "truncated"  # fewer bytes than announced
     PROTOCOL = "protocol"  # not HTTP, or HTTP that contradicts itself
-    SERVER = "server"  # 408, 425, 429, 5xx
+    SERVER = "server"  # 408, 425, 429, 5xx; 202 and 403 with Retry-After
     CHANGED = "changed"  # the content changed while a resume was under way
     DISK_FULL = "disk-full"  # no space left for the temp file
     LOST = "lost"  # the holder died or lost its lease
@@ -71,9 +71,9 @@ class FailureKind(StrEnum):
     # Permanent: another attempt would fail in the same way.
     BAD_URL = "bad-url"  # not an http(s) URL that we accept
     REFUSED = "refused"  # the address policy says no
-    TLS = "tls"  # the certificate was not accepted
+    TLS = "tls"  # a certificate was not accepted, or there is no common version
     STATUS = "status"  # any other 4xx, or a status without a file
-    REDIRECT = "redirect"  # too many redirects, a loop, or https to http
+    REDIRECT = "redirect"  # too many redirects, a loop, or https to http without a digest
     EMPTY = "empty"  # no byte came and nothing said that none should
     SIZE = "size"  # another length than the manifest asked for
     DIGEST = "digest"  # another digest than expected
@@ -175,6 +175,8 @@ class JobRecord:
     notes: tuple[str, ...] = ()  # e.g. "length: unverified"
     etag: str | None = None  # once done, as far as they are short: see ``ledger.records``
     last_modified: str | None = None
+    final_url: str | None = None  # once done: where redirects led to, without its query
+    content_type: str | None = None  # once done, unless it is ``UNKNOWN_TYPE``
     name: str | None = None  # the final filename, if it is not the job's
     before: int = 0  # attempts made before it was submitted again: history, they count no more
 
@@ -249,6 +251,8 @@ class Result:
     etag: str | None = None  # of the answer that brought it
     last_modified: str | None = None
     name: str | None = None  # the final filename, if it is not the one that the record has
+    final_url: str | None = None  # where redirects led to, without its query
+    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

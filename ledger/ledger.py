@@ -58,8 +58,11 @@ from ledger.jobs import (
     job_id,
 )
 from ledger.records import (
+    LONGEST_TYPE,
+    LONGEST_URL,
     POOL_LETTERS,
     STATE_LETTERS,
+    UNKNOWN_TYPE,
     UNREADABLE,
     Keys,
     decode,
@@ -432,4 +435,7 @@ def _close_args(closing: Closing) -> list[Any]:
         validators = encode_validators(result.etag, result.last_modified)
         args += ["u", validators] if validators else []
         args += ["f", result.name] if result.name else []
+        args += ["r", result.final_url[:LONGEST_URL]] if result.final_url else []
+        kind = (result.content_type or UNKNOWN_TYPE)[:LONGEST_TYPE]
+        args += ["c", kind] if kind != UNKNOWN_TYPE else []
     return [len(args), *args]

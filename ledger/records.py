@@ -60,6 +60,8 @@ d      sha256, unless it is the expected one                   (done)
 v      attempts made before it was submitted again: history
 o      notes, JSON                                             (done)
 u      ETag and Last-Modified, see ``encode_validators``       (done)
+r      where redirects led to, without the query               (done)
+c      Content-Type, unless it is ``UNKNOWN_TYPE``              (done)
 =====  ===============================================================================================
 
 The test that keeps both directions equal: ``tests/unit/test_records.py``.
@@ -256,6 +258,8 @@ def _decode_executor(who: list[Any] | None) -> Executor | None:
     return Executor(_long(worker), pid, thread or pid, greenlet)
 
 
+LONGEST_URL, LONGEST_TYPE = 500, 100  # characters
+UNKNOWN_TYPE = "application/octet-stream"  # says as much as no type (RFC 9110)
 LONGEST_ETAG = 72  # characters of an ETag: a sha256 in hexadecimal fits, with its quotes
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _STORED = re.compile(r'([0-9a-z]*)((?:W/)?"[^"]*)?')
@@ -357,6 +361,8 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
         notes=tuple(json.loads(fields["o"])) if "o" in fields else (),
         etag=etag,
         last_modified=last_modified,
+        final_url=fields.get("r"),
+        content_type=fields.get("c"),
         name=fields.get("f"),
         before=int(fields.get("v", 0)),
     )

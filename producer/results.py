@@ -141,6 +141,8 @@ def _fields(record: JobRecord) -> dict[str, Any]:
         "kind": failed and failed.kind,
         "reason": failed and _redacted(failed.reason),
         "notes": "; ".join(record.notes),
+        "final_url": record.final_url and redact(record.final_url),  # where redirects led to
+        "content_type": record.content_type,  # None: no type, or application/octet-stream, which says as much
     }
 
 

@@ -44,6 +44,8 @@ CLEAN_UP_EVERY = 30.0  # seconds
 _ATTRIBUTE = "user.downpour"
 _LONGEST = 2048  # bytes; file systems keep small attributes with the file's other properties
 _FOREIGN = 24 * 3600.0  # seconds after which a file goes whose job this ledger does not know: another stack may
+_PAGES = ("text/html", "application/xhtml+xml")  # what a server says instead of the file: sign in, pay, come back
+_NO_PAGE = re.compile(r"\.(?!(?:[sx]?html?|php\d?|aspx?|jsp|cgi|do)$)\d*[a-z][a-z0-9]{0,9}$", re.IGNORECASE)
 _TEMP_NAME = re.compile(r"(?P<job>.+\.\d+)\.\d+\.part(\.json(\.new)?)?")
 
 
@@ -208,14 +210,25 @@ class JobFiles:
         Args:
             url: the one that brought the file.
         """
-        fetched = self.fetched
+        fetched, job = self.fetched, self._record.job
         assert fetched is not None  # noqa: S101 - it was published
-        if url != self._record.job.url:
+        if url != job.url:
             notes = (f"mirror: {urlsplit(url).hostname}", *notes)
         if self._taken:
             notes = (*notes, "name: taken by another file")
-        name = self._filename if self._filename != (self._record.name or self._record.job.filename) else None
-        return Result(fetched.size, fetched.sha256, (*fetched.notes, *notes), fetched.etag, fetched.last_modified, name)
+        found, kind = PurePosixPath(job.filename).name, (fetched.content_type or "").partition(";")[0].strip().lower()
+        if kind in _PAGES and _NO_PAGE.search(found):
+            notes = (f"{kind} where {found} was asked for", *notes)
+        return Result(
+            fetched.size,
+            fetched.sha256,
+            (*fetched.notes, *notes),
+            fetched.etag,
+            fetched.last_modified,
+            self._filename if self._filename != (self._record.name or job.filename) else None,
+            fetched.url,
+            fetched.content_type,
+        )
 
 
 def publish(whole: Sequence[JobFiles], run: Run) -> list[Exception | None]:

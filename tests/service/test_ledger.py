@@ -136,8 +136,12 @@ def test_a_job_that_is_done_says_what_came_of_it(ledger: Ledger, incarnation: st
     held = claim(ledger, incarnation)
     assert ledger.progress(held, 5, 10)
     assert ledger.note_attempt(held, attempt(FailureKind.RESET))
-    assert ledger.close(held, JobState.DONE, attempt(), result=Result(10, "ab" * 32, ("length: unverified",)))
+    came = Result(
+        10, "ab" * 32, ("length: unverified",), None, None, f"http://b/{'x' * 600}", "text/html; charset=utf-8"
+    )
+    assert ledger.close(held, JobState.DONE, attempt(), result=came)
     (record,) = ledger.read(["b.0"])
+    assert (record.final_url, record.content_type) == ("http://b/" + "x" * 491, "text/html; charset=utf-8")
     assert (record.state, record.bytes, record.sha256) == (JobState.DONE, 10, "ab" * 32)
     assert record.notes == ("length: unverified",)
     assert [each.kind for each in record.attempts] == [FailureKind.RESET, None]

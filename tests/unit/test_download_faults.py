@@ -47,7 +47,7 @@ QUERY = f"?name=n&size={SIZE}"
         ("status/500", FailureKind.SERVER),
         ("status/503", FailureKind.SERVER),
         ("redirect-loop", FailureKind.REDIRECT),
-        ("redirect-chain/11", FailureKind.REDIRECT),
+        ("redirect-chain/21", FailureKind.REDIRECT),
     ],
 )
 def test_each_fault_has_its_kind_and_nothing_gets_the_final_name(
@@ -59,7 +59,7 @@ def test_each_fault_has_its_kind_and_nothing_gets_the_final_name(
         assert desk.leftovers() == []
 
 
-@pytest.mark.parametrize("path", ["files/n", "faults/chunked", "faults/no-length", "faults/redirect-chain/10"])
+@pytest.mark.parametrize("path", ["files/n", "faults/chunked", "faults/no-length", "faults/redirect-chain/20"])
 def test_an_honest_answer_becomes_a_file(origin: OriginProcess, desk: Desk, path: str) -> None:
     assert desk.bring(f"{origin.url}/{path}{QUERY}", sha256=SHA256.upper(), size=SIZE) == WHOLE
     assert desk.leftovers() == []
@@ -88,12 +88,13 @@ def test_a_file_that_is_empty_on_purpose_is_a_file(origin: OriginProcess, desk: 
 
 
 def test_retry_after_comes_with_the_error(origin: OriginProcess, desk: Desk) -> None:
-    for form, least in (("seconds", 7.0), ("date", 5.0)):
-        error = desk.fails(f"{origin.url}/faults/retry-after/7?key={form}-{type(desk).__name__}&form={form}")
+    for form, least, status in (("seconds", 7.0, 503), ("date", 5.0, 503), ("seconds", 7.0, 202), ("date", 5.0, 403)):
+        key = f"{form}-{status}-{type(desk).__name__}"
+        error = desk.fails(f"{origin.url}/faults/retry-after/7?key={key}&form={form}&status={status}")
         assert isinstance(error, ServerError)
         assert error.retry_after is not None
         assert least <= error.retry_after <= 8  # a date has whole seconds
-        assert error.status == 503
+        assert error.status == status
 
 
 def test_an_error_says_how_far_the_attempt_came(origin: OriginProcess, desk: Desk) -> None:
@@ -164,7 +165,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5", FailureKind.TRUNCATED),
         (b"HTTP/1.1 200", FailureKind.TRUNCATED),
         (b"", FailureKind.RESET),
-        (ok(b"hello", "Content-Range: bytes 0-4/5", status="206 Partial Content"), FailureKind.PROTOCOL),
+        (ok(b"hello", "Content-Range: bytes 0-4/6", status="206 Partial Content"), FailureKind.PROTOCOL),
+        (ok(b"hello", "Content-Range: bytes 0-5/6", status="206 Partial Content"), FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"Content-Length: 5\r\n\r\nhello", FailureKind.PROTOCOL),
         (ok(b"hello", f"Repr-Digest: sha-256=:{base64.b64encode(bytes(32)).decode()}:"), FailureKind.DIGEST),
         (ok(b"", status="302 Found"), FailureKind.STATUS),
         (ok(b"", "Location: ftp://example.org/", status="302 Found"), FailureKind.BAD_URL),
@@ -187,6 +190,8 @@ OK = b"HTTP/1.1 200 OK\r\n"
         OK + b"".join(b"X%d: %s\r\n" % (n, b"y" * 1000) for n in range(90)) + b"Content-Length: 5\r\n\r\nhello",
         OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"Content-Length: 5, 5\r\n\r\nhello",
+        OK + b"X: y\r\n" * 6000 + b"Content-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"X: caf\xe9\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 99\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",

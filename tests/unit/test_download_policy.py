@@ -145,6 +145,44 @@ def test_headers_meant_for_one_origin_are_not_shown_to_another(desk: Desk) -> No
         assert "Accept-Language: de" in other.requests[0]
 
 
+def moved(location: str, *headers: str) -> bytes:
+    return ok(b"", f"Location: {location}", "Connection: close", *headers, status="302 Found")
+
+
+def cookies(server: Reciter) -> list[str]:
+    return [request.partition("Cookie: ")[2].partition("\r\n")[0] for request in server.requests]
+
+
+def test_cookies_live_for_the_hops_of_one_attempt_and_go_where_they_belong(desk: Desk) -> None:
+    expired = "Set-Cookie: old=1; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    own = {"Cookie": "own=1"} if type(desk) is Desk else {}  # no job of a group has headers of its own
+    with reciting(ok(b"hello")) as other:
+        away = moved(other.url(host="localhost"), "Set-Cookie: more=2; Path=/", "Set-Cookie: far=3; Path=/other")
+        with reciting(moved("/in", "Set-Cookie: tok=a!; Path=/; HttpOnly", expired), away, ok(b"hello")) as server:
+            fetched = desk.fetch(server.url(), headers=own)
+            assert fetched.url == other.url(host="localhost")
+            assert desk.fetch(server.url("/in?token=1")).url is None
+    assert cookies(server) == [own.get("Cookie", ""), "; ".join([*own.values(), "tok=a!"]), ""]
+    assert cookies(other) == [""]
+
+
+def test_a_redirect_to_the_same_url_is_no_loop_while_cookies_change(desk: Desk) -> None:
+    again = moved("/f", "Set-Cookie: n=1\xe9; Path=/")
+    with reciting(again, moved("/f", "Set-Cookie: n=2; Path=/"), ok(b"hello")) as server:
+        assert desk.bring(server.url()) == b"hello"
+        assert cookies(server) == ["", "n=1\xc3\xa9", "n=2"]  # bytes of UTF-8, read as Latin-1
+    desk.final.unlink()
+    with reciting(again, again, again) as server:
+        assert desk.fails(server.url()).kind is FailureKind.REDIRECT
+
+
+def test_where_a_redirect_led_and_what_came_is_told(desk: Desk) -> None:
+    with reciting(moved("/in a?token=secret"), ok(b"hello", "Content-Type: text/html; charset=utf-8")) as server:
+        fetched = desk.fetch(server.url())
+        assert (fetched.url, fetched.content_type) == (server.url("/in%20a"), "text/html; charset=utf-8")
+        assert "GET /in%20a?token=secret HTTP" in server.requests[1]
+
+
 def test_a_connection_kept_from_one_hop_survives_the_failure_of_the_next(desk: Desk) -> None:
     """It may serve another thread by then."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from download.addresses import Target
-from download.fetch import Fetcher
+from download.fetch import Fetcher, tls_context
 from ledger.jobs import FailureKind
 from tests.unit.download_kit import LOOPBACK, Desk, Reciter, Script, ok, reciting
 
@@ -104,6 +104,51 @@ def test_https_does_not_step_down_to_http(desk: Desk, server_side: ssl.SSLContex
         error = desk.fails(server.url(scheme="https"))
         assert error.kind is FailureKind.REDIRECT
         assert "https to stay https" in str(error)
+
+
+def test_https_may_step_down_to_http_where_a_digest_is_expected(desk: Desk, server_side: ssl.SSLContext) -> None:
+    with reciting(ok(BODY), ok(BODY)) as plain:
+        answer = ok(b"", f"Location: {plain.url()}", "Set-Cookie: s=1; Secure; Path=/", status="302 Found")
+        with reciting(answer, tls=server_side) as server:
+            assert desk.bring(server.url(scheme="https"), sha256=hashlib.sha256(BODY).hexdigest()) == BODY
+        assert "Cookie" not in plain.requests[0]
+
+
+def test_a_server_that_wants_a_certificate_is_shown_ours_if_it_is_meant_to_see_it(
+    tmp_path: Path, way: type[Desk], authority: Path, server_side: ssl.SSLContext
+) -> None:
+    ours, ca_file = tmp_path / "ours.pem", authority / "ca.pem"
+    ours.write_text((authority / "server.pem").read_text() + (authority / "server.key").read_text())
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    server_side.load_verify_locations(ca_file)
+    for hosts in (frozenset({"127.0.0.1"}), frozenset({"good.example"})):
+        desk = way(tmp_path, Fetcher(LOOPBACK, ca_file=ca_file, client_cert=ours, client_cert_hosts=hosts))
+        with reciting(ok(BODY), ok(BODY), tls=server_side) as server:
+            if "127.0.0.1" in hosts:
+                assert desk.bring(server.url(scheme="https")) == BODY
+                desk.final.unlink()
+            else:
+                error = desk.fails(server.url(scheme="https"))
+                assert error.kind is FailureKind.TLS, error
+                assert "DOWNPOUR_CLIENT_CERT" in str(error)
+
+
+def test_a_server_whose_tls_is_too_old_is_no_matter_of_another_attempt(desk: Desk) -> None:
+    def refuse(_server: Reciter, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")  # an alert, fatal: protocol_version
+
+    with reciting(refuse, refuse) as server:
+        assert desk.fails(server.url(scheme="https")).kind is FailureKind.TLS
+
+
+@pytest.mark.parametrize("content", ["", "no certificate"])
+def test_a_file_that_tls_cannot_use_is_said(tmp_path: Path, authority: Path, content: str) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text(content)
+    for files, setting in (((bad, None), "DOWNPOUR_CA_FILE"), ((authority / "ca.pem", bad), "DOWNPOUR_CLIENT_CERT")):
+        with pytest.raises(ValueError, match=rf"{setting}: expected .*PEM.*got {bad}"):
+            tls_context(*files)
 
 
 def test_a_reset_in_the_handshake_is_transient(desk: Desk) -> None:

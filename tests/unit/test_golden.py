@@ -87,6 +87,7 @@ def _records() -> Iterator[JobRecord]:
     refused = _attempt(FailureKind.STATUS, "404 from http://user:hunter2@a/1?token=abc\x1b[31m")
     lost = Attempt(None, START, START + 3, kind=FailureKind.LOST, reason="its holder vanished")
     proof: dict[str, Any] = {"sha256": "ab" * 32, "etag": 'W/"v1"', "last_modified": "Tue, 15 Nov 1994 12:45:26 GMT"}
+    proof |= {"final_url": "http://b/1", "content_type": "text/html; charset=utf-8"}
     with_options = Job(
         PLAIN.job.url,
         'päth/f, "1"',
