@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from itertools import count
 from json import dumps
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from redis.connection import FALSE_STRINGS
 
 from ledger.jobs import TASK_NAME, Job, Pool, Ref, job_id
 from ledger.ledger import Ledger
-from ledger.redis_client import AT_ONCE, connect
+from ledger.redis_client import AT_ONCE, IDLE, KEEPALIVE, QUICK, connect
 from ledger.settings import Settings
 
 _MOST_BYTES = 65_536  # of a message
@@ -38,8 +40,10 @@ def broker_options(settings: Settings) -> dict[str, Any]:
     """Celery's settings for the broker, each with its why."""
     from kombu import Exchange, Queue  # noqa: PLC0415 - a producer that submits needs no kombu, which is slow to import
 
+    url, tls = _for_kombu(settings.redis_url_with_password())
     return {
-        "broker_url": settings.redis_url_with_password(),
+        "broker_url": url,
+        "broker_use_ssl": tls,
         # Objects, because Flower's page of the broker reads their names.
         "task_queues": [Queue(pool.queue, Exchange(pool.queue), routing_key=pool.queue) for pool in Pool],
         "task_default_queue": Pool.THREADS.queue,  # never used; without it Celery would declare one named "celery"
@@ -48,16 +52,31 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],  # nothing that could run code
         "broker_transport_options": {
             "global_keyprefix": settings.key_prefix,  # several Downpours, or others, on one Redis
-            "socket_timeout": settings.redis_timeout,  # the default is for ever
+            "socket_timeout": min(settings.redis_timeout, QUICK),  # the default is for ever
             "socket_connect_timeout": settings.redis_timeout,
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            "socket_keepalive_options": KEEPALIVE,
+            "health_check_interval": IDLE,
             "ack_emulation": False,  # no unacked tracking: the ledger has its own; see ``worker.celery_fixes``
             # An event asks for a connection once; the default is to ask for four seconds, in the middle of a job. The
             # worker's own loop is patient by other settings.
             "max_retries": 0,
         },
     }
+
+
+def _for_kombu(url: str) -> tuple[str, dict[str, Any] | None]:
+    """The URL as kombu writes it, and its TLS options: kombu verifies nothing unless it is told to, redis-py all."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if parts.scheme == "unix":
+        return urlunsplit(parts._replace(scheme="redis+socket", query=f"virtual_host={options.get('db', 0)}")), None
+    if parts.scheme == "rediss":
+        tls = {"ssl_cert_reqs": "required", **tls}
+        tls["ssl_check_hostname"] = tls.get("ssl_check_hostname", "").upper() not in FALSE_STRINGS
+    path = f"/{options['db']}" if "db" in options else parts.path
+    return urlunsplit(parts._replace(path=path, query="")), tls or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 _TOLD_TO = 0.001  # seconds: Redis' scripts cut their moments to milliseconds
 AT_ONCE = 500  # jobs or messages that one call names: a few milliseconds of Redis' time
 AWAY = (ConnectionError, TimeoutError)  # Redis may come back
+QUICK = 2.0  # seconds for the answer to a question that is asked again in a second anyway
+
+# A network may drop a connection that is idle, and say so to neither end. What was idle for this long is not trusted,
+IDLE = 2  # seconds
+# ... and the system asks the other end: one that does not answer is gone after 7 seconds.
+_KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2}
+KEEPALIVE = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
 class RedisRefusedError(ConnectionError):
@@ -47,7 +55,12 @@ BaseParser.EXCEPTION_CLASSES.update(dict.fromkeys(_REFUSALS, RedisRefusedError),
 
 
 def connect(
-    settings: Settings, *, patience: float = 0.0, connections: int = 32, stop: Callable[[], bool] = lambda: False
+    settings: Settings,
+    *,
+    patience: float = 0.0,
+    connections: int = 32,
+    stop: Callable[[], bool] = lambda: False,
+    quick: bool = False,
 ) -> Redis:
     """A client whose every call ends: with an answer, or with a ``redis.RedisError``.
 
@@ -56,16 +69,19 @@ def connect(
             Only for callers whose calls may be repeated; the ledger's may.
         stop: asked while Redis is away; once it says so, patience is over.
         connections: most sockets; a caller beyond them waits for one.
+        quick: an answer that takes longer than ``QUICK`` is not waited for.
     """
+    url = settings.redis_url_with_password()
+    tcp = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     return Redis(
-        connection_pool=BlockingConnectionPool.from_url(
-            settings.redis_url_with_password(),
+        connection_pool=_Pool.from_url(
+            url,
             max_connections=connections,
             timeout=settings.redis_timeout + patience,
-            socket_timeout=settings.redis_timeout,
+            socket_timeout=min(settings.redis_timeout, QUICK) if quick else settings.redis_timeout,
             socket_connect_timeout=settings.redis_timeout,
-            socket_keepalive=True,
-            health_check_interval=30,
+            health_check_interval=IDLE,
+            **tcp,
             decode_responses=True,
             retry=_Patient(patience, stop),
             retry_on_error=list(AWAY) if patience else [],
@@ -118,6 +134,26 @@ class _Patient(Retry):
                     if over or (is_retryable and not is_retryable(error)):
                         raise
                 time.sleep(self._backoff.compute(failures))
+
+
+class _Pool(BlockingConnectionPool):
+    """As patient with making a connection ready as with a command; one that was idle is made anew."""
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        take, retry = super().get_connection, self.connection_kwargs["retry"]
+
+        def ready() -> Any:
+            connection: Any = take(*args, **options)  # type: ignore[no-untyped-call]
+            try:
+                if time.monotonic() > connection.next_health_check:
+                    connection.disconnect()
+                    connection.connect()
+            except BaseException:
+                self.release(connection)  # type: ignore[no-untyped-call]
+                raise
+            return connection
+
+        return retry.call_with_retry(ready, lambda _error: None)
 
 
 def flushed(redis: Redis, seconds: float) -> bool:

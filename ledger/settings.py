@@ -6,24 +6,33 @@ Seconds and bytes throughout.
 
 from __future__ import annotations
 
+import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ledger import __version__
 
 Seconds = Annotated[float, Field(gt=0)]
 
+_SCHEMES = ("redis", "rediss", "unix")
+_CERT = re.compile(r"(ssl_cert_reqs=)(?:CERT_)?(\w+)")
+
+
+class SettingsError(ValueError):
+    """A variable has a value that its setting does not take; says which, and what it takes."""
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DOWNPOUR_", frozen=True, extra="ignore")
 
     # Where things are.
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="broker and ledger")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="broker and ledger: redis://, rediss:// or unix://")
     redis_password_file: Path | None = Field(None, description="a file with the password, kept out of the URL")
     key_prefix: str = Field("dp:", description="prefix of every key and channel, Celery's included")
     downloads: Path = Field(Path("downloads"), description="folder that receives the files")
@@ -48,7 +57,7 @@ class Settings(BaseSettings):
     max_losses: int = Field(5, ge=1, description="a job that was alone in as many processes that died ends as poison")
     progress_every: Seconds = Field(0.5, description="shortest time between two progress reports of a job")
     grace: Seconds = Field(
-        20.0, description="longest time of a running job after SIGTERM; then it returns to its queue"
+        20.0, description="longest time of a running job when its worker stops; then it returns to its queue"
     )
     keep_batches: float = Field(
         0.0, ge=0, description="a batch's records leave Redis this long after its last job ended; 0 = never"
@@ -69,7 +78,7 @@ class Settings(BaseSettings):
     max_bytes: int = Field(64 * 2**30, gt=0, description="largest file")
     max_attempts: int = Field(6, ge=1, description="attempts of a job at most, the first one included")
     retry_base: Seconds = Field(1.0, description="first back-off; doubles, with full jitter")
-    retry_cap: Seconds = Field(60.0, description="longest back-off and longest Retry-After that is honoured")
+    retry_cap: Seconds = Field(60.0, description="longest back-off")
     wait_in_job: float = Field(5.0, ge=0, description="a wait up to this stays in the job, a longer one is a due time")
     keep_partials: float = Field(
         3 * 86_400.0, ge=0, description="the begun file of a failed job is kept this long for `producer retry`"
@@ -109,6 +118,19 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _one_redis(cls, url: str) -> str:
+        """As redis-py reads it. Celery says ``redis+socket://`` for ``unix://``, ``CERT_REQUIRED`` for ``required``."""
+        url = _CERT.sub(lambda match: match[1] + match[2].lower(), re.sub(r"^redis\+socket:", "unix:", url))
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES or set(",;") & set(parts.netloc.rpartition("@")[2]):
+            raise ValueError(
+                f"expected the URL of one Redis, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}; "
+                f"got {url.partition('://')[0][:20]!r}. Sentinel and Cluster are not supported"
+            )
+        return url
+
     def redis_url_with_password(self) -> str:
         """The URL Redis clients take: with the password file's content, if there is one."""
         if self.redis_password_file is None:
@@ -125,6 +147,20 @@ def get_settings() -> Settings:
     """The process's settings.
 
     Raises:
-        pydantic.ValidationError: a variable has a value that its field does not take.
+        SettingsError: a variable has a value that its field does not take.
     """
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = (f"DOWNPOUR_{'.'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in wrong)
+        raise SettingsError("; ".join(text.replace("Value error, ", "") for text in texts)) from None
+
+
+def settings_of(program: str) -> Settings:
+    """The settings of a process that starts; it ends with exit code 2 if they cannot be used."""
+    try:
+        return get_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        raise SystemExit(2) from None

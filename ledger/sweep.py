@@ -34,7 +34,7 @@ from ledger.ledger import KeptError, Ledger
 from ledger.messages import Publisher, envelopes_of
 from ledger.records import POOLS, STATES, Keys
 from ledger.redis_client import AT_ONCE, Library, connect, eviction_policy, eviction_warning
-from ledger.settings import Settings, get_settings
+from ledger.settings import Settings, settings_of
 
 _NAMES = 100  # of old batches, per call
 _COUNTED = 200  # newest batches whose jobs Flower is told: two milliseconds of Redis' time
@@ -96,7 +96,7 @@ class Expiry:
 class Sweep:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._redis: Redis = connect(settings)
+        self._redis: Redis = connect(settings, quick=True)
         self._ledger = Ledger(self._redis, settings.key_prefix)
         self._leases = Leases(self._redis, settings.key_prefix, settings.lease)
         self._host_limits = HostLimits(self._redis, settings)
@@ -299,7 +299,7 @@ def main() -> None:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    run(get_settings(), stop)
+    run(settings_of("sweep"), stop)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from itertools import cycle, islice
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from ledger.jobs import Batch, FailureKind, Job, JobState, Message, Pool, Ref
@@ -40,7 +39,7 @@ from ledger.redis_client import (
     eviction_warning,
     removes_jobs,
 )
-from ledger.settings import Settings, get_settings
+from ledger.settings import Settings, SettingsError, get_settings
 from producer.errors import (
     ManifestError,
     OtherManifestError,
@@ -68,7 +67,7 @@ def read_settings() -> Settings:
     """
     try:
         return get_settings()
-    except ValidationError as error:
+    except SettingsError as error:
         raise ProducerError(str(error)) from error
 
 
@@ -78,7 +77,8 @@ def redis_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (RedisError, TimeoutError) as error:
-        address = urlsplit(settings.redis_url).netloc.rpartition("@")[2] or settings.redis_url
+        parts = urlsplit(settings.redis_url)
+        address = parts.netloc.rpartition("@")[2] or parts.path
         raise RedisUnusableError(f"Redis at {address} {_what(error)}") from error
 
 

@@ -23,7 +23,7 @@ from ledger.jobs import JobState, Pool, Ref, job_id
 from ledger.ledger import Ledger
 from ledger.messages import broker_options
 from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning, once
-from ledger.settings import get_settings
+from ledger.settings import settings_of
 from ledger.switches import Switches
 from worker import celery_fixes, drain, transport
 from worker.files import CLEAN_UP_EVERY, clean_up
@@ -34,7 +34,7 @@ from worker.process import keep_probing, network, prepare_children, settle_memor
 
 celery_fixes.apply()
 transport.check_what_arrives()
-settings = get_settings()
+settings = settings_of("worker")
 log = logging.getLogger("downpour.worker")
 _machine = MachineHealth(settings)
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
@@ -124,7 +124,7 @@ def _own_ledger() -> Ledger:
 
 @signals.worker_process_init.connect
 def _warm_up(**_: Any) -> None:
-    with contextlib.suppress(RedisError, OSError):  # away: then the first job does it
+    with contextlib.suppress(RedisError, OSError), once():  # away: then the first job does it
         this_worker.warm_up()
     if settings.lateness:
         keep_probing(settings.lateness)

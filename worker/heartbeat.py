@@ -66,13 +66,15 @@ def repeat(name: str, every: float, step: Callable[[], object]) -> None:
 
 
 def leases_of(settings: Settings) -> Leases:
-    return Leases(connect(settings, connections=2), settings.key_prefix, settings.lease)
+    return Leases(connect(settings, connections=2, quick=True), settings.key_prefix, settings.lease)
 
 
 class Incarnation:
     def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
         self._settings = settings
-        self.id = leases_of(settings).register(Identity(worker, pool, os.getpid(), family))
+        with connect(settings, connections=1, patience=settings.redis_patience, stop=drain.over) as redis:
+            leases = Leases(redis, settings.key_prefix, settings.lease)
+            self.id = leases.register(Identity(worker, pool, os.getpid(), family))
         self.lost = False
         self.away = False  # whether Redis did not answer when it was last asked
         self.stopping: frozenset[str] = frozenset()  # "ID NUMBER" of claims that should stop

@@ -13,6 +13,7 @@ Kept true by ``tests/fault/test_malformed_messages.py``.
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from redis.exceptions import RedisError
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Pool
 from ledger.messages import MalformedError, Texts, read
-from ledger.redis_client import PerProcess, connect
+from ledger.redis_client import IDLE, PerProcess, connect
 from ledger.settings import get_settings
 from worker.celery_fixes import WritingChannel
 
@@ -141,5 +142,24 @@ class Channel(WritingChannel):
             return True
 
 
+class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
+    """kombu asks the connection that hears broadcasts whether it is alive, but only where a loop has its timers."""
+
+    _asked = 0.0  # time.monotonic()
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Not called by a loop: under gevent, and in Flower."""
+        try:
+            return super().get(callback, timeout)
+        finally:
+            if time.monotonic() - self._asked > IDLE:
+                self._asked = time.monotonic()
+                self.maybe_check_subclient_health()
+
+
 class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.cycle = Poller()

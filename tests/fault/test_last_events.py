@@ -17,6 +17,7 @@ from celery.events.receiver import EventReceiver
 from celery.events.state import State
 
 from ledger.jobs import JobState, Message, Pool, Ref
+from ledger.leases import Leases
 from ledger.messages import Envelope, broker_options, label
 from ledger.settings import Settings
 from tests.fault.given import SLOTS, all_done, busy, pools
@@ -184,3 +185,30 @@ def test_a_job_whose_time_is_used_up_while_it_waits_has_ended(tmp_path: Path) ->
         shown.become(rows("FAILURE", 1))
         assert "deadline: " in shown.said("b.0")
         assert shown.online() == {"threads"}
+
+
+@pools
+def test_a_job_that_comes_while_redis_takes_no_connection_is_not_shown_as_failed_and_comes_soon(
+    world: World, pool: Pool, shown: Shown
+) -> None:
+    """Given a worker whose lease was lost: its next job needs a new one, and a connection for it."""
+    world.start(pool, slots=SLOTS)
+    wait_for(lambda: shown.online() == {pool.value}, what="the worker to be seen")
+    leases = Leases(world.ledger.redis, world.settings.key_prefix, 0.0)
+    processes = SLOTS if pool is Pool.PREFORK else 1
+    wait_for(lambda: len(leases.known()) == processes, what="its leases")
+    for lease in leases.known():
+        leases.end(lease.incarnation)
+    wait_for(lambda: not leases.known(), what="it to be lost")
+    other = next(each for each in Pool if each is not pool)
+    with world.valkey.client() as redis:
+        redis.ping()
+        world.submit(other, [world.file("other")], batch="other")  # so our own connections are fresh
+        redis.config_set("maxclients", 1)
+        world.submit(pool, [world.file("f")])
+        wait_for(lambda: not redis.llen(world.ledger.keys.queue(pool)), what="the worker to take the message")
+        stays(lambda: shown.rows().get("b.0") != "FAILURE", seconds=1.5, what="no failure to be shown")
+        redis.config_set("maxclients", 10_000)
+        (record,) = world.finished(seconds=5)
+    assert (record.state, len(record.attempts)) == (JobState.DONE, 1)
+    wait_for(lambda: shown.rows()["b.0"] == "SUCCESS", what="the row to say so")

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from redis.exceptions import RedisError
 
 from ledger.jobs import FailureKind, Job, JobState, Pool
 from ledger.ledger import Ledger
+from ledger.messages import broker_options
+from ledger.settings import Settings
 from tests.fault.given import all_done, all_whole, busy, pools
 from tests.origin_process import OriginProcess
 from tests.relay import Relay
 from tests.waiting import wait_for
-from tests.worker_process import worker
+from tests.worker_process import sweep, worker
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(200)
+
+DEPLOYED = ("redis_timeout", "lease", "renew_every", "sweep_every", "message_grace")
 
 
 def healthy_again(world: World, pool: Pool) -> None:
@@ -98,6 +104,30 @@ def test_a_worker_cut_off_from_redis_publishes_nothing_that_others_took_over(tmp
         all_done(world, 4, "after")
         assert cut_off.process.poll() is None
         assert {path: path.stat().st_ino for path in world_files} == world_files, "the cut-off worker overwrote a file"
+
+
+@pools
+def test_connections_that_are_dropped_without_a_word_cost_an_idle_worker_ten_seconds(
+    tmp_path: Path, pool: Pool
+) -> None:
+    """Given a NAT or a load balancer that forgets connections, and the times of a deployment."""
+    deployed = {name: Settings.model_fields[name].default for name in DEPLOYED}
+    with World(tmp_path, **deployed) as world, Relay(world.valkey.port) as relay:
+        behind = world.settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{relay.port}/0"})
+        world.services += [worker(pool, behind, world.folder), sweep(behind, world.folder)]
+        for service in world.services:
+            service.wait_until_ready()
+        world.submit(pool, [world.file("warm")], batch="warm")
+        all_done(world, 1, "warm")
+        relay.drop()
+        begun = time.monotonic()
+        world.submit(pool, [world.file(f"f{n}") for n in range(4)])
+        records = all_done(world, 4, seconds=60)
+        assert time.monotonic() - begun < 10
+        assert [len(record.attempts) for record in records] == [1] * 4
+        with Celery(set_as_current=False) as app:
+            app.conf.update(broker_options(world.settings))
+            wait_for(lambda: app.control.ping(timeout=1.0), seconds=10, what="it to hear of remote control again")
 
 
 @pools

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from redis.connection import DefaultParser
+from redis.connection import Connection, DefaultParser
 
 from ledger.redis_client import AWAY, RedisClock, RedisFullError, RedisRefusedError, connect, once
 from ledger.settings import Settings
@@ -67,6 +67,25 @@ def test_patience_is_back_after_a_call_that_was_made_once(nobody: Settings) -> N
         with pytest.raises(redis.ConnectionError):
             client.ping()
     assert len(asked) == 2
+
+
+def test_patience_covers_a_connection_that_is_made_and_closed_again(
+    nobody: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a load balancer whose Redis is away: redis-py looks at a connection before it asks with patience."""
+    tries: list[int] = []
+
+    def closed(_connection: Connection, _timeout: float = 0) -> bool:
+        tries.append(1)
+        raise redis.ConnectionError("Connection closed by server.")
+
+    monkeypatch.setattr(Connection, "connect", lambda _connection: None)
+    monkeypatch.setattr(Connection, "can_read", closed)
+    asked: list[int] = []
+    with pytest.raises(redis.ConnectionError), connect(nobody, patience=3600, stop=noting(asked, yes_at=3)) as client:
+        client.ping()
+    assert len(asked) == 3
+    assert len(tries) == 6  # each time redis-py connects once more itself
 
 
 def parsed(answer: str) -> redis.RedisError:
