@@ -196,13 +196,12 @@ class Backoff:
     """When to try again: exponential back-off with full jitter.
 
     The n-th wait is anywhere between 0 and ``base * 2**(n-1)``, so a thousand jobs that failed together do not come
-    back together. A server's Retry-After is a lower bound on top of which the jitter goes, and is itself capped: no
-    server parks a job for a day.
+    back together. A server's Retry-After is a lower bound on top of which the jitter goes; a job's deadline bounds it.
     """
 
     attempts: int = 4  # of a job, the first one included
     base: float = 0.5  # seconds; doubles with each attempt
-    cap: float = 30.0  # seconds; of a back-off and of a Retry-After
+    cap: float = 30.0  # seconds; of a back-off
 
     def wait(self, attempt: int, error: DownloadError, random: Callable[[], float]) -> float | None:
         """Seconds until the attempt after ``attempt`` (counted from 1); None: there is none.
@@ -221,4 +220,4 @@ class Backoff:
         asked = error.retry_after if isinstance(error, ServerError) else None
         if asked is None:
             return jitter
-        return min(self.cap, asked) + min(jitter, self.base)
+        return asked + min(jitter, self.base)

@@ -43,18 +43,19 @@ class LiveWorker:
 class Switches:
     def __init__(self, ledger: Ledger) -> None:
         self._redis = ledger.redis
+        self._call = ledger.call
         self._keys = ledger.keys
         self._leases = Leases(ledger.redis, ledger.keys.prefix, 0.0)  # to read them
 
     def pause(self, pool: Pool) -> bool:
         """Whether that changed anything; so with the others."""
-        return bool(self._redis.sadd(self._keys.paused, pool))
+        return bool(self._call("switch_on", "paused", pool))
 
     def resume(self, pool: Pool) -> bool:
         return bool(self._redis.srem(self._keys.paused, pool))
 
     def drain(self, worker: str) -> bool:
-        return bool(self._redis.sadd(self._keys.drained, worker))
+        return bool(self._call("switch_on", "drained", worker))
 
     def undrain(self, worker: str) -> bool:
         return bool(self._redis.srem(self._keys.drained, worker))

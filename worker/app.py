@@ -102,7 +102,7 @@ def _in_service(sender: Any, **_: Any) -> None:
 
     def touch() -> None:
         """Tell the ledger which messages this worker has in hand; hear whether it may take more."""
-        may = leases().touch(pool, list(worker_state.requests), worker)
+        may = leases().touch(pool, sender.in_hand(), worker)
         drain.consume(sender, pool.queue, may=may and _machine.fault is None)
 
     repeat("messages in hand", settings.renew_every, touch)
@@ -162,7 +162,25 @@ def _cancel_queued(state: Any, task_id: Any, **more: Any) -> Any:
     return _revoke(state, task_id, **more)
 
 
-Panel.data["revoke"] = _cancel_queued
+_shutdown = Panel.data["shutdown"]
+
+
+def _stop(state: Any, **more: Any) -> Any:
+    """Celery sends no signal of a remote shutdown, e.g. by Flower's button."""
+    drain.start(settings.grace)
+    return _shutdown(state, **more)
+
+
+def _refuse(_state: Any, queue: Any = None, **_: Any) -> dict[str, str]:
+    """Celery's add_consumer would run another pool's jobs, and its cancel_consumer be undone within a second."""
+    pool = this_worker.pool
+    return {
+        "error": f"a {pool} worker serves {pool and pool.queue} and no other queue; got {str(queue)[:80]!r}. "
+        f"`producer pause {pool}` or `producer drain {this_worker.name}` stops that, resume or undrain begins it again"
+    }
+
+
+Panel.data.update(revoke=_cancel_queued, shutdown=_stop, add_consumer=_refuse, cancel_consumer=_refuse)
 
 
 @signals.worker_process_shutdown.connect

@@ -11,6 +11,8 @@
   and sent with the next connection anyway.
 * ``EventBatches``: Celery sends each event of a task by itself, three per task, unless its loop runs (prefork), and
   there it sends what one turn of the loop brought. For small jobs that was a third of the worker's time.
+* ``stop_alike``: Celery keeps running jobs for ever after SIGTERM, SIGINT and SIGHUP, and kills or fails to kill them
+  (threads) after SIGQUIT or a second SIGINT. Here each of them is a stop with the grace of ``worker.drain``.
 * ``SturdyPool``: a prefork child that dies in the moment in which the connection breaks is noted as ended and not
   replaced yet when the worker connects again; celery then watches a file descriptor that is ``None``, and ends with a
   ``ValueError``. One that is killed while the worker starts ends it, too: with "Could not start worker processes"
@@ -18,21 +20,27 @@
   the dead child are not free yet.
 
 Kept true by ``tests/fault/test_redis_faults.py``, and there ``test_redis_refuses.py``, ``test_stop_without_redis.py``
-and ``test_killed_workers.py``.
+``test_killed_workers.py`` and ``test_ways_to_stop.py``.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
+from billiard.common import _shutdown_cleanup
 from celery import bootsteps
 from celery.app.events import Events
+from celery.apps import worker as apps_worker
 from celery.concurrency import asynpool, prefork
 from celery.events.dispatcher import EventDispatcher
 from celery.exceptions import CPendingDeprecationWarning
@@ -46,6 +54,7 @@ from kombu.pidbox import Mailbox, Node
 from kombu.transport import redis, virtual
 
 from ledger.redis_client import AWAY, RedisFullError
+from worker import drain
 
 log = logging.getLogger("downpour.worker")
 
@@ -53,6 +62,7 @@ _QUIET = 5.0  # times as long as it took to find out that an event cannot be sen
 _LONGEST_QUIET = 30.0  # seconds
 _BATCH_DELAY = 0.01  # seconds
 _BATCH = 200  # events at once
+_HEARD = 0.1  # seconds until a parent has heard a signal that its child has heard, too
 
 
 class UnackedInMemory(virtual.QoS):  # type: ignore[misc]
@@ -74,6 +84,7 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
     """For ``worker_consumer``: says once that it waits for Redis, and asks at least every two seconds.
 
     It starts without gossip and mingle, a second sooner: what workers would tell each other there is in the ledger.
+    It also knows of the messages that a rate limit holds back: Celery forgets them when the limit changes.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -92,6 +103,26 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         conn.ensure_connection(say, None, 0.5, 0.5, 2.0, callback=maybe_shutdown)
         self.first_connection_attempt = False
         return conn
+
+    def reset_rate_limits(self) -> None:
+        """A new limit holds at once also for what the one before holds back; Celery lets that wait for the old one."""
+        before = self._limited()
+        super().reset_rate_limits()
+        for bucket in before:
+            while bucket.contents:
+                request, tokens = bucket.pop()
+                if new := self.task_buckets[request.name]:
+                    self.call_soon(self._limit_task, request, new, tokens)
+                else:
+                    self.call_soon(self._limit_move_to_pool, request)
+
+    def in_hand(self) -> list[str]:
+        """Ids of the messages that this worker has taken off its queue."""
+        held_back = [request.id for bucket in self._limited() for request, _ in tuple(bucket.contents)]
+        return [*worker_state.requests, *held_back]
+
+    def _limited(self) -> list[Any]:
+        return [bucket for bucket in self.task_buckets.values() if bucket]
 
 
 class WritingChannel(redis.Channel):  # type: ignore[misc]
@@ -234,7 +265,22 @@ class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
                 worker_state.should_stop = end.code
 
 
+class SturdyChild(asynpool.Worker):  # type: ignore[misc]
+    def after_fork(self) -> None:
+        super().after_fork()
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, self._told)
+
+    def _told(self, number: int, frame: Any) -> None:
+        """A signal to the whole process group, as systemd sends it, is the parent's; one from the parent ends it."""
+        time.sleep(_HEARD)
+        if not drain.draining():
+            _shutdown_cleanup(number, frame)
+
+
 class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]
+    Worker = SturdyChild
+
     def did_start_ok(self) -> bool:
         """A child that was killed before the loop began is replaced; one that ended by itself cannot start."""
         started = all(child.exitcode is None or child.exitcode < 0 for child in self._pool)
@@ -252,9 +298,31 @@ class SturdyPool(asynpool.AsynPool):  # type: ignore[misc]
             super()._track_child_process(proc, hub)
 
 
+def _restart() -> None:
+    """Celery's own way would not start again what was started as ``python -m celery``."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - as it was started
+
+
+def stop_alike() -> None:
+    """After SIGHUP the worker starts again in place, with its process id, unless it was told to stop, too."""
+
+    def begin_restart(_worker: Any) -> None:
+        if not drain.draining():
+            atexit.register(_restart)
+
+    def end_restart(_worker: Any) -> None:
+        atexit.unregister(_restart)
+
+    for kind, name in {"term": "SIGTERM", "term_hard": "SIGQUIT", "int": "SIGINT", "restart": "SIGHUP"}.items():
+        callback = begin_restart if kind == "restart" else end_restart
+        handler = partial(apps_worker._shutdown_handler, sig=name, callback=callback)
+        setattr(apps_worker, f"install_worker_{kind}_handler", handler)
+
+
 def apply() -> None:
     """Before any connection to the broker is made. The first goes with the transport option ``ack_emulation`` off."""
     virtual.QoS = UnackedInMemory
     pidbox.gPidbox = CalmPidbox
     Mailbox.node_cls = AnswerOnce
     prefork.TaskPool.Pool = SturdyPool
+    stop_alike()

@@ -1,8 +1,9 @@
-"""A worker stops, or takes no jobs for a while: the grace of running jobs after SIGTERM, and its queue's consumption.
+"""A worker stops, or takes no jobs for a while: the grace of running jobs when it stops, and its queue's consumption.
 
-The moment until which running jobs may go on lies in memory that prefork children share with their parent (a mapping
-made before the fork), because only the parent hears the signal. In the other pools it is the same process. Setting it
-is a plain write: under gevent the signal handler runs in the hub, where nothing may block.
+It stops in one way, however it is told to: by a signal, or by remote control. The moment until which running jobs may
+go on lies in memory that prefork children share with their parent (a mapping made before the fork), because only the
+parent hears of it. In the other pools it is the same process. Setting it is a plain write: under gevent the signal
+handler runs in the hub, where nothing may block. Kept true by ``tests/fault/test_ways_to_stop.py``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,22 @@ from typing import Any
 
 log = logging.getLogger("downpour.worker")
 
-_moment = mmap.mmap(-1, 8)  # a double: CLOCK_MONOTONIC of this machine, the same in all its processes; 0 = no drain
+_ECHO = 1.0  # seconds; a supervisor and its helper both pass on the signal that ends a worker
+
+# Two doubles by CLOCK_MONOTONIC of this machine, the same in all its processes: until when jobs may go on (0 = no
+# drain), and when the worker was last told to stop.
+_moments = mmap.mmap(-1, 16)
 
 
 def start(grace: float) -> None:
-    """Running jobs may go on for ``grace`` seconds; nothing new is begun."""
-    if not draining():
-        _moment[:8] = struct.pack("d", time.monotonic() + grace)
+    """Nothing new is begun, and running jobs may go on for ``grace`` seconds; told again, they are handed back now."""
+    until, told = struct.unpack("dd", _moments[:])
+    now = time.monotonic()
+    if not until:
+        until = now + grace
+    elif now - told > _ECHO:
+        until = min(until, now)
+    _moments[:] = struct.pack("dd", until, now)
 
 
 def draining() -> bool:
@@ -34,7 +44,7 @@ def over() -> bool:
 
 
 def _until() -> float:
-    moment: float = struct.unpack("d", _moment[:8])[0]
+    moment: float = struct.unpack_from("d", _moments)[0]
     return moment
 
 

@@ -37,6 +37,7 @@ from download.errors import (
     Interrupted,
     LeaseLostError,
     MachineError,
+    ServerError,
     StatusError,
     TempLostError,
     translate,
@@ -262,8 +263,12 @@ class Execution:
         cool_down = self.slot.failed(error, again=not elsewhere and wait is not None and wait <= here)
         if wait is not None and not elsewhere:
             wait = max(wait, cool_down)
+        left = self.job.claim.ends - time.monotonic()
+        if wait is not None and wait > left and isinstance(error, ServerError) and error.retry_after:
+            pause = f"it asks for a pause of {error.retry_after:,.0f} s, the job has {max(0, left):,.0f} s left"
+            error.args = (f"{error}; {pause} (DOWNPOUR_DEADLINE, --deadline)",)
         text, reason = f"{error.kind}: {error}", str(error)
-        if wait is None or time.monotonic() + wait > self.job.claim.ends:
+        if wait is None or wait > left:
             return self._ending(JobState.FAILED, f"failed: {text}", error)
         if wait > here:
             return self._ending(JobState.WAITING, f"again in {wait:.1f} s: {text}", error, due_in=wait)

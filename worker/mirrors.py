@@ -115,7 +115,7 @@ class HostSlot:
             Seconds until the host may be asked again.
         """
         asked = error.retry_after if isinstance(error, ServerError) else None
-        cool_down = min(get_settings().retry_cap, asked or 0.0)
+        cool_down = min(get_settings().deadline, asked or 0.0)
         if self._host is None or not (cool_down or again):
             return 0.0
         try:

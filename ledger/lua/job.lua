@@ -264,6 +264,12 @@ function commands.unwell()
   redis.call('HSETNX', prefix .. 'unwell', ARGV[3], cjson.encode(fault))
 end
 
+-- Pause a pool or drain a worker, in a full Redis, too.
+--
+-- ARGV  "paused" or "drained", pool or worker
+-- Returns 1, or 0 if it was so before.
+function commands.switch_on() return redis.call('SADD', prefix .. ARGV[3], ARGV[4]) end
+
 -- Whether a claim still stands.
 local function held(id, incarnation, claim)
   local have = redis.call('HMGET', job_key(id), 's', 'h', 'n')

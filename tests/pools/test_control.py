@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
 
-from ledger.jobs import FailureKind, JobState, Pool, Ref
+from ledger.jobs import TASK_NAME, FailureKind, JobState, Pool, Ref
 from ledger.messages import broker_options
 from ledger.sweep import Sweep
 from ledger.switches import Switches
@@ -33,6 +34,11 @@ def consumed(world: World) -> dict[str, list[str]]:
     with app.connection_for_write() as connection:  # its own: a pool of them may know a Redis that was killed
         answers = app.control.inspect(timeout=1.0, connection=connection).active_queues() or {}
     return {name.partition("@")[0]: [queue["name"] for queue in queues] for name, queues in answers.items()}
+
+
+def in_service(world: World, pool: Pool, *, slots: int = 4) -> None:
+    world.start(pool, slots=slots)
+    wait_for(lambda: consumed(world) == {pool.value: [pool.queue]}, what="the worker to hear of remote control")
 
 
 def nothing_begins(world: World, batch: str = "b", *, seconds: float) -> None:
@@ -150,3 +156,65 @@ def test_a_job_past_the_deadline_of_its_batch_fails_although_its_holder_died(wor
         (JobState.FAILED, FailureKind.DEADLINE)
     ] * 2
     assert all(record.last.finished - record.attempts[0].started < 10 for record in records if record.last)
+
+
+@pools
+def test_by_hand_no_queue_is_cancelled_and_none_is_added(world: World, pool: Pool) -> None:
+    """Celery's cancel_consumer would be undone in silence, and its add_consumer run the jobs of another pool."""
+    in_service(world, pool)
+    other = next(each for each in Pool if each is not pool)
+    with Celery(set_as_current=False) as app:
+        app.conf.update(broker_options(world.settings))
+        for command, queue in (("cancel_consumer", pool.queue), ("add_consumer", other.queue)):
+            ((answer,),) = [
+                list(each.values()) for each in app.control.broadcast(command, {"queue": queue}, reply=True)
+            ]
+            assert f"a {pool} worker serves {pool.queue} and no other queue; got '{queue}'" in answer["error"]
+            assert f"`producer pause {pool}`" in answer["error"]
+    assert consumed(world) == {pool.value: [pool.queue]}
+    world.submit(pool, [world.file("f")])
+    exactly_once(world, "b", 1)
+
+
+@pools
+def test_a_pool_is_paused_and_a_worker_drained_when_redis_is_full(world: World, pool: Pool) -> None:
+    in_service(world, pool)
+    (name,) = [each.name for each in Switches(world.ledger).workers()]
+    world.ledger.redis.config_set("maxmemory", "1mb")  # so it cannot answer what it consumes
+
+    def says_last(text: str) -> None:
+        log = world.service(f"worker-{pool}")
+        wait_for(lambda: re.findall(r"takes (?:no jobs for now|jobs again)", log.text())[-1:] == [text], what=text)
+
+    for begin, end, what in (("pause", "resume", pool.value), ("drain", "undrain", name)):
+        assert run(world.settings, begin, what).code == 0
+        says_last("takes no jobs for now")
+        assert run(world.settings, end, what).code == 0
+        says_last("takes jobs again")
+    world.ledger.redis.config_set("maxmemory", "0")
+    wait_for(lambda: consumed(world) == {pool.value: [pool.queue]}, what="it to say what it consumes")
+    world.submit(pool, [world.file("f")])
+    exactly_once(world, "b", 1)
+
+
+@pools
+def test_what_a_rate_limit_holds_back_goes_on_when_it_is_lifted(world: World, pool: Pool) -> None:
+    in_service(world, pool, slots=8)
+    with Celery(set_as_current=False) as app:
+        app.conf.update(broker_options(world.settings))
+
+        def limit(rate: str) -> None:
+            assert app.control.rate_limit(TASK_NAME, rate, reply=True, timeout=10, limit=1)
+
+        limit("1/m")
+        world.submit(pool, [world.file(f"f{n}") for n in range(5)])
+        wait_for(lambda: world.batch().count(JobState.DONE) == 1, what="the first one to be done")
+        nothing_begins(world, seconds=2 * world.settings.message_grace)
+        stays(
+            lambda: not world.ledger.redis.llen(world.ledger.keys.queue(pool)),
+            seconds=2 * world.settings.message_grace,
+            what="no message to be sent again: the worker has them in hand",
+        )
+        limit("0")
+        wait_for(lambda: world.batch().finished, seconds=5, what="the others to be done")
+    exactly_once(world, "b", 5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
+from tests.producer_process import run
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -142,7 +145,7 @@ def test_a_host_that_asks_for_quiet_is_left_alone_by_all(begin: Callable[..., Wo
 def test_a_short_retry_after_is_waited_for_in_the_job_and_a_long_one_in_the_ledger(
     begin: Callable[..., World], pool: Pool
 ) -> None:
-    world = begin(wait_in_job=2.0, retry_cap=4.0).start(pool)
+    world = begin(wait_in_job=2.0, retry_cap=4.0, deadline=90_000.0).start(pool)
     url = f"{world.origin.url}/faults/retry-after"
     world.submit(
         pool,
@@ -153,9 +156,14 @@ def test_a_short_retry_after_is_waited_for_in_the_job_and_a_long_one_in_the_ledg
         ],
     )
     wait_for(lambda: world.batch().count(JobState.WAITING) == 2, what="the long ones to wait in the ledger")
-    short, long, day = world.finished()
-    assert {record.state for record in (short, long, day)} == {JobState.DONE}
-    for record, least, most in ((short, 1.0, 2.9), (long, 3.0, 8.0), (day, 4.0, 9.0)):
+    wait_for(lambda: world.batch().count(JobState.DONE) == 2, what="the others to end")
+    short, long, day = world.records()
+    assert (day.state, [attempt.status for attempt in day.attempts]) == (JobState.WAITING, [503])
+    due = (world.ledger.redis.zscore("t:due", day.id) or 0.0) / 1000
+    assert 86_000 < due - time.time() < 86_500, "it is asked for nothing before the time that it named"
+    assert world.batch().count(JobState.RUNNING) == 0, "it takes no slot meanwhile"
+    world.ledger.cancel(Ref.parse(day.id))
+    for record, least, most in ((short, 1.0, 2.9), (long, 3.0, 8.0)):
         first, second = record.attempts
         assert least <= second.started - first.finished < most, record.id
         assert first.status == 503
@@ -192,3 +200,13 @@ def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(beg
         finally:
             server.shutdown()
     assert {(record.state, record.bytes) for record in records} == {(JobState.DONE, 1000)}
+
+
+def test_a_retry_after_beyond_the_deadline_ends_the_job_and_says_so(begin: Callable[..., World]) -> None:
+    world = begin().start(Pool.THREADS)
+    url = f"{world.origin.url}/faults/retry-after/7200?key=k&size=99"
+    said = run(world.settings, "submit", "--pool", "threads", "--name", "b", "--deadline", "60", url)
+    assert said.code == 0
+    (record,) = world.finished()
+    assert (record.state, record.last and record.last.kind) == (JobState.FAILED, FailureKind.SERVER)
+    assert re.search(r"asks for a pause of 7,200 s, the job has \d+ s left", str(record.last and record.last.reason))
