@@ -1,14 +1,18 @@
 """Run the origin: `python -m origin --host 127.0.0.1 --port 8080 --access-log origin.jsonl`."""
 
-import argparse
-import asyncio
-import resource
-import signal
 import sys
-from contextlib import nullcontext
-from pathlib import Path
 
-from origin.server import OriginServer
+try:
+    import argparse
+    import asyncio
+    import resource
+    import signal
+    from contextlib import nullcontext
+    from pathlib import Path
+
+    from origin.server import OriginServer
+except KeyboardInterrupt:  # before anything was begun
+    sys.exit(130)
 
 OPEN_FILES = 65_536
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import math
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import click
-from prometheus_client.parser import text_string_to_metric_families
+try:
+    import math
+    import os
+    import signal
+    import subprocess
+    import time
+    from collections import Counter
+    from collections.abc import Callable, Iterator
+    from contextlib import contextmanager, suppress
+    from pathlib import Path
+    from types import FrameType
+    from typing import Any
 
-from ledger.jobs import Pool
-from stack import up as shown
-from stack.plan import CONCURRENCY, PORTS, ROOT, get
-from stack.processes import Command, Process
-from stack.stack import Stack, StackError
+    import click
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from ledger.jobs import Pool
+    from stack import up as shown
+    from stack.plan import CONCURRENCY, PORTS, ROOT, get
+    from stack.processes import Command, Process
+    from stack.stack import Stack, StackError
+except KeyboardInterrupt:  # before anything was begun
+    sys.exit(130)
 
 SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends this process
 PAUSE = 0.1  # seconds between two looks at the services
+
+NEXT = """
+Next:
+  docs/tutorial.md    what the three models are, in ten minutes
+  make up             the same stack until Ctrl-C; its page /lanes shows processes, threads and greenlets at work
+  make producer ARGS="compare slow --pools prefork:2,threads:8,gevent:100"    a measurement, with advice"""
 
 Folder = click.Path(file_okay=False, path_type=Path)
 
@@ -47,6 +57,7 @@ def demo(scenario: str, keep: Path | None) -> None:
         seen = ", ".join(f"{count} by {worker}" for worker, count in sorted(counted.items()))
         click.echo(f"\nFlower saw jobs end well: {seen or 'none'}\nstopping")
     click.echo(f"stopped; what stays is in {keep}" if keep else "stopped; nothing is left behind")
+    click.echo(NEXT)
     sys.exit(code)
 
 
@@ -105,17 +116,29 @@ def _setting(words: str) -> tuple[str, str]:
 
 def _how_to_use(stack: Stack, variables: dict[str, str]) -> str:
     exports = "\n".join(f"  export {name}={variables[name]}" for name in sorted(variables))
+    kinds = {
+        Pool.PREFORK: "processes, children of pid",
+        Pool.THREADS: "threads of pid",
+        Pool.GEVENT: "greenlets of pid",
+    }
+    workers = "\n".join(
+        f"{pool:<9}  {count} {kinds[pool]} {stack.processes[f'worker-{pool}'].pid}"
+        for pool, count in stack.plan.pools.items()
+    )
     return f"""
 Flower     {stack.plan.flower_url}
 lanes      {stack.plan.flower_url}/lanes shows which process, thread or greenlet runs what
 origin     {stack.plan.origin_url} lists URLs to try
 downloads  {stack.plan.downloads}
+logs       {stack.plan.log("NAME").parent}
+Redis      port {stack.plan.redis_port}
+{workers}
 
 In another shell:
   make producer ARGS="submit --wait {stack.plan.origin_url}/paced/8/a.bin"
-or `. {shown.ENV_FILE.relative_to(ROOT)}`, which is
+or `.venv/bin/python -m producer ...`, which reads {shown.ENV_FILE.relative_to(ROOT)}:
 {exports}
-and then `.venv/bin/python -m producer ...`. Ctrl-C here stops everything.
+Ctrl-C here stops everything.
 """
 
 

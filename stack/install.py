@@ -8,13 +8,17 @@ its age with the file's, so that a second run costs nothing. Interrupted, it goe
 
 from __future__ import annotations
 
-import re
-import select
-import subprocess
 import sys
-import time
-import venv
-from pathlib import Path
+
+try:
+    import re
+    import select
+    import subprocess
+    import time
+    import venv
+    from pathlib import Path
+except KeyboardInterrupt:  # before anything was begun
+    sys.exit(130)
 
 QUIET = 10.0  # seconds without news after which a line shows that pip is still at work
 
@@ -67,7 +71,7 @@ def install(folder: Path, requirements: Path) -> None:
     say(f"installing the {count} packages of {requirements}, each checked against its hash")
     options = ["--require-hashes", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", *options, "-r", str(requirements)]
-    begun, output = time.monotonic(), [b""]
+    begun, output, collected = time.monotonic(), [b""], 0
     # Without a buffer: select knows nothing of lines that lie in one.
     with subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
@@ -83,9 +87,10 @@ def install(folder: Path, requirements: Path) -> None:
                     break
                 output.append(line)
                 if collecting := re.match(rb"Collecting ([\w.\[\]-]+)==(\S+)", line):
-                    say(f"  {collecting[1].decode()} {collecting[2].decode()}")
+                    collected += 1
+                    say(f"  {collected} of {count}: {collecting[1].decode()} {collecting[2].decode()}")
                 elif line.startswith(b"Installing collected packages"):
-                    say("unpacking them")
+                    say("unpacking them, which takes about as long")
         except BaseException:
             pip.kill()
             raise

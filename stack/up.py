@@ -15,6 +15,8 @@ from stack.plan import ROOT
 from stack.stack import StackError
 
 ENV_FILE = ROOT / "run" / "stack.env"  # ``. run/stack.env``
+# Until the stack is up: a command that reads the file ends, and talks to no other Redis.
+STARTING = "echo 'the stack of `make up` is still starting: wait until it prints its addresses' >&2; return 1\n"
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_yellow")
 MOST = 16 * 2**20  # bytes; a log that was shown and is longer than this starts again from nothing
 
@@ -30,15 +32,23 @@ def claim(file: Path = ENV_FILE) -> None:
     if owner is not None and _alive(owner):
         raise StackError(f"a stack is up already, as process {owner} says in {file}; nothing was started")
     file.unlink(missing_ok=True)  # its owner died with its reaper, as in a power cut
-    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    fill({}, file)
+    written = _written(STARTING, file)
+    os.link(written, file)  # fails if another one was quicker
+    written.unlink()
 
 
 def fill(variables: Mapping[str, str], file: Path = ENV_FILE) -> None:
-    """Write the variables, to be read by a shell."""
-    heading = f"# {os.getpid()} is the process of `make up` that wrote this; it goes when that ends.\n"
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
-    file.write_text(heading + "".join(lines))
+    """Write the variables, to be read by a shell, and by ``python -m producer``."""
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    _written("".join(lines), file).replace(file)
+
+
+def _written(text: str, file: Path) -> Path:
+    """Beside the file, so that whoever reads the file itself finds it whole."""
+    beside = file.with_suffix(f".{os.getpid()}")
+    beside.touch(0o600)
+    beside.write_text(f"# {os.getpid()} is the process of `make up` that wrote this; it goes when that ends.\n{text}")
+    return beside
 
 
 def _owner(file: Path) -> int | None:

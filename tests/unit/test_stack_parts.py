@@ -4,6 +4,7 @@ import os
 import shlex
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -68,6 +69,62 @@ def test_the_env_file_can_be_sourced_by_a_shell(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     script = f'. {shlex.quote(str(file))} && printf %s "$DOWNPOUR_DOWNLOADS"'
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == "/a b/$HOME'"
+
+
+PRODUCER = """
+import os, sys
+from pathlib import Path
+from unittest import mock
+from producer import cli
+with mock.patch.object(cli, "main"):
+    from producer import __main__ as entry
+entry.ENV_FILE = Path(sys.argv[1])
+entry.use_running_stack()
+print(os.environ.get("DOWNPOUR_DOWNLOADS"))
+"""
+
+
+def test_the_producer_finds_the_stack_that_is_up_and_waits_for_one_that_starts(tmp_path: Path) -> None:
+    """Given no settings of its own, it does not talk to whatever listens on Redis' usual port."""
+    file = tmp_path / "run" / "stack.env"
+
+    def producer(**env: str) -> tuple[int, str]:
+        words = [sys.executable, "-c", PRODUCER, str(file)]
+        done = subprocess.run(words, capture_output=True, text=True, env=clean(os.environ) | env, cwd=ROOT, timeout=30)
+        return done.returncode, done.stdout + done.stderr
+
+    up.claim(file)
+    sourced = subprocess.run(["sh", "-c", f". {file} && echo called"], capture_output=True, text=True)
+    code, said = producer()
+    for ended, words in ((sourced.returncode, sourced.stdout + sourced.stderr), (code, said)):
+        assert ended == 1
+        assert "still starting" in words
+        assert "called" not in words
+    up.fill({"DOWNPOUR_REDIS_URL": "redis://127.0.0.1:1/0", "DOWNPOUR_DOWNLOADS": "/a b/$HOME'"}, file)
+    assert producer() == (0, "/a b/$HOME'\n")
+    assert producer(DOWNPOUR_DOWNLOADS="/mine") == (0, "/mine\n")
+    assert producer(DOWNPOUR_REDIS_URL="redis://other/0") == (0, "None\n")
+    assert [each.name for each in file.parent.iterdir()] == ["stack.env"]
+
+
+INTERRUPTED = """
+import runpy, sys
+class Interrupted:
+    def find_spec(name, *_):
+        if name == sys.argv[2]:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted)
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "at"), [("producer", "click"), ("stack", "click"), ("origin", "asyncio"), ("stack.install", "venv")]
+)
+def test_ctrl_c_in_the_first_second_ends_without_a_traceback(module: str, at: str) -> None:
+    words = [sys.executable, "-c", INTERRUPTED, module, at]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_the_env_file_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
