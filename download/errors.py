@@ -191,12 +191,16 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
     return end
 
 
+_LONGEST_PAUSE = 86_400.0  # seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """When to try again: exponential back-off with full jitter.
 
     The n-th wait is anywhere between 0 and ``base * 2**(n-1)``, so a thousand jobs that failed together do not come
-    back together. A server's Retry-After is a lower bound on top of which the jitter goes; a job's deadline bounds it.
+    back together. A server's Retry-After is a lower bound on top of which the jitter goes; a job's deadline bounds
+    it, and after a day the server is asked again.
     """
 
     attempts: int = 4  # of a job, the first one included
@@ -220,4 +224,4 @@ class Backoff:
         asked = error.retry_after if isinstance(error, ServerError) else None
         if asked is None:
             return jitter
-        return asked + min(jitter, self.base)
+        return min(asked, _LONGEST_PAUSE) + min(jitter, self.base)
