@@ -20,7 +20,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, urljoin, urlsplit
 
-from download.errors import BadUrlError, RefusedError
+from download.errors import BadUrlError, RefusedError, shown
 from ledger.settings import Settings
 
 Address = IPv4Address | IPv6Address
@@ -114,7 +114,7 @@ class Target:
         try:
             joined = urljoin(self.url, location)
         except ValueError as error:
-            raise BadUrlError(f"not a URL: {error}; got {location!r}") from error
+            raise BadUrlError(f"not a URL: got {shown(location)}") from error
         return Target.parse(joined)
 
     @classmethod
@@ -135,15 +135,15 @@ class Target:
             parts = urlsplit(url)
             port, host = parts.port, parts.hostname or ""
         except ValueError as error:
-            raise BadUrlError(f"not a URL: {error}; got {url!r}") from error
+            raise BadUrlError(f"not a URL: got {shown(url)}") from error  # whose text may have a piece of a password
         if parts.scheme not in _DEFAULT_PORTS:
-            raise BadUrlError(f"expected http or https, got {url!r}")
+            raise BadUrlError(f"expected http or https, got {shown(url)}")
         if "@" in parts.netloc:
             raise BadUrlError("expected a URL without user and password")  # which are not repeated here
         if "[" in parts.netloc and ":" not in host:
-            raise BadUrlError(f"expected an IPv6 address in brackets, got {url!r}")
+            raise BadUrlError(f"expected an IPv6 address in brackets, got {shown(url)}")
         if port == 0:
-            raise BadUrlError(f"expected a port from 1 to 65535, got {url!r}")
+            raise BadUrlError(f"expected a port from 1 to 65535, got {shown(url)}")
         path = quote(parts.path or "/", safe=_PATH_SAFE)
         query = "?" + quote(parts.query, safe=_PATH_SAFE + "?[]") if parts.query else ""
         return cls(parts.scheme, _plain_host(host), port or _DEFAULT_PORTS[parts.scheme], path + query)
@@ -156,7 +156,8 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 def _refuse_forbidden(url: str) -> None:
     if found := _FORBIDDEN.search(url):
-        raise BadUrlError(f"expected a URL without blanks, controls and backslashes, got {found.group()!r} in {url!r}")
+        bare = re.split("[?#;]", url, maxsplit=1)[0]  # a blank may be in the middle of a secret
+        raise BadUrlError(f"expected a URL without blanks, controls and backslashes, got {found[0]!r} in {shown(bare)}")
 
 
 @lru_cache(1000)  # of a manifest's URLs many have one host, and the codec is slow

@@ -29,7 +29,47 @@ from ledger.jobs import FailureKind
 
 Leaf = TypeVar("Leaf", bound="DownloadError")
 
-_LONGEST = 500  # characters of a message: parts of it a server may have written, and it goes into the record
+_LONGEST = 500  # characters of a message
+# What is redacted may come from a hostile server: each pattern reads a character a bounded number of times.
+_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]{0,30}://)[^/?#\s]*@")
+_TAIL = re.compile(r"([?#]|;[^?#;=\s]{1,40}=)\S+")
+_PARAMETER = re.compile(r"([?&;#][^?=&;#]*=)[^&;#\s]*")
+_SECRET = re.compile(
+    r"(?i)token|sig|secret|passw|pwd|key|cred|auth|access|jwt|code|session"
+    r"|[?&;#](s[eiprtv]|sip|spr|sk(oid|tid|[estv])|sid|hash|hmac|ticket)="  # most of them of Azure's signed URLs
+)
+
+
+def fit_to_show(text: str) -> str:
+    """What others may have written, for a record, a log, a page or a screen.
+
+    One short line, without passwords, without the queries of URLs, and nothing in it steers a terminal. The message of
+    each ``Ended`` is such a text from the beginning, so no reader needs to make it one.
+    """
+    text = printable(_TAIL.sub(r"\1***", _USERINFO.sub(r"\1***@", " ".join(text.split()))))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def redact(url: str) -> str:
+    """A URL, or a text with some, without passwords and the values of parameters that sound secret."""
+    return _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1***@", url))
+
+
+def _without_secret(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}***" if _SECRET.search(parameter[1]) else parameter[0]
+
+
+def shown(text: str, most: int = 120) -> str:
+    """Quoted for a message: without secrets even if it is no URL, on one line, not too long."""
+    clean = redact(text)
+    begins, ends = clean.find("://"), clean.rfind("@")
+    if 0 <= begins < ends:
+        clean = f"{clean[:begins]}://***{clean[ends:]}"
+    return ascii(clean[:most] + "…") if len(clean) > most else repr(clean)
 
 
 class Ended(Exception):  # noqa: N818 - not every end is an error
@@ -43,7 +83,7 @@ class Ended(Exception):  # noqa: N818 - not every end is an error
     errno: int | None = None  # of the operating system's error that became this one
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
+        super().__init__(fit_to_show(message))
 
 
 class Interrupted(Ended):

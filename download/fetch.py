@@ -52,6 +52,7 @@ from download.errors import (
     StatusError,
     TransientError,
     TruncatedError,
+    fit_to_show,
 )
 from download.http1 import Head, Response, is_passing
 from download.proxy import NOTE, Proxy
@@ -357,7 +358,7 @@ class Retrieval:
             noted.append("repr-digest: verified")
         encoding = head.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
-            noted.append(f"content-encoding: {encoding[:40]}, stored raw")
+            noted.append(f"content-encoding: {fit_to_show(encoding[:40])}, stored raw")
         if temp.resumed_from:
             noted.append(f"resumed from byte {temp.resumed_from}")
         return Fetched(

@@ -62,7 +62,7 @@ _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without o
 _CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT, _CERTIFICATE = 7, 18, 28, 60
 
 
-class Again(Exception):  # noqa: N818 - nothing failed
+class Again(Ended):
     """``Fetcher`` must look at this one."""
 
     keeps_partial = False
@@ -77,7 +77,7 @@ class Transfer(Retrieval):
         most, algorithm = limits.max_bytes, wanted.algorithm
         file = TempFile(temp, max_bytes=most, expected=wanted.size, algorithm=algorithm, late=True)
         super().__init__(wanted, file, Timeouts(limits, check), user_agent)
-        self.end: Fetched | Ended | Again | None = None
+        self.end: Fetched | Ended | None = None
         self.lines: list[bytes] = []  # of the headers; libcurl appends to it
         self.head: Head | None = None
         self._connecting = True
@@ -151,7 +151,7 @@ class Transfer(Retrieval):
             if self.head.length is not None and not self.end.proven and not complete:
                 raise Again("there may have been more than was announced")
         except Exception as error:
-            self.end = error if isinstance(error, Ended | Again) else translate(error)
+            self.end = error if isinstance(error, Ended) else translate(error)
             self.give_up(self.end)
         self.temp.close()
         return False

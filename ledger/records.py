@@ -261,8 +261,9 @@ def _decode_executor(who: list[Any] | None) -> Executor | None:
 LONGEST_URL, LONGEST_TYPE = 500, 100  # characters
 UNKNOWN_TYPE = "application/octet-stream"  # says as much as no type (RFC 9110)
 LONGEST_ETAG = 72  # characters of an ETag: a sha256 in hexadecimal fits, with its quotes
-_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
-_STORED = re.compile(r'([0-9a-z]*)((?:W/)?"[^"]*)?')
+_TEXT = r'(?:W/)?"[\x21\x23-\x7e\xa1-\xac\xae-\xff]*'  # printable
+_ETAG = re.compile(f'{_TEXT}"')
+_STORED = re.compile(f"([0-9a-z]*)({_TEXT})?")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import click
 
+from download.errors import printable
 from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Batch, Pool, Ref
 from ledger.ledger import KeptError
@@ -17,7 +18,7 @@ from ledger.switches import LiveWorker, Switches
 from producer.cli import checked_name, json_option, one_of, report, say
 from producer.client import Client, redis_errors
 from producer.errors import ProducerError
-from producer.results import counters, iso, printable, status_line
+from producer.results import counters, iso, status_line
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
 _NEWEST = 1_000_000  # batches that prune looks at

@@ -35,9 +35,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 from xml.parsers import expat  # nosec - no document type comes through, see ``_Metalink``
 
+from download.errors import shown
 from download.filenames import name_of_url
 from producer.errors import ManifestError
-from producer.urls import MAX_CHARACTERS, basic, shown
+from producer.urls import MAX_CHARACTERS, basic
 
 MOST_MIRRORS = 20
 _MAX_LINE = 64 * 1024  # bytes

@@ -19,12 +19,13 @@ from typing import Annotated, Any, BinaryIO
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
+from download.errors import shown
 from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming, folded
 from ledger.records import encode_job
 from producer.errors import ManifestError, OtherManifestError
 from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of
-from producer.urls import check_url, shown, without_user
+from producer.urls import check_url, without_user
 
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
 _MOST_SAID = 20  # bad lines named one by one

@@ -19,10 +19,10 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
+from download.errors import fit_to_show, printable, redact
 from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool
 from producer.cli import batch_argument, one_of, say
 from producer.client import Client, redis_errors
-from producer.urls import redact
 
 _STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.WAITING, JobState.QUEUED)
 
@@ -139,7 +139,7 @@ def _fields(record: JobRecord) -> dict[str, Any]:
         "path": record.path if record.state is JobState.DONE else None,  # below the downloads folder
         "outcome": record.state.value,
         "kind": failed and failed.kind,
-        "reason": failed and _redacted(failed.reason),
+        "reason": failed and _shown(failed.reason),
         "notes": "; ".join(record.notes),
         "final_url": record.final_url and redact(record.final_url),  # where redirects led to
         "content_type": record.content_type,  # None: no type, or application/octet-stream, which says as much
@@ -150,8 +150,8 @@ def _who(executor: Executor | None) -> dict[str, Any]:
     return asdict(executor) if executor else dict.fromkeys(("worker", "pid", "thread", "greenlet"))
 
 
-def _redacted(text: str | None) -> str | None:
-    return redact(text) if text else None
+def _shown(reason: str | None) -> str | None:
+    return fit_to_show(reason) if reason else None  # an older worker may have written it
 
 
 def _jsonl(records: Iterable[JobRecord]) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "seconds": round(attempt.finished - attempt.started, 3),
         "status": attempt.status,
         "kind": attempt.kind,
-        "reason": _redacted(attempt.reason),
+        "reason": _shown(attempt.reason),
     }
 
 
@@ -207,11 +207,6 @@ def _table(records: Iterable[JobRecord]) -> Iterator[str]:
         size = decimal(record.bytes) if record.bytes else ""
         cells = (ordinal, row["outcome"], row["pool"], row["attempts"], size, seconds, printable(what))
         yield template.format(*cells).rstrip()
-
-
-def printable(text: str) -> str:
-    """Text that others wrote, e.g. a server's reason: nothing in it may steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def iso(seconds: float | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Which URLs a manifest may contain, and how one is shown without its secrets.
+"""Which URLs a manifest may contain.
 
 The worker's address policy decides what may be downloaded from; here only the form is judged.
 """
@@ -9,13 +9,11 @@ import base64
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from download.errors import shown
+
 MAX_CHARACTERS = 8192
 # Most URLs; what matches needs no closer look. Kept true by ``tests/unit/test_manifest.py``.
 _PLAIN = re.compile(r"https?://[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*(:[1-9][0-9]{0,3})?/[!-\[\]-~]*")
-# What is redacted may come from a hostile server: each pattern reads a character a bounded number of times.
-_PARAMETER = re.compile(r"([?&;][^?=&;#]*=)[^&;#\s]*")
-_SECRET = re.compile(r"(?i)token|sig|secret|passw|api[-_]?key|credential|auth")
-_USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]{0,30}://)[^/?#\s]*@")
 
 
 def check_url(url: str) -> str:
@@ -74,21 +72,3 @@ def without_user(url: str) -> tuple[str, str | None]:
         return url, None
     said = basic(unquote(parts.username or ""), unquote(parts.password or ""))
     return f"{scheme}://{rest.partition('@')[2]}", said
-
-
-def redact(text: str) -> str:
-    """The text with passwords and tokens of the URLs in it made unreadable."""
-    return _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1***@", text))
-
-
-def _without_secret(parameter: re.Match[str]) -> str:
-    return f"{parameter[1]}***" if _SECRET.search(parameter[1]) else parameter[0]
-
-
-def shown(text: str, most: int = 120) -> str:
-    """Quoted for a message: without secrets even if it is no URL, on one line, not too long."""
-    clean = redact(text)
-    begins, ends = clean.find("://"), clean.rfind("@")
-    if 0 <= begins < ends:
-        clean = f"{clean[:begins]}://***{clean[ends:]}"
-    return ascii(clean[:most] + "…") if len(clean) > most else repr(clean)

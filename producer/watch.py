@@ -20,12 +20,12 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from download.errors import printable, redact
 from ledger.jobs import FINAL_STATES, Batch, Executor, FailureKind, JobRecord, JobState, Pool
 from producer.cli import batch_argument
 from producer.client import Client, redis_errors
 from producer.errors import RedisUnusableError
-from producer.results import counts, exit_code, printable, said_states
-from producer.urls import redact
+from producer.results import counts, exit_code, said_states
 
 _LOOK_EVERY = 0.5  # seconds
 _WINDOW = 20.0  # seconds over which rates are measured

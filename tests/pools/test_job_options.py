@@ -6,17 +6,22 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from ledger.jobs import FailureKind, Job, JobState, Naming, Pool
 from origin.content import Entity
+from poolbench.workers import events
+from producer.results import Style
 from tests.producer_process import run
 from tests.unit.download_kit import ok, reciting
+from tests.waiting import wait_for
 from tests.world import World
 
 pools = pytest.mark.parametrize("pool", list(Pool))
@@ -44,6 +49,44 @@ def test_a_job_s_headers_reach_its_server_and_nobody_else_sees_their_values(
     row = json.loads(run(world.settings, "results", batch, "--format", "jsonl").out)
     assert row["headers"] == {"Authorization": "***", "X-Kind": "***"}
     assert not any(SECRET in service.text() for service in world.services)
+
+
+@pools
+def test_what_a_server_writes_and_what_a_url_hides_reach_no_log_and_no_page(
+    world: World, batch: str, pool: Pool
+) -> None:
+    """Alone and in a group: redirects with a signed URL, and bytes that steer a terminal."""
+    mark, group = f"s3cret-{batch}".encode(), f"{batch[:60]}-g"
+    moved = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %s?user=" + mark + b"\r\n\r\n"
+    answers = [
+        moved % b"",
+        moved % b"ftp://h/",
+        b"220 \x1b]0;title\x07 \x9b31m\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Encoding: \x1b[31m\r\nETag: "\x9b31m"\r\n\r\nx',
+    ]
+    with ExitStack() as open_:
+        heard = open_.enter_context(world.ledger.redis.pubsub())  # type: ignore[no-untyped-call]
+        heard.psubscribe("t:/0.celeryev/*")
+        servers = [open_.enter_context(reciting(*[answer] * 4)) for answer in answers * 2]
+        jobs = [Job(server.url(f"/f?sig={mark.decode()}"), f"f{n}") for n, server in enumerate(servers)]
+        world.submit(pool, jobs[:4], batch=batch)
+        world.submit(pool, jobs[4:], batch=group, carried=4)
+        found = [*world.finished(batch), *world.finished(group)]
+        told: list[dict[str, Any]] = []
+
+        def flower_heard_of_both() -> bool:
+            told.extend(events((heard.get_message(timeout=0.1) or {}).get("data") or ""))
+            failed = [event["uuid"] for event in told if event["type"] == "task-failed"]
+            return all(any(id_.startswith(f"{name}.") for id_ in failed) for name in (batch, group))
+
+        wait_for(flower_heard_of_both, what="what Flower hears")
+    assert [record.state for record in found] == ([JobState.FAILED] * 3 + [JobState.DONE]) * 2
+    said = [text for event in told for text in event.values() if isinstance(text, str)]
+    said += [run(world.settings, "results", name, "--format", style).out for name in (batch, group) for style in Style]
+    said.append(world.service(f"worker-{pool}").text())
+    for text in said:
+        assert mark.decode() not in text
+        assert not [c for c in text if not (c.isprintable() or c == "\n")]
 
 
 @pools

@@ -24,6 +24,7 @@ from download.errors import (
     ServerError,
     StatusError,
     TransientError,
+    fit_to_show,
     transient,
     translate,
 )
@@ -95,6 +96,30 @@ def test_a_leaf_stays_what_it_is_and_a_message_is_one_line() -> None:
     assert str(translate(KeyError())) == "KeyError"
     assert isinstance(translate(OSError(errno.EACCES, "Permission denied", "/x")), DiskError)
     assert not issubclass(ConnectError, PermanentError)
+
+
+@pytest.mark.parametrize(
+    ("text", "fit"),
+    [
+        ("a loop at http://u:p@h/x?sig=abc&b=c, then no more", "a loop at http://***@h/x?*** then no more"),
+        ("to /x#access_token=abc", "to /x#***"),
+        ("at http://h/x;jsessionid=abc", "at http://h/x;jsessionid=***"),
+        ("what? and #1; and so on", "what? and #*** and so on"),
+        ("\x1b]0;title\x07 \x9b31m\u202e\n", "�]0;title� �31m�"),
+        ("a\tb\r\n\x85c", "a b c"),
+    ],
+)
+def test_a_message_hides_secrets_and_steers_no_terminal(text: str, fit: str) -> None:
+    for error in (Ended(text), StatusError(text), translate(ValueError(text))):
+        assert str(error) == fit
+
+
+@given(st.text() | st.text("?#;=@:/ha\x9b").map("http://{}".format))
+def test_what_is_fit_to_show_stays_as_it_is(text: str) -> None:
+    fit = fit_to_show(text)
+    assert fit.isprintable()
+    assert len(fit) <= 501
+    assert fit_to_show(fit) == fit
 
 
 BACKOFF = Backoff(attempts=4, base=0.5, cap=30.0)

@@ -97,6 +97,36 @@ def test_retry_after_comes_with_the_error(origin: OriginProcess, desk: Desk) -> 
         assert error.status == status
 
 
+def moved(location: bytes) -> bytes:
+    return b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (moved(b"?user=s3cret"), FailureKind.REDIRECT),
+        (moved(b"ftp://h/?user=s3cret"), FailureKind.BAD_URL),
+        (moved(b"/a?user=one s3cret"), FailureKind.BAD_URL),
+        (moved(b"http://me:a s3cret@h/"), FailureKind.BAD_URL),
+        (moved(b"http://me:s3cret@h:port/"), FailureKind.BAD_URL),
+        (moved(b"http://me:x/s3cret@h/"), FailureKind.BAD_URL),
+        (b"220 \x1b]0;title\x07 \x9b31m see http://h/?s3cret\r\n\r\n", FailureKind.PROTOCOL),
+        (ok(b"x", "Transfer-Encoding: \x1b[31m").replace(b"Content-Length", b"X"), FailureKind.PROTOCOL),
+    ],
+)
+def test_what_a_server_wrote_is_fit_to_be_shown(desk: Desk, answer: bytes, kind: FailureKind) -> None:
+    with reciting(answer, answer) as server:
+        error = desk.fails(server.url("/f?user=s3cret"))
+    assert error.kind is kind
+    assert "s3cret" not in str(error)
+    assert str(error).isprintable()
+
+
+def test_a_note_of_what_a_server_wrote_is_fit_to_be_shown(desk: Desk) -> None:
+    with reciting(ok(b"x", "Content-Encoding: \x1b[31m")) as server:
+        assert desk.fetch(server.url()).notes == ("content-encoding: �[31m, stored raw",)
+
+
 def test_an_error_says_how_far_the_attempt_came(origin: OriginProcess, desk: Desk) -> None:
     error = desk.fails(f"{origin.url}/faults/cut-body{QUERY}")
     assert (error.status, error.received) == (200, SIZE // 2)

@@ -9,11 +9,12 @@ from itertools import product
 import pytest
 
 from download.addresses import Target
+from download.errors import fit_to_show, redact, shown
 from download.filenames import check_filename, clean, from_disposition
 from download.http1 import Head
 from download.validators import content_range, repr_sha256, retry_after, strong_date, strong_etag
 from ledger.records import encode_validators
-from producer.urls import check_url, redact, shown
+from producer.urls import check_url
 
 LONG = 64 * 1024  # characters
 PIECES = [
@@ -35,6 +36,7 @@ def _refusing(read: Callable[[str], object]) -> Callable[[str], object]:
 
 
 READERS: dict[str, Callable[[str], object]] = {
+    "fit_to_show": fit_to_show,
     "redact": redact,
     "shown": shown,
     "check_url": _refusing(check_url),

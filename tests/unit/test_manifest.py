@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download.errors import redact
 from download.filenames import LONGEST, check_filename, name_of_url
 from ledger.jobs import Job, Naming, folded
 from ledger.records import decode_job, encode_job
@@ -23,7 +24,6 @@ from producer import urls
 from producer.errors import ManifestError, OtherManifestError
 from producer.formats import Format
 from producer.manifest import FIELDS, BadLine, Names, Reader, _filename, _name_of_url, read
-from producer.urls import redact
 
 DIGEST = "Ab" * 32
 
@@ -438,6 +438,11 @@ def test_what_needs_no_cleaning_in_a_name_is_a_clean_name(start: str, end: str) 
         ("http://a/x?id=1&X-Amz-Signature=abc&b=2", "http://a/x?id=1&X-Amz-Signature=***&b=2"),
         ("http://a/x?access_token=abc#f", "http://a/x?access_token=***#f"),
         ("http://a/user@host?b=@", "http://a/user@host?b=@"),
+        (
+            "http://a/x?key=a&access=b&jwt=c&code=d&sv=e&size=7",
+            "http://a/x?key=***&access=***&jwt=***&code=***&sv=***&size=7",
+        ),
+        ("http://a/x#id_token=a", "http://a/x#id_token=***"),
     ],
 )
 def test_secrets_of_a_url_are_not_shown(text: str, shown: str) -> None:
