@@ -13,9 +13,16 @@ from celery.events.state import TASK_EVENT_TO_STATE
 from flower.views.tasks import TASK_COLUMNS
 
 sys.path.append(os.path.dirname(__file__))  # noqa: PTH120 - a Path would be one of the global names
+from flower_access import guard
 from lanes_page import add_to_flower
 
+from worker.app import app as celery_app
+
 add_to_flower()
+guard()
+
+# For queues that expire kombu needs scripts, which Flower's user in Redis may not load. Flower removes its own queues.
+celery_app.conf.update(event_queue_expires=None, control_queue_expires=None)
 
 # Progress is news of a task that has started. Celery would make a state of its own of it, "PROGRESS": missing from
 # the page's "Started", and ranked so that no cancellation could follow it.

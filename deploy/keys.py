@@ -39,6 +39,17 @@ OURS = f"~{PREFIX}* &{PREFIX}*"
 DEAD_LETTERS = f"~{PREFIX}dead-letters:*"
 # A subscription to a pattern is compared with these letter by letter; "/0." is the database's number.
 EVENTS_AND_CONTROL = f"&{PREFIX}/0.celeryev/worker.* &{PREFIX}/0.celeryev/* &{PREFIX}/0.celery.pidbox"
+FLOWERS_OWN = " ".join(
+    f"~{PREFIX}{name}"
+    for name in (
+        "_kombu.binding*.celeryev",
+        "_kombu.binding*.pidbox",
+        "celeryev.*",
+        "*.reply.celery.pidbox*",
+        "nothing",
+    )
+)
+FLOWER = "+multi +exec +sadd +srem +smembers +llen +brpop +del +hdel +psubscribe +punsubscribe +subscribe +unsubscribe"
 
 ROLES = {
     "admin": "~* &* +@all",  # a person, with the password from the folder; no service is shown it
@@ -47,7 +58,10 @@ ROLES = {
     "sweep": f"~{PREFIX}* &{PREFIX}/0.celeryev/task.multi -@all {CONNECT} {LEDGER} +publish",
     # The producer listens when it compares.
     "producer": f"{OURS} -@all {CONNECT} {LEDGER} +waitaof +subscribe +unsubscribe (+lrange {DEAD_LETTERS})",
-    "flower": f"{OURS} {EVENTS_AND_CONTROL} -@all {CONNECT} {SEND} {RECEIVE}",
+    # It hears events, asks the workers by remote control and takes their answers off queues of its own, and counts what
+    # waits. It sees no record and no message; what its API would submit is refused.
+    "flower": f"{FLOWERS_OWN} &{PREFIX}/0.celeryev/* -@all {CONNECT} {FLOWER} (+publish &{PREFIX}/0.celery.pidbox)"
+    f" (+llen %R~{PREFIX}downloads.*)",
 }
 # "default" is the user of a client that has given no name, and "off" refuses it. It still needs all rights: Redis
 # replays its log as this user, and without them it would silently drop every transaction and every script's effect.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -28,14 +30,19 @@ from tests.waiting import wait_for
 from tests.worker_process import ROOT
 
 
-@pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Settings]]:
-    """Settings by role, for a server that lets in nobody else."""
+def keys_module() -> ModuleType:
     spec = importlib.util.spec_from_file_location("keys", ROOT / "deploy/keys.py")
     assert spec is not None
     assert spec.loader is not None
     keys = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(keys)
+    return keys
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Settings]]:
+    """Settings by role, for a server that lets in nobody else."""
+    keys = keys_module()
     folder = tmp_path_factory.mktemp("keys")
     keys.make_keys(folder)
     users = (folder / "redis/users.acl").read_text().splitlines()
@@ -121,6 +128,65 @@ def test_a_worker_keeps_dead_letters_and_the_producer_reads_and_drops_them(roles
     for role, command in (("worker", "ltrim"), ("producer", "lrange")):
         with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
             redis.execute_command(command, "dp:downloads.threads", 0, -1)
+
+
+QUEUE, JOB = "dp:downloads.threads", "dp:job:b.0"
+EVENTS, CONTROL = "dp:/0.celeryev/task.multi", "dp:/0.celery.pidbox"
+# What no role but an administrator is for.
+NOBODYS: list[tuple[str | int, ...]] = [
+    ("get", "somebody-elses"), ("set", "somebody-elses", 1), ("keys", "*"), ("scan", 0), ("flushall",), ("flushdb",),
+    ("config", "get", "*"), ("acl", "list"), ("client", "list"), ("client", "kill", "type", "normal"), ("monitor",),
+    ("eval", "return 1", 0), ("function", "list"), ("slowlog", "get"), ("shutdown",), ("replicaof", "no", "one"),
+    ("publish", "elsewhere", "x"), ("psubscribe", "*"), ("restore", JOB, 0, "x"), ("rename", JOB, "dp:x"),
+    ("migrate", HOST, 1, JOB, 0, 1), ("lrange", QUEUE, 0, -1), ("ltrim", QUEUE, 1, 0), ("swapdb", 0, 1),
+]  # fmt: skip
+FORBIDDEN: dict[str, list[tuple[str | int, ...]]] = {
+    "worker": [("lrange", "dp:dead-letters:threads", 0, -1), ("waitaof", 1, 0, 0)],
+    "producer": [("publish", EVENTS, "x"), ("publish", CONTROL, "x"), ("rpop", QUEUE), ("brpop", QUEUE, 1)],
+    "sweep": [("publish", CONTROL, "x"), ("rpop", QUEUE), ("brpop", QUEUE, 1), ("subscribe", EVENTS)],
+    "flower": [
+        ("lpush", QUEUE, "x"), ("rpush", QUEUE, "x"), ("rpop", QUEUE), ("brpop", QUEUE, 1), ("del", QUEUE),
+        ("lpush", "dp:uuid.reply.celery.pidbox", "x"), ("hset", "dp:leases", "x", 1), ("hset", JOB, "s", "d"),
+        ("hgetall", JOB), ("hdel", JOB, "s"), ("del", JOB), ("smembers", "dp:paused"), ("sadd", "dp:paused", "threads"),
+        ("srem", "dp:drained", "x"), ("zadd", "dp:sent:threads", 1, "x"), ("script", "load", "return 1"),
+        ("evalsha", "0" * 40, 0), ("publish", EVENTS, "x"), ("publish", "dp:anything", "x"), ("info",),
+        ("subscribe", CONTROL), ("hgetall", "dp:batch:b"), ("lrange", "dp:dead-letters:threads", 0, -1),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", list(FORBIDDEN))
+def test_each_role_is_refused_what_is_not_its_work(roles: dict[str, Settings], role: str) -> None:
+    for command in NOBODYS + FORBIDDEN[role]:
+        with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
+            print(command, redis.execute_command(*command))
+
+
+OPEN = {"quit", "reset"}  # Redis refuses these to nobody
+
+
+@pytest.mark.parametrize("role", list(FORBIDDEN))
+def test_each_role_is_refused_every_command_that_is_not_listed_for_it(roles: dict[str, Settings], role: str) -> None:
+    """With a dry run of each command that the server has, and of each subcommand."""
+    listed = set(re.findall(r"\+([a-z|]+)", keys_module().ROLES[role]))
+    with connect(roles["admin"]) as redis:
+        known = {}
+        for command in redis.command().values():
+            for name, arity in [sub[:2] for sub in command["subcommands"]] or [(command["name"], command["arity"])]:
+                known[str(name)] = int(arity)
+        assert listed - set(known) == set()
+        refused = {
+            name: redis.execute_command("ACL", "DRYRUN", role, *name.split("|"), *["dp:nothing"] * needed(name, arity))
+            for name, arity in known.items()
+            if name not in listed
+        }
+    assert len(refused) > 200
+    assert {name for name, said in refused.items() if "has no permissions to run" not in str(said)} == OPEN
+
+
+def needed(name: str, arity: int) -> int:
+    """Arguments that the command takes at the least."""
+    return abs(arity) - len(name.split("|"))
 
 
 @pytest.mark.parametrize("role", ["producer", "sweep", "flower"])

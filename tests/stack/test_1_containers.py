@@ -126,7 +126,7 @@ def test_every_setting_can_be_set_and_is_documented() -> None:
     documented = set(re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE))
     assert names - documented == set()
     assert names - set(re.findall(r"^ +(DOWNPOUR_[A-Z_]+):", compose, re.MULTILINE)) == {"DOWNPOUR_KEY_PREFIX"}
-    assert set(re.findall(r"\$\{([A-Z_]+)", compose)) | {"FLOWER_BASIC_AUTH"} <= documented
+    assert set(re.findall(r"\$\{([A-Z_]+)", compose)) | {"FLOWER_BASIC_AUTH", "FLOWER_ALLOWED_HOSTS"} <= documented
 
 
 def test_the_documented_defaults_are_the_real_ones() -> None:
