@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +77,24 @@ def test_each_failure_has_its_kind_and_good_neighbours_are_not_harmed(running: W
     assert {each.kind for each in records["surplus"].attempts} == {FailureKind.PROTOCOL}
     found = sorted(path.name for path in (running.settings.downloads / batch).iterdir())
     assert found == sorted([*(job.filename for job in good), "flaky", "cut"])
+
+
+@pools
+def test_a_folder_that_is_removed_in_the_middle_fails_no_job(running: World, batch: str, pool: Pool) -> None:
+    """Given a batch of one message and one of many, whose folders vanish again and again, I expect each job done."""
+    names = [f"{batch[:50]}-{how}" for how in ("one", "many")]
+    for name, carried in zip(names, (200, 1), strict=True):
+        running.submit(pool, [running.paced(f"f/{n}.bin", 0.2, 2000) for n in range(200)], batch=name, carried=carried)
+
+    def over() -> bool:
+        for name in names:
+            shutil.rmtree(running.settings.downloads / name, ignore_errors=True)
+        return all(running.batch(name).finished for name in names)
+
+    wait_for(over, seconds=90, every=0.05, what="both batches to finish")
+    for name in names:
+        records = running.records(name)
+        assert Counter(record.state for record in records) == {JobState.DONE: 200}, [r.last for r in records if r.last]
 
 
 @pools
