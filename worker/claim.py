@@ -6,6 +6,7 @@ What the ledger is asked about one job or about many it is asked in one call: ``
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,15 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from download.errors import CancelledError, DiskFullError, DownloadError, Ended, HandedBackError, LeaseLostError
+from download.errors import (
+    CancelledError,
+    DiskFullError,
+    DownloadError,
+    Ended,
+    HandedBackError,
+    LeaseLostError,
+    printable,
+)
 from download.fetch import Fetched
 from download.tempfile import TempFiles
 from ledger.host_limits import Admission, HostLimits
@@ -103,6 +112,16 @@ class ClaimedJob:
         self.begun = self._noted = time.monotonic()
         self.awaited = False  # closed, and another job waits for the slot of its host
         self.closed = False  # by this process, or the ledger said that the claim is void
+
+    def __str__(self) -> str:
+        """For the log: which job, and what runs it. In each pool other numbers of two jobs differ."""
+        return f"job={self.id} {self.where}"
+
+    @property
+    def where(self) -> str:
+        name, who = shlex.quote(printable(self.record.name or self.record.job.filename)), self._who
+        greenlet = "" if who.greenlet is None else f" greenlet={who.greenlet}"
+        return f"file={name} pool={self.record.pool} pid={who.pid} thread={who.thread}{greenlet}"
 
     @property
     def open(self) -> bool:
@@ -232,7 +251,7 @@ class ClaimedJob:
                     self.lose()  # the record still says that we hold it
                     raise LeaseLostError(f"the ledger could not be asked: {error}") from error
                 if not warned:
-                    log.warning("job=%s waits for the ledger: %s", self.id, error)
+                    log.warning("%s waits for the ledger: %s", self, error)
                 warned = True
                 time.sleep(_SLICE)
 
@@ -247,7 +266,7 @@ def claimed(claims: Sequence[Claim], incarnation: Incarnation) -> Iterator[list[
     finally:
         for job in jobs:
             if job.open:
-                log.error("job=%s claim=%d %s", job.id, job.claim.number, hand_back(job, "interrupted").text)
+                log.error("%s claim=%d %s", job, job.claim.number, hand_back(job, "interrupted").text)
 
 
 def confirm(jobs: Sequence[ClaimedJob]) -> list[bool]:

@@ -88,7 +88,7 @@ def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
         execution = Execution(job)
         outcome = execution.run(show)
     except Exception as error:
-        log.exception("job=%s: an error beside the attempt", job.id)
+        log.exception("%s an error beside the attempt", job)
         cause = translate(error)
         if isinstance(cause, MachineError):
             try:
@@ -98,7 +98,7 @@ def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
             return hand_back(job, str(cause), cause.kind, machine_fault=True)
         return hand_back(job, f"{type(error).__name__}: {error}", FailureKind.INTERNAL)
     execution.slot.wake_next()
-    log.info("job=%s claim=%d %s", job.id, job.claim.number, outcome.text)
+    log.info("%s claim=%d %s", job, job.claim.number, outcome.text)
     return outcome
 
 
@@ -238,7 +238,7 @@ class Execution:
         if self.restarts == _RESTARTS:
             return self._machine_fault(MachineError(str(why)), f"{why}, {_RESTARTS + 1} times in a row")
         self.restarts += 1
-        log.warning("job=%s restarts its file: %s", self.job.id, why)
+        log.warning("%s restarts its file: %s", self.job, why)
         if isinstance(why, TempLostError):
             self.job.temps.clear()
         return 0.0
@@ -256,7 +256,7 @@ class Execution:
         if error.kind is FailureKind.DISK and (error.errno == errno.ENOENT or not self.restarts):
             return self._restart(error)  # a folder vanished, or the fault of the machine is just over
         if error.kind is FailureKind.INTERNAL:
-            log.error("job=%s: a bug", self.job.id, exc_info=error)
+            log.error("%s a bug", self.job, exc_info=error)
         further = error.gained >= WORTH_KEEPING
         here = -1.0 if in_group else inf if further else self.settings.wait_in_job  # seconds to wait in this process
         wait, elsewhere = self._pause(error)
@@ -272,7 +272,7 @@ class Execution:
             return self._ending(JobState.FAILED, f"failed: {text}", error)
         if wait > here:
             return self._ending(JobState.WAITING, f"again in {wait:.1f} s: {text}", error, due_in=wait)
-        log.info("job=%s attempt=%d again in %.1f s: %s", self.job.id, self._attempts, wait, text)
+        log.info("%s attempt=%d again in %.1f s: %s", self.job, self._attempts, wait, text)
         if further:  # it spends no attempt, and thousands of them must not fill the record
             self._further += 1
             if self._further <= _MOST_NOTED:

@@ -81,7 +81,8 @@ def run_group(jobs: Sequence[ClaimedJob], show: Show, long: Callable[[], None] |
     finally:
         group.drop()
     done = sum(outcome.state is JobState.DONE for outcome in group.outcomes.values())
-    log.info("group of job=%s: %d of %d done in %.2f s", first, done, len(jobs), time.monotonic() - begun)
+    took = time.monotonic() - begun
+    log.info("group of job=%s: %d of %d done in %.2f s, led by %s", first, done, len(jobs), took, jobs[0].where)
     group.finish()
     return [group.outcomes[job.id] for job in group.jobs]
 
@@ -239,13 +240,13 @@ class _GroupRun:
         return ending
 
     def leave(self, job: ClaimedJob, why: Exception) -> None:
-        log.info("job=%s to the single path: %s", job.id, why)
+        log.info("%s to the single path: %s", job, why)
         self.left.append(job)
 
     def over_with(self, job: ClaimedJob, outcome: JobOutcome) -> None:
         self.outcomes[job.id] = outcome
         if outcome.state is not JobState.DONE:
-            log.info("job=%s claim=%d %s", job.id, job.claim.number, outcome.text)
+            log.info("%s claim=%d %s", job, job.claim.number, outcome.text)
 
     def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
         why = "a fault of the machine" if self.machine_fault else "the worker stops"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool, Ref
 from tests.waiting import wait_for
+from tests.worker_process import Service
 from tests.world import World
 
 pools = pytest.mark.parametrize("pool", list(Pool))
@@ -63,6 +66,23 @@ def test_the_three_pools_are_processes_threads_and_greenlets(world: World, batch
     assert len(pids[Pool.PREFORK]) == 4
     assert (len(pids[Pool.THREADS]), len(threads[Pool.THREADS])) == (1, 4)
     assert (len(pids[Pool.GEVENT]), len(threads[Pool.GEVENT]), len(greenlets)) == (1, 1, 4)
+
+
+@pools
+def test_each_line_of_the_log_says_which_file_and_what_runs_it(world: World, batch: str, pool: Pool) -> None:
+    """Given two paced jobs at once, I expect their lines to differ in pid, thread or greenlet, as the pool has it."""
+    named = replace(world.paced("a.bin", 0.8), filename="a file.bin")
+    world.submit(pool, [named, world.paced("b.bin", 0.8)], batch=batch)
+    for record, name in zip(world.finished(batch), ("'a file.bin'", "b.bin"), strict=True):
+        assert record.last is not None
+        by = who(record.last)
+        greenlet = f" greenlet={by.greenlet}" if pool is Pool.GEVENT else ""
+        line = f"job={record.id} file={name} pool={pool} pid={by.pid} thread={by.thread}{greenlet} claim=1 done: "
+        wait_for(partial(contains, world.service(f"worker-{pool}"), line), what=line)
+
+
+def contains(service: Service, line: str) -> bool:
+    return line in service.text()
 
 
 @pools
