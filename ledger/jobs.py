@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 TASK_NAME = "downpour.download"
@@ -125,6 +125,11 @@ class Job:
     @property
     def urls(self) -> tuple[str, ...]:
         return (self.url, *self.mirrors)
+
+    @property
+    def spent(self) -> Job:
+        """What is kept of a job that is done: the values of its headers, which may be secrets, are not."""
+        return replace(self, headers=tuple((name, "") for name, _ in self.headers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,18 @@ class Ledger:
         args: list[Any] = [batch, "" if deadline is None else round(deadline * 1000)]
         for message in messages:
             ref, pool, jobs = message.ref, message.pool, message.jobs
-            args += [POOL_LETTERS[pool], pool, str(ref), ref.first, len(jobs), *map(encode_job, jobs)]
+            # As the record of a job that is done has it, which is no other job.
+            spent = [encode_job(job.spent) for job in jobs] if any(job.headers for job in jobs) else []
+            args += [
+                POOL_LETTERS[pool],
+                pool,
+                str(ref),
+                ref.first,
+                len(jobs),
+                len(spent),
+                *map(encode_job, jobs),
+                *spent,
+            ]
         fresh = self.call("submit", *args)
         if fresh[0] == -1:
             raise ConflictError(f"batch {batch!r} already has another job number {fresh[1]}; choose another name")
@@ -222,23 +233,26 @@ class Ledger:
         now, asked, _final, _unknown = self.call("cancel", ref.batch, ref.first, ref.last)
         return now, asked
 
-    def retry(self, ref: Ref, states: Sequence[JobState], kinds: Sequence[FailureKind] = ()) -> list[tuple[str, Pool]]:
+    def retry(
+        self, ref: Ref, states: Sequence[JobState], kinds: Sequence[FailureKind] = ()
+    ) -> tuple[list[tuple[str, Pool]], int]:
         """Queue jobs that ended in one of these states again, in place; a few hundred at the most.
 
         Args:
             kinds: of failures; none: all of them.
 
         Returns:
-            Their ids and pools. A message is to be sent for each; if the caller dies before, the sweep sends it.
+            Their ids and pools: a message is to be sent for each; if the caller dies before, the sweep sends it.
+            And how many stay done because the values of their headers were dropped then.
 
         Raises:
             UnknownJobsError: the batch does not exist.
         """
         letters = "".join(STATE_LETTERS[state] for state in states if state in FINAL_STATES)
-        answer = self.call("retry", ref.batch, ref.first, ref.last, letters, *kinds)
-        if answer[:1] == [-1]:
+        spent, *answer = self.call("retry", ref.batch, ref.first, ref.last, letters, *kinds)
+        if spent == -1:
             raise UnknownJobsError(ref.batch)
-        return [(id_, Pool(pool)) for id_, pool in zip(answer[::2], answer[1::2], strict=True)]
+        return [(id_, Pool(pool)) for id_, pool in zip(answer[::2], answer[1::2], strict=True)], spent
 
     def prune(self, batch: str, *, ended_for: float = 0.0, force: bool = False) -> Iterator[int]:
         """Remove a batch, a few hundred jobs at a time. It takes no jobs from then on; files are not touched.
@@ -438,4 +452,6 @@ def _close_args(closing: Closing) -> list[Any]:
         args += ["r", result.final_url[:LONGEST_URL]] if result.final_url else []
         kind = (result.content_type or UNKNOWN_TYPE)[:LONGEST_TYPE]
         args += ["c", kind] if kind != UNKNOWN_TYPE else []
+    if closing.state is JobState.DONE and claim.record.job.headers:
+        args += ["j", encode_job(claim.record.job.spent)]
     return [len(args), *args]

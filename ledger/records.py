@@ -42,7 +42,8 @@ field  content
 =====  ===============================================================================================
 s      state, one letter (``STATE_LETTERS``)
 p      pool, one letter (``POOL_LETTERS``)
-j      the job, ``[url, filename, sha256, size, options]``, without trailing nulls; 0 for a filename that ends the path
+j      the job, ``[url, filename, sha256, size, options]``, without trailing nulls; 0 for a filename that ends the path;
+       once it is done, without the values of its headers
 q      queued at, ms
 n      claims so far; with ``h`` the token that a holder shows to change the record
 h      the incarnation that holds or last held it

@@ -280,26 +280,26 @@ class Client:
                 cancelled, asked = cancelled + now, asked + later
         return cancelled, asked
 
-    def retry(self, batch: Batch, states: Sequence[JobState], kinds: Sequence[FailureKind]) -> int:
+    def retry(self, batch: Batch, states: Sequence[JobState], kinds: Sequence[FailureKind]) -> tuple[int, int]:
         """Queue jobs that have ended and send their messages, a group at a time. Cut off anywhere, it is repeated.
 
         Returns:
-            How many jobs were queued.
+            How many jobs were queued, and how many stay done because their headers were dropped.
 
         Raises:
             UnknownBatchError: it was removed meanwhile.
             RedisUnusableError: Redis went away or is full. A queued job has a message, or gets one from the sweep.
         """
-        total = 0
+        total = stay = 0
         with redis_errors(self.settings):
             for piece in _pieces(Ref(batch.name, 0, batch.known - 1)):
                 try:
-                    pools = dict(self.ledger.retry(piece, states, kinds))
+                    queued, spent = self.ledger.retry(piece, states, kinds)
                 except UnknownJobsError as error:
                     raise UnknownBatchError(batch.name) from error
-                self._publish(envelopes_of(self.ledger, pools))
-                total += len(pools)
-        return total
+                self._publish(envelopes_of(self.ledger, dict(queued)))
+                total, stay = total + len(queued), stay + spent
+        return total, stay
 
 
 def _pieces(ref: Ref) -> Iterator[Ref]:

@@ -191,7 +191,9 @@ def retry(batch: str, kinds: Sequence[str], cancelled: bool, everything: bool, a
     if everything:
         states.append(JobState.DONE)
     client = Client()
-    queued = client.retry(client.batch(batch), states, [FailureKind(kind) for kind in kinds])
+    queued, spent = client.retry(client.batch(batch), states, [FailureKind(kind) for kind in kinds])
+    if spent:
+        say(f"{spent:,} jobs stay done: their headers were dropped then. Submit them under another name")
     report({"batch": batch, "queued": queued}, [f"batch {batch}: {queued:,} jobs queued again"], as_json=as_json)
     return 0
 

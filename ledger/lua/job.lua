@@ -12,7 +12,8 @@ local LARGE = 1048576 -- bytes; a file that is announced so large is no small jo
 -- may grow: it is not sealed until that is complete.
 --
 -- ARGV  batch, milliseconds that each of its jobs may take from its first claim on or '',
---       then for each message: pool's letter, pool, ref, first ordinal, number of jobs n, and n times the job as JSON
+--       then for each message: pool's letter, pool, ref, first ordinal, number of jobs n, n or 0, n times the job as
+--       JSON, and as often the job as JSON without the values of its headers, which are dropped once it is done
 -- Returns for each message how many of its jobs are new; or, if a job exists with other content, {-1, ordinal}
 --         (those before it are written); or {-2}: the batch is being removed.
 function commands.submit()
@@ -26,15 +27,19 @@ function commands.submit()
   local fresh, at = {}, 5
   while at <= #ARGV do
     local letter, pool, ref, first, jobs = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-    local new, other = 0, nil
+    local new, other, spent = 0, nil, tonumber(ARGV[at + 5])
+    at = at + 6
     for number = 0, jobs - 1 do
-      local job, asked = job_key(batch .. '.' .. first + number), ARGV[at + 5 + number]
+      local job, asked = job_key(batch .. '.' .. first + number), ARGV[at + number]
       if redis.call('HSETNX', job, 'j', asked) == 1 then
         redis.call('HSET', job, 's', 'q', 'p', letter, 'q', wall)
         new = new + 1
-      elseif redis.call('HGET', job, 'j') ~= asked then
-        other = first + number
-        break
+      else
+        local known = redis.call('HGET', job, 'j')
+        if known ~= asked and not (spent > 0 and known == ARGV[at + jobs + number]) then
+          other = first + number
+          break
+        end
       end
     end
     if new > 0 then
@@ -44,7 +49,7 @@ function commands.submit()
     end
     if other then return {-1, other} end
     fresh[#fresh + 1] = new
-    at = at + 5 + jobs
+    at = at + jobs + spent
   end
   return fresh
 end
@@ -444,10 +449,20 @@ function commands.cancel()
   return done
 end
 
--- Put a job that has ended back on its queue. Returns its pool; nil: it is not to be taken.
+-- Whether the values of a job's headers were dropped, because it was done.
+local function is_spent(job)
+  local options = cjson.decode(job)[5]
+  for _, value in pairs(type(options) == 'table' and options.h or {}) do
+    if value == '' then return true end
+  end
+  return false
+end
+
+-- Put a job that has ended back on its queue. Returns its pool; nil: it is not to be taken; '': it cannot be run again.
 local function retry_job(id, states, kinds)
-  local have = read(id, 's', 'p', 'a', 'b')
+  local have = read(id, 's', 'p', 'a', 'b', 'j')
   if not have.s or not string.find(states, have.s, 1, true) then return nil end
+  if have.s == 'd' and is_spent(have.j) then return '' end
   local rows = cjson.decode('[' .. (have.a or '') .. ']')
   if have.s == 'f' and next(kinds) and not kinds[(rows[#rows] or {})[7]] then return nil end
   local counters = batch_key(id)
@@ -465,17 +480,22 @@ end
 --
 -- ARGV  batch, first ordinal, last ordinal, letters of the final states to take,
 --       then the kinds of failure to take; none: all of them
--- Returns id, pool, id, pool, ...: messages in the caller's hand; or {-1}: there is no such batch, or it is being removed
+-- Returns {how many cannot be run again, id, pool, id, pool, ...}: messages in the caller's hand;
+--         or {-1}: there is no such batch, or it is being removed
 function commands.retry()
   local known = redis.call('HMGET', prefix .. 'batch:' .. ARGV[3], 'created', 'pruning')
   if not known[1] or known[2] then return {-1} end
-  local kinds, back = {}, {}
+  local kinds, back = {}, {0}
   for at = 7, #ARGV do kinds[ARGV[at]] = true end
   local first, last = ordinals(ARGV[4], ARGV[5])
   for ordinal = first, last do
     local id = ARGV[3] .. '.' .. ordinal
     local pool = guarded(id, retry_job, ARGV[6], kinds)
-    if pool then back[#back + 1], back[#back + 2] = id, pool end
+    if pool == '' then
+      back[1] = back[1] + 1
+    elseif pool then
+      back[#back + 1], back[#back + 2] = id, pool
+    end
   end
   return back
 end

@@ -74,7 +74,7 @@ def test_a_retry_right_after_a_cancel_runs_and_is_not_cancelled_again(tmp_path: 
         for _ in range(3):
             world.running(1, with_bytes=True)
             assert world.ledger.cancel(Ref("b", 0, 0)) == (0, 1)
-            wait_for(lambda: world.ledger.retry(Ref("b", 0, 0), [JobState.CANCELLED]), what="the cancel")
+            wait_for(lambda: world.ledger.retry(Ref("b", 0, 0), [JobState.CANCELLED])[0], what="the cancel")
             world.publisher.send([Envelope("b.0", pool, label(job))])
         assert all_whole_of(world, "b") == [JobState.DONE]
 

@@ -51,6 +51,35 @@ def test_a_job_s_headers_reach_its_server_and_nobody_else_sees_their_values(
     assert not any(SECRET in service.text() for service in world.services)
 
 
+def values_in_redis(world: World) -> str:
+    redis = world.ledger.redis
+    return repr([redis.hgetall(key) for key in redis.scan_iter(_type="hash")])
+
+
+@pools
+def test_the_values_of_headers_go_when_the_job_is_done_and_stay_while_it_can_be_tried_again(
+    world: World, batch: str, pool: Pool
+) -> None:
+    mark = f"mark-{batch}"
+    headers = {"headers": {"Authorization": f"Bearer {mark}"}}
+    rows = [{"url": f"{world.origin.url}/files/{name}?size=99"} | headers for name in ("a", "b")]
+    missing = [{"url": f"{world.origin.url}/faults/status/404/c"} | headers]
+    lines = "\n".join(map(json.dumps, [*rows, *missing]))
+    submit = ["submit", "-i", "-", "--format", "jsonl", "--pool", pool.value, "--per-message", "3", "--name", batch]
+    assert run(world.settings, *submit, given=lines).code == 0
+    assert [record.state for record in world.finished(batch)] == [JobState.DONE, JobState.DONE, JobState.FAILED]
+    assert values_in_redis(world).count(mark) == 1, "of the job that failed"
+
+    again = run(world.settings, *submit, "--json", given=lines)
+    assert (again.code, again.json["new"]) == (0, 0), again.err
+    retried = run(world.settings, "retry", batch, "--all", "--json")
+    assert retried.json["queued"] == 1
+    assert "2 jobs stay done: their headers were dropped then" in retried.err
+    assert [record.state for record in world.finished(batch)] == [JobState.DONE, JobState.DONE, JobState.FAILED]
+    row = json.loads(run(world.settings, "results", batch, "--format", "jsonl").out.splitlines()[0])
+    assert row["headers"] == {"Authorization": "***"}
+
+
 @pools
 def test_what_a_server_writes_and_what_a_url_hides_reach_no_log_and_no_page(
     world: World, batch: str, pool: Pool
