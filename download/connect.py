@@ -49,7 +49,7 @@ Kept = TypeVar("Kept", bound=_Closeable)
 class Idle(Generic[Kept]):
     """What may be used again within a moment, and is closed after it.
 
-    A server that serves one connection at a time waits for that: until then it hears nobody else, in no process.
+    A server that serves one connection at a time waits for that: until then it serves no other, of any process.
     """
 
     def __init__(self) -> None:

@@ -259,7 +259,7 @@ class Retrieval:
         return True
 
     def _is_whole(self, head: Head) -> bool:
-        """Whether a part that nobody asked for is the whole file."""
+        """Whether a part that was not asked for is the whole file."""
         part = validators.content_range(head.headers.get("Content-Range"))
         return part is not None and not self.temp.size and head.length == part.length == part.total
 
@@ -319,7 +319,7 @@ class Retrieval:
         return CookieJar()
 
     def _cookies(self, head: Head, target: Target) -> str:
-        """What the redirects of this attempt have set, for the next target: some servers let nobody in without it."""
+        """What the redirects of this attempt have set, for the next target: some servers insist on it."""
         answer, asking = Message(), Request(target.url)  # noqa: S310 - nothing is opened by it
         for cookie in filter(None, head.headers.get("Set-Cookie", "").split("\n")):
             answer["Set-Cookie"] = cookie

@@ -74,7 +74,7 @@ def connect(
     url = settings.redis_url_with_password()
     tcp = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     return Redis(
-        connection_pool=_Pool.from_url(
+        connection_pool=_FreshConnections.from_url(
             url,
             max_connections=connections,
             timeout=settings.redis_timeout + patience,
@@ -136,7 +136,7 @@ class _Patient(Retry):
                 time.sleep(self._backoff.compute(failures))
 
 
-class _Pool(BlockingConnectionPool):
+class _FreshConnections(BlockingConnectionPool):
     """As patient with making a connection ready as with a command; one that was idle is made anew."""
 
     def get_connection(self, *args: Any, **options: Any) -> Any:

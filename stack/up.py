@@ -44,7 +44,7 @@ def fill(variables: Mapping[str, str], file: Path = ENV_FILE) -> None:
 
 
 def _written(text: str, file: Path) -> Path:
-    """Beside the file, so that whoever reads the file itself finds it whole."""
+    """Beside the file, so that a reader of the file finds it whole."""
     beside = file.with_suffix(f".{os.getpid()}")
     beside.touch(0o600)
     beside.write_text(f"# {os.getpid()} is the process of `make up` that wrote this; it goes when that ends.\n{text}")
