@@ -231,7 +231,7 @@ def translate(error: Exception, prefix: str = "") -> DownloadError:
     return end
 
 
-_LONGEST_PAUSE = 86_400.0  # seconds
+LONGEST_PAUSE = 86_400.0  # seconds that a server may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,4 +264,4 @@ class Backoff:
         asked = error.retry_after if isinstance(error, ServerError) else None
         if asked is None:
             return jitter
-        return min(asked, _LONGEST_PAUSE) + min(jitter, self.base)
+        return min(asked, LONGEST_PAUSE) + min(jitter, self.base)

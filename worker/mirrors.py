@@ -14,7 +14,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from download.addresses import Target
-from download.errors import BadUrlError, DownloadError, ServerError, transient
+from download.errors import LONGEST_PAUSE, BadUrlError, DownloadError, ServerError, transient
 from download.fetch import fit_for
 from ledger.jobs import FailureKind, Job
 from ledger.messages import Publisher, envelopes_of
@@ -115,7 +115,7 @@ class HostSlot:
             Seconds until the host may be asked again.
         """
         asked = error.retry_after if isinstance(error, ServerError) else None
-        cool_down = min(get_settings().deadline, asked or 0.0)
+        cool_down = min(LONGEST_PAUSE, asked or 0.0)
         if self._host is None or not (cool_down or again):
             return 0.0
         try:
