@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
@@ -24,11 +25,13 @@ from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming, folded
 from ledger.records import encode_job
 from producer.errors import ManifestError, OtherManifestError
-from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of
+from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of, stream_of
 from producer.urls import check_url, without_user
 
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
 _MOST_SAID = 20  # bad lines named one by one
+_PIECE = 1024 * 1024  # bytes
+_TOO_LONG = "a pipe with more than the temporary folder has room for"
 _STRENGTH = ("sha512", "sha1", "md5")  # of these digests the first one that is given is verified, if there is no sha256
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")  # visible ASCII, no line break
@@ -377,7 +380,7 @@ def _with_user(row: ManifestRow) -> tuple[str, Mapping[str, str]]:
 
 @dataclass(slots=True)
 class Reader:
-    """What a command was given: URLs or a manifest. It is read once, or more often after ``keep``."""
+    """What a command was given: URLs or a manifest. It is read once, or after ``keep`` more often."""
 
     source: BinaryIO | Sequence[str]
     format: str | None  # None: by the suffix of the manifest's name, or by its beginning
@@ -392,15 +395,29 @@ class Reader:
     _piped: bool = False
     _said: int = 0  # the last line that was reported
 
+    @property
+    def kept(self) -> bool:
+        """Whether it can be read again."""
+        return isinstance(self.source, Sequence) or self._start is not None
+
     def keep(self) -> None:
-        """Be ready to read it again."""
-        if isinstance(self.source, Sequence) or self._start is not None:
+        """Be ready to read it again, unless it comes through a pipe and is too long for the temporary folder."""
+        if self.kept or isinstance(self.source, Sequence):
             return
         if not self.source.seekable():
+            pipe, self._piped = self.source, True
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-            shutil.copyfileobj(self.source, spool)
+            room = shutil.disk_usage(tempfile.gettempdir()).free // 2
+            while spool.tell() < room and (piece := pipe.read(_PIECE)):
+                spool.write(piece)
+            whole = spool.tell() < room
             spool.seek(0)
-            self.source, self._piped = spool, True
+            if not whole:
+                self.source = stream_of(
+                    piece for part in (spool, pipe) for piece in iter(partial(part.read, _PIECE), b"")
+                )
+                return
+            self.source = spool
         self._start = self.source.tell()
 
     def check(self) -> None:
@@ -410,6 +427,8 @@ class Reader:
             ManifestError: a line is bad.
         """
         self.keep()
+        if not self.kept:
+            raise ManifestError(f"expected a file for --strict, got {_TOO_LONG}; nothing was submitted")
         for _job in self.jobs():
             pass
         if self.bad:
@@ -421,6 +440,8 @@ class Reader:
         Raises:
             OtherManifestError: the batch has a job that is not here.
         """
+        if not self.kept:
+            raise OtherManifestError(f"expected a file for a mended manifest, got {_TOO_LONG}")
         names = self.new_names()
         known = Known(batch(), names)
         for _job in self.jobs(names, known):
