@@ -209,7 +209,7 @@ class Loop:
         self.policy = fetcher.policy
         self.ca_file = str(fetcher.ca_file) if fetcher.ca_file else _authorities()
         self.certificate_for = fetcher.certificate_for
-        # Idle connections, oldest first: by their local port the descriptor, and when they had served a transfer.
+        # Idle connections, the oldest first: by their local port the descriptor, and until when they are kept.
         self.sockets: dict[int, tuple[int, float]] = {}
         self._closing: set[tuple[str, str, int]] = set()  # origins that answer once per connection
         self._look_ups: dict[tuple[str, int], LookUp] = {}
@@ -320,11 +320,10 @@ class Loop:
 
     def _look(self) -> None:
         self._looked = time.monotonic()
-        for port, (fd, since) in tuple(self.sockets.items()):
-            if self._looked - since < IDLE:
-                break
-            del self.sockets[port]
-            _hang_up(self._socket(*_TCP, fileno=fd), port)
+        for port, (fd, until) in tuple(self.sockets.items()):
+            if until <= self._looked:
+                del self.sockets[port]
+                _hang_up(self._socket(*_TCP, fileno=fd), port)
         for _ in range(len(self._resolving)):
             self._begin(self._resolving.popleft(), again=True)
         for handle, transfer in list(self._busy.items()):
@@ -351,7 +350,8 @@ class Loop:
         elif code:
             more = transfer.over(transfer.failure(code, text, handle.getinfo(pycurl.OS_ERRNO)))
         else:
-            more = transfer.over(None, complete=handle.complete())
+            patience = transfer.head.patience if transfer.head else IDLE
+            more = transfer.over(None, complete=handle.complete(min(IDLE, patience)))
             closes = transfer.head is not None and transfer.head.closes
             if handle.several and handle.getinfo(pycurl.NUM_CONNECTS):
                 remember(transfer.target.host, handle.getinfo(pycurl.PRIMARY_IP))
@@ -480,17 +480,20 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if kind == pycurl.INFOTYPE_TEXT and text.startswith(b"Excess found"):
             self._surplus = True
 
-    def complete(self) -> bool:
+    def complete(self, patience: float) -> bool:
         """After an answer that was read to its end: whether nothing came after it, as far as it is here already.
 
         What libcurl did not read, it leaves in the socket, which may serve another request. What it did read it drops,
         with the connection, and tells only a handle that listens.
+
+        Args:
+            patience: seconds for which the connection may be idle.
         """
         fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
             sockets.pop(port, None)
-            sockets[port] = fd, time.monotonic()  # the youngest is the last
+            sockets[port] = fd, time.monotonic() + patience  # the youngest is the last
             if len(sockets) > _MOST_SOCKETS:
                 del sockets[next(iter(sockets))]
             return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))

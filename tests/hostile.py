@@ -17,6 +17,7 @@ from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests import hostile_origin
 from tests.hostile_origin.answers import zeros_gzipped
+from tests.hostile_origin.quirks import ESCAPES, LOGIN
 
 SIZE = 200_000  # bytes; enough to be worth continuing
 BOMB = 200_000_000
@@ -59,6 +60,8 @@ class Case:
         """What is right to have under the final name."""
         if self.row == "/faults/bomb":
             return zeros_gzipped(BOMB)
+        if self.row == "/faults/login.bin":
+            return LOGIN.encode()
         whole = Entity(self.name, SIZE, self.edition).read(0, SIZE)
         return gzip.compress(whole, mtime=0) if self.raw else whole
 
@@ -66,7 +69,7 @@ class Case:
     def acceptable(self) -> tuple[bytes, ...]:
         """What somebody else could have under the final name and be right: any edition, and what was unpacked."""
         editions = (Entity(self.name, SIZE, edition).read(0, SIZE) for edition in range(2 * TIMES))
-        return () if self.row == "/faults/bomb" else (self.content, *editions)
+        return () if self.row in ("/faults/bomb", "/faults/login.bin") else (self.content, *editions)
 
     @cached_property
     def sha256(self) -> str:
@@ -127,4 +130,35 @@ CASES = (
     _works(f"disposition?value={EVIL_NAME}"),
     _works("encoded", raw="gzip", note="content-encoding: gzip, stored raw"),
     _works(f"bomb?size={BOMB}", raw="gzip", note="content-encoding: gzip, stored raw"),
+    _works("length-list"),
+    _works("length-twice"),
+    _works("many-headers"),
+    _works("bare-lf"),
+    _works("folded"),
+    _works("terse"),
+    _fails("junk-before-length", FailureKind.PROTOCOL, times=TIMES),
+    _works("junk-after-length"),
+    _fails("blank-before-colon", FailureKind.PROTOCOL, times=TIMES),
+    _fails("icy", FailureKind.PROTOCOL, times=TIMES),
+    _works("informational"),
+    _works("odd-chunks"),
+    _works("chunks-and-length"),
+    _fails("gzip-chunks", FailureKind.PROTOCOL, times=TIMES),
+    _works("kept-and-closed"),
+    _works("http10", note="length: unverified"),
+    _works("redirect-blank"),
+    _works("redirect-utf8"),
+    _works("redirect-query"),
+    _fails("redirect-empty", FailureKind.REDIRECT),
+    _fails("redirect-nowhere", FailureKind.STATUS),
+    _works("redirect-cookie"),
+    _works("redirect-self"),
+    _works("login.bin", note="text/html where login.bin was asked for"),
+    _works("part-unasked"),
+    _fails("part-unsaid", FailureKind.PROTOCOL, times=TIMES),
+    _works("not-modified?key={key}"),
+    _works("accepted?key={key}", ends=(FailureKind.SERVER,)),
+    _works("forbidden-for-now?key={key}", ends=(FailureKind.SERVER,)),
+    _fails("challenge", FailureKind.STATUS),
+    _works(f"escapes/{ESCAPES}", "/faults/escapes"),
 )

@@ -42,6 +42,39 @@ Answers other than the file (answers.py):
 /faults/encoded               the file gzipped, although nobody accepted that
 /faults/bomb                  size= zero bytes (200,000,000) gzipped to a thousandth
 
+Answers of real servers that are odd (quirks.py):
+/faults/length-list           `Content-Length: N, N`
+/faults/length-twice          Content-Length twice, with the same number
+/faults/many-headers          151 lines of headers
+/faults/bare-lf               lines that end without a carriage return
+/faults/folded                headers that go on in the next line, Content-Length among them
+/faults/terse                 no reason, lower case, no blank after the colon, an empty header
+/faults/junk-before-length    a line that is no header, before Content-Length
+/faults/junk-after-length     the same after it
+/faults/blank-before-colon    `Content-Length : N`
+/faults/icy                   `ICY 200 OK` as the status line
+/faults/informational         100 and 103 before the answer
+/faults/odd-chunks            chunk sizes with zeros, extensions and blanks; trailers
+/faults/chunks-and-length     correct chunks, and another Content-Length
+/faults/gzip-chunks           `Transfer-Encoding: gzip, chunked`, which nobody asked for
+/faults/kept-and-closed       `Connection: keep-alive`, then the end of the connection
+/faults/http10                HTTP/1.0 without a length
+/faults/redirect-blank        a Location with a blank in it, and some around it
+/faults/redirect-utf8         a Location in UTF-8
+/faults/redirect-query        a Location that is only a query
+/faults/redirect-empty        an empty Location
+/faults/redirect-nowhere      302 without Location
+/faults/redirect-cookie       a cookie with the redirect; without it the target answers 403
+/faults/redirect-self         a cookie and a redirect to the same URL, until the cookie comes back
+/faults/login.bin             a redirect to a page where one signs in
+/faults/part-unasked          206 of the whole file, whatever was asked for
+/faults/part-unsaid           the same without Content-Range
+/faults/not-modified          304 to the first GET of a key=, whatever was asked for
+/faults/accepted              202 and Retry-After to the first GET of a key=
+/faults/forbidden-for-now     the same with 403
+/faults/challenge             202 without Retry-After
+/faults/escapes               the file, if the rest of the path comes byte by byte as it was signed
+
 Where there is a file it is `Entity(name, size, edition)` of origin/content.py: `name=` (the fault's own name),
 `size=` (64 KiB), edition 0 unless said otherwise. Path segments beyond a fault's own are ignored, so a
 URL may end in any file name. `key=` is any text that the requests of one download share; only GETs
@@ -51,7 +84,7 @@ middle, so that a client has a reason to resume.
 
 import re
 
-from tests.hostile_origin import answers, framing, ranges  # noqa: F401 - importing them adds their paths
+from tests.hostile_origin import answers, framing, quirks, ranges  # noqa: F401 - importing them adds their paths
 
 ROW = re.compile(r"^(/\S*)\s{2,}(\S.*)$", re.MULTILINE)
 

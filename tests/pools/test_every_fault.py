@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import urllib3
@@ -31,10 +32,16 @@ def test_each_row_of_the_table_has_what_must_become_of_it() -> None:
     assert [case.row for case in CASES] == list(ROWS)
 
 
+@pytest.fixture(scope="module")
+def agreed() -> dict[str, Any]:
+    """What the first pool and path recorded of each row."""
+    return {}
+
+
 @pytest.mark.parametrize("pool", list(Pool))
 @pytest.mark.parametrize("carried", [1, len(CASES)], ids=["alone", "in a chunk"])
 def test_whatever_a_server_does_the_file_is_whole_or_the_record_says_why(
-    world: World, pool: Pool, carried: int
+    world: World, agreed: dict[str, Any], pool: Pool, carried: int
 ) -> None:
     batch = f"{pool}-{carried}"
     jobs = [Job(case.url(world.origin.url, f"{batch}-{case.name}"), case.name) for case in CASES]
@@ -52,6 +59,13 @@ def test_whatever_a_server_does_the_file_is_whole_or_the_record_says_why(
     expected = sorted(case.name for case in CASES if case.works)
     assert sorted(path.name for path in (world.settings.downloads / batch).iterdir()) == expected
     assert list((world.settings.downloads / FOLDER).glob(f"{batch}.*")) == []
+    for case, record in zip(CASES, records, strict=True):
+        attempts = [(attempt.kind, attempt.status) for attempt in record.attempts]
+        told = attempts, record.notes, record.sha256, record.content_type, record.final_url
+        assert agreed.setdefault(case.row, told) == told, case.row
+    login = records[[case.name for case in CASES].index("login.bin")]
+    assert login.final_url == f"{world.origin.url}/faults/login.bin/sign-in"
+    assert login.content_type == "text/html; charset=utf-8"
 
 
 def differs(world: World, case: Case, record: JobRecord) -> str | None:

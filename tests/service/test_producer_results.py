@@ -46,7 +46,8 @@ class Desk:
         return claim
 
     def done(self, number: int) -> None:
-        result = Result(1000 + number, "ab" * 32, ("length: unverified",), 'W/"v1"', "Tue, 15 Nov 1994 12:45:26 GMT")
+        notes, date = ("length: unverified",), "Tue, 15 Nov 1994 12:45:26 GMT"
+        result = Result(1000 + number, "ab" * 32, notes, 'W/"v1"', date, "http://b/1;token=abc", "text/plain")
         assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
 
     def failed(self, number: int) -> None:
@@ -93,6 +94,8 @@ def test_results_tell_who_did_what_when(desk: Desk, settings: Settings) -> None:
         "kind": None,
         "reason": None,
         "notes": "length: unverified",
+        "final_url": "http://b/1;token=***",
+        "content_type": "text/plain",
         "attempt_list": [{**who, **times, "seconds": 1.5, "bytes": 10, "status": 200, "kind": None, "reason": None}],
     }
     assert (failed["outcome"], failed["attempts"], failed["kind"], failed["path"]) == ("failed", 2, "status", None)

@@ -308,5 +308,4 @@ def test_an_idle_connection_is_ended_after_a_moment(tmp_path: Path, way: type[De
             desk.run([Transfer(Wanted(other.url()), tmp_path / "o", waits, lambda: None, user_agent="x")])
         wait_for(lambda: ended, seconds=15, what="the end of the connection")
         assert desk.fetch(server.url()).size == 5
-    least = asked if asked and type(desk) is Desk else IDLE
-    assert least - 0.3 < ended[0] < least + 3
+    assert -0.3 < ended[0] - (asked or IDLE) < 3

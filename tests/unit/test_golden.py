@@ -142,15 +142,18 @@ def _steady(reason: str) -> str:
     return re.sub(r"(bytes/s over \d+ s, got) [\d.]+, \d+ in all", r"\1 R, N in all", reason)
 
 
-def test_kind_and_reason_of_every_fault_on_both_paths(origin: OriginProcess, tmp_path: Path) -> None:
+def test_kind_and_reason_of_every_fault_on_both_paths_which_agree(origin: OriginProcess, tmp_path: Path) -> None:
     turns = [(case, path) for case in CASES for path in PATHS]
     bomb = next(case for case in CASES if case.name == "bomb")
     Desk(tmp_path / "bomb").fetch(bomb.url(origin.url, ""), **LIMITS | {"read_timeout": 60.0})  # it is made once
 
-    def ends(turn: tuple[Case, str]) -> list[str]:
+    def ends(turn: tuple[Case, str]) -> list[tuple[str, str]]:
         case, path = turn
-        found = _ends(case, path, origin, tmp_path / f"{case.name}-{path}")
-        return [f"{case.row}\t{path}\t{kind}\t{reason}\n" for kind, reason in found]
+        return list(_ends(case, path, origin, tmp_path / f"{case.name}-{path}"))
 
     with ThreadPoolExecutor(8) as threads:
-        expect("faults.tsv", "".join(line for each in threads.map(ends, turns) for line in each))
+        found = dict(zip(turns, threads.map(ends, turns), strict=True))
+    lines = [f"{case.row}\t{path}\t{kind}\t{reason}\n" for (case, path), each in found.items() for kind, reason in each]
+    expect("faults.tsv", "".join(lines))
+    for case in CASES:  # later attempts of a chunk's jobs are alone
+        assert found[case, "alone"][0] == found[case, "chunk"][0], case.row

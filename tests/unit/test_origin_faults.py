@@ -17,6 +17,7 @@ from origin.content import Entity
 from origin.server import ROUTES
 from tests import hostile_origin
 from tests.hostile_origin import table
+from tests.hostile_origin.quirks import ESCAPES
 from tests.origin_process import OriginProcess
 
 SIZE = 4000
@@ -340,6 +341,81 @@ def test_the_bomb_is_small_on_the_wire_and_large_after_it(origin: OriginProcess)
         size += len(unpacker.decompress(body, 2**20))
         body = unpacker.unconsumed_tail
     assert size == 200_000_000
+
+
+def test_each_quirk_frames_the_file_as_its_row_says(origin: OriginProcess) -> None:
+    for fault, head in {
+        "length-list": b"Content-Length: 4000, 4000\r\n",
+        "length-twice": b"Content-Length: 4000\r\nContent-Length:   4000  \r\n",
+        "many-headers": b"X-H: 1\r\n" * 150,
+        "bare-lf": b"HTTP/1.1 200 OK\nContent-Length: 4000\n\n",
+        "folded": b"Content-Length:\r\n 4000\r\n",
+        "terse": b"HTTP/1.1 200\r\ncontent-length:4000\r\nx-empty:\r\n",
+        "junk-before-length": b"OK\r\nthis is no header\r\nContent-Length",
+        "junk-after-length": b"4000\r\nthis is no header\r\nX",
+        "blank-before-colon": b"Content-Length : 4000",
+        "icy": b"ICY 200 OK\r\n",
+        "informational": b"HTTP/1.1 103 Early Hints\r\n",
+        "odd-chunks": b'\r\n\r\n00007d0;ext="a;b"  \r\n',
+        "chunks-and-length": b"Content-Length: 5000\r\n\r\n7d0\r\n",
+        "gzip-chunks": b"gzip, chunked\r\n\r\n7d0\r\n",
+        "kept-and-closed": b"Connection: keep-alive\r\n",
+        "http10": b"HTTP/1.0 200 OK\r\n",
+    }.items():
+        raw = origin.raw(f"/faults/{fault}{QUERY}")
+        assert head in raw, fault
+        assert raw.endswith(WHOLE) or (
+            HALF in raw and raw.endswith((b"\r\n0\r\n\r\n", b"\r\n0\r\nX-Sum: 1\r\n\r\n"))
+        ), fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "location"),
+    [
+        ("redirect-blank", " /faults/redirect-blank/a b.bin?name=n&size=4000 \t"),
+        ("redirect-utf8", "/faults/redirect-utf8/ž日.bin?name=n&size=4000".encode().decode("latin-1")),
+        ("redirect-query", "?hop=1&name=n&size=4000"),
+        ("redirect-empty", ""),
+        ("redirect-nowhere", None),
+        ("redirect-cookie", "/faults/redirect-cookie/in?name=n&size=4000"),
+        ("redirect-self", "/faults/redirect-self?name=n&size=4000"),
+        ("login.bin", "/faults/login.bin/sign-in"),
+    ],
+)
+def test_a_redirect_says_what_its_row_says(origin: OriginProcess, fault: str, location: str | None) -> None:
+    status, headers, _ = parse(origin.raw(f"/faults/{fault}{QUERY}"))
+    assert (status, headers.get("location")) == (302, location)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("redirect-blank/a%20b.bin", (), 200),
+        ("redirect-blank/a+b.bin", (), 400),
+        ("redirect-query", ("X: y",), 302),
+        ("redirect-cookie/in", (), 403),
+        ("redirect-cookie/in", ("Cookie: tok=abc",), 200),
+        ("redirect-self", ("Cookie: seen=1",), 200),
+        ("part-unasked", (), 206),
+        ("part-unsaid", (), 206),
+        ("challenge", (), 202),
+        (f"escapes/{ESCAPES}", (), 200),
+        (f"escapes/{ESCAPES.upper()}", (), 403),
+    ],
+)
+def test_a_quirk_has_its_status(origin: OriginProcess, path: str, headers: tuple[str, ...], status: int) -> None:
+    got, said, body = parse(origin.raw(f"/faults/{path}{QUERY}", *headers))
+    assert got == status
+    assert body == WHOLE or status not in (200, 206)
+    assert (said.get("content-range") == "bytes 0-3999/4000") == (path == "part-unasked")
+
+
+@pytest.mark.parametrize(("fault", "first"), [("not-modified", 304), ("accepted", 202), ("forbidden-for-now", 403)])
+def test_a_first_answer_is_another_one(origin: OriginProcess, fault: str, first: int) -> None:
+    client = Client(origin, fault)
+    status, headers, _ = client.get()
+    assert (status, headers.get("retry-after")) == (first, None if first == 304 else "1")
+    assert client.get()[::2] == (200, WHOLE)
 
 
 def test_a_client_that_closes_in_the_middle_of_a_request_does_no_harm(origin: OriginProcess) -> None:
