@@ -73,11 +73,12 @@ def connect(
     """
     url = settings.redis_url_with_password()
     tcp = {} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
-    return Redis(
-        connection_pool=_FreshConnections.from_url(
+    return Redis.from_pool(  # which closes its connections when it is closed
+        _FreshConnections.from_url(
             url,
             max_connections=connections,
-            timeout=settings.redis_timeout + patience,
+            # A patient caller asks again, unless it is told to stop.
+            timeout=_FOR_A_CONNECTION if patience else settings.redis_timeout,
             socket_timeout=min(settings.redis_timeout, QUICK) if quick else settings.redis_timeout,
             socket_connect_timeout=settings.redis_timeout,
             health_check_interval=IDLE,
@@ -89,6 +90,7 @@ def connect(
     )
 
 
+_FOR_A_CONNECTION = 1.0  # seconds
 _inside: ContextVar[bool] = ContextVar("inside a call that is repeated", default=False)
 
 

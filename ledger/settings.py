@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     allow_eviction: bool = Field(
         False, description="submit to a Redis that may remove jobs when it is full (maxmemory-policy allkeys-*)"
     )
+    redis_connections: int = Field(
+        4, ge=1, description="most connections to Redis that the jobs of a worker process use, however many they are"
+    )
     redis_patience: Seconds = Field(60.0, description="how long a worker retries a ledger call while Redis is away")
 
     # Leases: longer than the longest stall of the thread that renews them.

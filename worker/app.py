@@ -108,8 +108,13 @@ def _in_service(sender: Any, **_: Any) -> None:
     repeat("messages in hand", settings.renew_every, touch)
     switches = PerProcess(lambda: Switches(_own_ledger()))
     repeat("machine", settings.renew_every, lambda: _machine.look(switches(), worker, time.monotonic()))
-    ledger = PerProcess(_own_ledger)
-    repeat("clean up", CLEAN_UP_EVERY, lambda: clean_up(settings.downloads, ledger(), settings.keep_partials))
+
+    def clear() -> None:
+        ledger = _own_ledger()
+        with ledger.redis:  # closed until the next time
+            clean_up(settings.downloads, ledger, settings.keep_partials)
+
+    repeat("clean up", CLEAN_UP_EVERY, clear)
     if this_worker.pool is not Pool.PREFORK:
         _warm_up()
     else:  # there the children run the jobs

@@ -145,6 +145,11 @@ class WritingChannel(redis.Channel):  # type: ignore[misc]
             self._kept = self._create_client()
         yield client or self._kept
 
+    @property
+    def pool(self) -> Any:
+        """Of connections: kombu has two per channel, and one that is idle for ever in one of them."""
+        return self.async_pool
+
     def _queue_bind(self, *args: Any) -> None:
         with suppress(RedisFullError):  # it is bound already, and only consuming makes room
             super()._queue_bind(*args)

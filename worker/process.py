@@ -77,7 +77,8 @@ class ThisWorker:
 
 def _ledger() -> Ledger:
     settings = get_settings()
-    return Ledger(connect(settings, patience=settings.redis_patience, stop=drain.over), settings.key_prefix)
+    redis = connect(settings, patience=settings.redis_patience, connections=settings.redis_connections, stop=drain.over)
+    return Ledger(redis, settings.key_prefix)
 
 
 def _fetcher() -> Fetcher:
