@@ -403,11 +403,19 @@ def _link(temp: Path, final: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # A file system without links cannot do both in one step. An empty file that holds the name for
-        # a moment would be a half-written one if we died; a rare overwritten one is the smaller evil.
-        if os.path.lexists(final):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
-        temp.rename(final)
+        # A file system without links cannot do both in one step. An empty file that holds the name for a moment would
+        # be a half-written one if we died. So no two of ours do it at once, and somebody else's moment is short.
+        folder = os.open(temp.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # nor locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            if os.path.lexists(final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+            temp.rename(final)
+        finally:
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_UN)  # gevent closes folders later
+            os.close(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_deadline_ends_every_phase(desk: Desk, phase: str) -> None:
     error = desk.fails(phase, seconds=0.5, max_bytes=2**60, **PATIENT)
     assert error.kind is FailureKind.DEADLINE
     assert time.monotonic() - begun < 1.6
-    assert desk.leftovers() == []
+    assert bool(desk.leftovers()) == ("/paced/" in phase)  # the only one that a retry can continue
 
 
 def test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second(desk: Desk, phase: str) -> None:

@@ -4,12 +4,16 @@ import errno
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from download.errors import DiskFullError, TempLostError, translate
-from download.tempfile import TempFile, _mode
+from download.tempfile import TempFile, _mode, publish
 from download.validators import Validators
 from tests.origin_process import ROOT
 
@@ -72,6 +76,35 @@ def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, temp: TempFile, wa
     temp.publish(str(tmp_path / "final"), fsync=False, replace=True)
     assert (tmp_path / "final").read_bytes() == b"hello"
     assert files(tmp_path) == ["final"]
+
+
+def test_without_links_only_one_of_those_that_want_a_name_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def looked(path: Path, look: Callable[[Path], bool] = os.path.lexists) -> bool:
+        found = look(path)
+        time.sleep(0.05)  # time for the others to look, too
+        return found
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    monkeypatch.setattr(os.path, "lexists", looked)
+    (tmp_path / ".partial").mkdir()
+
+    def published(number: int) -> bool:
+        temp = tmp_path / ".partial" / f"b.{number}.1.part"
+        temp.write_text(f"{number}")
+        with suppress(FileExistsError):
+            publish(temp, tmp_path / "final")
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(published, range(8)))
+    assert won.count(True) == 1
+    assert (tmp_path / "final").read_text() == f"{won.index(True)}"
 
 
 def test_a_temp_file_that_a_later_claim_removed_is_not_published(
