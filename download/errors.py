@@ -23,6 +23,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 from ledger.jobs import FailureKind
@@ -56,11 +57,16 @@ def printable(text: str) -> str:
 
 def redact(url: str) -> str:
     """A URL, or a text with some, without passwords and the values of parameters that sound secret."""
-    return _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1***@", url))
+    return _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1***@", url) if "@" in url else url)
 
 
 def _without_secret(parameter: re.Match[str]) -> str:
-    return f"{parameter[1]}***" if _SECRET.search(parameter[1]) else parameter[0]
+    return f"{parameter[1]}***" if _is_secret(parameter[1]) else parameter[0]
+
+
+@lru_cache(1000)  # a manifest's URLs have few names of parameters
+def _is_secret(name: str) -> bool:
+    return _SECRET.search(name) is not None
 
 
 def shown(text: str, most: int = 120) -> str:

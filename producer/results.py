@@ -11,9 +11,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from itertools import chain, islice
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -21,6 +23,7 @@ from rich.filesize import decimal
 
 from download.errors import fit_to_show, printable, redact
 from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool
+from ledger.redis_client import AT_ONCE
 from producer.cli import batch_argument, one_of, say
 from producer.client import Client, redis_errors
 
@@ -50,9 +53,10 @@ def results(batch: str, style: str, only: Sequence[str]) -> int:
             if not only or record.state in only:
                 yield record
 
+    found_lines = lines(counted(), Style(style))
     with redis_errors(client.settings):
-        for line in lines(counted(), Style(style)):
-            click.echo(line)
+        while page := list(islice(found_lines, AT_ONCE)):
+            click.echo("\n".join(page))
     if seen != (found.total or found.known):
         say(f"expected {found.total or found.known} records, Redis has {seen}: it lost the others")
         return 1
@@ -124,7 +128,7 @@ def _fields(record: JobRecord) -> dict[str, Any]:
     return {
         "id": record.id,
         "url": redact(record.job.url),
-        "pool": record.pool.value,
+        "pool": record.pool,
         **_who(record.executor or (last.executor if last else None)),
         "attempts": len(record.attempts) + running,
         "queued": iso(record.queued),
@@ -137,7 +141,7 @@ def _fields(record: JobRecord) -> dict[str, Any]:
         "etag": record.etag,  # of the answer that brought the file; None if it is too long to keep
         "last_modified": record.last_modified,
         "path": record.path if record.state is JobState.DONE else None,  # below the downloads folder
-        "outcome": record.state.value,
+        "outcome": record.state,
         "kind": failed and failed.kind,
         "reason": failed and _shown(failed.reason),
         "notes": "; ".join(record.notes),
@@ -147,7 +151,8 @@ def _fields(record: JobRecord) -> dict[str, Any]:
 
 
 def _who(executor: Executor | None) -> dict[str, Any]:
-    return asdict(executor) if executor else dict.fromkeys(("worker", "pid", "thread", "greenlet"))
+    who = executor or _NOBODY
+    return {"worker": who.worker, "pid": who.pid, "thread": who.thread, "greenlet": who.greenlet}  # asdict is slow
 
 
 def _shown(reason: str | None) -> str | None:
@@ -178,19 +183,18 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+_NOBODY: Any = SimpleNamespace(worker=None, pid=None, thread=None, greenlet=None)
 _NOTHING = JobRecord("", Job("", ""), Pool.THREADS, JobState.QUEUED, 0.0)
 
 
 def _csv(records: Iterable[JobRecord]) -> Iterator[str]:
-    yield _csv_line(_fields(_NOTHING))
-    for record in records:
-        yield _csv_line(_fields(record).values())
-
-
-def _csv_line(values: Iterable[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
-    return line.getvalue()
+    writer = csv.writer(line, lineterminator="")
+    for values in chain([_fields(_NOTHING)], (_fields(record).values() for record in records)):
+        writer.writerow(values)
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
 
 
 def _table(records: Iterable[JobRecord]) -> Iterator[str]:
@@ -212,4 +216,10 @@ def _table(records: Iterable[JobRecord]) -> Iterator[str]:
 def iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, fraction = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_second(whole)}.{fraction // 1000:03}Z"
+
+
+@lru_cache(10_000)  # jobs that ran at once have their moments in the same seconds
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
