@@ -166,6 +166,13 @@ def test_a_cancel_reaches_a_running_download(world: World, batch: str, pool: Poo
 
 
 @pools
+def test_the_log_begins_with_what_happens_and_not_with_celerys_banner(world: World, pool: Pool) -> None:
+    worker = world.service(f"worker-{pool}")
+    wait_for(lambda: "ready." in worker.text(), what="its log to say so")
+    assert "[tasks]" not in worker.text()
+
+
+@pools
 def test_a_running_job_says_how_far_it_is_and_who_runs_it(world: World, batch: str, pool: Pool) -> None:
     world.submit(pool, [world.paced("slow.bin", 4, size=400_000)], batch=batch)
 
