@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,18 @@ def test_the_figures_of_the_readme_are_those_of_the_page_on_pools() -> None:
     for pool, waiting, computing, files, pages in rates:
         assert f"| `slow` | {pool}:{waiting} | {files} |" in pools
         assert f"| `cpu` | {pool}:{computing} | {pages} |" in pools
+
+
+def test_the_three_programs_of_the_tutorial_take_as_long_as_their_longest_download(tmp_path: Path) -> None:
+    running = []
+    for number, program in enumerate(re.findall(r"```python\n(.*?)```", PAGES[Path("docs/tutorial.md")], re.DOTALL)):
+        (file := tmp_path / f"{number}.py").write_text(program)
+        running.append(subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True))
+    assert len(running) == 3
+    said = [each.communicate(timeout=60)[0].splitlines() for each in running]
+    assert [each.returncode for each in running] == [0, 0, 0]
+    for first, second, total in said:
+        names = [re.fullmatch(r"(\S+): (\d) s in ((?:process|thread) \d+|Task-\d)", line) for line in (first, second)]
+        assert [match[1] for match in names if match] == ["guide.pdf", "video.mp4"]
+        assert len({match[3] for match in names if match}) == 2
+        assert 3 <= float(total.split()[1]) < 5
