@@ -268,6 +268,10 @@
     const cell = (value) => make("span", `${value.toFixed(1)} s`, Object.assign(make("progress"), { max, value }));
     element("article").hidden = !lines.length;
     element("article").tBodies[0].replaceChildren(...lines.map(([name, ...values]) => row(name, ...values.map(cell))));
+    const ended = [...article.rows].every(([, { bars }]) => bars.size > 1 && [...bars.values()].every((bar) => bar.end));
+    const where = (place) => lines.filter((line) => Math.abs(line[3] / line[place] - 1) < 0.05).map(([name]) => name);
+    const found = [[where(2), "the longest, not the sum"], [where(1), "the sum"]].filter(([names]) => names.length);
+    say(element("shown"), ended ? found.map(([names, what]) => `${names.join(", ")}: the total is ${what}.`).join(" ") : "");
   };
 
   const hear = ({ data }) => {

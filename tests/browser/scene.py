@@ -102,6 +102,17 @@ class Scene:
     def cancel(self, batch: str, *which: int) -> None:
         self._producer("cancel", batch, *map(str, which))
 
+    def cancel_all(self) -> None:
+        for name in self.ledger.batches(1000):
+            if (batch := self.ledger.batch(name)) and not batch.finished:
+                self.cancel(name)
+
+    def comparing(self, seed: int) -> Process:
+        """The tutorial's comparison on the running workers."""
+        words = f"-m producer compare article --seed {seed} --no-serial --pools prefork,threads,gevent"
+        env, log = self.stack.plan.env("producer"), self.stack.plan.log("comparing")
+        return Process(Command("comparing", [sys.executable, *words.split()], env, ROOT, log))
+
     def drain(self, worker: str) -> None:
         self._producer("drain", worker)
 

@@ -14,11 +14,14 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from ledger.jobs import JobState, Pool
+from poolbench.experiment import PoolKind
+from producer.scenarios import Options, article
 from tests.browser.scene import FOR_LONG, PURGE, Scene
 from tests.waiting import wait_for
 
 every_pool = pytest.mark.parametrize("pool", list(Pool), ids=str)
 JOBS = 2
+QUICK_SEED = min(range(99), key=lambda seed: sum(job.seconds or 0 for job in article(Options(seed), PoolKind.PREFORK)))
 CELLS = "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
 PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=900)
 
@@ -148,6 +151,34 @@ def test_the_balance_is_the_ledgers(scene: Scene, lanes: Page) -> None:
     wait_for(balanced, what="the balance")
     *pools, every = ([int(cell) for cell in cells[1:]] for cells in lanes.locator("#totals tbody").evaluate(CELLS))
     assert [sum(column) for column in zip(*pools, strict=True)] == every
+
+
+def test_the_tutorials_panel_grows_while_it_runs_and_is_the_ledgers(scene: Scene, lanes: Page) -> None:
+    """The sum against the longest, per pool; before it ran, the command alone."""
+    table, words = lanes.locator("#article"), lanes.locator("#shown")
+    expect(table).to_be_hidden()
+    scene.cancel_all()  # else the long jobs of other tests take the slots
+
+    def figures() -> dict[str, list[float]]:
+        found: list[list[str]] = table.locator("tbody").evaluate(CELLS)
+        return {name: [float(cell.removesuffix(" s")) for cell in cells] for name, *cells in found}
+
+    with scene.comparing(QUICK_SEED) as producer:
+        wait_for(lambda: figures().get("prefork"), what="the first pool")
+        before = figures()["prefork"]
+        wait_for(lambda: figures()["prefork"][1] > before[1] + 1, what="its bars to grow")
+        total, longest, took = figures()["prefork"]
+        assert total > longest == pytest.approx(took, abs=0.2)
+        expect(words).to_be_empty()
+        assert producer.wait(90) == 0
+    expect(words).to_have_text("prefork, threads, gevent: the total is the longest, not the sum.")
+    newest = scene.ledger.batches(3)
+    for pool in Pool:
+        (batch,) = (name for name in newest if name.endswith(f"-{pool}"))
+        ran = [record.attempts[0] for record in scene.records(batch)]
+        took_each = [attempt.finished - attempt.started for attempt in ran]
+        wall = max(attempt.finished for attempt in ran) - min(attempt.started for attempt in ran)
+        assert figures()[pool] == pytest.approx([sum(took_each), max(took_each), wall], abs=0.3)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
