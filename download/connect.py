@@ -33,10 +33,10 @@ IDLE = 2.0  # seconds that a connection waits for its next request
 
 _MOST_IDLE = 64  # kept connections of a process
 _NEXT_AFTER = 0.25  # seconds until the next address of a host is tried, too
-_REMEMBERED = 600.0  # seconds for which the address that answered is tried first
+_REMEMBERED = 600.0  # seconds for which an address that answered before the first one is tried first
 _MOST_HOSTS = 1000  # remembered
 
-_answered: dict[str, tuple[str, float]] = {}  # by host: its address that did, and until when that counts
+_answered: dict[str, tuple[str, float]] = {}  # by host: the address to try first, and until when
 
 
 class _Closeable(Protocol):
@@ -281,7 +281,7 @@ def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> 
 
 
 def in_order(host: str, addresses: list[str]) -> list[str]:
-    """A host's addresses as they are to be tried: the one that answered last time, then both families in turn."""
+    """Addresses as they are to be tried: the one that answered before the first did, then both families in turn."""
     if len(addresses) < 2:
         return addresses
     first = [each for each in addresses if (":" in each) == (":" in addresses[0])]
@@ -292,7 +292,7 @@ def in_order(host: str, addresses: list[str]) -> list[str]:
 
 
 def remember(host: str, address: str) -> None:
-    """This address of the host answered."""
+    """This address of the host answered, and the first one did not, or later."""
     if len(_answered) >= _MOST_HOSTS:
         _answered.clear()
     _answered[host] = address, time.monotonic() + _REMEMBERED
@@ -318,7 +318,7 @@ def _first_to_answer(host: str, addresses: Sequence[str], port: int, timeouts: T
                     sock, address = begun[fd]
                     _check(sock, address)
                     del begun[fd]
-                    if len(addresses) > 1:
+                    if address != addresses[0]:
                         remember(host, address)
                     return sock
             except OSError as error:

@@ -353,8 +353,6 @@ class Loop:
             patience = transfer.head.patience if transfer.head else IDLE
             more = transfer.over(None, complete=handle.complete(min(IDLE, patience)))
             closes = transfer.head is not None and transfer.head.closes
-            if handle.several and handle.getinfo(pycurl.NUM_CONNECTS):
-                remember(transfer.target.host, handle.getinfo(pycurl.PRIMARY_IP))
             # If the server ends a new connection after its answer, then all of its answers may.
             if isinstance(transfer.end, Again) and closes and handle.getinfo(pycurl.NUM_CONNECTS):
                 self._closing.add(transfer.target.origin)
@@ -402,8 +400,8 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         self.opened: list[socket.socket] = []  # at most one, of a connection that ends with its answer
         self._loop = loop
         self._host = ""
-        self.several = False  # addresses that its host has
-        self._place: tuple[str, str, int, str] | None = None  # as set
+        self._several = False  # addresses that the host has
+        self._place = "", "", 0, ""  # as set; with the address to try first
         self._headers: dict[str, str] = {}  # as set
         self._listens = False  # to all that libcurl tells
         self._surplus = False
@@ -448,7 +446,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
             self.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
             self.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
             self.setopt(pycurl.URL, f"{target.scheme}://{target.authority}/")
-            self._place, self.several = place, len(allowed) > 1
+            self._place, self._several = place, len(allowed) > 1
         self.setopt(pycurl.REQUEST_TARGET, target.path)  # as it is: of a URL libcurl would rewrite the escapes
         self.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
         self.setopt(pycurl.WRITEFUNCTION, transfer.write)
@@ -489,6 +487,8 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         Args:
             patience: seconds for which the connection may be idle.
         """
+        if self._several and (address := self.getinfo(pycurl.PRIMARY_IP)) != self._place[-1]:
+            remember(self._host, address)
         fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
