@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -252,7 +253,9 @@ class Known:
         """
         self._names: dict[bytes, list[str]] = {}
         for job in jobs:
-            self._names.setdefault(self._key(job), []).append(names.give(job.filename))
+            self._names.setdefault(self._key(job), []).append(job.filename)
+            with suppress(ValueError):  # what older rules allowed
+                names.give(job.filename)
 
     @property
     def left(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -116,6 +117,22 @@ def test_what_a_server_writes_and_what_a_url_hides_reach_no_log_and_no_page(
     for text in said:
         assert mark.decode() not in text
         assert not [c for c in text if not (c.isprintable() or c == "\n")]
+
+
+@pools
+def test_user_and_password_of_a_url_reach_its_server_and_nobody_else_sees_them(
+    world: World, batch: str, pool: Pool
+) -> None:
+    secret = base64.b64encode(b"me:s3 cret").decode()
+    with reciting(ok(b"content")) as server:
+        url = server.url("/f").replace("://", "://me:s3%20cret@")
+        said = run(world.settings, "submit", "--name", batch, "--pool", pool.value, url)
+        (record,) = world.finished(batch)
+        assert record.state is JobState.DONE
+        assert f"\r\nAuthorization: Basic {secret}\r\n" in server.requests[0]
+    shown = [said.err, *(run(world.settings, "results", batch, "--format", style).out for style in ("csv", "jsonl"))]
+    assert not any(each in text for each in (secret, "s3") for text in shown)
+    assert not any(each in service.text() for each in (secret, "s3%20cret") for service in world.services)
 
 
 @pools

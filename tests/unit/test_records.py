@@ -74,6 +74,12 @@ def test_a_filename_that_the_url_says_and_a_digest_take_little_room() -> None:
     assert decode_job(encode_job(job)) == job
 
 
+def test_a_further_digest_is_an_option_which_the_version_before_passes_over() -> None:
+    job = Job("http://a/b?c", "b", digest="md5:0a")
+    assert encode_job(job) == '["http://a/b?c",0,null,null,{"d":"md5:0a"}]'
+    assert decode_job(encode_job(job)) == job
+
+
 @pytest.mark.parametrize("text", ["b.0", "b.7-9", "2026-x_Y.123456789"])
 def test_a_ref_is_read_back_as_it_was_written(text: str) -> None:
     assert str(Ref.parse(text)) == text
