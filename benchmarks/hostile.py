@@ -197,7 +197,7 @@ attempts, too. A cell has the last exit code (0 is success) and the content of t
 
 ✗ marks a cell in which exit code and file disagree: success without a right file, or failure with a file under the
 final name. Some tools keep partial files under that name to continue them; another program cannot tell them from whole
-files. No tool was given a digest. In `login.bin` a page where one signs in comes instead of the file, which nobody can
+files. No tool was given a digest. In `login.bin` a page where one signs in comes instead of the file, which no tool can
 tell; Downpour's record has the note `text/html where login.bin was asked for`.
 {pools}
 {table}

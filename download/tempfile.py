@@ -404,7 +404,7 @@ def _link(temp: Path, final: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         # A file system without links cannot do both in one step. An empty file that holds the name for a moment would
-        # be a half-written one if we died. So no two of ours do it at once, and somebody else's moment is short.
+        # be a half-written one if we died. So no two of ours do it at once, and the moment of another program is short.
         folder = os.open(temp.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with suppress(OSError):  # nor locks
