@@ -50,6 +50,7 @@ _UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os
 # File systems that know no unnamed files, and systems that do not.
 _NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_FROZEN = 2.0  # seconds; a process that holds a lock for so long stands still
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -407,8 +408,9 @@ def _link(temp: Path, final: Path) -> None:
         # be a half-written one if we died. So no two of ours do it at once, and the moment of another program is short.
         folder = os.open(temp.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with suppress(OSError):  # nor locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
+            until = time.monotonic() + _FROZEN
+            while not _lock(folder) and time.monotonic() < until:
+                time.sleep(0.01)
             if os.path.lexists(final):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
             temp.rename(final)

@@ -357,7 +357,7 @@ def test_a_file_in_the_way_is_replaced_only_if_it_was_published_for_this_name_an
 ) -> None:
     needs_attributes(world.folder)
     other, mine = batch.upper(), world.settings.downloads / batch / "f"
-    bodies = [b"one", b"two", b"six", b"ten"]
+    bodies = [b"one", b"two", b"six", b"ten", b"end"]
     with reciting(*map(ok, bodies)) as server:
         job = Job(server.url("/f"), "f", headers=(("X-Kind", "test"),))  # asks once, see download.many
         world.submit(pool, [job], batch=other)
@@ -369,15 +369,19 @@ def test_a_file_in_the_way_is_replaced_only_if_it_was_published_for_this_name_an
         assert (record.path, mine.read_bytes()) == (f"{batch}/f-0", bodies[0])
 
         mine = mine.with_name("f-0")
-        run(world.settings, "retry", batch, "--all")
-        (record,) = world.finished(batch)
-        assert (record.path, mine.read_bytes()) == (f"{batch}/f-0", bodies[2])  # its own of before
+        for body in bodies[2:4]:
+            run(world.settings, "retry", batch, "--all")
+            (record,) = world.finished(batch)
+            assert (record.path, mine.read_bytes()) == (f"{batch}/f-0", body)  # its own of before
+            note = json.loads(os.getxattr(mine, "user.downpour"))
+            assert note.pop("wanted")
+            os.setxattr(mine, "user.downpour", json.dumps(note).encode())  # as the version before wrote it
 
         mine.write_bytes(b"edited")
         run(world.settings, "retry", batch, "--all")
         (record,) = world.finished(batch)
         assert (record.path, mine.read_bytes()) == (f"{batch}/f-0-0", b"edited")
-        assert (world.settings.downloads / record.path).read_bytes() == bodies[3]
+        assert (world.settings.downloads / record.path).read_bytes() == bodies[4]
 
 
 @pools

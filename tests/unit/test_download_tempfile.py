@@ -101,8 +101,8 @@ def test_without_links_only_one_of_those_that_want_a_name_gets_it(
             return True
         return False
 
-    with ThreadPoolExecutor(8) as threads:
-        won = list(threads.map(published, range(8)))
+    with ThreadPoolExecutor(4) as threads:
+        won = list(threads.map(published, range(4)))
     assert won.count(True) == 1
     assert (tmp_path / "final").read_text() == f"{won.index(True)}"
 
