@@ -137,7 +137,11 @@ def test_a_job_that_is_done_says_what_came_of_it(ledger: Ledger, incarnation: st
     assert ledger.progress(held, 5, 10)
     assert ledger.note_attempt(held, attempt(FailureKind.RESET))
     came = Result(
-        10, "ab" * 32, ("length: unverified",), None, None, f"http://b/{'x' * 600}", "text/html; charset=utf-8"
+        10,
+        "ab" * 32,
+        ("length: unverified",),
+        final_url=f"http://b/{'x' * 600}",
+        content_type="text/html; charset=utf-8",
     )
     assert ledger.close(held, JobState.DONE, attempt(), result=came)
     (record,) = ledger.read(["b.0"])

@@ -47,7 +47,8 @@ class Desk:
 
     def done(self, number: int) -> None:
         notes, date = ("length: unverified",), "Tue, 15 Nov 1994 12:45:26 GMT"
-        result = Result(1000 + number, "ab" * 32, notes, 'W/"v1"', date, "http://b/1;token=abc", "text/plain")
+        came = {"final_url": "http://b/1;token=abc", "content_type": "text/plain"}
+        result = Result(1000 + number, "ab" * 32, notes, 'W/"v1"', date, **came)
         assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
 
     def failed(self, number: int) -> None:

@@ -46,7 +46,9 @@ def test_each_kind_has_one_leaf_that_is_transient_or_permanent_as_the_contract_s
 
 def test_what_is_kept_for_a_later_attempt() -> None:
     kept = {kind for kind, leaf in LEAVES.items() if leaf.keeps_partial}
-    assert kept == {FailureKind(kind) for kind in TRANSIENT} - {FailureKind.CHANGED, FailureKind.DISK_FULL}
+    assert kept == {FailureKind(kind) for kind in TRANSIENT} - {FailureKind.CHANGED, FailureKind.DISK_FULL} | {
+        FailureKind.DEADLINE
+    }
     assert [end.keeps_partial for end in (CancelledError, HandedBackError, LeaseLostError)] == [False, True, True]
 
 

@@ -106,7 +106,7 @@ def moved(location: bytes) -> bytes:
     [
         (moved(b"?user=s3cret"), FailureKind.REDIRECT),
         (moved(b"ftp://h/?user=s3cret"), FailureKind.BAD_URL),
-        (moved(b"/a?user=one s3cret"), FailureKind.BAD_URL),
+        (moved(b"/a?user=one s3cret"), FailureKind.REDIRECT),
         (moved(b"http://me:a s3cret@h/"), FailureKind.BAD_URL),
         (moved(b"http://me:s3cret@h:port/"), FailureKind.BAD_URL),
         (moved(b"http://me:x/s3cret@h/"), FailureKind.BAD_URL),
