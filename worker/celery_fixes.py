@@ -62,6 +62,7 @@ _QUIET = 5.0  # times as long as it took to find out that an event cannot be sen
 _LONGEST_QUIET = 30.0  # seconds
 _BATCH_DELAY = 0.01  # seconds
 _BATCH = 200  # events at once
+_AGAIN = 1.0  # seconds until remote control connects again
 _HEARD = 0.1  # seconds until a parent has heard a signal that its child has heard, too
 
 
@@ -258,16 +259,22 @@ class EventBatches(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class CalmPidbox(pidbox.gPidbox):  # type: ignore[misc]
-    """Remote control under gevent, in a greenlet of its own that is started again with each connection."""
+    """Remote control under gevent, in a greenlet and with a connection of its own."""
 
     def loop(self, c: Any) -> None:
-        try:
-            super().loop(c)
-        except c.connection_errors as error:
-            log.warning("no remote control until Redis is back: %s", error)
-        except SystemExit as end:  # a remote shutdown; or told to stop while it connected
-            if worker_state.should_stop is None:  # the worker's own loop stops in order, and lets the jobs end
-                worker_state.should_stop = end.code
+        mine = self._node_shutdown
+        while self._node_shutdown is mine:  # else it was stopped, and perhaps started anew, by the worker's own loop
+            try:
+                super().loop(c)
+                return
+            except c.connection_errors as error:
+                mine = self._node_shutdown
+                log.warning("no remote control until Redis is back: %s", error)
+                time.sleep(_AGAIN)
+            except SystemExit as end:  # a remote shutdown; or told to stop while it connected
+                if worker_state.should_stop is None:  # the worker's own loop stops in order, and lets the jobs end
+                    worker_state.should_stop = end.code
+                return
 
 
 class SturdyChild(asynpool.Worker):  # type: ignore[misc]
