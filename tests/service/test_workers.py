@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool, Ref
+from ledger.leases import Leases
 from tests.waiting import wait_for
 from tests.worker_process import Service
 from tests.world import World
@@ -186,6 +187,19 @@ def test_a_running_job_says_how_far_it_is_and_who_runs_it(world: World, batch: s
     assert seen
     assert record.last
     assert seen.executor == record.last.executor is not None
+
+
+def test_the_sweep_warns_of_nothing_at_a_first_start_and_takes_nothing_over_at_a_clean_stop(tmp_path: Path) -> None:
+    with World(tmp_path) as world:
+        world.start(*Pool, slots=2)
+        for pool in Pool:
+            world.submit(pool, [world.file(f"{n}.bin") for n in range(5)], batch=str(pool))
+            world.finished(str(pool))
+        assert [world.service(f"worker-{pool}").terminate() for pool in Pool] == [0, 0, 0]
+        leases = Leases(world.ledger.redis, world.settings.key_prefix, 1.0)
+        wait_for(lambda: leases.known() == [], what="the sweep to see that all processes ended")
+        said = world.service("sweep").text()
+    assert [line for line in said.splitlines() if "took over" in line or "INFO" not in line] == []
 
 
 def test_a_worker_that_serves_another_pools_queue_refuses_to_start(world: World) -> None:
