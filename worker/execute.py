@@ -40,6 +40,7 @@ from download.errors import (
     ServerError,
     StatusError,
     TempLostError,
+    fit_to_show,
     translate,
 )
 from download.fetch import Fetched
@@ -96,7 +97,7 @@ def run_job(job: ClaimedJob, show: Show) -> JobOutcome:
             except LeaseLostError as end:
                 return job.lost(end)
             return hand_back(job, str(cause), cause.kind, machine_fault=True)
-        return hand_back(job, f"{type(error).__name__}: {error}", FailureKind.INTERNAL)
+        return hand_back(job, fit_to_show(f"{type(error).__name__}: {error}"), FailureKind.INTERNAL)
     execution.slot.wake_next()
     log.info("%s claim=%d %s", job, job.claim.number, outcome.text)
     return outcome
