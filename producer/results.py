@@ -27,6 +27,7 @@ from ledger.redis_client import AT_ONCE
 from producer.cli import batch_argument, one_of, say
 from producer.client import Client, redis_errors
 
+_JSON = json.JSONEncoder(ensure_ascii=False)  # made once: ``dumps`` makes one for each row
 _STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.WAITING, JobState.QUEUED)
 
 
@@ -167,7 +168,7 @@ def _jsonl(records: Iterable[JobRecord]) -> Iterator[str]:
         if record.job.mirrors:
             fields["mirrors"] = [redact(url) for url in record.job.mirrors]
         fields["attempt_list"] = [_attempt(attempt) for attempt in record.attempts]
-        yield json.dumps(fields, ensure_ascii=False)
+        yield _JSON.encode(fields)
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

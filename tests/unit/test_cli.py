@@ -122,7 +122,7 @@ def test_the_panel_has_a_row_per_pool_and_a_bar_per_running_file() -> None:
     assert isinstance(screen.file, io.StringIO)
     text = screen.file.getvalue()
     assert "3/20 done, 12 running, 5 queued" in text
-    assert "x�[2J" in text
+    assert "x\N{REPLACEMENT CHARACTER}[2J" in text
     assert "5 bytes of 10 bytes, greenlet 140000000000001 of pid 7" in text
     assert "and 2 more" in text
     assert "gevent" not in text
