@@ -29,9 +29,9 @@ celery_app.conf.update(event_queue_expires=None, control_queue_expires=None)
 TASK_EVENT_TO_STATE["progress"] = states.STARTED
 
 # The default columns hide which file a job is for; these tell the job's story from left to right. Not among them:
-# "retries", which counts Celery's and not ours, and "started", which tells nothing that "received" does not.
-tasks_columns = "kwargs,state,worker,result,runtime,received,uuid"
-TASK_COLUMNS.update(kwargs="File", uuid="Job")  # there is no option for a heading
+# "retries", which counts Celery's and not ours, and "received": a worker receives many messages before it begins them.
+tasks_columns = "kwargs,state,worker,result,runtime,started,uuid"
+TASK_COLUMNS.update(kwargs="File", started="Began", uuid="Job")  # there is no option for a heading
 natural_time = True
 
 

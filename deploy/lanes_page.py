@@ -41,7 +41,9 @@ POLICY = (
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 LINK = """<li class="nav-item"><a class="nav-link{% if active_tab == 'lanes' %} active{% end %}"
-  href="{{ reverse_url('lanes') }}" {% if active_tab == 'lanes' %}aria-current="page"{% end %}>Lanes</a></li></ul>"""
+  href="{{ reverse_url('lanes') }}" {% if active_tab == 'lanes' %}aria-current="page"{% end %}>Lanes</a></li></ul>
+  {% if active_tab == 'tasks' %}<link rel="stylesheet" href="{{ reverse_url('lanes') }}/tasks.css">
+  <script src="{{ reverse_url('lanes') }}/tasks.js" defer></script>{% end %}"""
 
 Bar = dict[str, Any]
 Task = tuple[str, str]  # worker's name, id of the message
@@ -191,7 +193,7 @@ def add_to_flower() -> None:
     urls.handlers[:0] = [
         url(r"/lanes", LanesPage, name="lanes"),
         url(r"/lanes/feed", Feed),
-        url(r"/lanes/(lanes\.(?:js|css))", File, {"path": FOLDER}),
+        url(r"/lanes/((?:lanes|tasks)\.(?:js|css))", File, {"path": FOLDER}),
     ]
     templates = urls.settings["template_loader"] = Loader(urls.settings["template_path"])
     name = "navbar.html"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from ledger.jobs import Pool
 from poolbench import experiment
@@ -31,6 +31,7 @@ from tests.browser.scene import (
     Scene,
 )
 from tests.browser.views import active_tasks, pool_options, tasks, until, workers
+from tests.waiting import wait_for
 
 MODELS = {
     Pool.PREFORK: "prefork:TaskPool",
@@ -90,7 +91,7 @@ def test_a_finished_file_is_a_success_with_its_name_its_pool_and_its_time(jobs: 
         assert row["Worker"].startswith(f"{pool}@")
         assert seconds <= float(row["Runtime"].removesuffix(" s")) < seconds + 5
         assert re.match(r"done: 400,000 bytes in \d\.\d s", row["Result"])
-        assert row["Received"].endswith("ago")
+        assert row["Began"].endswith("ago")
 
 
 @every_pool
@@ -200,6 +201,33 @@ def test_a_worker_that_ended_leaves_no_ghost(scene: Scene, page: Page, pool: Poo
         scene.undrain(scene.worker(pool))
 
 
+def test_the_tasks_open_on_what_began_last_and_follow_it(scene: Scene, page: Page) -> None:
+    """Given more jobs than threads, no wall of waiting ones; and without a reload the last one's end."""
+    count = 20
+    scene.submit(Pool.THREADS, *(f"/paced/3/Following_{n}.bin" for n in range(count)), batch="following")
+    page.goto(f"{scene.url}/tasks")
+    wait_for(lambda: next(iter(tasks(page).values()))["State"] == "STARTED", what="a running one first")
+    ended = {f"following.{n}": "SUCCESS" for n in range(count)}
+    page.locator("#tasks-table_length select").select_option("50")
+
+    def seen() -> dict[str, str]:
+        return {job: row["State"] for job, row in tasks(page).items() if job in ended}
+
+    wait_for(lambda: seen() == ended, seconds=60, what="all of them to have ended")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_of_the_tasks_is_cut_off(jobs: Scene, browser: Browser, width: int, tmp_path: Path) -> None:
+    with browser.new_context(viewport=ViewportSize(width=width, height=844)) as context:
+        page = context.new_page()
+        page.goto(f"{jobs.url}/tasks")
+        expect(page.locator("#tasks-table tbody tr").nth(14)).to_be_visible()
+        for part in ("html", ".dataTables_scrollBody"):
+            assert page.locator(part).evaluate("part => part.scrollWidth - part.clientWidth") == 0
+        folder = Path(os.environ.get("FLOWER_SCREENSHOTS") or tmp_path)
+        page.screenshot(path=folder / f"tasks-{width}.png")
+
+
 def test_every_page_says_what_it_is(jobs: Scene, page: Page, tmp_path: Path) -> None:
     """For the eyes: FLOWER_SCREENSHOTS=folder keeps the pictures."""
     folder = Path(os.environ.get("FLOWER_SCREENSHOTS") or tmp_path)
@@ -215,7 +243,7 @@ def test_every_page_says_what_it_is(jobs: Scene, page: Page, tmp_path: Path) -> 
         "worker",
         "result",
         "runtime",
-        "received",
+        "began",
         "job",
     ]
     page.screenshot(path=folder / "tasks.png")
