@@ -359,7 +359,7 @@ def test_a_file_in_the_way_is_replaced_only_if_it_was_published_for_this_name_an
     other, mine = batch.upper(), world.settings.downloads / batch / "f"
     bodies = [b"one", b"two", b"six", b"ten", b"end"]
     with reciting(*map(ok, bodies)) as server:
-        job = Job(server.url("/f"), "f", headers=(("X-Kind", "test"),))  # asks once, see download.many
+        job = Job(server.url("/f"), "f", mirrors=(server.url("/mirror"),))  # asks once, see download.many
         world.submit(pool, [job], batch=other)
         (record,) = world.finished(other)
         mine.parent.mkdir()
