@@ -77,8 +77,7 @@ def connect(
         _FreshConnections.from_url(
             url,
             max_connections=connections,
-            # A patient caller asks again, unless it is told to stop.
-            timeout=_FOR_A_CONNECTION if patience else settings.redis_timeout,
+            timeout=settings.redis_timeout,
             socket_timeout=min(settings.redis_timeout, QUICK) if quick else settings.redis_timeout,
             socket_connect_timeout=settings.redis_timeout,
             health_check_interval=IDLE,
@@ -90,7 +89,6 @@ def connect(
     )
 
 
-_FOR_A_CONNECTION = 1.0  # seconds
 _inside: ContextVar[bool] = ContextVar("inside a call that is repeated", default=False)
 
 

@@ -126,11 +126,11 @@ class Settings(BaseSettings):
     def _one_redis(cls, url: str) -> str:
         """As redis-py reads it. Celery says ``redis+socket://`` for ``unix://``, ``CERT_REQUIRED`` for ``required``."""
         url = _CERT.sub(lambda match: match[1] + match[2].lower(), re.sub(r"^redis\+socket:", "unix:", url))
-        parts = urlsplit(url)
-        if parts.scheme not in _SCHEMES or set(",;") & set(parts.netloc.rpartition("@")[2]):
+        parts, scheme = urlsplit(url), url.partition("://")[0] if "://" in url else ""
+        if scheme not in _SCHEMES or set(",;") & set(parts.netloc.rpartition("@")[2]):
             raise ValueError(
                 f"expected the URL of one Redis, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}; "
-                f"got {url.partition('://')[0][:20]!r}. Sentinel and Cluster are not supported"
+                f"got {f'{scheme[:20]}://' if scheme else 'no scheme'}. Sentinel and Cluster are not supported"
             )
         return url
 

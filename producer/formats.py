@@ -164,16 +164,21 @@ def _by_first_line(
     header, delimiter = _header(text, delimiters, columns)
     if header:
         if problem := _problem(header, fields, columns):
-            raise ManifestError(f"line {number}: {problem}, got {shown(text)}; {_BY_NAME}")
+            raise ManifestError(f"line {number}: {problem}, got {_shown(text)}; {_BY_NAME}")
         return _csv(lines, header, delimiter)
     if columns or (format_ is not Format.TXT and any(each in text for each in delimiters)):
         column = columns["url"] if columns else "url"
         raise ManifestError(
-            f"line {number}: expected a header with the column {column}, or a URL and nothing else, got {shown(text)}; "
-            f"put a header like url{delimiters[0]}filename above it, name the column with --columns url=NAME, or say "
-            "--format txt if each line is a URL; nothing was submitted"
+            f"line {number}: expected a header with the column {column}, or a URL and nothing else, got "
+            f"{_shown(text)}; put a header like url{delimiters[0]}filename above it, name the column with --columns "
+            "url=NAME, or say --format txt if each line is a URL; nothing was submitted"
         )
     return _urls(chain([(number, first)] if number else [], lines))
+
+
+def _shown(line: str) -> str:
+    """As far as it can have no secret."""
+    return shown(_HEADERS.split(line)[0])
 
 
 # -- bytes
@@ -269,13 +274,12 @@ def _each(lines: Iterable[Line], parse: Callable[[str], Mapping[str, Any] | None
 
 def _json_object(text: str) -> Mapping[str, Any]:
     text = text.lstrip()
-    seen = _HEADERS.split(text)[0]  # what follows may be a secret
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object, got {shown(seen)}: {error}") from error
+        raise ValueError(f"expected a JSON object, got {_shown(text)}: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {shown(seen)}")
+        raise ValueError(f"expected a JSON object, got {_shown(text)}")
     return value
 
 
@@ -344,7 +348,7 @@ def _cells(text: str, delimiter: str) -> list[str]:
     try:
         return [cell.strip() for cell in next(csv.reader([text.strip(" ")], delimiter=delimiter, strict=True))]
     except csv.Error as error:
-        raise ValueError(f"expected a CSV row, got {shown(text)}: {error}") from error
+        raise ValueError(f"expected a CSV row, got {_shown(text)}: {error}") from error
 
 
 # -- Parquet

@@ -281,7 +281,7 @@ class Known:
 
     @staticmethod
     def _key(job: Job) -> bytes:
-        return hashlib.blake2b(encode_job(replace(job, filename="")).encode(), digest_size=16).digest()
+        return hashlib.blake2b(encode_job(replace(job.spent, filename="")).encode(), digest_size=16).digest()
 
 
 # -- jobs

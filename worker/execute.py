@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from math import inf
 
 from download import steps
 from download.errors import (
@@ -58,7 +57,8 @@ from worker.process import this_worker
 
 log = logging.getLogger("downpour.worker")
 
-_MOST_NOTED = 100  # attempts of a holder that only brought the file further; the others are in the log
+_MOST_NOTED = 100  # attempts that spend none: that only brought the file further, or found no room for it
+_OFTEN_FULL, _LONG_PAUSE = 30, 900.0  # after so many tries without room, seconds between them at the most
 _RESTARTS = 3  # times that a holder restarts a file whose temp file was taken away
 
 Show = Callable[[str], None]  # shows a line of progress to people; called at most every half second
@@ -259,7 +259,7 @@ class Execution:
         if error.kind is FailureKind.INTERNAL:
             log.error("%s a bug", self.job, exc_info=error)
         further = error.gained >= WORTH_KEEPING
-        here = -1.0 if in_group else inf if further else self.settings.wait_in_job  # seconds to wait in this process
+        here = -1.0 if in_group else self.settings.wait_in_job  # seconds that the job may wait in this process
         wait, elsewhere = self._pause(error)
         cool_down = self.slot.failed(error, again=not elsewhere and wait is not None and wait <= here)
         if wait is not None and not elsewhere:
@@ -294,7 +294,8 @@ class Execution:
         if isinstance(error, DiskFullError):  # the machine is well: this job alone waits for its room
             self._full += 1
             fits = error.need <= machine.capacity(settings.downloads)
-            patient = Backoff(sys.maxsize, settings.retry_base, settings.retry_cap)
+            cap = settings.retry_cap if self._full <= _OFTEN_FULL else max(settings.retry_cap, _LONG_PAUSE)
+            patient = Backoff(_MOST_NOTED, settings.retry_base, cap)
             return patient.wait(self._full, error, random.random) if fits else None, False
         # A file that was put together of two is fetched once more, whatever was spent on it.
         once_more = error.kind is FailureKind.CHANGED and error.kind not in self._before
@@ -324,6 +325,8 @@ class Execution:
         if state.final and not (kept or (self.files.open_temp and result)):
             self.job.temps.clear()
         kind, reason = kind or getattr(failure, "kind", None), str(failure) if failure else None
+        if state is JobState.WAITING and failure and failure.gained >= WORTH_KEEPING:
+            kind = None  # it spends no attempt
         attempt = self.job.attempt(self.begun, came, kind, reason)
         closing = Closing(self.job.claim, state, attempt, due_in, result)
         return Ending(self.job, closing, JobOutcome(state, text, machine_fault))

@@ -193,13 +193,17 @@ class JobFiles:
         fetched, wanted = self.fetched, self._filename
         assert fetched is not None  # noqa: S101 - it is whole
         self.job.confirm()
+        if self.open_temp:  # now a later holder can take it away
+            run(self.open_temp.save)
         for name in candidates(wanted, int(self._record.id.rpartition(".")[2])):
             target, self._taken = self.target(name), name != wanted
             if _content(target, [f"sha256:{fetched.sha256}"], fetched.size, self.job.check):
                 self.open_temp = None  # so its temp file, if it has one, is removed
                 return
+            replace = self._is_ours(target)
+            self.job.confirm()  # reading took its time
             with suppress(FileExistsError):
-                run(partial(self.link, replace=self._is_ours(target)))
+                run(partial(self.link, replace=replace))
                 return
         raise FileNameError(
             f"expected a free name like {wanted!r}, files that are not this job's have all of them; move them away"

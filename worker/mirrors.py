@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -114,7 +115,8 @@ class HostSlot:
         Returns:
             Seconds until the host may be asked again.
         """
-        asked = error.retry_after if isinstance(error, ServerError) else None
+        one = error.status == HTTPStatus.ACCEPTED  # it speaks of its file alone
+        asked = error.retry_after if isinstance(error, ServerError) and not one else None
         cool_down = min(LONGEST_PAUSE, asked or 0.0)
         if self._host is None or not (cool_down or again):
             return 0.0

@@ -8,10 +8,10 @@
 
 local function host_key(host) return prefix .. 'host:' .. host end
 
--- Note something of a host, for an hour.
+-- Note something of a host, for longer than any pause that it may ask for.
 local function note(host, field, value)
   redis.call('HSET', host_key(host), field, value)
-  redis.call('EXPIRE', host_key(host), 3600)
+  redis.call('EXPIRE', host_key(host), 90000)
 end
 
 -- A slot belongs to a running job and ends with its claim. Only a record that was removed can leave one behind.

@@ -222,21 +222,21 @@ def test_a_fault_that_one_job_has_alone_stays_its_own(tmp_path: Path, disk: Path
     with World(tmp_path, downloads=disk, max_attempts=2) as world:
         world.start(pool)
         service = world.service(f"worker-{pool}")
-        (disk / "b" / "folder").mkdir(parents=True)
-        untouchable = disk / "b" / "untouchable"
+        locked, untouchable = disk / "b" / "locked", disk / "b" / "untouchable"
+        locked.mkdir(parents=True)
         untouchable.write_text("mine")
-        subprocess.run(["chattr", "+i", str(untouchable)], check=True, timeout=10)
+        subprocess.run(["chattr", "+i", str(locked), str(untouchable)], check=True, timeout=10)
         try:
-            large = world.file("large", 20_000_000)
-            jobs = [world.file("folder"), world.file("untouchable"), large, *(world.file(f"f{n}") for n in range(4))]
-            world.submit(pool, jobs)
-            folder, fixed, large_, *rest = world.finished()
+            jobs = [world.file("locked/f"), world.file("large", 20_000_000), world.file("untouchable")]
+            world.submit(pool, [*jobs, *(world.file(f"f{n}") for n in range(4))])
+            inside, large, *rest = world.finished()
         finally:
-            subprocess.run(["chattr", "-i", str(untouchable)], check=True, timeout=10)
-        kinds = [record.last.kind for record in (folder, fixed, large_) if record.last]
-        assert kinds == [FailureKind.DISK, FailureKind.DISK, FailureKind.DISK_FULL]
-        assert [len(record.attempts) for record in (folder, fixed, large_)] == [1, 1, 1]
+            subprocess.run(["chattr", "-i", str(locked), str(untouchable)], check=True, timeout=10)
+        kinds = [record.last.kind for record in (inside, large) if record.last]
+        assert kinds == [FailureKind.DISK, FailureKind.DISK_FULL]
+        assert [len(record.attempts) for record in (inside, large)] == [1, 1]
         assert {record.state for record in rest} == {JobState.DONE}
+        assert rest[0].path == "b/untouchable-2"
         assert not said(service, "a fault of this machine")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from ledger.host_limits import HostLimits
 from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from tests.producer_process import run
+from tests.unit.download_kit import Reciter, ok, reciting
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -210,3 +213,25 @@ def test_a_retry_after_beyond_the_deadline_ends_the_job_and_says_so(begin: Calla
     (record,) = world.finished()
     assert (record.state, record.last and record.last.kind) == (JobState.FAILED, FailureKind.SERVER)
     assert re.search(r"asks for a pause of 7,200 s, the job has \d+ s left", str(record.last and record.last.reason))
+
+
+@pools
+def test_a_download_that_came_further_waits_for_its_host_without_a_slot(
+    begin: Callable[..., World], pool: Pool
+) -> None:
+    """Given a host that asks for a pause while a download of it, which was cut before, is cut again."""
+    world = begin(per_host=8).start(pool)
+    limits, tag = HostLimits(world.ledger.redis, world.settings), 'ETag: "v"'
+    begins = ok(b"x" * 100_000, tag, length=300_000)
+
+    def goes_on(server: Reciter, connection: socket.socket) -> None:
+        server.hear(connection)
+        part = "Content-Range: bytes 100000-299999/300000"
+        connection.sendall(ok(b"x" * 100_000, tag, part, length=200_000, status="206 Partial Content"))
+        limits.cool("127.0.0.1", 60)
+
+    with reciting(begins, goes_on) as server:
+        world.submit(pool, [Job(server.url(), "f", headers=(("X-Kind", "test"),))])
+        wait_for(lambda: world.records()[0].state is JobState.WAITING, what="the job to leave its slot")
+    cut, further = world.records()[0].attempts
+    assert (cut.kind, further.kind) == (FailureKind.TRUNCATED, None), "the second one spends no attempt"

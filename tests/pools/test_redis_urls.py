@@ -127,7 +127,7 @@ ROLES = {
 
 @pytest.mark.parametrize("role", list(ROLES))
 @pytest.mark.parametrize(
-    "url", ["sentinel://u:secret@h:26379/0", "redis+cluster://h:1", "redis://h:1,g:2/0", "memory://"]
+    "url", ["sentinel://u:secret@h:26379/0", "redis+cluster://h:1", "redis://h:1,g:2/0", "me:secret@h/0"]
 )
 def test_what_is_not_one_redis_is_refused_in_one_sentence(role: str, url: str) -> None:
     environment = {**os.environ, "DOWNPOUR_REDIS_URL": url}

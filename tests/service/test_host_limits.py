@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from download.errors import LONGEST_PAUSE
 from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import JobState, Pool, Ref
 from ledger.ledger import Closed
@@ -139,6 +140,7 @@ def test_during_a_cool_down_no_download_begins_and_then_the_sweep_wakes_the_jobs
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.DONE, END)
     assert world.limits.wake("h") == []
+    assert world.redis.ttl("t:host:h") > LONGEST_PAUSE, "or a longer one would be forgotten before its end"
     wait_for(world.limits.wake_all, what="the cool-down to be over")
     assert world.states() == "dqq"
 

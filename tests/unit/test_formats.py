@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from download.filenames import check_filename
-from ledger.jobs import Job
+from ledger.jobs import Job, folded
 from producer.errors import ManifestError
 from producer.formats import MOST_MIRRORS, Format, format_of
 from producer.manifest import BadLine, read
@@ -395,7 +395,7 @@ entries = st.lists(
     st.tuples(segment, st.none() | st.integers(0, 2**63 - 1), st.none() | st.just(DIGEST)),
     min_size=1,
     max_size=10,
-    unique_by=lambda entry: entry[0],
+    unique_by=lambda entry: folded(entry[0]),
 )
 
 
@@ -493,3 +493,14 @@ def test_what_is_no_parquet_file_is_refused() -> None:
     pytest.importorskip("pyarrow.parquet")
     with pytest.raises(ManifestError, match="cannot be read"):
         list(read(io.BytesIO(b"http://a/x\n" * 10), Format.PARQUET))
+
+
+@pytest.mark.parametrize("header", ["", "url,headers\n", "link,headers\n"])
+def test_a_row_whose_quotes_are_wrong_shows_no_header(header: str) -> None:
+    row = 'https://a/x,"{"Authorization": "Bearer s3cret"}"\n'
+    try:
+        said = " ".join(map(str, read(io.BytesIO((header + row).encode()))))
+    except ManifestError as error:
+        said = str(error)
+    assert "https" in said or "link" in said
+    assert "s3cret" not in said
