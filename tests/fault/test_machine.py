@@ -71,10 +71,11 @@ def status(world: World) -> list[dict[str, Any]]:
     return found
 
 
-def unwell(world: World) -> dict[str, Any]:
+def unwell(world: World, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Wait until the one worker is shown as unwell; its fault."""
 
     def fault() -> dict[str, Any] | None:
+        meanwhile()
         return next((worker["unwell"] for worker in status(world) if worker["unwell"]), None)
 
     return wait_for(fault, seconds=30, every=0.3, what="the worker to be unwell")
@@ -206,10 +207,14 @@ def test_few_descriptors_spend_no_attempt(tmp_path: Path, pool: Pool, carried: i
         pids = service.children() if pool is Pool.PREFORK else [service.pid]
         before = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids]
         free = 2 if carried == 1 else 0  # small files of a group are in memory until they are published, one by one
-        for pid in pids:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_that_leaves(free, pid), before[0][1]))
+
+        def starve() -> None:
+            for pid in pids:
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_that_leaves(free, pid), before[0][1]))
+
+        starve()
         world.submit(pool, [world.paced(f"f{n}", 1) for n in range(24)], carried=carried)
-        assert "ulimit -n" in unwell(world)["reason"]
+        assert "ulimit -n" in unwell(world, starve)["reason"]  # also when idle connections end and leave some
         for pid, limits in zip(pids, before, strict=True):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         world.check_files([*before_files, *all_done(world, 24)])
