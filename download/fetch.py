@@ -304,8 +304,9 @@ class Retrieval:
         with suppress(UnicodeError):  # read as Latin-1, but mostly it is UTF-8
             location = location.encode("latin-1").decode("utf-8")
         before, target = self.target, self.target.join(location)
-        if before.scheme == "https" and target.scheme == "http" and not self.wanted.sha256:
-            expected = "https to stay https, or a sha256 in the manifest"
+        proof = self.wanted.sha256 or self.wanted.algorithm == "sha512"  # sha1 and md5 can be forged
+        if before.scheme == "https" and target.scheme == "http" and not proof:
+            expected = "https to stay https, or a sha256 or sha512 in the manifest"
             raise RedirectError(f"expected {expected}, got a redirect from {before.url} to {target.url}")
         hop = target, self._cookies(head, target)
         if hop in self._hops:

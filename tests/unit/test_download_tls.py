@@ -106,11 +106,19 @@ def test_https_does_not_step_down_to_http(desk: Desk, server_side: ssl.SSLContex
         assert "https to stay https" in str(error)
 
 
-def test_https_may_step_down_to_http_where_a_digest_is_expected(desk: Desk, server_side: ssl.SSLContext) -> None:
+@pytest.mark.parametrize("name", ["sha256", "sha512", "sha1"])
+def test_https_may_step_down_to_http_where_a_strong_digest_is_expected(
+    desk: Desk, server_side: ssl.SSLContext, name: str
+) -> None:
+    digest = hashlib.new(name, BODY).hexdigest()
+    wanted = {"sha256": digest} if name == "sha256" else {"digest": f"{name}:{digest}"}
     with reciting(ok(BODY), ok(BODY)) as plain:
         answer = ok(b"", f"Location: {plain.url()}", "Set-Cookie: s=1; Secure; Path=/", status="302 Found")
         with reciting(answer, tls=server_side) as server:
-            assert desk.bring(server.url(scheme="https"), sha256=hashlib.sha256(BODY).hexdigest()) == BODY
+            if name == "sha1":  # it can be forged
+                assert desk.fails(server.url(scheme="https"), **wanted).kind is FailureKind.REDIRECT
+                return
+            assert desk.bring(server.url(scheme="https"), **wanted) == BODY
         assert "Cookie" not in plain.requests[0]
 
 
