@@ -25,6 +25,7 @@ from poolbench.workload import Running, Workload
 
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
+STALLED, STALLED_EVERY = 5.0, 10.0  # seconds without news until that is said, and between two lines that say so
 _FILES_SHOWN = 3  # by name, in the live line
 _PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
 
@@ -38,6 +39,10 @@ class Page:
         self.utf8 = console.encoding.lower().replace("-", "").startswith("utf")
         self._live: Progress | None = None
         self._said = self._clock()
+        self._news: tuple[tuple[object, ...], float] = (
+            (),
+            0.0,
+        )  # what was last seen, and since when it has not changed
         self._position: Position | None = None
         self._show = True  # every job by name; not in an experiment of many
 
@@ -117,12 +122,16 @@ class Page:
             self._said = self._clock()  # the jobs have only just begun
         rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
         now = _now(running) if running and self._show else f"{done:,} of {jobs:,} jobs{rate}"
+        if self._news[0] != (seen := (done, *running)):
+            self._news = seen, elapsed
+        still = elapsed - self._news[1]
+        stalled = f" · nothing new for {still:.0f} s" if still >= STALLED else ""
         left = self._position.left if self._position else None
         ends = "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
-        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{ends}")
+        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{stalled}{ends}")
         if self._live:
             self._show_live(text, done, jobs)
-        elif self._clock() - self._said >= PLAIN_EVERY:
+        elif self._clock() - self._said >= (STALLED_EVERY if stalled else PLAIN_EVERY):
             self.say(text)
 
     def _where(self) -> str:

@@ -3,14 +3,14 @@
 import asyncio
 import socket
 import struct
+import termios
+from fcntl import ioctl
 
 from origin.http import PIECE_BYTES, Exchange, head_text, parse_number
 from origin.server import SECONDS_MAX, fault_entity, route, send_half, sleep_until, whole
 
 EXCESS_BYTES = 1024
 HUGE_KIB_MAX = 64 * 1024
-# A reset destroys what the kernel has not delivered: give the first half time to arrive.
-BEFORE_RESET_S = 0.1
 
 
 @route("/faults/cut-chunked")
@@ -111,10 +111,12 @@ async def reset(exchange: Exchange) -> None:
     """Slam the door."""
     entity = fault_entity(exchange)
     await send_half(exchange, entity, whole(entity))
-    await asyncio.sleep(BEFORE_RESET_S)
-    raw: socket.socket = exchange.connection.transport.get_extra_info("socket")
+    transport = exchange.connection.transport
+    raw: socket.socket = transport.get_extra_info("socket")
+    while transport.get_write_buffer_size() or any(ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4))):
+        await asyncio.sleep(0.001)  # a reset destroys what has not arrived
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST in place of FIN
-    exchange.connection.transport.abort()
+    transport.abort()
 
 
 @route("/faults/bad-headers")

@@ -265,6 +265,17 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
     assert pipe.getvalue().splitlines() == ["   2.0 s · f.bin 25 %", "   4.0 s · f.bin 25 %"]
 
 
+def test_a_run_without_news_says_so_now_and_then() -> None:
+    pipe, now = io.StringIO(), [0.0]
+    page = Page(Console(file=pipe, width=80), clock=lambda: now[0])
+    while now[0] < 20:
+        now[0] += 0.5
+        share = 0.25 if now[0] < 19 else 0.5
+        page.progress(now[0], 0, 1, [Running("f.bin", State.RUNNING, share)])
+    quiet = "  {}.0 s · f.bin 25 % · nothing new for {} s"
+    assert pipe.getvalue().splitlines()[2:] == [quiet.format(14, 14), "  19.0 s · f.bin 50 %"]
+
+
 # -- the command line
 
 

@@ -146,6 +146,7 @@ from download.tempfile import TempFile
 from download.threads import native, native_runner
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import LOOPBACK, Desk
+from tests.waiting import wait_for
 begun = sys.argv[2] == "True"
 identity = native("_thread", "get_ident")
 hub, run, append, log = identity(), native_runner(1), TempFile._append, []
@@ -170,11 +171,10 @@ with OriginProcess() as origin:
     if not begun:
         gevent.spawn(run, lambda: native("time", "sleep")(2))
     job = gevent.spawn(desk.fetch, f"{origin.url}/files/n?size=20000000")
-    while ("begun" if begun else "asked") not in log:
-        gevent.sleep(0.01)
+    wait_for(lambda: ("begun" if begun else "asked") in log)
     job.kill()
     ended = list(log)
-    gevent.sleep(1)
+    run(lambda: None)  # whatever stood before it in the thread's queue has had its turn
     assert log == ended, log
     print(job.exception, ended.count("begun"), ended.count("written"), opened() - before)
 """

@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from download import tempfile
 from download.errors import DiskFullError, TempLostError, translate
 from download.tempfile import TempFile, _mode, publish
 from download.validators import Validators
@@ -81,16 +82,30 @@ def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, temp: TempFile, wa
 def test_without_links_only_one_of_those_that_want_a_name_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Given two of them, the first of which goes on when the second has looked for the name, too, or must wait."""
+    first, second = threading.Event(), threading.Event()
+
     def refused(*_: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     def looked(path: Path, look: Callable[[Path], bool] = os.path.lexists) -> bool:
         found = look(path)
-        time.sleep(0.05)  # time for the others to look, too
+        if path == tmp_path / "final":
+            if first.is_set():
+                second.set()
+            first.set()
+            assert second.wait(30)
         return found
+
+    def locked(fd: int, lock: Callable[[int], bool] = tempfile._lock) -> bool:
+        got = lock(fd)
+        if not got:
+            second.set()
+        return got
 
     monkeypatch.setattr(Path, "hardlink_to", refused)
     monkeypatch.setattr(os.path, "lexists", looked)
+    monkeypatch.setattr(tempfile, "_lock", locked)
     (tmp_path / ".partial").mkdir()
 
     def published(number: int) -> bool:
@@ -101,8 +116,8 @@ def test_without_links_only_one_of_those_that_want_a_name_gets_it(
             return True
         return False
 
-    with ThreadPoolExecutor(4) as threads:
-        won = list(threads.map(published, range(4)))
+    with ThreadPoolExecutor(2) as threads:
+        won = list(threads.map(published, range(2)))
     assert won.count(True) == 1
     assert (tmp_path / "final").read_text() == f"{won.index(True)}"
 
