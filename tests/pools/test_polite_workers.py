@@ -235,3 +235,15 @@ def test_a_download_that_came_further_waits_for_its_host_without_a_slot(
         wait_for(lambda: world.records()[0].state is JobState.WAITING, what="the job to leave its slot")
     cut, further = world.records()[0].attempts
     assert (cut.kind, further.kind) == (FailureKind.TRUNCATED, None), "the second one spends no attempt"
+
+
+@pools
+def test_an_answer_that_asks_to_wait_for_one_file_rests_no_host(begin: Callable[..., World], pool: Pool) -> None:
+    """Given a 202 with Retry-After: its own job waits, another one of the host runs at once."""
+    world = begin(per_host=8).start(pool)
+    with reciting(ok(b"", "Retry-After: 60", status="202 Accepted"), ok(b"now")) as server:
+        world.submit(pool, [Job(server.url(), "later", headers=(("X-Kind", "test"),))], batch="later")
+        wait_for(lambda: world.records("later")[0].state is JobState.WAITING, what="the job to wait")
+        world.submit(pool, [Job(server.url(), "now", headers=(("X-Kind", "test"),))], batch="now")
+        (record,) = world.finished("now", seconds=30)
+    assert (record.state, record.bytes) == (JobState.DONE, 3)

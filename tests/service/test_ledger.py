@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,7 @@ from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.ledgers import states_of
 from tests.valkey_process import ValkeyProcess
+from tests.waiting import wait_for
 
 WHO = Executor("threads@here", 7, 8, None)
 DONE = Result(size=10, sha256="ab" * 32)
@@ -308,3 +310,13 @@ def test_a_seal_waits_for_the_disk_where_redis_keeps_a_log(settings: Settings, *
         assert kept is not None
         assert kept.total == 1
         assert list(ledger.read_batch(kept))
+
+
+def test_a_connection_in_use_is_waited_for_also_by_a_worker_that_stops(settings: Settings) -> None:
+    """Given one connection, busy for longer than a second, and a caller whose patience is over."""
+    redis = connect(settings, patience=60, connections=1, stop=lambda: True)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(redis.blpop, [f"{settings.key_prefix}nothing"], 1.5)
+        wait_for(lambda: connect(settings).info("clients")["blocked_clients"], what="the connection to be in use")
+        assert threads.submit(redis.ping).result()
+        assert first.result() is None
