@@ -54,7 +54,7 @@ x      cancel requested                                        (running)
 f      final filename, if a server proposed another one, or a file that is not the job's had its name
 m      the host whose slot it has (running), or in whose queue it is (waiting)
 l      losses that count: how often its holder died while it ran alone, or was on trial
-y      losses in company: how often its holder died together with other jobs
+y      losses in company: how often its holder died together with other jobs, or with its whole prefork worker
 e      end of its time, if limited, ms of the ledger clock     (from the first claim until it is final)
 a      closed attempts, JSON rows joined by commas; they begin so many ms after ``q``
 d      sha256, unless it is the expected one                   (done)

@@ -172,11 +172,14 @@ class Sweep:
 
         A child whose parent lives to tell died alone. If no parent tells, its whole process group died, at one moment;
         its leases pass within a second of each other, so what they held together is noted with the first of them.
+        Where jobs run in children, hardly any job ends the main process, too: something else did.
         """
         if dead.end is End.ENDED:
             return "nothing"
         if dead.end is End.DIED:
             return "alone" if dead.held == 1 else "company"
+        if dead.identity.pool is Pool.PREFORK:
+            return "worker"
         family = dead.identity.family
         group = [each for each in known if family and each.identity.family == family and each.end is None]
         silent = sum(each.held for each in group if each.left < self._settings.lease / 2)
@@ -199,7 +202,8 @@ class Sweep:
             swept.orphans += len(back)
             swept.ended += len(ended)
             if jobs:
-                log.info("took over incarnation=%s of=%s back=%s ended=%s", incarnation, worker, back[:5], ended[:5])
+                said = (incarnation, worker, evidence, back[:5], ended[:5])
+                log.info("took over incarnation=%s of=%s died=%s back=%s ended=%s", *said)
             reasons = {record.id: _reason(record) for record in self._ledger.read(ended)}
             taken += [TakenOver(row, state, reasons.get(id_, "")) for id_, state, row in jobs]
         return taken

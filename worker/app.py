@@ -120,8 +120,8 @@ def _in_service(sender: Any, **_: Any) -> None:
         _warm_up()
     else:  # there the children run the jobs
         settle_memory()
-        children = sender.pool._pool._pool  # billiard's list; who was waited for is taken off it
-        keep_watching_children(settings, this_worker.family, lambda: [child.pid for child in tuple(children)])
+        children: celery_fixes.SturdyPool = sender.pool._pool
+        keep_watching_children(settings, this_worker.family, children.started, children.living)
 
 
 def _own_ledger() -> Ledger:

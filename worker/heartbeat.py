@@ -126,7 +126,9 @@ class Incarnation:
             leases_of(self._settings).end(self.id)
 
 
-def keep_watching_children(settings: Settings, family: str, pids: Callable[[], Iterable[int]]) -> None:
+def keep_watching_children(
+    settings: Settings, family: str, started: set[int], living: Callable[[], Iterable[int]]
+) -> None:
     """Tell the ledger at once of a prefork child that died: its parent has waited for it.
 
     The sweep takes its jobs over in its next round then, and not seconds later, when its lease expires. A child is
@@ -135,22 +137,19 @@ def keep_watching_children(settings: Settings, family: str, pids: Callable[[], I
 
     Args:
         family: of the children's incarnations.
-        pids: of the children that have not been waited for.
+        started: process ids of all children, however short they lived; those that were told of are taken off.
+        living: those that have not been waited for.
     """
     leases = PerProcess(lambda: leases_of(settings))
-    known: set[int] = set()
-    gone: set[int] = set()
 
     def look() -> None:
-        nonlocal known, gone
-        alive = set(pids())
-        gone = (gone | known) - alive
-        known = alive
+        gone = set(started)  # before the look at the living: one that starts meanwhile is among both, or neither
+        gone.difference_update(living())
         if not gone:
             return
         stops = drain.draining()
         ended = leases().end_children(family, gone, End.ENDED if stops else End.DIED)
-        gone = set()
+        started.difference_update(gone)
         if ended:
             text = "children ended" if stops else "children died, their jobs go back"
             log.log(logging.INFO if stops else logging.WARNING, "%s: incarnations=%s", text, ",".join(ended))

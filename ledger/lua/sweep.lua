@@ -69,12 +69,12 @@ function commands.touch()
   return 1 - redis.call('SISMEMBER', prefix .. 'drained', ARGV[4])
 end
 
--- A queued job that was lost goes to its queue, or, from its second loss on, to the suspects.
+-- A queued job that was lost goes to its queue, or to the suspects: after two losses, or three if none of them counts.
 -- Those with counted losses come first.
 local function lost_before(id, letter)
   local have = read(id, 'l', 'y')
   local counted = tonumber(have.l or 0)
-  if counted + tonumber(have.y or 0) >= 2 then
+  if 2 * counted + tonumber(have.y or 0) >= 3 then
     redis.call('ZADD', prefix .. 'suspects:' .. POOLS[letter], now - counted * 1e12, id)
   else
     needs_message(id, letter)
@@ -88,26 +88,29 @@ local function row_of(id, call)
   return row or id
 end
 
+-- So many losses with a whole worker weigh, on trial, as much as one that counts.
+local COMPANY = 3
+
 -- Take one job over from a worker process that is dead. Returns the letter of the state that it has then, and the ref
 -- of the message by which the process had claimed it.
 local function orphan(id, incarnation, evidence, most_losses)
   local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q', 'e', 'k')
   if have.s ~= 'r' or have.h ~= incarnation then return nil end
-  local losses, trial = 0, prefix .. 'trial:' .. POOLS[have.p]
+  local losses, company, trial = 0, 0, prefix .. 'trial:' .. POOLS[have.p]
   local on_trial = redis.call('HGET', trial, 'id') == id
   if on_trial then redis.call('DEL', trial) end
   if evidence == 'alone' or (evidence == 'company' and on_trial) then
     losses = redis.call('HINCRBY', job_key(id), 'l', 1)
-  elseif evidence == 'company' then
-    redis.call('HINCRBY', job_key(id), 'y', 1)
+  elseif evidence ~= 'nothing' then
+    company = redis.call('HINCRBY', job_key(id), 'y', 1)
   end
   local state, kind, reason = 'q', 'lost', 'its holder ' .. incarnation .. ' was not heard of any more'
   if have.x then
     state = 'c'
   elseif have.e and tonumber(have.e) <= now then
     state, kind, reason = 'f', 'deadline', 'the time for the job was used up when its holder died'
-  elseif losses >= most_losses then
-    state, kind, reason = 'f', 'poison', 'its holder died ' .. losses .. ' times'
+  elseif losses >= most_losses or (on_trial and company >= COMPANY * most_losses) then
+    state, kind, reason = 'f', 'poison', 'its holder died ' .. math.max(losses, company) .. ' times'
   end
   take_back(id, have, state, kind, reason)
   if state == 'q' then lost_before(id, have.p) end
@@ -125,8 +128,8 @@ end
 -- Declare a worker process dead whose lease has passed, and put its jobs back on their queues.
 -- A job changes hands only while the dead one still holds it.
 --
--- ARGV  incarnation, what its end says about its jobs ("alone", "company", "nothing"), counted losses that make a job
---       poison, jobs to handle in this call
+-- ARGV  incarnation, what its end says about its jobs ("alone", "company", "worker", "nothing"), counted losses that
+--       make a job poison, jobs to handle in this call
 -- Returns {-1} while it is alive, else {jobs left, id, new state's letter, ref, id, ...}
 function commands.orphans()
   local incarnation = ARGV[3]
@@ -189,8 +192,8 @@ function commands.suspects()
       if have.s == 'q' then return false end -- its message is on its way
       if have.s ~= 'r' then return true end
       redis.call('HSETNX', trial, 'since', now)
-      local losses = tonumber(have.l or 0) + tonumber(have.y or 0)
-      return now - redis.call('HGET', trial, 'since') >= ARGV[4] * 2 ^ (losses - 2)
+      local before = tonumber(have.l or 0) + tonumber(have.y or 0) - 2
+      return now - redis.call('HGET', trial, 'since') >= ARGV[4] * 2 ^ math.max(0, math.min(before, 5))
     end)
     if over == false then return 0 end
     redis.call('DEL', trial)

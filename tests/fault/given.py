@@ -32,8 +32,9 @@ def kill_whenever_it_runs(world: World, pool: Pool, name: str, *, slots: int) ->
     def killed() -> bool:
         nonlocal kills
         for record in world.ledger.running("b"):
-            if record.job.filename == name and record.bytes:
-                world.service(f"worker-{pool}").kill()
+            worker = world.service(f"worker-{pool}")
+            if record.job.filename == name and record.executor and record.executor.pid == worker.pid:
+                worker.kill()
                 kills += 1
                 assert kills <= 10, [each.attempts for each in world.records()]
                 world.worker(pool, slots=slots).wait_until_ready()

@@ -143,4 +143,6 @@ def test_a_job_that_kills_its_process_again_and_again_ends_as_poison(world: Worl
     poison, innocent = world.records()
     assert (poison.state, innocent.state) == (JobState.FAILED, JobState.DONE)
     assert poison.attempts[-1].kind is FailureKind.POISON
+    counted, company = world.ledger.redis.hmget(world.ledger.keys.job("b.0"), ["l", "y"])
+    assert (counted, company) == (str(world.settings.max_losses), None), "a child's death was not told"
     assert not (world.settings.downloads / poison.path).exists()
