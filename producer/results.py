@@ -10,11 +10,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
-from itertools import chain, islice
+from functools import cache, lru_cache, partial
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,12 +26,13 @@ import click
 from rich.filesize import decimal
 
 from download.errors import fit_to_show, printable, redact
-from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool
-from ledger.redis_client import AT_ONCE
+from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool, job_id
 from producer.cli import batch_argument, one_of, say
 from producer.client import Client, redis_errors
 
 _JSON = json.JSONEncoder(ensure_ascii=False)  # made once: ``dumps`` makes one for each row
+_PAGE = 2_000  # jobs whose lines are made at once
+_FEW = 20_000  # jobs that are not worth the start of more processes
 _STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.WAITING, JobState.QUEUED)
 
 
@@ -45,23 +50,47 @@ def results(batch: str, style: str, only: Sequence[str]) -> int:
     """Print what became of each job."""
     client = Client()
     found = client.batch(batch)
-    seen = 0
-
-    def counted() -> Iterator[JobRecord]:
-        nonlocal seen
-        for record in client.ledger.read_batch(found):
-            seen += 1
-            if not only or record.state in only:
-                yield record
-
-    found_lines = lines(counted(), Style(style))
+    expected, seen = found.total or found.known, 0
     with redis_errors(client.settings):
-        while page := list(islice(found_lines, AT_ONCE)):
-            click.echo("\n".join(page))
-    if seen != (found.total or found.known):
-        say(f"expected {found.total or found.known} records, Redis has {seen}: it lost the others")
+        for read, text in _in_order(partial(_page, found.name, Style(style), only, expected), expected):
+            seen += read
+            if text:
+                click.echo(text)
+    if seen != expected:
+        say(f"expected {expected} records, Redis has {seen}: it lost the others")
         return 1
     return exit_code(found)
+
+
+def _in_order(page: Callable[[int], tuple[int, str]], jobs: int) -> Iterator[tuple[int, str]]:
+    """The pages of all jobs; those of many are made by a process for each core, because records take CPU alone."""
+    firsts = range(0, max(1, jobs), _PAGE)
+    if jobs <= _FEW:
+        yield from map(page, firsts)
+        return
+    cores, ahead = os.cpu_count() or 1, deque[futures.Future[tuple[int, str]]]()
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them, too
+    with futures.ProcessPoolExecutor(cores, initializer=ignore) as processes:
+        for first in firsts:
+            ahead.append(processes.submit(page, first))
+            if len(ahead) > 2 * cores:  # the reader may be slow
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
+
+
+def _page(batch: str, style: Style, only: Sequence[str], jobs: int, first: int) -> tuple[int, str]:
+    """How many of these jobs have records, and their lines; the first page begins with what heads the lines."""
+    records = list(_client().ledger.read(job_id(batch, n) for n in range(first, min(first + _PAGE, jobs))))
+    found = lines((record for record in records if not only or record.state in only), style)
+    if first and style is not Style.JSONL:
+        next(found)
+    return len(records), "\n".join(found)
+
+
+@cache
+def _client() -> Client:
+    return Client()
 
 
 def exit_code(batch: Batch) -> int:

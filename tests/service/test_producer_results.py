@@ -137,6 +137,18 @@ def test_the_exit_code_is_zero_only_when_every_job_is_done(desk: Desk, settings:
         assert run(settings, *words).code == 0
 
 
+def test_results_of_many_jobs_come_from_several_processes_in_order(desk: Desk, settings: Settings) -> None:
+    jobs = 20_500  # as many as make more processes worth their start
+    desk.submit(jobs)
+    rows = run(settings, "results", "b", "--format", "jsonl").out.splitlines()
+    assert [json.loads(row)["id"] for row in rows] == [f"b.{number}" for number in range(jobs)]
+    table = run(settings, "results", "b", "--format", "csv").out.splitlines()
+    assert [line.partition(",")[0] for line in table] == ["id", *(f"b.{number}" for number in range(jobs))]
+    assert run(settings, "results", "b", "--only", "done", "--format", "jsonl").out == ""
+    desk.ledger.redis.delete(desk.ledger.keys.job("b.20400"))
+    assert "expected 20500 records, Redis has 20499" in run(settings, "results", "b", "--format", "csv").err
+
+
 def test_records_that_redis_lost_are_said(desk: Desk, settings: Settings) -> None:
     desk.submit(2)
     desk.done(0)
