@@ -223,8 +223,9 @@ class ClaimedJob:
         )
 
     def lost(self, why: object) -> JobOutcome:
-        """Another worker holds the job, or will."""
-        self.temps.clear()
+        """Another worker holds the job, or will: then it may continue what came, and removes it in the end."""
+        if self.closed:
+            self.temps.clear()
         return JobOutcome(None, f"lost: {why}; nothing published")
 
     def must_hold(self, holds: bool) -> None:

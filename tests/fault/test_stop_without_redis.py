@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ledger.jobs import Pool
-from tests.fault.given import all_whole, busy, pools
+from tests.fault.given import SLOTS, all_whole, busy, pools
 from tests.waiting import wait_for
 from tests.world import World
 
@@ -24,9 +24,11 @@ def test_it_ends_within_its_grace_and_its_jobs_end_once_when_redis_is_back(world
     assert service.terminate(world.settings.grace + 10) == 0
     assert time.monotonic() - begun > world.settings.grace - 0.5, "it did not use its grace"
     assert "TrackedRawGreenlet" not in service.text()
+    # ... and what it had received to be there for the next one
     world.valkey.restart()
     world.worker(pool, slots=8, name="second")
-    all_whole(world, 10)
+    notes = [note for record in all_whole(world, 10) for note in record.notes]
+    assert sum(note.startswith("resumed from byte") for note in notes) == SLOTS
 
 
 @pools
