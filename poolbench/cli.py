@@ -9,6 +9,7 @@ import click
 from pydantic import TypeAdapter
 
 from poolbench.advice import Advice, AnswerLimits, recommend
+from poolbench.doctor.doctor_command import doctor_
 from poolbench.experiment import Experiment
 from poolbench.figures import tick_seconds, tick_size
 from poolbench.lanes import to_bytes as trace_bytes
@@ -171,3 +172,4 @@ def lines(advice: Advice) -> Iterator[str]:
 
 cli.add_command(report_)
 cli.add_command(recommend_)
+cli.add_command(doctor_)
