@@ -1,16 +1,17 @@
 """What a check is, the table of all checks, and how they are asked.
 
-A check is one function below one ``@check(...)``: the decorator holds the words, the function looks. It yields a
-``Finding`` per place, a ``NotChecked`` per place that it cannot see, and nothing where all is well. Each check has
-evidence of ours, and a command that measures it again; tests/service/test_doctor.py holds a sick and a healthy project
-for each, and docs/doctor.md is made of the table.
+The words of a check are in ``checks.toml``: why it matters, the evidence, the mend. Its function looks at what was
+observed. It yields a ``Finding`` per place, a ``NotChecked`` per place that it cannot see, else nothing.
+tests/service/test_doctor.py has a sick and a healthy project for each; docs/doctor.md is made of the table.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
 
 from poolbench.doctor.observed import BrokerRefusedError, Observed
 
@@ -40,14 +41,14 @@ Look = Callable[[Observed], Iterator[Result]]
 @dataclass(frozen=True, slots=True)
 class Check:
     code: str
+    look: Look
     title: str
     severity: Severity
     why: str
     evidence: str
     again: str  # the command that measures the evidence again
     mend: str
-    redis: bool  # it can be made on Redis and Valkey only
-    look: Look
+    redis: bool = False  # it can be made on Redis and Valkey only
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +58,42 @@ class Diagnosis:
     passed: tuple[str, ...]  # codes of checks that saw all places and found nothing
 
 
-CHECKS: dict[str, Check] = {}
+_WORDS = tomllib.loads(files(__package__).joinpath("checks.toml").read_text())
+_LOOKS: dict[str, Look] = {}
 
 
-def check(
-    code: str, title: str, severity: Severity, *, why: str, evidence: str, again: str, mend: str, redis: bool = False
-) -> Callable[[Look], Look]:
-    """Put the function into the table."""
+def check(code: str) -> Callable[[Look], Look]:
+    """The function is the one of this code."""
 
     def put(look: Look) -> Look:
-        CHECKS[code] = Check(code, title, severity, why, evidence, again, mend, redis, look)
+        _LOOKS[code] = look
         return look
 
     return put
 
 
-def diagnose(seen: Observed, codes: Collection[str]) -> Diagnosis:
+def checks() -> dict[str, Check]:
+    """All of them, by code, in the order of the table."""
+    from poolbench.doctor import broker_checks, message_checks, pool_checks  # noqa: F401, PLC0415 - they use this module
+
+    return {
+        code: Check(code, _LOOKS[code], **{**words, "severity": Severity(words["severity"])})
+        for code, words in _WORDS.items()
+    }
+
+
+def diagnose(seen: Observed, asked: Collection[Check]) -> Diagnosis:
     found: dict[str, tuple[Finding, ...]] = {}
     not_checked: dict[str, tuple[NotChecked, ...]] = {}
     passed = []
-    for code in sorted(codes):
-        results = _results(CHECKS[code], seen)
-        findings = tuple(each for each in results if isinstance(each, Finding))
-        unseen = tuple(each for each in results if isinstance(each, NotChecked))
-        if findings:
-            found[code] = findings
-        if unseen:
-            not_checked[code] = unseen
+    for each in asked:
+        results = _results(each, seen)
+        if findings := tuple(result for result in results if isinstance(result, Finding)):
+            found[each.code] = findings
+        if unseen := tuple(result for result in results if isinstance(result, NotChecked)):
+            not_checked[each.code] = unseen
         if not results:
-            passed.append(code)
+            passed.append(each.code)
     return Diagnosis(found, not_checked, tuple(passed))
 
 
@@ -96,3 +104,5 @@ def _results(check: Check, seen: Observed) -> list[Result]:
         return list(check.look(seen))
     except BrokerRefusedError as refused:
         return [NotChecked("broker", str(refused))]
+    except Exception as error:  # an unusual project must not take the other checks away
+        return [NotChecked("doctor", f"the check itself failed: {type(error).__name__}: {error}")]

@@ -6,15 +6,17 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from poolbench.figures import counted
+
 if TYPE_CHECKING:  # both need Celery, and so the project's environment
-    from poolbench.doctor.diagnosis import Diagnosis
+    from poolbench.doctor.diagnosis import Check, Diagnosis
     from poolbench.doctor.observed import Observed
 
 SCHEMA = "poolbench.doctor/1"
@@ -78,24 +80,24 @@ def doctor_(
     Exit codes: 0 nothing found, 1 findings, 2 nobody could be asked: the app, the broker or the workers.
     """
     try:
-        from poolbench.doctor.diagnosis import diagnose  # noqa: PLC0415 - needs Celery
+        from poolbench.doctor.diagnosis import checks, diagnose  # noqa: PLC0415 - needs Celery
         from poolbench.doctor.observed import CannotAskError, observe  # noqa: PLC0415
-        from poolbench.doctor.table import CHECKS  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise NoDiagnosis(f"expected Celery beside poolbench, in the project's environment; got: {error}") from error
-    if unknown := [code for code in (*only, *skip) if code not in CHECKS]:
-        raise click.BadParameter(f"expected codes of {', '.join(CHECKS)}; got {', '.join(unknown)}")
-    codes = [code for code in CHECKS if code not in skip and (not only or code in only)]
+    table = checks()
+    if unknown := [code for code in (*only, *skip) if code not in table]:
+        raise click.BadParameter(f"expected codes of {', '.join(table)}; got {', '.join(unknown)}")
     try:
         app = _app(name) if name else _app_of(context)
         seen = observe(app, timeout, grace)
     except CannotAskError as error:
         raise NoDiagnosis(str(error)) from error
-    diagnosis = diagnose(seen, codes)
+    asked = [check for code, check in table.items() if code not in skip and (not only or code in only)]
+    diagnosis = diagnose(seen, asked)
     if as_json:
-        said = json.dumps(as_data(name or app.main, seen, diagnosis), indent=1)
+        said = json.dumps(as_data(name or app.main, seen, diagnosis, table), indent=1)
     else:
-        said = "\n".join(as_text(seen, diagnosis))
+        said = "\n".join(as_text(seen, diagnosis, table))
     click.echo(_without_secrets(said))
     context.exit(1 if diagnosis.found else 0)
 
@@ -137,9 +139,7 @@ def _without_secrets(text: str) -> str:
     return re.sub(r"(\w://)[^/@\s\"]*@", r"\1", text)
 
 
-def as_data(name: str, seen: Observed, diagnosis: Diagnosis) -> dict[str, Any]:
-    from poolbench.doctor.diagnosis import CHECKS  # noqa: PLC0415
-
+def as_data(name: str, seen: Observed, diagnosis: Diagnosis, table: Mapping[str, Check]) -> dict[str, Any]:
     words = ("code", "title", "severity", "why", "evidence", "again", "mend")
     return {
         "schema": SCHEMA,
@@ -156,7 +156,7 @@ def as_data(name: str, seen: Observed, diagnosis: Diagnosis) -> dict[str, Any]:
         ],
         "silent": seen.silent,
         "findings": [
-            {word: getattr(CHECKS[code], word) for word in words} | {"places": [asdict(place) for place in places]}
+            {word: getattr(table[code], word) for word in words} | {"places": [asdict(place) for place in places]}
             for code, places in diagnosis.found.items()
         ],
         "not_checked": {code: [asdict(place) for place in places] for code, places in diagnosis.not_checked.items()},
@@ -164,20 +164,18 @@ def as_data(name: str, seen: Observed, diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def as_text(seen: Observed, diagnosis: Diagnosis) -> Iterator[str]:
+def as_text(seen: Observed, diagnosis: Diagnosis, table: Mapping[str, Check]) -> Iterator[str]:
     """For people: what is worst comes first."""
-    from poolbench.doctor.diagnosis import CHECKS  # noqa: PLC0415
-
-    workers = [f"{worker.name} ({worker.pool}, {worker.slots} slots)" for worker in seen.workers]
+    workers = [f"{worker.name} ({worker.pool}, {counted(worker.slots, 'slot')})" for worker in seen.workers]
     yield from _wrapped("", f"Asked at {seen.broker.address}: {', '.join(workers) or 'no worker'}")
     if seen.silent:
         yield from _wrapped("", f"Did not answer all questions in time, so nothing is known: {', '.join(seen.silent)}")
     for severity, meaning in MEANING.items():
-        codes = [code for code in diagnosis.found if CHECKS[code].severity == severity]
+        codes = [code for code in diagnosis.found if table[code].severity == severity]
         if codes:
             yield from ("", click.style(f"{severity.upper()}: {meaning}", bold=True))
         for code in codes:
-            check, places = CHECKS[code], diagnosis.found[code]
+            check, places = table[code], diagnosis.found[code]
             yield from ("", click.style(f"{code}  {check.title}", bold=True))
             yield from _places(places, lambda place: f"{place.where}: {place.found}")
             for word in ("why", "evidence", "mend"):
@@ -186,12 +184,12 @@ def as_text(seen: Observed, diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.not_checked:
         yield from ("", click.style("Not checked", bold=True))
         for code, unseen in diagnosis.not_checked.items():
-            yield from ("", f"{code}  {CHECKS[code].title}")
+            yield from ("", f"{code}  {table[code].title}")
             yield from _places(unseen, lambda place: f"{place.where}: {place.why}")
     yield ""
     found = sum(map(len, diagnosis.found.values()))
     passed = f"; nothing found by {', '.join(diagnosis.passed)}" if diagnosis.passed else ""
-    yield from _wrapped("", f"{found} findings by {len(diagnosis.found)} checks{passed}")
+    yield from _wrapped("", f"{counted(found, 'finding')} by {counted(len(diagnosis.found), 'check')}{passed}")
 
 
 def _places(places: Sequence[Any], words: Callable[[Any], str]) -> Iterable[str]:

@@ -12,13 +12,14 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from celery.app.control import DuplicateNodenameWarning
+from kombu.exceptions import OperationalError
 
 from poolbench.doctor.worker_process import WorkerProcess, others_here, process_of
 
@@ -146,10 +147,10 @@ class Observed:
     workers: tuple[Worker, ...]
     names: Mapping[str, int]  # answers to one ping by each name
     silent: tuple[str, ...]  # answered the ping, and then not all questions
-    event_tasks: frozenset[str]  # workers whose task events were heard
+    events_of: frozenset[str] | None  # workers whose task events were heard; None: the broker refused
     grace: float | None  # seconds that the platform gives a worker to stop; None: not said
-    orphans: Mapping[str, float]  # unacknowledged messages in no living worker's hands: id, and age in seconds
-    mute: tuple[WorkerProcess, ...]  # workers of this project on this host that are connected and did not answer
+    orphans: Mapping[str, float] | None  # unacked messages in no worker's hands: id, and age in seconds; None: refused
+    mute: tuple[WorkerProcess, ...] | None  # connected workers on this host that did not answer; None: not known
 
     @property
     def late_acking(self) -> list[Worker]:
@@ -177,13 +178,16 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
         CannotAskError: the broker is away, or no worker answers.
     """
     broker = _broker(app, timeout)
-    names = Counter(name for reply in app.control.ping(timeout=timeout) for name in reply)
     warnings.simplefilter("ignore", DuplicateNodenameWarning)  # a check says so
-    unacked = _unacked(broker)
-    with _task_events(app, broker) as event_tasks:
-        workers, silent = _workers(app, names, timeout)
-    pids = {int(worker.stats["pid"]) for worker in workers}
-    mute = [each for each in others_here(broker.connection.port or 0, _ports(broker), pids) if each.name not in names]
+    try:
+        names = Counter(name for reply in app.control.ping(timeout=timeout) for name in reply)
+        before = _unacked(broker)
+        with _task_events(app, broker) as heard:
+            workers, silent = _workers(app, names, timeout)
+        after = _unacked(broker)
+    except (OperationalError, *broker.connection.connection_errors) as error:
+        raise CannotAskError(f"the broker at {broker.address} went away: {type(error).__name__}: {error}") from error
+    mute = _mute(broker, names, {int(worker.stats["pid"]) for worker in workers})
     if not names and not mute:
         raise CannotAskError(
             f"no worker answered within {timeout:g} s at {broker.address}: is one up that uses this broker? "
@@ -191,12 +195,20 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
         )
     held = frozenset[str]().union(*(worker.held for worker in workers))
     limited = {task for worker in workers for task in worker.having("rate_limit")}  # these wait where nobody can see
-    orphans = {
-        key: time.time() - since
-        for key, (task, since) in _unacked(broker).items()
-        if key in unacked and key not in held and task not in limited
-    }
-    return Observed(app, broker, workers, names, silent, frozenset(event_tasks), grace, orphans, tuple(mute))
+    orphans = {key: since for key, (task, since) in (after or {}).items() if key not in held and task not in limited}
+    return Observed(
+        app=app,
+        broker=broker,
+        workers=workers,
+        names=names,
+        silent=silent,
+        events_of=None if None in heard else frozenset(filter(None, heard)),
+        grace=grace,
+        orphans=None
+        if before is None or after is None
+        else {key: time.time() - since for key, since in orphans.items() if key in before},
+        mute=mute,
+    )
 
 
 def _broker(app: Any, timeout: float) -> Broker:
@@ -224,48 +236,62 @@ def _broker(app: Any, timeout: float) -> Broker:
     return Broker(kind, address, connection, client, channel.global_keyprefix or "", channel.keyprefix_fanout, options)
 
 
-def _ports(broker: Broker) -> set[int]:
-    """From which ports clients are connected to the database of the broker."""
-    with suppress(BrokerRefusedError):
-        database = str(broker.redis.connection_pool.connection_kwargs.get("db", 0)) if broker.redis else ""
-        clients = broker.ask("client_list") if broker.redis else ()
-        return {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
-    return set()
+def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> tuple[WorkerProcess, ...] | None:
+    """Of this host, connected to the broker's database; None if the broker does not say who is connected."""
+    if broker.redis is None:
+        return None
+    database = str(broker.redis.connection_pool.connection_kwargs.get("db", 0))
+    try:
+        clients = broker.ask("client_list")
+    except BrokerRefusedError:
+        return None
+    ports = {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
+    connected = others_here(broker.connection.port or 0, ports, known)
+    return tuple(process for process in connected if process.name not in names)
 
 
-def _unacked(broker: Broker) -> dict[str, tuple[str, float]]:
+def _unacked(broker: Broker) -> dict[str, tuple[str, float]] | None:
     """The oldest messages that workers took and did not acknowledge: id, task, and when they were taken."""
     if broker.redis is None:
-        return {}
+        return None
     key, index = (
         broker.prefix + broker.transport_options.get(f"{name}_key", name) for name in ("unacked", "unacked_index")
     )
     found = {}
-    with suppress(BrokerRefusedError):
+    try:
         tags = dict(broker.ask("zrange", index, 0, OLDEST - 1, withscores=True))
-        for text, since in zip(broker.ask("hmget", key, list(tags)) if tags else (), tags.values(), strict=True):
-            with suppress(ValueError, KeyError, TypeError):  # gone meanwhile, or not Celery's
-                headers = json.loads(text)[0]["headers"]
-                found[headers["id"]] = (headers["task"], float(since))
+        texts = broker.ask("hmget", key, list(tags)) if tags else ()
+    except BrokerRefusedError:
+        return None
+    for text, since in zip(texts, tags.values(), strict=True):
+        with suppress(ValueError, KeyError, TypeError):  # gone meanwhile, or not Celery's
+            headers = json.loads(text)[0]["headers"]
+            found[headers["id"]] = (headers["task"], float(since))
     return found
 
 
 @contextmanager
-def _task_events(app: Any, broker: Broker) -> Iterator[set[str]]:
-    """Names of workers whose task events are on the way, by a plain subscription: it binds no queue."""
-    heard: set[str] = set()
+def _task_events(app: Any, broker: Broker) -> Iterator[set[str | None]]:
+    """Names of workers whose task events are on the way, by a plain subscription: it binds no queue.
+
+    None is among them when the broker refused to let us listen.
+    """
+    heard: set[str | None] = set()
     if broker.redis is None:
-        yield heard
+        yield {None}
         return
     from poolbench.workers import events  # noqa: PLC0415 - it needs redis
-
-    pubsub = broker.redis.pubsub(ignore_subscribe_messages=True)
 
     def note(message: Mapping[str, Any]) -> None:
         heard.update(str(event.get("hostname")) for event in events(message["data"]))
 
+    def refused(_error: BaseException, _pubsub: Any, thread: Any) -> None:
+        heard.add(None)
+        thread.stop()
+
+    pubsub = broker.redis.pubsub(ignore_subscribe_messages=True)
     pubsub.psubscribe(**{f"{broker.prefix}{broker.fanout}{app.conf.event_exchange}/task.*": note})
-    thread = pubsub.run_in_thread(sleep_time=0.1, daemon=True)
+    thread = pubsub.run_in_thread(sleep_time=0.1, daemon=True, exception_handler=refused)
     try:
         yield heard
     finally:

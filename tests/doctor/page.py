@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from poolbench.doctor.diagnosis import Check, Severity
+from poolbench.doctor.diagnosis import Check, Severity, checks
 from poolbench.doctor.doctor_command import MEANING
-from poolbench.doctor.table import CHECKS
 
 HEAD = """# The doctor
 
 `poolbench doctor -A shop.celery` asks the live workers of a Celery project, and their broker, for settings that do not
 do what they seem to. It sends no task and changes nothing: it asks by remote control, as `celery inspect` does, and
-reads. This page is made by `python -m tests.doctor.page` from the checks in `poolbench/doctor/`. Do not edit it.
+reads. This page is made by `python -m tests.doctor.page` from `poolbench/doctor/checks.toml`. Do not edit it.
 
 ```sh
 poolbench doctor -A shop.celery                     # where the project can be imported
@@ -46,7 +45,7 @@ def page() -> str:
     parts = [HEAD]
     for severity in Severity:
         parts.append(f"\n## {severity.value.capitalize()}: {MEANING[severity]}\n")
-        parts += [_section(check) for _, check in sorted(CHECKS.items()) if check.severity is severity]
+        parts += [_section(check) for check in checks().values() if check.severity is severity]
     return "".join([*parts, NOT_CHECKED])
 
 

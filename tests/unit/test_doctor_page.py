@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from poolbench.doctor.table import CHECKS
+from poolbench.doctor.diagnosis import checks
 from tests.doctor import page
 
 ROOT = Path(__file__).parents[2]
+CHECKS = checks()
 TESTS = {"test": "tests/service/test_doctor.py", "pools": "tests/pools/test_doctor_evidence.py"}
 # What the matrix must say, so that the words of a check are true: row, columns, outcome.
 MATRIX = {

@@ -16,6 +16,7 @@ def test_every_folder_and_every_file_that_is_no_module_is_in_the_wheel() -> None
     assert set(built["packages"]) == packages
     data = {path for name, globs in built["package-data"].items() for glob in globs for path in _found(name, glob)}
     others = {path for path in FOLDER.rglob("*") if path.suffix in (".css", ".j2", ".js", ".typed")}
+    others |= set(FOLDER.glob("*/*.toml"))
     assert data == others
 
 
