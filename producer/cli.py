@@ -60,6 +60,10 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def counted(count: int, one: str) -> str:
+    return f"{count:,} {one}{'' if count == 1 else 'es' if one.endswith('h') else 's'}"
+
+
 def report(found: Any, lines: Iterable[str], *, as_json: bool, indent: int | None = None) -> None:
     """Print what a command has found, for programs or for people."""
     for line in [json.dumps(found, indent=indent)] if as_json else lines:

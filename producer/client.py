@@ -259,7 +259,7 @@ class Client:
 
     def _seal(self, name: str, total: int) -> None:
         if not total:
-            raise ManifestError("expected at least one URL, got none; nothing was submitted")
+            raise ManifestError("found no usable URL; nothing was submitted")
         try:
             self.ledger.seal(name, total, durable=min(_DURABLE_WITHIN, 0.8 * self.settings.redis_timeout))
         except TotalError as error:

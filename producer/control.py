@@ -15,7 +15,7 @@ from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Batch, Pool, Ref
 from ledger.ledger import KeptError
 from ledger.switches import LiveWorker, Switches
-from producer.cli import checked_name, json_option, one_of, report, say
+from producer.cli import checked_name, counted, json_option, one_of, report, say
 from producer.client import Client, redis_errors
 from producer.errors import ProducerError
 from producer.results import counters, iso, status_line
@@ -165,7 +165,7 @@ def prune(batches: Sequence[str], older_than: float | None, keep: int | None, fo
             found = [batch for name in names if (batch := client.find(name))]
         removed, kept, jobs = _remove(client, found, older_than or 0.0, force)
     kept = kept if batches else {}
-    lines = [f"{len(removed):,} batches removed, {jobs:,} jobs"]
+    lines = [f"{counted(len(removed), 'batch')} removed, {counted(jobs, 'job')}"]
     report({"removed": removed, "jobs": jobs, "kept": kept}, lines, as_json=as_json)
     for name, why in kept.items():
         say(f"batch {name} {why}; it stays")

@@ -10,7 +10,7 @@ import click
 
 from ledger.jobs import JOBS_PER_MESSAGE, Batch, FailureKind, JobState, Pool, Ref
 from ledger.ledger import ConflictError
-from producer.cli import batch_argument, checked_name, json_option, one_of, report, say
+from producer.cli import batch_argument, checked_name, counted, json_option, one_of, report, say
 from producer.client import Client, new_batch_name
 from producer.errors import OtherManifestError
 from producer.formats import Format
@@ -131,11 +131,11 @@ def submit(
     if before and (cancelled := before.count(JobState.CANCELLED)):
         say(f"{cancelled:,} jobs of batch {name} stay cancelled; `producer retry {name} --cancelled` queues them again")
     found = {"batch": name, "jobs": accepted, "new": client.new, "bad_lines": reader.bad}
-    summary = "batch {batch}: {jobs:,} jobs, {new:,} of them new, {bad_lines:,} bad lines"
+    summary = f"batch {name}: {counted(accepted, 'job')}, {client.new:,} of them new, {counted(reader.bad, 'bad line')}"
     if dedup:
         found["repeated_lines"] = reader.repeated
-        summary += ", {repeated_lines:,} repeated ones left out"
-    say(summary.format(**found))
+        summary += f", {reader.repeated:,} repeated ones left out"
+    say(summary)
     code = 1 if reader.bad else 0
     if wait:
         from producer.watch import show  # noqa: PLC0415 - rich takes as long to import as all the rest
@@ -194,7 +194,9 @@ def retry(batch: str, kinds: Sequence[str], cancelled: bool, everything: bool, a
     queued, spent = client.retry(client.batch(batch), states, [FailureKind(kind) for kind in kinds])
     if spent:
         say(f"{spent:,} jobs stay done: their headers were dropped then. Submit them under another name")
-    report({"batch": batch, "queued": queued}, [f"batch {batch}: {queued:,} jobs queued again"], as_json=as_json)
+    report(
+        {"batch": batch, "queued": queued}, [f"batch {batch}: {counted(queued, 'job')} queued again"], as_json=as_json
+    )
     return 0
 
 

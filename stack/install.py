@@ -20,6 +20,9 @@ try:
 except KeyboardInterrupt:  # before anything was begun
     sys.exit(130)
 
+# pip says Processing instead of Collecting if the file of a package is here already, e.g. in a folder of wheels.
+COLLECTING = re.compile(rb"Collecting ([\w.\[\]-]+)==(\S+)")
+PROCESSING = re.compile(rb"Processing (?:\S*/)?([\w.]+)-(\d[^-\s]*?)(?:-\S*\.whl|\.tar\.gz|\.zip)")
 QUIET = 10.0  # seconds without news after which a line shows that pip is still at work
 
 
@@ -86,9 +89,9 @@ def install(folder: Path, requirements: Path) -> None:
                 if not line:
                     break
                 output.append(line)
-                if collecting := re.match(rb"Collecting ([\w.\[\]-]+)==(\S+)", line):
+                if package := package_of(line):
                     collected += 1
-                    say(f"  {collected} of {count}: {collecting[1].decode()} {collecting[2].decode()}")
+                    say(f"  {collected} of {count}: {package}")
                 elif line.startswith(b"Installing collected packages"):
                     say("unpacking them, which takes about as long")
         except BaseException:
@@ -97,6 +100,12 @@ def install(folder: Path, requirements: Path) -> None:
     if pip.returncode != 0:
         said = b"".join(output[-30:]).decode(errors="replace")
         raise InstallError(f"pip failed with exit code {pip.returncode}; it said:\n{said}")
+
+
+def package_of(line: bytes) -> str | None:
+    """Name and version of the package that pip begins with this line."""
+    found = COLLECTING.match(line) or PROCESSING.match(line)
+    return found and b" ".join(found.groups()).decode()
 
 
 def say(line: str) -> None:

@@ -249,10 +249,28 @@ def test_strict_submits_nothing_when_a_line_is_bad(
     assert batch.total == 600
 
 
+@pytest.mark.parametrize(
+    ("count", "summary"),
+    [(1, "batch b: 1 job, 1 of them new, 0 bad lines"), (2, "batch b: 2 jobs, 2 of them new, 0 bad lines")],
+)
+def test_what_was_submitted_is_said_in_the_right_number(
+    ledger: Ledger, settings: Settings, count: int, summary: str
+) -> None:
+    said = run(settings, "submit", "--name", "b", *(f"http://a/{n}" for n in range(count)))
+    assert summary in said.err.splitlines()
+
+
+def test_a_bad_url_is_refused_with_one_reason_and_what_came_of_it(ledger: Ledger, settings: Settings) -> None:
+    said = run(settings, "submit", "ftp://a/x")
+    assert (said.code, said.err.count("expected")) == (2, 1)
+    assert said.err.endswith("producer: found no usable URL; nothing was submitted\n")
+    assert ledger.redis.dbsize() == 0
+
+
 def test_an_empty_manifest_leaves_no_batch(ledger: Ledger, settings: Settings) -> None:
     said = run(settings, "submit", "-i", "-", given="# nothing\n")
     assert said.code == 2
-    assert "expected at least one URL, got none" in said.err
+    assert "found no usable URL; nothing was submitted" in said.err
     assert ledger.redis.dbsize() == 0
 
 

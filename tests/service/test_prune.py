@@ -52,7 +52,7 @@ def test_a_finished_batch_goes_without_a_trace_and_the_others_stay(shelf: Shelf)
     with_one = shelf.keys()
     shelf.add("goes", 1203)
     said = run(shelf.settings, "prune", "goes")
-    assert (said.code, said.out) == (0, "1 batches removed, 1,203 jobs\n")
+    assert (said.code, said.out) == (0, "1 batch removed, 1,203 jobs\n")
     assert shelf.keys() == with_one
     assert shelf.ledger.batches() == ["stays"]
     assert run(shelf.settings, "status", "goes").code == 2
