@@ -12,7 +12,7 @@ try:
     import time
     from collections import Counter
     from collections.abc import Callable, Iterator
-    from contextlib import contextmanager, suppress
+    from contextlib import ExitStack, contextmanager, suppress
     from pathlib import Path
     from types import FrameType
     from typing import Any
@@ -22,6 +22,7 @@ try:
 
     from ledger.jobs import Pool
     from stack import up as shown
+    from stack.faults import Faults
     from stack.plan import CONCURRENCY, PORTS, ROOT, get
     from stack.processes import Command, Process
     from stack.stack import Stack, StackError
@@ -86,25 +87,34 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @click.option("--downloads", type=Folder, default=ROOT / "downloads", help="Receives the files.", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="DOWNPOUR_X=Y", help="A setting; see ledger/settings.py.")
+@click.option(
+    "--faults", "with_faults", is_flag=True, help="Buttons on the page of lanes that kill, freeze and wake workers."
+)
 @_ports_and_pools
-def up(downloads: Path, settings: tuple[str, ...], **options: Any) -> None:
+def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
-    with _ends_on_signals():
-        shown.claim()
-        with Stack(
-            {pool: int(options[pool]) for pool in Pool},
-            flower=True,
-            downloads=downloads,
-            settings=dict(_setting(words) for words in settings),
-            prefer=PORTS,
-            insist={name: port for name in PORTS if (port := options[f"{name}_port"]) is not None},
-            remove=[shown.ENV_FILE],
-            say=_say,
-        ) as stack:
-            variables = stack.plan.downpour("producer")
-            shown.fill(variables)
-            click.echo(_how_to_use(stack, variables))
-            _show_logs(stack)
+    with _ends_on_signals(), ExitStack() as both:
+        shown.claim(shown.ENV_FILE)
+        faults = both.enter_context(Faults()) if with_faults else None
+        stack = both.enter_context(
+            Stack(
+                {pool: int(options[pool]) for pool in Pool},
+                flower=True,
+                downloads=downloads,
+                settings=dict(_setting(words) for words in settings) | (faults.settings if faults else {}),
+                prefer=PORTS,
+                insist={name: port for name in PORTS if (port := options[f"{name}_port"]) is not None},
+                remove=[shown.ENV_FILE],
+                say=_say,
+            )
+        )
+        told = stack.plan.downpour("producer")
+        variables = {name: value for name, value in told.items() if name.startswith("DOWNPOUR_")}
+        shown.fill(variables, shown.ENV_FILE)
+        click.echo(_how_to_use(stack, variables))
+        if faults:
+            click.echo(f"With buttons that kill, freeze and wake workers:\n  {faults.serve(stack)}\n")
+        _show_logs(stack)
 
 
 def _setting(words: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ _TIMEOUT = 2.0  # seconds for one answer
 # Below the ports that systems hand to outgoing connections, so that a download cannot take a port
 # between the moment it is chosen and the moment its service binds it.
 _CHOICE = range(20_000, 32_000)
-_OURS = ("DOWNPOUR_", "FLOWER_", "CELERY", "ORIGIN_", "PREFORK_", "THREADS_", "GEVENT_", "PORT")
+_OURS = ("DOWNPOUR_", "FLOWER_", "LANES_", "CELERY", "ORIGIN_", "PREFORK_", "THREADS_", "GEVENT_", "PORT")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 # No proxy, whatever the environment says: everything is on this machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -21,7 +21,7 @@ COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_
 MOST = 16 * 2**20  # bytes; a log that was shown and is longer than this starts again from nothing
 
 
-def claim(file: Path = ENV_FILE) -> None:
+def claim(file: Path) -> None:
     """Make the file ours, so that two stacks do not take turns in it.
 
     Raises:
@@ -37,7 +37,7 @@ def claim(file: Path = ENV_FILE) -> None:
     written.unlink()
 
 
-def fill(variables: Mapping[str, str], file: Path = ENV_FILE) -> None:
+def fill(variables: Mapping[str, str], file: Path) -> None:
     """Write the variables, to be read by a shell, and by ``python -m producer``."""
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     _written("".join(lines), file).replace(file)
