@@ -23,6 +23,7 @@ from typing import Any
 from flower import urls
 from flower.events import EventsState
 from flower.views import BaseHandler
+from flower.views.workers import WorkersView
 from tornado.ioloop import PeriodicCallback
 from tornado.template import Loader, Template
 from tornado.web import StaticFileHandler, authenticated, url
@@ -33,17 +34,21 @@ WORKERS = 200
 LONG = 200  # characters of a label or a note
 EVERY = 250  # milliseconds between two messages to a tab
 SURE = 5.0  # seconds after which a bar of a process without jobs is over
+SLOTS = {"prefork": "process", "threads": "thread", "gevent": "greenlet"}
 WHO = ("family", "pid", "thread", "greenlet")
 ENDS = {"succeeded": "done", "failed": "failed", "retried": "returned", "revoked": "cancelled"}
+FAULTS = os.environ.get(
+    "LANES_FAULTS", ""
+)  # of `make up ARGS=--faults`: who kills and freezes for the page, stack/faults.py
 COMPOSE_URL = os.environ.get("LANES_URL")  # of docker-compose.yml: the published port is unknown inside its container
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "
+    f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {FAULTS}; font-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 LINK = """<li class="nav-item"><a class="nav-link{% if active_tab == 'lanes' %} active{% end %}"
   href="{{ reverse_url('lanes') }}" {% if active_tab == 'lanes' %}aria-current="page"{% end %}>Lanes</a></li></ul>
-  {% if active_tab == 'tasks' %}<link rel="stylesheet" href="{{ reverse_url('lanes') }}/tasks.css">
-  <script src="{{ reverse_url('lanes') }}/tasks.js" defer></script>{% end %}"""
+  {% if active_tab in ('tasks', 'workers') %}<link rel="stylesheet" href="{{ reverse_url('lanes') }}/tables.css">
+  <script src="{{ reverse_url('lanes') }}/tables.js" defer></script>{% end %}"""
 
 Bar = dict[str, Any]
 Task = tuple[str, str]  # worker's name, id of the message
@@ -58,6 +63,7 @@ class Board:
         self._numbers = count()
         self._running: dict[Task, Bar] = {}
         self._on: dict[tuple[Any, ...], Task] = {}  # by executor: what it runs
+        self._early: dict[Task, int] = {}  # jobs of groups that were not heard to begin yet
         self._ended: deque[Bar] = deque(maxlen=KEPT)
         self._workers: dict[str, Any] = {}  # by process group: what its heartbeats say
         self._totals: dict[str, Any] = {}
@@ -74,7 +80,9 @@ class Board:
         if group == "ledger":
             self._count(event)
         elif group == "worker" and "family" in event:
-            self._workers[event["family"]] = [event["hostname"], event["pid"], event["slots"]]
+            self._workers[event["family"]] = [event[name] for name in ("hostname", "pid", "slots")] + [
+                event.get("pool")
+            ]
             if len(self._workers) > WORKERS:
                 del self._workers[next(iter(self._workers))]
             self._news["workers"] = self._workers
@@ -88,6 +96,17 @@ class Board:
                 self._end(task, event["timestamp"], "returned" if lost else ENDS[what], note)
             elif what == "progress" and (bar := self._running.get(task)):
                 self._change(bar, note=str(event.get("result"))[:LONG])
+            if "jobs" in event:
+                self._gathered(task, event["jobs"])
+
+    def _gathered(self, task: Task, jobs: int) -> None:
+        """A task took more small jobs. A child of prefork says so itself, which may be heard before that it began."""
+        if bar := self._running.get(task):
+            self._change(bar, jobs=jobs)
+        else:
+            self._early[task] = jobs
+            if len(self._early) > WORKERS:
+                del self._early[next(iter(self._early))]
 
     def _begin(self, task: Task, event: dict[str, Any], label: str | None) -> None:
         executor = tuple(event["executor"])
@@ -96,6 +115,8 @@ class Board:
                 self._end(before, event["timestamp"], "unknown")
         bar = {"n": next(self._numbers), "worker": task[0], "id": task[1], "label": label and label[:LONG]}
         bar |= {"start": event["timestamp"], **dict(zip(WHO, executor, strict=True))}
+        if task in self._early:
+            bar["jobs"] = self._early.pop(task)
         self._running[task], self._on[executor] = bar, task
         self._change(bar, state="running")
 
@@ -119,6 +140,13 @@ class Board:
             if (bar["family"], bar["pid"]) not in busy | self._busy and now - bar["start"] > SURE:
                 self._end(task, now, "unknown")
         self._busy = busy
+
+    def model(self, worker: str) -> str:
+        """What runs the jobs of the newest worker of that name, e.g. ``prefork · 4 processes``; nothing if unknown."""
+        for name, _, slots, pool in reversed(self._workers.values()):
+            if name == worker and pool in SLOTS:
+                return f"{pool} · {slots} {SLOTS[pool]}{'' if slots == 1 else 'es' if pool == 'prefork' else 's'}"
+        return ""
 
     def everything(self) -> str:
         bars = sorted([*self._ended, *self._running.values()], key=lambda bar: bar["n"])  # by their begin
@@ -153,7 +181,7 @@ class LanesPage(BaseHandler):  # type: ignore[misc]
     @authenticated
     def get(self) -> None:
         self.set_header("Content-Security-Policy", POLICY)
-        self.render(str(FOLDER / "lanes.html"), compose=COMPOSE_URL is not None)
+        self.render(str(FOLDER / "lanes.html"), compose=COMPOSE_URL is not None, faults=FAULTS)
 
 
 class File(BaseHandler, StaticFileHandler):  # type: ignore[misc]
@@ -193,12 +221,14 @@ def add_to_flower() -> None:
     urls.handlers[:0] = [
         url(r"/lanes", LanesPage, name="lanes"),
         url(r"/lanes/feed", Feed),
-        url(r"/lanes/((?:lanes|tasks)\.(?:js|css))", File, {"path": FOLDER}),
+        url(r"/lanes/((?:lanes|tables)\.(?:js|css))", File, {"path": FOLDER}),
     ]
     templates = urls.settings["template_loader"] = Loader(urls.settings["template_path"])
     name = "navbar.html"
     text = Path(templates.root, name).read_text()
     templates.templates[name] = Template(text.replace("</ul>", LINK, 1), name, loader=templates)
+    fields_of = WorkersView._as_dict
+    WorkersView._as_dict = staticmethod(lambda worker: fields_of(worker) | {"model": board.model(worker.hostname)})
     flowers_own = EventsState.event
 
     def event(state: EventsState, event: dict[str, Any]) -> None:

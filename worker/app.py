@@ -89,8 +89,8 @@ def _check_command_line(instance: Any, **_: Any) -> None:
             log.warning("begins without its queue: %s is paused, or this worker drained", pool)
             instance.app.amqp.queues.deselect(pool.queue)
     instance.quiet = True  # no banner of twenty lines: the log begins with what happens
-    # Goes with every heartbeat; Flower's page of lanes shows it.
-    worker_state.SOFTWARE_INFO.update(family=this_worker.family, slots=slots)
+    # Goes with every heartbeat; Flower's pages of workers and lanes show it.
+    worker_state.SOFTWARE_INFO.update(family=this_worker.family, slots=slots, pool=pool)
     if pool is Pool.PREFORK:
         prepare_children()
 

@@ -78,12 +78,12 @@ def download(task: Any, text: str) -> str:
     ref = Ref.parse(text)
     pool = Pool(task.request.delivery_info["routing_key"].removeprefix(QUEUE_PREFIX))
 
-    def show(line: str) -> None:
+    def show(line: str, **fields: Any) -> None:
         """In the row of the running task. It may get lost without harm, so the job does not wait for Redis."""
         if this_worker.redis_away or not task.app.conf.worker_send_task_events:
             return
         try:
-            task.send_event("task-progress", retry=False, result=line)
+            task.send_event("task-progress", retry=False, result=line, **fields)
         except Exception as error:
             log.debug("task-progress not sent: %s", error)
 
@@ -98,6 +98,7 @@ def download(task: Any, text: str) -> str:
         claims += more
         with claimed(claims, incarnation) as jobs:
             if more:
+                show(f"0 of {len(claims)} over", jobs=len(claims))
                 outcomes = group.run_group(jobs, show, turn.long)
             else:
                 outcomes = (group.run_group if group.suits(claims) else run_jobs)(jobs, show)

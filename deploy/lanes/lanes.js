@@ -22,9 +22,40 @@
   const row = (head, ...cells) => make("tr", make("th", head), ...cells.map((each) => make("td", each)));
   const now = () => Date.now() / 1000 - offset; // by the server's clock
   const took = (bar) => Math.max(0, (bar.end ?? now()) - bar.start);
-  const jobs = ({ id }) => { const run = /\.(\d+)-(\d+)$/.exec(id); return run ? run[2] - run[1] + 1 : 1; };
+  const run = ({ id }) => /\.(\d+)-(\d+)$/.exec(id); // the jobs that a message names
+  const jobs = (bar) => bar.jobs ?? (run(bar) ? run(bar)[2] - run(bar)[1] + 1 : 1);
   const title = (bar) => (jobs(bar) > 1 ? `${jobs(bar)} jobs: ` : "") + (bar.label ?? bar.id).split(" from ")[0];
   const executor = (bar) => bar.greenlet ?? bar.thread;
+
+  // With `make up ARGS=--faults` its supervisor sends signals for who has the token of its address: stack/faults.py.
+  const faults = { url: element("main").dataset.faults, token: "", allowed: false, frozen: {} };
+  const hit = async (path, method = "POST") => {
+    try {
+      const answer = await fetch(faults.url + path, { method, headers: { Authorization: "Bearer " + faults.token } });
+      const said = await answer.json();
+      Object.assign(faults, { allowed: answer.status !== 401, frozen: said.frozen ?? faults.frozen });
+      if (said.error || method === "POST") faults.said = said.error;
+    } catch {
+      faults.said = "no answer from `make up`";
+    }
+    const frozen = Object.entries(faults.frozen), shown = JSON.stringify([faults.said, frozen]);
+    if (element("faults").dataset.shown === shown) return;
+    element("faults").dataset.shown = shown;
+    element("faults").replaceChildren(faults.said ?? "",
+      ...frozen.flatMap(([pid, name]) => [` Frozen: pid ${pid} of ${name} `, button("wake", pid)]));
+  };
+  const button = (what, pid) => {
+    const made = Object.assign(make("button", what), { type: "button", className: what, ariaLabel: `${what} pid ${pid}` });
+    made.addEventListener("click", () => hit(`/${what}/${pid}`));
+    return made;
+  };
+  const ended = (pid) => (faults.frozen[pid] ? "frozen" : "killed or stopped");
+  if (faults.url) {
+    faults.token = location.hash.split("#faults=")[1] ?? sessionStorage.getItem("faults") ?? "";
+    sessionStorage.setItem("faults", faults.token);
+    history.replaceState(null, "", location.pathname); // no picture of the page has it
+    hit("/", "GET");
+  }
 
   // A state is told by colour and by shape.
   const shape = (c, paint, state, x, y, wide, high) => {
@@ -64,13 +95,14 @@
     constructor(family, name, pool) {
       Object.assign(this, { family, name, pool, lanes: [], alive: new Set() });
       this.box = document.querySelector("template").content.cloneNode(true).firstElementChild;
-      for (const part of ["h2", "ul", "canvas", "output", "tbody"]) this[part] = this.box.querySelector(part);
+      for (const part of ["span", "em", "ul", "canvas", "output", "tbody"]) this[part] = this.box.querySelector(part);
       this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX, event.offsetY));
       this.canvas.addEventListener("keydown", (event) => this.key(event));
       element(pool).append(this.box);
     }
 
-    get main() { return workers[this.family]?.[1] ?? [...this.alive][0]; }
+    // Of prefork no lane is the worker: its pid comes with its first heartbeat.
+    get main() { return workers[this.family]?.[1] ?? (this.pool === "prefork" ? undefined : [...this.alive][0]); }
     get slots() { return workers[this.family]?.[2] ?? this.lanes.length; }
 
     lane(pid, number, start) {
@@ -104,26 +136,28 @@
         return here || lane.bars.length || lane.dead > moment - SPAN;
       });
       const { main, slots, name } = this, [, one, more] = POOLS[this.pool], gone = Boolean(this.lived && !this.alive.size);
-      const of = { prefork: `of worker ${main}`, threads: `of process ${main}`, gevent: `of one thread of process ${main}` };
+      const of = { prefork: main ? `of worker ${main}` : "of one worker", threads: `of process ${main}`, gevent: `of one thread of process ${main}` };
       const words = `${name}: ${slots} ${one}${slots === 1 ? "" : more} ${of[this.pool]}`;
-      say(this.h2, words + (gone ? ", killed or stopped" : ""));
+      say(this.span, words);
+      say(this.em, gone ? ", " + ended(main) : "");
       this.box.classList.toggle("gone", gone);
       this.canvas.setAttribute("aria-label", `${words}; the table below says the same as these lanes`);
-      const commands = gone ? [] : this.commands(), before = this.ul.dataset.commands;
-      this.ul.dataset.commands = JSON.stringify(commands);
-      if (this.ul.dataset.commands !== before)
-        this.ul.replaceChildren(...commands.map(([who, ...all]) => make("li", who, ...all.map((each) => make("code", each)))));
+      const targets = gone ? [] : this.targets(), shown = JSON.stringify([targets, faults.allowed]);
+      if (this.ul.dataset.shown !== shown) this.ul.replaceChildren(...targets.map(([who, pid, commands]) => make("li", who,
+        ...(faults.allowed ? ["kill", "freeze", "wake"].map((what) => button(what, pid)) : commands.map((each) => make("code", each))))));
+      this.ul.dataset.shown = shown;
       if (this.lanes.length || this.alive.size) return;
       this.box.remove();
       groups.delete(this.family);
     }
 
-    commands() {
+    targets() { // what can be hit: words, pid, commands
       const service = `worker-${this.pool}`, children = this.pool === "prefork" ? [...this.alive].sort((a, b) => a - b) : [];
       const inside = (command) => (compose ? `docker compose exec ${service} sh -c '${command}'` : command);
       const all = compose ? ["kill", "start", "pause", "unpause"].map((verb) => `docker compose ${verb} ${service}`)
         : ["9", "STOP", "CONT"].map((signal) => `kill -${signal} ${this.main}`);
-      return [["worker", ...all], ...children.map((pid) => [`pid ${pid}`, inside(`kill -9 ${pid}`), inside(`kill -STOP ${pid}`)])];
+      const child = (pid) => [`pid ${pid}`, pid, [inside(`kill -9 ${pid}`), inside(`kill -STOP ${pid}`)]];
+      return [...(this.main ? [["worker", this.main, all]] : []), ...children.map(child)];
     }
 
     layout() {
@@ -170,8 +204,9 @@
         c.strokeStyle = paint.ink;
         if (bar === this.chosen?.bar) c.strokeRect(from, y + 1, wide, high - 3);
         c.font = `${high > 14 ? 11 : 10}px system-ui, sans-serif`;
-        const text = title(bar), room = wide - (bar.state === "running" ? 14 : 6);
-        if (high < 12 || room < 40 || !["running", "done"].includes(bar.state)) continue;
+        const back = bar.state === "returned", text = title(bar) + (back ? ": " + STATES.returned : "");
+        const room = wide - (bar.state === "running" ? 14 : 6);
+        if (high < 12 || room < 40 || !(back || ["running", "done"].includes(bar.state))) continue;
         c.fillStyle = bar.state === "running" ? paint.paper : paint.ink;
         c.textAlign = "left";
         const shown = Math.floor(text.length * Math.min(1, room / c.measureText(text).width));
@@ -186,7 +221,7 @@
         c.fillRect(x, AXIS - 3, 1, this.m.per * this.m.high + 3);
         c.fillStyle = paint.ink;
         c.textAlign = ago ? "center" : "right";
-        if (this.m.scale > 7 || !(ago % 10)) c.fillText(ago ? `−${ago} s` : "now", x, 10);
+        if (this.m.scale > 9 || !(ago % 10)) c.fillText(ago ? `−${ago} s` : "now", x, 10);
       }
     }
 
@@ -217,7 +252,7 @@
 
     cells(lane, bar) {
       const who = `${POOLS[this.pool][0]} ${bar ? executor(bar) : lane.number}`;
-      if (!bar) return [who, lane.dead ? "killed or stopped" : "idle", "", "", ""];
+      if (!bar) return [who, lane.dead ? ended(lane.pid) : "idle", "", "", ""];
       return [who, STATES[bar.state], title(bar), took(bar).toFixed(1) + " s", bar.note ?? ""];
     }
   }
@@ -309,6 +344,7 @@
   connect();
   setInterval(() => {
     for (const each of groups.values()) each.table();
+    if (faults.allowed) hit("/", "GET");
     if (counted && heard - counted > 5000) say(element("balance"), "The sweep has published no totals for five seconds.");
     if (Date.now() - heard < 8000) return;
     heard = Date.now() - 4000; // for each try four seconds

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -38,6 +39,7 @@ MODELS = {
     Pool.THREADS: "thread:TaskPool",
     Pool.GEVENT: "gevent:TaskPool",
 }
+SLOTS = {Pool.PREFORK: "4 processes", Pool.THREADS: "8 threads", Pool.GEVENT: "100 greenlets"}
 every_pool = pytest.mark.parametrize("pool", list(Pool), ids=str)
 
 
@@ -74,6 +76,27 @@ def test_the_dashboard_shows_three_workers_online(scene: Scene, page: Page) -> N
     page.goto(scene.url)
     expect(page.locator("#workers-online")).to_have_text("3")
     assert workers(page) == {scene.worker(pool): "Online" for pool in Pool}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_dashboard_names_pool_and_slots_and_cuts_nothing_off(
+    scene: Scene, browser: Browser, width: int, scheme: Any, tmp_path: Path
+) -> None:
+    viewport = ViewportSize(width=width, height=844)
+    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(scene.url)
+        for pool, words in SLOTS.items():
+            row = page.locator("#workers-table tbody tr", has_text=scene.worker(pool))
+            expect(row.locator(".model")).to_have_text(f"{pool} · {words}")
+            expect(row.locator(".model")).to_be_in_viewport(ratio=1)
+            for cell in row.locator("td").all():
+                expect(cell).to_be_in_viewport(ratio=1)
+        for part in ("html", ".dataTables_scrollBody"):
+            assert page.locator(part).evaluate("part => part.scrollWidth - part.clientWidth") == 0
+        folder = Path(os.environ.get("FLOWER_SCREENSHOTS") or tmp_path)
+        page.screenshot(path=folder / f"workers-{width}-{scheme}.png")
 
 
 @every_pool

@@ -105,6 +105,23 @@ def test_a_chunk_is_one_bar_with_its_count(scene: Scene, lanes: Page) -> None:
 
 
 @every_pool
+def test_jobs_that_a_process_gathered_are_one_bar_with_their_count(scene: Scene, lanes: Page, pool: Pool) -> None:
+    part, count = worker(lanes, scene.worker(pool)), 300
+    scene.submit(pool, *(f"/files/Tiny_{n}.bin" for n in range(count)), batch=f"tiny-{pool}")
+    seen: dict[str, int] = {}
+
+    def gathered() -> dict[str, int]:
+        for row in rows(part):
+            if found := re.match(r"(\d+) jobs: Tiny_", row["job"]):
+                seen[row["job"]] = int(found[1])
+                assert row["state"] == "running" or f"of {found[1]} done" in row["result"], row
+        return seen
+
+    wait_for(gathered, what="a bar with a count", every=0.1)
+    wait_for(lambda: scene.counts(f"tiny-{pool}")[JobState.DONE] == count, what="the jobs to be done")
+
+
+@every_pool
 def test_a_killed_worker_ends_on_the_page_and_its_jobs_run_elsewhere(scene: Scene, lanes: Page, pool: Pool) -> None:
     name, batch = f"{pool}@killed", f"killed-{pool}"
     victim = scene.one_more_worker(pool, name)

@@ -33,7 +33,7 @@ def tasks(page: Page) -> dict[str, dict[str, str]]:
 def workers(page: Page) -> dict[str, str]:
     """Name and status on the dashboard."""
     expect(page.locator("#workers-refresh-status")).to_have_text(re.compile("^Updated"))
-    return {row["Worker"]: row["Status"] for _, row in _rows(page, "#workers-table") if "Status" in row}
+    return {row["Worker"].splitlines()[0]: row["Status"] for _, row in _rows(page, "#workers-table") if "Status" in row}
 
 
 def pool_options(page: Page) -> dict[str, str]:
@@ -55,7 +55,7 @@ def active_tasks(page: Page) -> dict[str, dict[str, str]]:
 _READ = """table => {
     const text = cell => cell.textContent.trim();
     const headings = [...table.tHead.rows[0].cells].map(text);
-    const cells = row => Object.fromEntries([...row.cells].map((cell, at) => [headings[at], text(cell)]));
+    const cells = row => Object.fromEntries([...row.cells].map((cell, at) => [headings[at], cell.innerText.trim()]));
     return [...table.tBodies[0].rows].map(row => [row.id, cells(row)]);
 }"""
 

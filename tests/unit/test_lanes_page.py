@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.lanes_page import KEPT, Board
+from deploy.lanes_page import KEPT, WORKERS, Board
 
 WORKER = "threads@here"
 
@@ -69,6 +69,32 @@ def test_an_end_has_its_state(end: str, said: str, state: str) -> None:
     heard.task("started")
     heard.task(end, exception=said)
     assert heard.states() == [state]
+
+
+@pytest.mark.parametrize("first", ["started", "progress"])
+def test_a_group_that_a_task_gathered_has_its_count_whatever_was_heard_first(first: str) -> None:
+    heard = Heard()
+    for what in sorted(["started", "progress"], key=lambda each: each != first):
+        heard.task(what, jobs=64) if what == "progress" else heard.task(what)
+    heard.task("succeeded", result="64 of 64 done")
+    assert [(bar["jobs"], bar["state"]) for bar in heard.bars()] == [(64, "done")]
+
+
+def test_counts_of_groups_that_never_began_do_not_pile_up() -> None:
+    heard = Heard()
+    for n in range(1000):
+        heard.task("progress", f"b.{n}", jobs=2)
+    assert len(heard._early) <= WORKERS
+
+
+def test_a_worker_is_told_by_its_pool_and_its_slots() -> None:
+    heard = Heard()
+    for family, pool, slots in (("a", "prefork", 4), ("b", "threads", 1), ("c", "gevent", 100)):
+        beat = {"type": "worker-heartbeat", "hostname": f"{pool}@here", "pid": 1, "slots": slots, "family": family}
+        heard.take(beat | {"pool": pool}, None)
+        heard.take(beat | {"family": f"old-{family}", "hostname": f"old-{pool}@here"}, None)  # says no pool
+    seen = [heard.model(f"{pool}@here") for pool in ("prefork", "threads", "gevent", "old-gevent", "unknown")]
+    assert seen == ["prefork · 4 processes", "threads · 1 thread", "gevent · 100 greenlets", "", ""]
 
 
 def test_an_executor_runs_one_message_at_a_time() -> None:
