@@ -238,5 +238,8 @@ def add_to_flower() -> None:
             flowers_own(state, event)
 
     EventsState.event = event
+    logging.getLogger("flower.command").setLevel(
+        logging.WARNING
+    )  # an address inside the container, all of Celery's tasks
     if COMPOSE_URL:
         logging.getLogger(__name__).info("processes, threads and greenlets at work: %s", COMPOSE_URL)

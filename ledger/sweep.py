@@ -276,7 +276,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Sweep until told to stop; outlives every absence of Redis."""
     sweep = Sweep(settings)
     sweep.check_redis()
-    away, soon = False, 0
+    away: bool | None = None  # not known yet
+    soon = 0
     while not stop.is_set():
         try:
             swept = sweep.round()
@@ -285,8 +286,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 log.warning("Redis cannot be used, waiting for it: %s", error)
             away = True
         else:
-            if away:
-                log.info("Redis can be used again")
+            if away is not False:
+                log.info("Redis can be used again" if away else "ready")
             away = False
             if settings.health_file:
                 settings.health_file.touch()

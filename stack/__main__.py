@@ -95,6 +95,8 @@ def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
     with _ends_on_signals(), ExitStack() as both:
         shown.claim(shown.ENV_FILE)
+        if os.geteuid() == 0:
+            _say("this is root; any other user can do it, too")
         faults = both.enter_context(Faults()) if with_faults else None
         stack = both.enter_context(
             Stack(
@@ -172,7 +174,8 @@ def _alongside(stack: Stack, *words: str) -> int:
 
 
 def _show_logs(stack: Stack) -> None:
-    follower = shown.Follower({name: stack.plan.log(name) for name in stack.processes})
+    # Valkey's log is of the machine's memory settings and of files; if it ends, its supervisor says so.
+    follower = shown.Follower({name: stack.plan.log(name) for name in stack.processes if name != "valkey"})
     while True:
         for line in follower.lines():
             click.echo(line)

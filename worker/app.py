@@ -11,9 +11,12 @@ import contextlib
 import logging
 import sys
 import time
+import warnings
 from typing import Any
 
 from celery import Celery, signals
+from celery.app import trace
+from celery.exceptions import SecurityWarning
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
 from kombu.utils.functional import maybe_list
@@ -38,6 +41,8 @@ settings = settings_of("worker")
 log = logging.getLogger("downpour.worker")
 _machine = MachineHealth(settings)
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
+trace.LOG_RECEIVED = "Task %(name)s[%(id)s] received: %(kwargs)r"  # which file it is for
+warnings.filterwarnings("ignore", category=SecurityWarning)  # five lines for root; no message here can carry code
 
 app = Celery("downpour", include=["worker.tasks"], events=celery_fixes.PromptEvents)
 app.conf.update(

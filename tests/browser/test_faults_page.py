@@ -1,6 +1,6 @@
 """`make up ARGS=--faults`: a worker that is killed with the page's button comes back on the page, and so do its jobs.
 
-Without the option there is nothing to ask.
+Without the option there is nothing to ask. And what `make up` shows.
 """
 
 from __future__ import annotations
@@ -172,3 +172,15 @@ def test_without_the_option_there_is_nothing_to_ask(without: Up, page: Page) -> 
     policy = urllib3.request("GET", f"{without.flower}/lanes").headers["Content-Security-Policy"]
     assert "connect-src 'self' ;" in policy
     assert psutil.Process(pid).is_running()
+
+
+def test_what_up_shows_is_who_is_ready_and_which_file_each_worker_has(without: Up) -> None:
+    without.submit(Pool.THREADS, "shown", "/files/Shown.bin")
+    wait_for(lambda: "Shown.bin pool=threads" in without.said, what="the end of the job")
+    assert re.search(
+        r"^worker-threads \| .* Task .*\[shown\.0\] received: 'Shown\.bin from ", without.said, re.MULTILINE
+    )
+    for who in ("prefork@", "threads@", "gevent@", "downpour.sweep:"):
+        assert re.search(rf"{who}.* ready", without.said), who
+    for noise in ("SecurityWarning", "WARNING", "Registered tasks", "valkey  ", "celery.chord", "Visit me"):
+        assert noise not in without.said, noise

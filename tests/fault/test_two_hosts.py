@@ -52,9 +52,7 @@ def host_of(job: MeasuredJob) -> str:
 
 def received(worker: Service, host: Host) -> Iterator[tuple[str, float]]:
     """A line of Celery's log for each message, in local time as the host has it."""
-    for when, job in re.findall(
-        r"^(\S+ \S+) INFO MainProcess: Task .*\[(\S+)\] received$", worker.text(), re.MULTILINE
-    ):
+    for when, job in re.findall(r"^(\S+ \S+) INFO MainProcess: Task .*\[(\S+)\] received", worker.text(), re.MULTILINE):
         yield job, datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() - host.ahead
 
 
