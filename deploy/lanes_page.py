@@ -92,8 +92,7 @@ class Board:
                 self._begin(task, event, label)
             elif what in ENDS:
                 note = str(event.get("result") or event.get("exception") or "")[:LONG]
-                lost = note.startswith("WorkerLostError")  # of a dead child, whose job the sweep takes over
-                self._end(task, event["timestamp"], "returned" if lost else ENDS[what], note)
+                self._end(task, event["timestamp"], ENDS[what], note)
             elif what == "progress" and (bar := self._running.get(task)):
                 self._change(bar, note=str(event.get("result"))[:LONG])
             if "jobs" in event:

@@ -10,6 +10,7 @@ from collections.abc import Sequence, Set
 from contextlib import ExitStack
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery.exceptions import Ignore
 from celery.worker.request import Request
 from redis.exceptions import RedisError
@@ -58,11 +59,14 @@ class TaskRequest(Request):  # type: ignore[misc]
             fields["executor"] = [this_worker.family, *ids]
         super().send_event(type, **fields)
 
-    def on_failure(self, exc_info: Any, *args: Any, **more: Any) -> None:
-        super().on_failure(exc_info, *args, **more)
+    def on_failure(self, exc_info: Any, **more: Any) -> None:
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
-        if isinstance(error, EndedOtherwise):
-            self.send_event(f"task-{error.event}", result=error.text)
+        if lost := isinstance(error, WorkerLostError):  # a child died; its job has not failed, and soon runs again
+            more["send_failed_event"] = False
+        super().on_failure(exc_info, **more)
+        if lost or isinstance(error, EndedOtherwise):
+            event, text = ("retried", "its process died") if lost else (error.event, error.text)
+            self.send_event(f"task-{event}", result=text)
 
 
 @app.task(name=TASK_NAME, bind=True, throws=(JobFailedError,), Request=TaskRequest)

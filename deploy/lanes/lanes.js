@@ -103,6 +103,12 @@
 
     // Of prefork no lane is the worker: its pid comes with its first heartbeat.
     get main() { return workers[this.family]?.[1] ?? (this.pool === "prefork" ? undefined : [...this.alive][0]); }
+    // Its name belongs to a newer worker: it has ended, and its lease has not passed yet.
+    get replaced() {
+      const same = Object.entries(workers).filter(([, [name]]) => name === this.name).map(([family]) => family);
+      return same.includes(this.family) && same.at(-1) !== this.family;
+    }
+
     get slots() { return workers[this.family]?.[2] ?? this.lanes.length; }
 
     lane(pid, number, start) {
@@ -139,10 +145,11 @@
       const of = { prefork: main ? `of worker ${main}` : "of one worker", threads: `of process ${main}`, gevent: `of one thread of process ${main}` };
       const words = `${name}: ${slots} ${one}${slots === 1 ? "" : more} ${of[this.pool]}`;
       say(this.span, words);
-      say(this.em, gone ? ", " + ended(main) : "");
-      this.box.classList.toggle("gone", gone);
+      const over = gone || this.replaced;
+      say(this.em, gone ? `, ${ended(main)}` : over ? ", ended; its jobs return within seconds" : "");
+      this.box.classList.toggle("gone", over);
       this.canvas.setAttribute("aria-label", `${words}; the table below says the same as these lanes`);
-      const targets = gone ? [] : this.targets(), shown = JSON.stringify([targets, faults.allowed]);
+      const targets = over ? [] : this.targets(), shown = JSON.stringify([targets, faults.allowed]);
       if (this.ul.dataset.shown !== shown) this.ul.replaceChildren(...targets.map(([who, pid, commands]) => make("li", who,
         ...(faults.allowed ? ["kill", "freeze", "wake"].map((what) => button(what, pid)) : commands.map((each) => make("code", each))))));
       this.ul.dataset.shown = shown;

@@ -98,6 +98,9 @@ def test_a_worker_killed_with_its_button_comes_back_and_so_do_its_jobs(with_faul
     part.get_by_role("button", name=f"kill pid {before}", exact=True).click()
 
     dead = page.locator("section.worker.gone", has_text=str(before))
+    # The first words, if its successor was there before its lease was over.
+    words = re.compile("ended; its jobs return within seconds|killed or stopped")
+    expect(dead.locator("em")).to_have_text(words, timeout=20_000)
     expect(dead.locator("h2")).to_contain_text("killed or stopped", timeout=20_000)
     ended = {"back on its queue"}
     wait_for(lambda: {row["state"] for row in rows(dead) if ".bin" in row["job"]} == ended, what="the ends of the bars")

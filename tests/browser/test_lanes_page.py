@@ -145,13 +145,23 @@ def test_a_killed_worker_ends_on_the_page_and_its_jobs_run_elsewhere(scene: Scen
         scene.undrain(scene.worker(pool))
 
 
-def test_a_killed_child_of_prefork_is_replaced_on_the_page(scene: Scene, lanes: Page) -> None:
+def test_a_killed_child_of_prefork_is_replaced_on_the_page_and_its_job_has_not_failed(
+    scene: Scene, lanes: Page
+) -> None:
     part = worker(lanes, scene.worker(Pool.PREFORK))
     before = {row["executor"] for row in rows(part)}
-    victim = min(before)
+    scene.submit(Pool.PREFORK, f"{FOR_LONG}/Bereft.bin", batch="bereft")
+    (victim,) = wait_for(lambda: running(part, "Bereft"), what="the job to run")
     os.kill(int(victim.split()[1]), signal.SIGKILL)
-    wait_for(lambda: {"killed or stopped"} == {row["state"] for row in rows(part) if row["executor"] == victim})
+
+    def over() -> dict[str, str] | None:
+        (row,) = (row for row in rows(part) if row["executor"] == victim)
+        return None if row["state"] == "running" else row
+
+    assert wait_for(over, what="the bar's end", every=0.05)["state"] == "back on its queue"
     wait_for(lambda: {row["executor"] for row in rows(part)} - before, what="another one")
+    wait_for(lambda: set(running(part, "Bereft")) - {victim}, what="the job to run elsewhere")
+    scene.cancel("bereft")
 
 
 def test_the_balance_is_the_ledgers(scene: Scene, lanes: Page) -> None:

@@ -59,7 +59,7 @@ def test_a_bar_is_an_execution_on_its_executor() -> None:
     ("end", "said", "state"),
     [
         ("failed", "JobFailedError('status: 404')", "failed"),
-        ("failed", "WorkerLostError('signal 9')", "returned"),
+        ("retried", "its process died", "returned"),
         ("retried", "its worker process died; jobs queued again: 1", "returned"),
         ("revoked", "cancelled by request", "cancelled"),
     ],
