@@ -211,9 +211,9 @@
         c.strokeStyle = paint.ink;
         if (bar === this.chosen?.bar) c.strokeRect(from, y + 1, wide, high - 3);
         c.font = `${high > 14 ? 11 : 10}px system-ui, sans-serif`;
-        const back = bar.state === "returned", text = title(bar) + (back ? ": " + STATES.returned : "");
-        const room = wide - (bar.state === "running" ? 14 : 6);
-        if (high < 12 || room < 40 || !(back || ["running", "done"].includes(bar.state))) continue;
+        const room = wide - (bar.state === "running" ? 14 : 6), long = `${title(bar)}: ${STATES.returned}`;
+        if (high < 12 || room < 40 || !["running", "done", "returned"].includes(bar.state)) continue;
+        const text = bar.state === "returned" && c.measureText(long).width < room ? long : title(bar);
         c.fillStyle = bar.state === "running" ? paint.paper : paint.ink;
         c.textAlign = "left";
         const shown = Math.floor(text.length * Math.min(1, room / c.measureText(text).width));
