@@ -37,9 +37,7 @@ SURE = 5.0  # seconds after which a bar of a process without jobs is over
 SLOTS = {"prefork": "process", "threads": "thread", "gevent": "greenlet"}
 WHO = ("family", "pid", "thread", "greenlet")
 ENDS = {"succeeded": "done", "failed": "failed", "retried": "returned", "revoked": "cancelled"}
-FAULTS = os.environ.get(
-    "LANES_FAULTS", ""
-)  # of `make up ARGS=--faults`: who kills and freezes for the page, stack/faults.py
+FAULTS = os.environ.get("LANES_FAULTS", "")  # of `make up ARGS=--faults`: where the page asks, see stack/faults.py
 COMPOSE_URL = os.environ.get("LANES_URL")  # of docker-compose.yml: the published port is unknown inside its container
 POLICY = (
     f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {FAULTS}; font-src 'self'; "
@@ -80,9 +78,8 @@ class Board:
         if group == "ledger":
             self._count(event)
         elif group == "worker" and "family" in event:
-            self._workers[event["family"]] = [event[name] for name in ("hostname", "pid", "slots")] + [
-                event.get("pool")
-            ]
+            pool = event.get("pool")  # workers of a version before this one say none
+            self._workers[event["family"]] = event["hostname"], event["pid"], event["slots"], pool
             if len(self._workers) > WORKERS:
                 del self._workers[next(iter(self._workers))]
             self._news["workers"] = self._workers
@@ -237,8 +234,7 @@ def add_to_flower() -> None:
             flowers_own(state, event)
 
     EventsState.event = event
-    logging.getLogger("flower.command").setLevel(
-        logging.WARNING
-    )  # an address inside the container, all of Celery's tasks
+    # It would print an address that is another one outside the container, and all tasks of Celery.
+    logging.getLogger("flower.command").setLevel(logging.WARNING)
     if COMPOSE_URL:
         logging.getLogger(__name__).info("processes, threads and greenlets at work: %s", COMPOSE_URL)

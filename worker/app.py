@@ -42,7 +42,7 @@ log = logging.getLogger("downpour.worker")
 _machine = MachineHealth(settings)
 logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # that a job is over, and how, our own line says
 trace.LOG_RECEIVED = "Task %(name)s[%(id)s] received: %(kwargs)r"  # which file it is for
-warnings.filterwarnings("ignore", category=SecurityWarning)  # five lines for root; no message here can carry code
+warnings.filterwarnings("ignore", category=SecurityWarning)  # seven lines for root; no message here can carry code
 
 app = Celery("downpour", include=["worker.tasks"], events=celery_fixes.PromptEvents)
 app.conf.update(

@@ -40,6 +40,7 @@ def test_a_port_that_somebody_listens_on_is_not_chosen() -> None:
 
 def test_nothing_in_the_shell_changes_a_stack() -> None:
     surprises = {"DOWNPOUR_LEASE": "1", "FLOWER_PORT": "1", "HTTPS_PROXY": "http://p", "no_proxy": "*", "PORT": "1"}
+    surprises |= {"LANES_FAULTS": "http://p"}
     assert clean({"HOME": "/h", "LANG": "C", **surprises}) == {"HOME": "/h", "LANG": "C"}
 
 
