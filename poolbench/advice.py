@@ -1,8 +1,8 @@
-"""Which pool, with what concurrency, for the work that was measured: one command, and why.
+"""Which pool, with what concurrency, for the work that was measured: one sentence, one command, and why.
 
 The answer follows from the measurements alone (``choice`` says how), never from what the scenario calls itself. Where
-the noise is larger than the difference, where too little was measured, or where nothing keeps the limits, the answer is
-"cannot tell", with the command to run next. A demonstration has no answer, but one sentence of what its totals are.
+the noise is larger than the difference, where too little was measured, or where nothing keeps the limits, there is
+none: the sentence says what is known, and a command what to run next. A demonstration has a sentence about its totals.
 
 A conclusion about several cores depends on the probes: below ``SEVERAL_CORES`` effective cores there is none.
 """
@@ -16,12 +16,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from poolbench import figures
-from poolbench.choice import ALIKE, MARGIN, REGRET, TIE, Choice, Curve, Standing, comparable, decide, standing
+from poolbench.choice import ALIKE, REGRET, Choice, Curve, comparable, decide
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, MeasuredState, Measurement, PoolKind, RunCommand
-from poolbench.lanes import Shown
+from poolbench.experiment import Experiment, MeasuredState, Measurement, PoolKind
+from poolbench.lanes import Shown, shown
 from poolbench.runfiles import pooled
-from poolbench.statistics import LEAST, DeploymentRow, Summary, summarise
+from poolbench.statistics import LEAST, TIE, Comparison, DeploymentRow, Summary, Verdict, summarise
 
 SEVERAL_CORES = 1.5  # effective ones; with fewer there is no conclusion about several
 FULL = 0.8  # of the effective cores: the CPU is what limits
@@ -34,13 +34,14 @@ OFTEN = 0.2  # of the measurements excluded: the machine was not ours
 OURS = 0.75  # of the machine's cores; with less, others are measured too
 SAMPLING = 0.05  # of the deployments' CPU
 LATE = 0.005  # seconds of scheduling latency more than elsewhere: worth a sentence
+_NAMED = 3  # deployments in one clause; more are counted
 _SHOWS = "a demonstration shows the models; run a scenario that measures them, or your own jobs"
 
 
 class Confidence(StrEnum):
     HIGH = "high"  # nothing limits it
     MODERATE = "moderate"  # one or two things do
-    LOW = "low"  # more do
+    LOW = "low"  # more do, or too few rounds for an interval
     NONE = "cannot tell"
 
 
@@ -62,20 +63,32 @@ class Advice:
     """For people and as JSON. Sentences have their figures in them."""
 
     scenario: str
+    headline: str  # what the measurements say, in one sentence
     confidence: Confidence
     because: tuple[str, ...]  # what limits the confidence, or why there is no answer
-    compared: tuple[str, ...]  # the deployments it was chosen from
-    reasoning: tuple[str, ...]  # to be numbered
-    next: tuple[str, ...]  # commands that would make the answer surer
     limits: AnswerLimits
+    compared: tuple[str, ...] = ()  # the deployments it was chosen from
     answer: str | None = None  # the deployment's name; None: cannot tell
     command: str | None = None  # starts workers like it
+    beside: tuple[Comparison, ...] = ()  # the answer, or what comes nearest to one, and each of the others
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
-    criterion: str | None = None  # ... and what it was chosen by
-    runner_up: str | None = None
-    runner_up_rate: str | None = None  # beside the answer's, and the verdict
+    criterion: str | None = None  # ... and what it was chosen by; None: nothing decides
     gives_up: tuple[str, ...] = ()  # what others do better
     would_change: tuple[str, ...] = ()  # the answer
+    next: tuple[str, ...] = ()  # commands that would make the answer surer
+    reasoning: tuple[str, ...] = ()  # to be numbered
+
+    @property
+    def lists(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What stands behind the answer, by its headings."""
+        found = [
+            ("What limits the confidence" if self.answer else "Why there is no answer", self.because),
+            ("What it gives up", self.gives_up),
+            ("What would change it", self.would_change),
+            ("What to measure next", self.next),
+            ("How it was found", self.reasoning),
+        ]
+        return [(heading, lines) for heading, lines in found if lines]
 
 
 def recommend(
@@ -91,24 +104,27 @@ def recommend(
     """
     limits = limits or AnswerLimits()
     experiment = pooled(experiments)
+    if experiment.scenario.demonstration:
+        pools = [each for each in shown(experiment) if not each.deployment.serial]
+        return Advice(experiment.scenario.name, verdict(pools), Confidence.NONE, (_SHOWS,), limits)
     summary = summarise(experiment)
     able = comparable(summary)
     rows = [row for row in able if limits.kept_by(row)]
-    if experiment.scenario.demonstration:
-        return Advice(experiment.scenario.name, Confidence.NONE, (_SHOWS,), (), (), (), limits)
     choice = decide(summary, rows) if len(able) >= 2 else None
     notes = experiment.notes if conditions else experiment.caveats
     reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in notes)]
     if beyond := [f"{row.name} ({_limited(row)})" for row in able if row not in rows]:
         reasoning.append(f"Beyond the limits: {', '.join(beyond)}.")
+    why = _nothing_to_choose(able, rows)
     none = Advice(
         scenario=experiment.scenario.name,
+        headline=f"These measurements cannot tell which deployment is the fastest: {why}.",
         confidence=Confidence.NONE,
-        because=(_nothing_to_choose(summary, able, rows),),
-        compared=tuple(row.name for row in rows),
-        reasoning=tuple(reasoning),
-        next=tuple(_next_when_unable(experiment, able)),
+        because=(why,),
         limits=limits,
+        compared=tuple(row.name for row in rows),
+        next=tuple(_next_when_unable(experiment, able)),
+        reasoning=tuple(reasoning),
     )
     return _Explanation(experiment, summary, rows, choice).complete(none) if choice else none
 
@@ -119,8 +135,7 @@ def recommend(
 def _measured(experiment: Experiment, summary: Summary, able: Sequence[DeploymentRow]) -> Iterator[str]:
     yield (
         f"Measured: {experiment.scenario.title} ({figures.counted(experiment.scenario.jobs, 'job')});"
-        f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')} after the"
-        " warm-up."
+        f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')}."
     )
     excluded = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
     if excluded:
@@ -137,7 +152,7 @@ def _limited(row: DeploymentRow) -> str:
     return f"{peak}, " + (f"p99 {figures.seconds(row.p99)}" if row.p99 is not None else "p99 not known")
 
 
-def _nothing_to_choose(summary: Summary, able: Sequence[DeploymentRow], rows: Sequence[DeploymentRow]) -> str:
+def _nothing_to_choose(able: Sequence[DeploymentRow], rows: Sequence[DeploymentRow]) -> str:
     if len(able) >= 2 and not rows:
         peaks = [(row.peak, row.name) for row in able if row.peak is not None]
         tails = [(row.p99, row.name) for row in able if row.p99 is not None]
@@ -145,15 +160,14 @@ def _nothing_to_choose(summary: Summary, able: Sequence[DeploymentRow], rows: Se
         shortest = f"; the shortest p99 is {figures.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
         return f"no deployment keeps the limits{least}{shortest}"
     if able:
-        return f"only {able[0].name} has {LEAST} turns that count: there is nothing to compare it with"
-    counts = ", ".join(f"{row.name} {row.measurements}" for row in summary.rows if not row.deployment.serial)
-    return f"no deployment has {LEAST} turns that count ({counts or 'there are none'})"
+        return f"only {able[0].name} has turns that count, and there is nothing to compare it with"
+    return "no turn counts"
 
 
 def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> Iterator[str]:
     """Commands that would bring something to choose from: more rounds, or deployments half as large."""
     if len(able) < 2:
-        yield _again(experiment, repeat=ROUNDS)
+        yield str(experiment.request.having(repeat=ROUNDS))
         return
     fewest: dict[tuple[PoolKind, object], Spec] = {}
     for row in able:
@@ -162,15 +176,44 @@ def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> 
         if each.concurrency_each:
             fewest[each.kind] = min(half, fewest.get(each.kind, half), key=lambda spec: spec.concurrency or 0)
     if names := [spec.name for spec in fewest.values() if spec.concurrency]:
-        yield _again(experiment, pools=",".join(names))
-
-
-def _again(experiment: Experiment, **options: str | int | None) -> str:
-    """The experiment's command with other options."""
-    return str((experiment.request or RunCommand.parse(experiment.command)).having(**options))
+        yield str(experiment.request.having(pools=",".join(names)))
 
 
 # -- with a choice
+
+
+def headline(choice: Choice, found: Sequence[Comparison]) -> str:
+    """One sentence about the pick beside the others: each with its ratio."""
+    pick = choice.pick.name
+    by = {each: sorted((of for of in found if of.verdict is each), key=figures.by_ratio) for each in Verdict}
+    if not found:
+        return f"Only {pick} keeps the limits."
+    clauses = []
+    if sooner := [
+        f"{figures.factor(of.ratio.median)} times sooner than {of.b}" for of in by[Verdict.FASTER] if of.ratio
+    ]:
+        clauses.append(f"{pick} finished the work {_listed(sooner)}")
+    if alike := by[Verdict.EQUAL]:
+        names, was = _listed([of.b for of in alike]), "was" if len(alike) == 1 else "were"
+        between = " and ".join(figures.between(of.ratio) for of in alike[:_NAMED])
+        clauses.append(f"{names} {was} equally fast{'' if sooner else f' as {pick}'}, {between}")
+        clauses += [f"{pick} has {choice.criterion}"] if choice.criterion else []
+    clauses += [f"{of.b} was faster, {figures.against(of)}" for of in by[Verdict.SLOWER]]
+    if unclear := [f"{of.b} ({figures.between(of.ratio)})" for of in by[Verdict.CANNOT_TELL] if of.ratio]:
+        few = min(of.ratio.n for of in by[Verdict.CANNOT_TELL] if of.ratio)
+        rounds = f" from {figures.counted(few, 'round')}" if few < LEAST else ""
+        who = "it" if clauses else pick
+        clauses.append(f"whether {who} is faster than {_listed(unclear)} cannot be told{rounds}")
+    if not clauses:
+        return "These measurements cannot tell which deployment is the fastest: they had other jobs."
+    return "; ".join(clauses).replace("whether", "Whether", not clauses[0].startswith(pick)) + "."
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """``a, b and c``; of many the first ones."""
+    left = len(parts) - _NAMED
+    parts = [*parts[:_NAMED], f"{left} more"] if left > 0 else parts
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 class _Explanation:
@@ -184,80 +227,58 @@ class _Explanation:
 
     def complete(self, unsure: Advice) -> Advice:
         choice, caveats = self.choice, tuple(self.caveats())
-        unsure = replace(unsure, reasoning=(*unsure.reasoning, *self.reasoning()), next=tuple(self.next()))
+        named = [*choice.others, *([choice.rival] if choice.rival and not choice.certain else [])]
+        unsure = replace(
+            unsure,
+            headline=headline(choice, [self.beside(row) for row in dict.fromkeys(named)]),
+            beside=tuple(self.beside(row) for row in self.rows if row is not self.pick),
+            because=(self.too_noisy(), *caveats),
+            next=tuple(self.next()),
+            reasoning=(*unsure.reasoning, *self.reasoning()),
+        )
         if not choice.certain:
-            return replace(unsure, because=(self.too_noisy(), *caveats))
-        sure = Confidence.LOW if len(caveats) > 2 else Confidence.MODERATE if caveats else Confidence.HIGH
-        runner_up = choice.runner_up.name if choice.runner_up else None
-        beside = self.summary.compare(runner_up, self.pick.name) if runner_up else None
+            return unsure
+        low = len(caveats) > 2 or self.pick.measurements < LEAST
         return replace(
             unsure,
             answer=self.pick.name,
             command=self.pick.deployment.command,
-            confidence=sure,
+            confidence=Confidence.LOW if low else Confidence.MODERATE if caveats else Confidence.HIGH,
             because=caveats,
             tied=tuple(row.name for row in choice.tied if row is not self.pick),
             criterion=choice.criterion,
-            runner_up=runner_up,
-            runner_up_rate=f"{figures.ratio(beside.ratio)} of its jobs/s: {beside.verdict}" if beside else None,
             gives_up=tuple(self.gives_up()),
             would_change=tuple(self.would_change()),
         )
 
-    def ratio(self, row: DeploymentRow, to: DeploymentRow | None = None) -> str:
-        """Of jobs per second: the row's over the pick's, or another's."""
-        return figures.ratio(self.summary.compare(row.name, (to or self.pick).name).ratio)
+    def beside(self, row: DeploymentRow) -> Comparison:
+        return self.summary.compare(self.pick.name, row.name)
 
     def reasoning(self) -> Iterator[str]:
-        choice, pick = self.choice, self.pick
-        yield from map(self.curve, choice.curves)
-        yield from (self.saturation(curve.saturation) for curve in choice.curves if curve.saturation is not choice.best)
-        if choice.criterion:
+        yield from map(self.curve, self.choice.curves)
+        if len(self.choice.tied) > 1:
             yield self.tie()
         yield from self.cpu()
-        if choice.rival and not self.infinite:
-            yield self.regret(choice.rival)
-        if pick.speedup:
-            yield f"{pick.name} is {figures.ratio(pick.speedup)} times as fast as one job at a time."
-        if pick.share_of_ideal:
-            reached = pick.share_of_ideal.median
-            yield f"{pick.name} reaches {reached:.0%} of the best that its concurrency allows for these paced jobs."
 
     def curve(self, curve: Curve) -> str:
         points = ", ".join(figures.rate_of(row) for row in curve.rows)
         if len(curve.rows) == 1:
             return f"{curve.name}: {points}; one point is no curve."
-        if curve.saturation is curve.best:
-            why = "nothing else is as fast" if curve.reached else "the most that was measured"
+        if curve.saturation is not curve.best:
+            why = f"{curve.best.name} is not worth a higher concurrency"
         else:
-            share = self.ratio(curve.saturation, curve.best)
-            why = f"{share} of {curve.best.name}, the fastest: not worth a higher concurrency"
+            why = "nothing else is as fast" if curve.reached else "the most that was measured"
         return f"{curve.name}: {points}; the saturation point is {curve.saturation.deployment.concurrency_each}: {why}."
-
-    def saturation(self, row: DeploymentRow) -> str:
-        best = self.choice.best
-        how = {
-            Standing.BEHIND: "is slower than",
-            Standing.TIED: f"is tied with (within {TIE:.0%} for certain)",
-            Standing.OPEN: "cannot be told from",
-        }[standing(self.summary, row, best)]
-        return f"{row.name} {how} {best.name}, the fastest saturation point: {self.ratio(row, best)} of its jobs/s."
 
     def tie(self) -> str:
         tied = self.choice.tied
         rows = "; ".join(f"{row.name} {_limited(row)}, concurrency {row.deployment.concurrency}" for row in tied)
         options = ", then fewer options" if any(row.deployment.setup.options for row in tied) else ""
+        decided = f"{self.pick.name} has {self.choice.criterion}" if self.choice.criterion else "Either will do"
         return (
             f"A tie of {len(tied)}, decided by less memory, then a shorter p99 of latency, then a lower"
-            f" concurrency{options} (where they differ by more than {ALIKE:.0%}): {rows}. {self.pick.name} has"
-            f" {self.choice.criterion}."
+            f" concurrency{options} (where they differ by more than {ALIKE:.0%}): {rows}. {decided}."
         )
-
-    def regret(self, rival: DeploymentRow) -> str:
-        regret, name = self.choice.regret, self.pick.name
-        if regret <= MARGIN:
-            return f"Nothing measured is faster than {name} by more than {max(regret, 0.01):.0%}."
-        return f"What the noise leaves open: {rival.name} may be {figures.faster(regret, name)}."
 
     # -- cores
 
@@ -319,8 +340,7 @@ class _Explanation:
         rival = self.choice.rival.name if self.choice.rival else "another deployment"
         if self.infinite:
             return (
-                f"{self.pick.name} and {rival} cannot be compared: they had other jobs, or fewer than {LEAST} rounds in"
-                " which both count"
+                f"{self.pick.name} and {rival} cannot be compared: they had other jobs, or no round in which both count"
             )
         return (
             f"{rival} may be {figures.faster(self.choice.regret, self.pick.name)}; an answer is given only if it is"
@@ -329,15 +349,20 @@ class _Explanation:
 
     def caveats(self) -> Iterator[str]:
         experiment, summary, choice, pick = self.experiment, self.summary, self.choice, self.pick
-        if pick.measurements < ROUNDS:
+        if pick.measurements < LEAST:
+            counts = (
+                f"only {figures.counted(pick.measurements, 'round')} {'count' if pick.measurements > 1 else 'counts'}"
+            )
+            yield f"{counts}: only a difference of several times is certain"
+        elif pick.measurements < ROUNDS:
             yield f"{pick.measurements} rounds count; below {ROUNDS} much depends on how the noise is distributed"
         total = sum(row.measurements for row in summary.rows) + summary.excluded
         if summary.excluded > OFTEN * total:
             yield f"{summary.excluded} of {total} turns were excluded"
         if len({curve.pool for curve in choice.curves}) == 1:
             yield f"no pool but {pick.deployment.pool} was compared"
-        unclear = [row.name for curve in choice.curves if (row := curve.saturation) is not pick and self.is_open(row)]
-        if unclear:
+        points = (curve.saturation for curve in choice.curves if curve.saturation is not pick)
+        if unclear := [row.name for row in points if self.beside(row).verdict is Verdict.CANNOT_TELL]:
             yield f"whether {' or '.join(unclear)} is slower cannot be told"
         concurrency, each = pick.deployment.concurrency, pick.deployment.concurrency_each
         if not choice.curve.reached and concurrency is not None:
@@ -359,29 +384,26 @@ class _Explanation:
         if experiment.sampling and experiment.sampling.share > SAMPLING:
             yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the deployments took"
 
-    def is_open(self, other: DeploymentRow) -> bool:
-        """Whether the noise hides which of the two is faster, and by more than a tie."""
-        pairs = ((self.pick, other), (other, self.pick))
-        return all(standing(self.summary, *pair) is Standing.OPEN for pair in pairs)
-
     def next(self) -> Iterator[str]:
         """Commands that would settle what is open."""
-        choice, pick = self.choice, self.pick.deployment
+        choice, pick, again = self.choice, self.pick.deployment, self.experiment.request
         if self.infinite and self.pick.measurements >= ROUNDS:
             return  # more of the same would bring nothing
         if not choice.certain or self.pick.measurements < ROUNDS or choice.regret > TIE:
-            yield _again(self.experiment, repeat=self.rounds())
+            yield str(again.having(repeat=self.rounds()))
         if pick.concurrency and not choice.curve.reached and not self.busy:
             jobs = 4 * pick.concurrency if pick.concurrency >= self.experiment.scenario.jobs else None
             wider = [Spec(pick.pool, (pick.concurrency_each or 0) * times, pick.setup) for times in (2, 4)]
             names = [each.name for each in wider if each.possible]
             if names or jobs:
                 pools = ",".join([self.pick.name, *names]) if names else None
-                yield _again(self.experiment, pools=pools, jobs=jobs)
+                yield str(again.having(pools=pools, jobs=jobs))
 
     def rounds(self) -> int:
         """As many as make the interval narrow enough: its width falls with the square root of their number."""
-        count = max(self.pick.measurements, LEAST)
+        count = self.pick.measurements
+        if count < LEAST:
+            return ROUNDS
         if self.infinite:
             return max(2 * count, ROUNDS)
         wanted = max(math.ceil(count * (self.choice.regret / TIE) ** 2), count + 2, ROUNDS)
@@ -394,8 +416,8 @@ class _Explanation:
         pick = self.pick
         if lean := self.better(lambda row: row.peak):
             yield (
-                f"Memory: {figures.size(pick.peak)} at the peak; {lean.name} takes"
-                f" {figures.size(lean.peak)} and does {self.ratio(lean)} of its jobs/s."
+                f"Memory: {figures.size(pick.peak)} at the peak; {lean.name} takes {figures.size(lean.peak)}"
+                f" ({figures.back(self.beside(lean))})."
             )
         if quick := self.better(lambda row: row.p99):
             yield (
@@ -434,11 +456,8 @@ class _Explanation:
         yield from self.under_limit("memory limit", lambda row: row.peak, figures.size)
         yield from self.under_limit("limit of the p99 of latency", lambda row: row.p99, figures.seconds)
         yield from self.other_cores()
-        most = deployment.concurrency_each
-        if most and not self.choice.curve.reached and not self.busy:
-            yield f"A higher concurrency: {self.choice.curve.name} above {most} was not measured."
         # Growth says nothing about workers that are started anew for each measurement.
-        if deployment.lives_on and pick.memory and pick.memory.grows and pick.memory.growth:
+        if deployment.running and pick.memory and pick.memory.grows and pick.memory.growth:
             yield (
                 f"Time: memory grew by {figures.size(pick.memory.growth.median)} from round to round"
                 f" ({self.experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."
@@ -452,8 +471,9 @@ class _Explanation:
             return
         left = [row for row in self.rows if (theirs := value(row)) is not None and theirs < ours * (1 - ALIKE)]
         if other := decide(self.summary, left):
-            then = other.pick.name if other.certain else f"{other.pick.name}, which is not certain"
-            yield f"A {name} below {words(ours)}: then {then}; {self.ratio(other.pick)} of its jobs/s."
+            unsure = "" if other.certain else ", which is not certain"
+            then = f"{other.pick.name}{unsure} ({figures.back(self.beside(other.pick))})"
+            yield f"A {name} below {words(ours)}: then {then}."
 
     def other_cores(self) -> Iterator[str]:
         used, cores, of = self.pick.cores, self.cores, self.pick.deployment.processes

@@ -1,18 +1,13 @@
 """Which deployment to take, from a summary alone: the saturation point of each curve, then these.
 
 A *curve* has the deployments of one pool that are set up alike, by their concurrency: options are never mixed in one.
-
-Three shares say what a difference is worth; all are of jobs per second:
-
-    MARGIN  a deployment is *behind* another only if that is certain (``figures.Verdict``) and the difference this large
-    TIE     two are *tied* if neither is behind, and it is certain that taking the wrong one costs no more than this
-    REGRET  an answer is given only if it is certain that nothing measured is faster than it by more than this
-
-What is neither behind nor tied is *open*: the noise is too large to say.
+Which of some is the fastest follows from their ratios, pair by pair (``statistics.Comparison``), never from figures of
+each alone: so the answer and the ratio beside it say the same. Two are *tied* if the ratio's verdict is "equally fast".
 
 The *saturation point* of a curve is the lowest concurrency that is tied with the curve's fastest. Among those points
 that are tied with the fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then a lower
 concurrency, then fewer options: in that order, and a criterion decides only where it differs by more than ``ALIKE``.
+An answer is given only if it is certain that nothing measured is faster than it by more than ``REGRET``.
 """
 
 from __future__ import annotations
@@ -20,24 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from poolbench.experiment import PoolKind
 from poolbench.statistics import LEAST, DeploymentRow, Summary, Verdict
 
-MARGIN = 0.03
-TIE = 0.15
-REGRET = 0.20
-ALIKE = 0.05
-WITHIN_NOISE = "the higher median of jobs per second, within the noise"  # where no criterion decides a tie
-
-
-class Standing(StrEnum):
-    """Of a deployment beside one with more jobs per second."""
-
-    TIED = "tied"
-    BEHIND = "behind"
-    OPEN = "open"
+REGRET = 0.20  # share of jobs per second
+ALIKE = 0.05  # share of memory, or of a p99
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +61,10 @@ class Choice:
     best: DeploymentRow  # the fastest of the saturation points
     curves: tuple[Curve, ...]
     tied: tuple[DeploymentRow, ...]  # saturation points that are tied with the fastest, itself included
-    criterion: str | None  # what decided among them; None: nothing had to
+    criterion: str | None  # what decided among them; None: nothing had to, or nothing does
     regret: float  # share by which something measured may be faster than the pick; infinite: not known
     rival: DeploymentRow | None  # ... and what that is
-    runner_up: DeploymentRow | None  # the fastest other saturation point; of one curve alone, of its deployments
+    others: tuple[DeploymentRow, ...]  # the other saturation points; of one curve alone, its other deployments
 
     @property
     def certain(self) -> bool:
@@ -94,8 +77,9 @@ class Choice:
 
 
 def comparable(summary: Summary) -> list[DeploymentRow]:
-    """Deployments with enough measurements."""
-    return [row for row in summary.rivals if row.measurements >= LEAST]
+    """Deployments with enough measurements; if hardly any has, all of which something is known."""
+    enough = [row for row in summary.rivals if row.measurements >= LEAST]
+    return enough if len(enough) > 1 else summary.rivals
 
 
 def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
@@ -106,12 +90,11 @@ def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
     in_order = sorted(kinds, key=lambda kind: list(PoolKind).index(kind[0]))
     curves = tuple(_curve(summary, [row for row in rows if row.deployment.kind == kind]) for kind in in_order)
     saturated = [curve.saturation for curve in curves]
-    best = max(saturated, key=lambda row: row.rate)
-    tied = tuple(row for row in saturated if row is best or standing(summary, row, best) is Standing.TIED)
-    pick, criterion = _preferred(tied)
+    best = fastest(summary, saturated)
+    tied = tuple(row for row in saturated if row is best or _tied(summary, row, best))
+    pick, criterion = _preferred(summary, tied)
     others = [row for row in rows if row is not pick]
     rival = max(others, key=lambda row: may_gain(summary, row, pick), default=None)
-    rest = [row for row in saturated if row is not pick] or others
     return Choice(
         pick=pick,
         best=best,
@@ -120,33 +103,37 @@ def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
         criterion=criterion,
         regret=max(may_gain(summary, rival, pick), 0.0) if rival else 0.0,
         rival=rival,
-        runner_up=max(rest, key=lambda row: row.rate, default=None),
+        others=tuple([row for row in saturated if row is not pick] or others),
     )
 
 
-def standing(summary: Summary, row: DeploymentRow, best: DeploymentRow) -> Standing:
-    found = summary.compare(best.name, row.name)
-    if found.ratio is None or found.ratio.interval is None:
-        return Standing.OPEN
-    if found.verdict is Verdict.FASTER and found.ratio.median >= 1 + MARGIN:
-        return Standing.BEHIND
-    return Standing.TIED if found.ratio.interval[1] <= 1 + TIE else Standing.OPEN
+def fastest(summary: Summary, rows: Sequence[DeploymentRow]) -> DeploymentRow:
+    """By the ratio to each of the others."""
+
+    def lead(row: DeploymentRow) -> tuple[float, float]:
+        ratios = (summary.compare(row.name, other.name).ratio for other in rows if other is not row)
+        return sum(math.log(ratio.median) for ratio in ratios if ratio), row.rate
+
+    return max(rows, key=lead)
+
+
+def _tied(summary: Summary, row: DeploymentRow, best: DeploymentRow) -> bool:
+    return summary.compare(row.name, best.name).verdict is Verdict.EQUAL
 
 
 def may_gain(summary: Summary, row: DeploymentRow, pick: DeploymentRow) -> float:
     """The share by which a deployment may be faster than the pick; negative if it is certainly slower."""
     ratio = summary.compare(row.name, pick.name).ratio
-    return ratio.interval[1] - 1 if ratio and ratio.interval else math.inf
+    return ratio.bounds[1] - 1 if ratio else math.inf
 
 
 def _curve(summary: Summary, rows: Sequence[DeploymentRow]) -> Curve:
     ordered = tuple(sorted(rows, key=lambda row: (row.deployment.concurrency or 0, row.name)))
-    best = max(ordered, key=lambda row: row.rate)
-    saturation = next(row for row in ordered if row is best or standing(summary, row, best) is Standing.TIED)
-    return Curve(ordered, best, saturation)
+    best = fastest(summary, ordered)
+    return Curve(ordered, best, next(row for row in ordered if row is best or _tied(summary, row, best)))
 
 
-def _preferred(tied: Sequence[DeploymentRow]) -> tuple[DeploymentRow, str | None]:
+def _preferred(summary: Summary, tied: Sequence[DeploymentRow]) -> tuple[DeploymentRow, str | None]:
     """One of them, and the criterion that left it alone."""
     left = list(tied)
     criterion = None
@@ -157,7 +144,7 @@ def _preferred(tied: Sequence[DeploymentRow]) -> tuple[DeploymentRow, str | None
         least = [row for row, found in zip(left, known, strict=True) if found <= min(known) * (1 + ALIKE)]
         if len(least) < len(left):
             left, criterion = least, name
-    return max(left, key=lambda row: row.rate), criterion or (WITHIN_NOISE if len(tied) > 1 else None)
+    return fastest(summary, left), criterion
 
 
 _CRITERIA: tuple[tuple[str, Callable[[DeploymentRow], float | None]], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter
 from poolbench.advice import Advice, AnswerLimits, recommend
 from poolbench.doctor.doctor_command import doctor_
 from poolbench.experiment import Experiment
-from poolbench.figures import tick_seconds, tick_size
+from poolbench.figures import against, tick_seconds, tick_size
 from poolbench.lanes import to_bytes as trace_bytes
 from poolbench.report import page
 from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
@@ -148,26 +149,18 @@ def lines(advice: Advice) -> Iterator[str]:
     limits = advice.limits
     memory = f", at most {tick_size(limits.memory)}" if limits.memory else ""
     yield f"Scenario {advice.scenario}{memory}{f', p99 at most {tick_seconds(limits.p99)}' if limits.p99 else ''}"
-    if advice.answer is None:
-        yield "  Cannot tell."
-    else:
-        yield f"  {advice.answer}"
-        yield f"    {advice.command}"
-        if advice.tied:
-            yield f"  A tie: {', '.join(advice.tied)} did as well; chosen for {advice.criterion}."
-        if advice.runner_up:
-            yield f"  Runner-up: {advice.runner_up}, {advice.runner_up_rate}"
+    yield f"  {advice.headline}"
+    if advice.answer:
         yield f"  Confidence: {advice.confidence}"
-    lists = {
-        "What limits the confidence" if advice.answer else "Why": advice.because,
-        "What it gives up": advice.gives_up,
-        "What would change it": advice.would_change,
-        "How this was found": [f"{n}. {line}" for n, line in enumerate(advice.reasoning, 1)],
-        "What to measure next, with --json FILE to keep it": advice.next,
-    }
-    for title, sentences in lists.items():
-        if sentences:
-            yield from ("", f"{title}:", *(f"  {sentence}" for sentence in sentences))
+        yield f"    {advice.command}"
+    elif advice.compared:
+        yield "  Cannot tell which is the best."
+    if advice.beside:
+        yield from ("", f"{advice.beside[0].a} beside the others, by jobs per second:")
+        yield from (f"  {each.b}: {against(each)}" for each in advice.beside)
+    for title, sentences in advice.lists:
+        numbers = (f"{n}. " for n in range(1, len(sentences) + 1)) if sentences is advice.reasoning else repeat("")
+        yield from ("", f"{title}:", *(f"  {number}{said}" for number, said in zip(numbers, sentences, strict=False)))
 
 
 cli.add_command(report_)

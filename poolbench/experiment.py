@@ -14,11 +14,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
-SCHEMA: Literal["downpour.experiment/1"] = "downpour.experiment/1"
+SCHEMA: Literal["poolbench.experiment/2"] = "poolbench.experiment/2"
 
 
 class PoolKind(StrEnum):
@@ -124,16 +124,11 @@ class Deployment:
 
     name: str  # unique: "threads:100", "threads:100+prefetch=4"; "threads" as the running stack has it; "serial"
     pool: PoolKind
-    concurrency: Annotated[int | None, Field(alias="slots")]  # over all processes of all its workers; None: not known
+    concurrency: int | None  # over all processes of all its workers; None: not known
     serial: bool = False  # the baseline: one job at a time, the next one submitted when the last is over
     command: str | None = None  # how workers like its are started; None: not known
     setup: Setup = PLAIN
     running: bool = False  # its workers were running already, and live on from measurement to measurement
-
-    @property
-    def lives_on(self) -> bool:
-        """A run of before ``running`` was a field has no command of such workers."""
-        return self.running or self.command is None
 
     @property
     def kind(self) -> tuple[PoolKind, Setup]:
@@ -208,7 +203,7 @@ class Usage:
     voluntary_switches: int
     involuntary_switches: int
     samples: int
-    scheduling: Annotated[SchedulingLatency | None, Field(alias="lateness")] = None  # None: not known
+    scheduling: SchedulingLatency | None = None  # None: not known
 
     @property
     def switches(self) -> int:
@@ -240,14 +235,14 @@ class Checks:
 class Measurement:
     """One deployment's jobs in one round."""
 
-    deployment: Annotated[str, Field(alias="contestant")]  # its name
+    deployment: str  # its name
     round: int  # 0: the warm-up
     place: int  # in the order of its round, from 0
     batch: str
     submitted: float  # just before the submission
     wall: float | None  # until the last job's end; None: not every job is done
     spans: Spans
-    checks: Annotated[Checks, Field(alias="books")]
+    checks: Checks
     usage: Usage | None = None
     excluded: tuple[str, ...] = ()  # why it does not count
     jobs: tuple[MeasuredJob, ...] = ()  # for the timeline; only of one per deployment when there are many jobs
@@ -310,19 +305,6 @@ class RunCommand:
         new = {f"--{name}": str(value) for name, value in options.items() if value}
         return replace(self, options=(*(each for each in self.options if each[0] not in new), *new.items()))
 
-    @classmethod
-    def parse(cls, command: str) -> RunCommand:
-        """Of a run of before it was a field."""
-        words = shlex.split(command)
-        first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
-        options: list[tuple[str, str | None]] = []
-        for word in words[first:]:
-            if word.startswith("--"):
-                options.append((word, None))
-            elif options:
-                options[-1] = (options[-1][0], word)
-        return cls(tuple(words[:first]), tuple(options))
-
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -335,19 +317,19 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class Experiment:
     scenario: Scenario
-    deployments: Annotated[tuple[Deployment, ...], Field(alias="contestants")]
-    measurements: Annotated[tuple[Measurement, ...], Field(alias="turns")]
+    deployments: tuple[Deployment, ...]
+    measurements: tuple[Measurement, ...]
     started: float
     finished: float
     command: str  # that makes it again, with its seed
+    request: RunCommand  # the same in parts
     versions: dict[str, str]
     machine: dict[str, str | int | float]
     cores: Cores | None = None
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
-    request: RunCommand | None = None  # the command in parts; None: a run of before it was a field
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
-    schema: Literal["downpour.experiment/1"] = field(default=SCHEMA)
+    schema: Literal["poolbench.experiment/2"] = field(default=SCHEMA)
 
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:
         """Its measurements, in the order of the rounds."""
@@ -364,18 +346,12 @@ class Experiment:
         return max(kept, key=lambda each: (each.counts, each.round > 0), default=None)
 
 
-_OLD_CAVEATS = (
-    "what was measured is here",
-    "runs were pooled",
-    "the stack was running already, and may have been shared",
-    "their CPU and memory are not measured",
-    "run it again when the machine is quiet",
-)
 _EXPERIMENT = TypeAdapter(Experiment)
 
 
 def to_json(experiment: Experiment) -> str:
-    return _EXPERIMENT.dump_json(experiment, indent=1, exclude_defaults=True, by_alias=True).decode() + "\n"
+    text = _EXPERIMENT.dump_json(experiment, indent=1, exclude_defaults=True).decode()
+    return f'{{\n "schema": "{SCHEMA}",{text[1:]}\n'
 
 
 def from_json(text: str | bytes) -> Experiment:
@@ -383,15 +359,4 @@ def from_json(text: str | bytes) -> Experiment:
     Raises:
         pydantic.ValidationError: this is not an experiment of this schema.
     """
-    found = _EXPERIMENT.validate_json(text)
-    if found.request:
-        return found
-    return replace(found, request=RunCommand.parse(found.command), caveats=tuple(_old_caveats(found)))
-
-
-def _old_caveats(experiment: Experiment) -> Iterator[str]:
-    """Runs of before ``caveats`` were a field tell them by their first word, or by words of their own."""
-    names = {each.name for each in experiment.deployments}
-    for note in experiment.notes:
-        if note.partition(" ")[0].removesuffix(":") in names or any(words in note for words in _OLD_CAVEATS):
-            yield note
+    return _EXPERIMENT.validate_json(text)

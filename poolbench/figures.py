@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from poolbench.statistics import DeploymentRow, Estimate
+from poolbench.statistics import Comparison, DeploymentRow, Estimate, Verdict
 
 NONE = "–"
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|µs|%|×|B|[KMGT]iB)(?!\w))")
@@ -60,7 +61,7 @@ def percent(share: float) -> str:
 
 
 def times(value: float) -> str:
-    return f"{significant(value)} ×"
+    return f"{factor(value)} ×"
 
 
 def counted(count: int, one: str) -> str:
@@ -81,28 +82,52 @@ def printable(text: str) -> str:
 # -- in sentences
 
 
-def ratio(found: Estimate | None) -> str:
-    """``0.850 (0.810 to 0.880)``"""
-    if found is None:
-        return "nothing to compare"
-    return significant(found.median) + (_between(found) or f" (too few rounds: {found.n})")
+def factor(value: float) -> str:
+    """A ratio: ``6.7``, ``1.83``, ``0.98``, ``0.015``"""
+    return f"{value:.2f}" if 0.095 <= value < 1.995 else significant(value, 2)
+
+
+def between(found: Estimate | None) -> str:
+    """The ends of a ratio: ``0.98–1.03``; of too few rounds those that were seen."""
+    return "nothing to compare" if found is None else f"{factor(found.ends[0])}–{factor(found.ends[1])}"
+
+
+def against(found: Comparison) -> str:
+    """``6.7 × (6.3–6.9), faster``"""
+    return f"{times(found.ratio.median)} ({between(found.ratio)}), {found.verdict}" if found.ratio else "not comparable"
+
+
+def back(found: Comparison) -> str:
+    """The second one seen from the first, by the same ratio: ``6.7 × slower``, ``equally fast, 0.98–1.03``"""
+    if found.ratio is None or found.verdict is Verdict.CANNOT_TELL:
+        return f"whether it is slower cannot be told, {between(found.ratio)}"
+    if found.verdict is Verdict.EQUAL:
+        return f"{found.verdict}, {between(found.ratio)}"
+    return f"{times(found.ratio.median)} {'slower' if found.verdict is Verdict.FASTER else 'as fast'}"
+
+
+def by_ratio(found: Comparison) -> float:
+    return found.ratio.median if found.ratio else 0.0
 
 
 def faster(part: float, other: str) -> str:
     """``up to 12% faster than threads:8``; large shares as a factor."""
     if part < 1:
         return f"up to {part:.0%} faster than {other}"
-    return f"up to {significant(1 + part)} times as fast as {other}"
+    return f"up to {factor(1 + part)} times as fast as {other}"
 
 
 def rate_of(row: DeploymentRow) -> str:
-    """``threads:8 139 jobs/s (131 to 144)``"""
-    found = row.jobs_per_second
-    return (
-        f"{row.name} {significant(found.median)} jobs/s{_between(found)}" if found else f"{row.name} (no turn counts)"
-    )
+    """``threads:8 139 jobs/s``"""
+    return f"{row.name} {significant(row.rate)} jobs/s"
 
 
-def _between(found: Estimate) -> str:
-    """Nothing if there are too few rounds."""
-    return f" ({significant(found.interval[0])} to {significant(found.interval[1])})" if found.interval else ""
+def bars(rows: Sequence[tuple[str, float]], width: int, block: str = "█") -> list[str]:
+    """Seconds by name as bars of text, none wider than so many columns."""
+    if not rows:
+        return []
+    label, most = min(max(len(name) for name, _ in rows), width // 2), max(value for _, value in rows) or 1.0
+    room = max(width - label - 12, 4)
+    return [
+        f"{name[:label]:{label}}  {block * max(round(value / most * room), 1)} {seconds(value)}" for name, value in rows
+    ]

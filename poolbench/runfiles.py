@@ -150,6 +150,10 @@ def read(path: Path) -> Experiment:
     except (OSError, EOFError, zlib.error) as error:
         raise RunError(f"expected a run at {path}, got: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
+        if b'"contestants"' in text:
+            raise RunError(
+                f"expected {path} to be of schema {SCHEMA}, got a run of an earlier one: measure again"
+            ) from error
         errors = error.errors(include_url=False)
         first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
         expected = f"expected {path} to be a run that was written with --json ({SCHEMA})"

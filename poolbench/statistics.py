@@ -13,10 +13,10 @@ without the step, ``step`` the work on the file. ``overhead`` is capacity in whi
 claims, records between two jobs, and idle capacity at the beginning and the end. (Of a concurrency above the number of
 jobs, only as much as there are jobs is counted.)
 
-Two deployments are compared round by round, so that the machine's drift from round to round cancels in their ratio. The
-verdict follows from the interval of the median ratio. It is "cannot tell" where the interval includes 1, with fewer
-than three rounds, and for deployments whose jobs were paced differently (the tutorial's). Each comparison is right in
-95 of 100 experiments: of twenty comparisons of equals, one is called a difference.
+Two deployments are compared round by round, so that the machine's drift from round to round cancels in their ratio:
+one ratio for each pair, used wherever the two are spoken of. The verdict follows from the interval of the median ratio
+(``judge``); of fewer than three rounds it follows from what was seen, widened by ``_WIDENED``. Deployments whose jobs
+were paced differently are not compared. Of twenty comparisons of equals, one is called a difference.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from poolbench.experiment import Deployment, Experiment, Measurement, Scheduling
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
+MARGIN = 0.03  # share of jobs per second below which a difference is none
+TIE = 0.15  # share within which two are equally fast, if it is certain
+_WIDENED = {1: 4.0, 2: 2.0}  # by number of ratios: the true one lies within what was seen, divided and multiplied by it
 _STUDENT = {3: 4.3027, 4: 3.1824, 5: 2.7764}  # by number of values: the 97.5 % quantile with one degree of freedom less
 
 
@@ -50,6 +53,11 @@ class Estimate:
     def ends(self) -> tuple[float, float]:
         """The interval; without one the range."""
         return self.interval or (self.low, self.high)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of a ratio: between which the true one lies, however few rounds there are."""
+        return self.interval or (self.low / _WIDENED[self.n], self.high * _WIDENED[self.n])
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -93,9 +101,8 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 METHOD = (
-    f"Medians over the rounds that count; intervals of the median at {CONFIDENCE:.0%}: order statistics from 6 rounds"
-    f" on, Student's on logarithms and at least the range below, none below {LEAST}. Ratios are of turns of the same"
-    " round."
+    f"medians over the rounds that count; {CONFIDENCE:.0%} intervals: order statistics from 6 rounds on, Student's on"
+    f" logarithms and at least the range below, none below {LEAST}; ratios are of turns of the same round"
 )
 
 
@@ -104,6 +111,7 @@ class Verdict(StrEnum):
 
     FASTER = "faster"
     SLOWER = "slower"
+    EQUAL = "equally fast"
     CANNOT_TELL = "cannot tell"
 
 
@@ -145,7 +153,6 @@ class Memory:
     peak: float
     per_job_at_once: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
     growth: Estimate | None  # from the end of a measurement to that of its next; None: fewer than two
-    stays: float  # at the end of a measurement, more than before it
 
     @property
     def grows(self) -> bool:
@@ -219,6 +226,15 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """Seconds between which every schedule of the jobs lies."""
+
+    sum: float
+    longest: float
+    planned: bool  # as the origin paced them; otherwise as they ran
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     rows: tuple[DeploymentRow, ...]  # in the order of the experiment's deployments
     comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
@@ -243,10 +259,34 @@ class Summary:
         return [row for row in self.rows if row.jobs_per_second and not row.deployment.serial]
 
     @property
-    def against_fastest(self) -> list[Comparison]:
-        """The fastest deployment beside each of the others."""
-        best = max(self.rivals, key=lambda row: row.rate, default=None)
-        return [self.compare(best.name, row.name) for row in self.rivals if best and row is not best]
+    def whole(self) -> list[DeploymentRow]:
+        """The deployments that ran all jobs."""
+        return [row for row in self.rows if row.wall and row.jobs == self._jobs]
+
+    @property
+    def partial(self) -> list[DeploymentRow]:
+        """Those that ran some of them."""
+        return [row for row in self.rows if row.wall and row.jobs < self._jobs]
+
+    @property
+    def _jobs(self) -> int:
+        return max((row.jobs for row in self.rows if row.wall), default=0)
+
+    @property
+    def ends(self) -> Ends | None:
+        """As the jobs were paced, or as they ran on the baseline, or else on the first deployment; a part of the jobs
+        stands for all. None: not known, or not the same for all."""
+        paced = {row.paced for row in self.whole}
+        if len(paced) != 1:
+            return None
+        if seconds := paced.pop():
+            return Ends(sum(seconds), max(seconds), planned=True)
+        ran = sorted(
+            (row for row in (*self.partial, *self.whole) if row.ran), key=lambda row: not row.deployment.serial
+        )
+        return next(
+            (Ends(row.ran[0] * self._jobs / row.jobs, row.ran[1], planned=False) for row in ran if row.ran), None
+        )
 
 
 def _inverse(ratio: Estimate | None) -> Estimate | None:
@@ -361,7 +401,6 @@ def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
         peak=median(usage.pss_peak for usage in usages),
         per_job_at_once=added / concurrency if concurrency else None,
         growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
-        stays=median(usage.pss_end - usage.pss_idle for usage in usages),
     )
 
 
@@ -391,7 +430,12 @@ def _compare(experiment: Experiment, a: DeploymentRow, b: DeploymentRow) -> Comp
 
 
 def judge(ratio: Estimate | None) -> Verdict:
-    """Of a ratio of rates: faster or slower only if the interval leaves 1 out."""
-    if ratio is None or ratio.interval is None or ratio.interval[0] <= 1 <= ratio.interval[1]:
+    """Of a ratio of rates: what its bounds leave no doubt about."""
+    if ratio is None:
         return Verdict.CANNOT_TELL
-    return Verdict.FASTER if ratio.interval[0] > 1 else Verdict.SLOWER
+    low, high = ratio.bounds
+    if low > 1 and ratio.median >= 1 + MARGIN:
+        return Verdict.FASTER
+    if high < 1 and ratio.median <= 1 / (1 + MARGIN):
+        return Verdict.SLOWER
+    return Verdict.EQUAL if low >= 1 / (1 + TIE) and high <= 1 + TIE else Verdict.CANNOT_TELL

@@ -15,12 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from poolbench.advice import totals, verdict
+from poolbench.advice import recommend, totals, verdict
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
-from poolbench.figures import NONE, counted, printable, ratio
+from poolbench.figures import NONE, bars, counted, printable
 from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
 from poolbench.rounds import Position
-from poolbench.statistics import DeploymentRow, Estimate, Verdict, summarise
+from poolbench.statistics import DeploymentRow, Estimate, summarise
 from poolbench.workload import Running, Workload
 
 WIDTH = 80  # of what is read at the end, at the most
@@ -236,18 +236,22 @@ def _total_cells(each: Shown) -> Iterator[str]:
 
 
 def _deployments(page: Page, experiment: Experiment) -> None:
-    summary = summarise(experiment)
+    summary, advice = summarise(experiment), recommend([experiment])
     if summary.rounds:
+        page.paragraph(advice.headline, "bold")
+        measured = [(row.name, row.wall.median) for row in summary.whole if row.wall]
+        for line in bars(measured, page.width, "█" if page.utf8 else "#"):
+            page.say(line)
+        page.say()
+        if advice.command:
+            page.paragraph(f"Confidence: {advice.confidence}. To deploy it:")
+            page.say(advice.command)
+            page.say()
         titles = ["", "rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"]
         page.table(titles, (_cells(row, summary.rounds) for row in summary.rows))
         page.paragraph(_COLUMNS, "dim")
     else:
         page.paragraph("Nothing was measured yet: only turns of the warm-up have ended, and they do not count.", "bold")
-    for found in summary.against_fastest:
-        sentence = f"{found.a} is {found.verdict} than {found.b}"
-        if found.verdict is Verdict.CANNOT_TELL:
-            sentence = f"Whether {found.a} is faster than {found.b} we cannot tell"
-        page.paragraph(f"{sentence}: jobs/s are in the ratio {ratio(found.ratio)}.", "bold")
     if counting := [each for each in experiment.measurements if each.counts]:
         page.checks(counting)
     if cores := experiment.cores:

@@ -107,7 +107,8 @@ def made(
             each = deployments[(place + number) % len(deployments)]
             machine = _Machine(cores, weather, nominal, dice)
             measurements.append(_measurement(each, jobs, number, place, machine, keep=number == min(1, rounds)))
-    command = f"producer compare made --jobs {jobs} --repeat {rounds} --seed {seed}"
+    options = (("--jobs", str(jobs)), ("--repeat", str(rounds)), ("--seed", str(seed)))
+    request = Request(("producer", "compare", "made"), options)
     return Experiment(
         scenario=Scenario(
             "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
@@ -127,8 +128,8 @@ def made(
         measurements=tuple(measurements),
         started=EPOCH,
         finished=EPOCH + 1000.0,
-        command=command,
-        request=Request.parse(command),
+        command=str(request),
+        request=request,
         versions={"python": "CPython 3.13.0", "celery": "5.7.0"},
         machine={"system": "Linux", "processor": "x86_64", "cores": 2, "memory": 24 * 2**30, "load": 0.1},
         cores=Cores(2, cores, (cores,) * (rounds + 1)),

@@ -96,7 +96,7 @@ def experiment(*found: Shown, name: str = "article") -> Experiment:
         started=EPOCH,
         finished=EPOCH + 60,
         command="producer compare article --seed 1",
-        request=measured.RunCommand.parse("producer compare article --seed 1"),
+        request=measured.RunCommand(("producer", "compare", "article"), (("--seed", "1"),)),
         versions={"python": "3"},
         machine={"cores": 2, "load": 0.5},
     )

@@ -1,8 +1,9 @@
 """The report: one model of it, from which its Markdown and its page are made; and pictures of its parts.
 
-The page: no network, no library, readable on a phone, on a desk, on paper. The answer comes first. Charts come in two
-widths, of which one is shown; the lanes are drawn by the page's own script, and stand in words beside it. The policy in
-its head forbids the page to load anything. Without Altair it has no charts, and says so.
+The page: no network, no library, readable on a phone, on a desk, on paper. Its first screen has the answer in one
+sentence, the bars and the command; then come the lanes, and all the rest is folded. The bars come in two widths, of
+which one is shown; the lanes are drawn by the page's own script, and stand in words beside it. The policy in its head
+forbids the page to load anything. Without Altair it has no charts, and says so.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench import figures as w
-from poolbench.advice import Advice, Confidence, recommend, verdict
-from poolbench.choice import WITHIN_NOISE
+from poolbench.advice import Advice, recommend
 from poolbench.experiment import Experiment, to_json
 from poolbench.lanes import Lane, Shown, name_of, render, shown
 from poolbench.report import charts, lanes_svg, tables
@@ -32,13 +32,7 @@ from poolbench.report.tables import Table
 from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import METHOD, Summary, summarise
 
-_SURE = {
-    Confidence.HIGH: "nothing that was measured limits it",
-    Confidence.MODERATE: "one or two things limit it",
-    Confidence.LOW: "several things limit it",
-    Confidence.NONE: "so no pool is recommended",
-}
-_WIDTH = 100  # columns of the timeline as text
+_WIDTH = 100  # columns of what the text draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +42,8 @@ class Section:
     experiment: Experiment
     summary: Summary
     shown: Sequence[Shown]
-    advice: Advice | None  # None: a demonstration
-    headline: str  # the answer, or what a demonstration shows
-    means: str  # the confidence
-    lists: tuple[tuple[str, tuple[str, ...]], ...]  # the rest of the advice by heading
+    advice: Advice
+    lists: tuple[tuple[str, tuple[str, ...]], ...]  # what stands behind it, by heading; of a demonstration nothing
     title: str
     about: str
     tables: tuple[Table, ...]
@@ -61,22 +53,24 @@ class Section:
     conditions: tuple[tuple[str, str], ...]
     warm: bool  # there was a warm-up
 
+    @property
+    def demonstration(self) -> bool:
+        return self.experiment.scenario.demonstration
+
 
 def _section(group: Sequence[Experiment]) -> Section:
-    experiment = pooled(group)
-    advice = None if experiment.scenario.demonstration else recommend(group, conditions=False)
+    experiment, advice = pooled(group), recommend(group, conditions=False)
     summary, kept = summarise(experiment), shown(experiment)
     title = experiment.scenario.title or experiment.scenario.name
-    found = [table(summary) for table in (tables.speed, tables.split, tables.cost, *[tables.pairs] * bool(advice))]
-    pools = [each for each in kept if not each.deployment.serial]
+    found = (tables.speed(summary, advice.beside), tables.split(summary), tables.cost(summary))
     return Section(
         experiment=experiment,
         summary=summary,
         shown=kept,
         advice=advice,
-        headline=_headline(advice, summary) if advice else verdict(pools),
-        means=_SURE[advice.confidence] if advice else "",
-        lists=tuple((heading, lines) for heading, lines in _lists(advice) if lines) if advice else (),
+        lists=()
+        if experiment.scenario.demonstration
+        else tuple(advice.lists[bool(advice.answer and advice.because) :]),
         title=title[:1].upper() + title[1:],
         about=_about(experiment, summary),
         tables=tuple(tables.known(table) for table in found if table.lines),
@@ -90,33 +84,6 @@ def _section(group: Sequence[Experiment]) -> Section:
 
 def _warm(experiment: Experiment) -> bool:
     return any(each.round == 0 for each in experiment.measurements)
-
-
-def _headline(advice: Advice, summary: Summary) -> str:
-    if advice.answer is None:
-        return "These measurements cannot tell which deployment is best."
-    rate = summary.row(advice.answer).jobs_per_second
-    did = f"{advice.answer} did {w.significant(rate.median)} jobs per second" if rate else advice.answer
-    if advice.tied:
-        *others, last = advice.tied
-        names = f"{', '.join(others)} and {last}" if others else last
-        decided = f" and with {advice.criterion}" if advice.criterion != WITHIN_NOISE else ""
-        return f"{did}, no slower than {names}{decided}."
-    found = summary.compare(advice.answer, advice.runner_up).ratio if advice.runner_up else None
-    if found is None:
-        return f"{did}."
-    if found.median < 1:
-        return f"{did}: {w.percent(found.median)} of {advice.runner_up}, at a lower concurrency."
-    return f"{did}, {w.times(found.median)} as many as {advice.runner_up}."
-
-
-def _lists(of: Advice) -> Iterator[tuple[str, tuple[str, ...]]]:
-    yield "What limits the confidence" if of.answer else "Why not", of.because
-    yield "The runner-up", (f"{of.runner_up}, {of.runner_up_rate}",) if of.runner_up else ()
-    yield "What it gives up", of.gives_up
-    yield "What would change the answer", of.would_change
-    yield "What would make it surer", of.next
-    yield "How it was found", of.reasoning
 
 
 def _about(experiment: Experiment, summary: Summary) -> str:
@@ -142,15 +109,10 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
     yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
     if sampling := experiment.sampling:
-        had = (cores.nominal if cores else 1) * sum(each.wall or 0 for each in experiment.measurements if each.counts)
-        of_all = f", {w.percent(sampling.cpu / had)} of what the machine had meanwhile" if had else ""
-        yield (
-            "Sampling",
-            f"at most every {w.seconds(sampling.every)}; it used {w.seconds(sampling.cpu)} of CPU:"
-            f" {w.percent(sampling.share)} of what the deployments used{of_all}",
-        )
+        share = w.percent(sampling.share)
+        yield "Sampling", f"used {w.seconds(sampling.cpu)} of CPU: {share} of what the deployments used"
     for each in experiment.deployments:
-        yield each.name, "was running already" if each.lives_on else each.command or ""
+        yield each.name, "was running already" if each.running else each.command or ""
     yield "Method", METHOD
     for note in experiment.conditions:
         yield "Note", note
@@ -177,8 +139,14 @@ def text(experiments: Sequence[Experiment]) -> str:
     """As Markdown: nothing that others wrote is markup, or steers a terminal."""
     templates = _templates(finalize=lambda value: value if isinstance(value, Markup) else _plain(str(value)))
     templates.filters["code"] = _code
-    sections = [(each, render(each.experiment, width=_WIDTH)) for each in map(_section, agreeing(experiments))]
+    sections = [
+        (each, _bars(each), render(each.experiment, width=_WIDTH)) for each in map(_section, agreeing(experiments))
+    ]
     return templates.get_template("report.md.j2").render(sections=sections)
+
+
+def _bars(of: Section) -> list[str]:
+    return w.bars([(row.name, row.wall.median) for row in of.summary.whole if row.wall], _WIDTH)
 
 
 def _plain(text: str) -> str:
@@ -220,11 +188,10 @@ def _as_page(section: Section) -> dict[str, Any]:
     """The section, and what only the page has: charts, lanes for the script, the raw data."""
     experiment, summary, drawable = section.experiment, section.summary, charts.drawable()
     spans = [span for each in section.shown for span in each.chart.spans]
-    bars = (charts.bars, charts.split) if drawable else ()
-    curves = [_drawn(part, experiment, summary) for part in _CURVES] if drawable else []
+    curves = [of(experiment, summary) for of in _CURVES.values()] if drawable else []
     return {
         "of": section,
-        "charts": [_figure(of(summary), of(summary, charts.NARROW)) for of in bars],
+        "bars": _figure(charts.bars(summary), charts.bars(summary, charts.NARROW)) if drawable else None,
         "curves": [_figure(chart) for chart in curves if chart],
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
@@ -305,20 +272,12 @@ def compressed(experiment: Experiment) -> str:
 
 # -- as pictures
 
-Part = Callable[[Experiment, Summary], Chart | None]
-_CURVES: Mapping[str, str] = {
-    "latency": "no turn counts",
-    "run": "no turn counts",
-    "throughput": "no pool was measured at several concurrencies",
-    "memory": "no pool was measured at several concurrencies",
-}  # why there may be none
-PARTS = ("timeline", "table", "bars", "split", *_CURVES)
-
-
-def _drawn(part: str, experiment: Experiment, summary: Summary) -> Chart | None:
-    if part in charts.KINDS:
-        return charts.distribution(experiment, summary, part)
-    return charts.against_concurrency(summary, part)
+_CURVES: Mapping[str, Callable[[Experiment, Summary], Chart | None]] = {
+    "latency": charts.latency,
+    "throughput": charts.throughput,
+}
+_WHY = {"latency": "no turn counts", "throughput": "no pool was measured at several concurrencies"}
+PARTS = ("timeline", "bars", *_CURVES)
 
 
 def svg(experiment: Experiment, part: str) -> str:
@@ -329,10 +288,9 @@ def svg(experiment: Experiment, part: str) -> str:
     if part == "timeline":
         return lanes_svg.timeline(experiment)
     summary = summarise(experiment)
-    whole = {"table": charts.table, "bars": charts.bars, "split": charts.split}
-    chart = whole[part](summary) if part in whole else _drawn(part, experiment, summary)
+    chart = charts.bars(summary) if part == "bars" else _CURVES[part](experiment, summary)
     if chart is None:
-        raise ReportError(f"expected something to draw for {part}, got none: {_CURVES[part]}")
+        raise ReportError(f"expected something to draw for {part}, got none: {_WHY[part]}")
     return chart.svg()
 
 

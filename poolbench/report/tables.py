@@ -1,16 +1,16 @@
-"""The tables of a report, as cells of text: page, Markdown, terminal and picture print them.
+"""The tables of a report, as cells of text: page and Markdown print them.
 
 A table of deployments is a list of columns: each has its title, and makes a cell of a deployment's row of figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
 from poolbench.experiment import Deployment, Experiment, Measurement
-from poolbench.statistics import Comparison, DeploymentRow, Estimate, Summary, Verdict
+from poolbench.statistics import Comparison, DeploymentRow, Estimate, Split, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,10 @@ def _if(value: float | None, words: Callable[[float], str] = w.seconds) -> Cell:
 # -- the deployments
 
 
-def speed(summary: Summary) -> Table:
+def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
+    """Args: beside: a deployment and each of the others; adds its column."""
     most = max((row.jobs for row in summary.rows), default=0)
+    by_name = {each.b: each for each in beside}
 
     def counted(row: DeploymentRow) -> Cell:
         return Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
@@ -78,14 +80,24 @@ def speed(summary: Summary) -> Table:
     def speedup(row: DeploymentRow) -> Cell:
         return Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
 
+    def sooner(row: DeploymentRow) -> Cell:
+        found = by_name.get(row.name)
+        return (
+            Cell(w.times(found.ratio.median), f"{w.between(found.ratio)}: {found.verdict}")
+            if found and found.ratio
+            else Cell()
+        )
+
+    compared: list[Column] = [(f"beside it, {beside[0].a} was", sooner)] if beside else []
     return _of_rows(
         "How fast",
-        "Each figure is the median of the turns that count, the interval of that median (95 %) below it. A job's"
-        " latency runs from the submission to its end. Ideal: the longest job, or the sum over the concurrency.",
+        "Medians of the turns that count, with the interval of each (95 %). Latency: from the submission to a job's"
+        " end. Ideal: the longest job, or the sum over the concurrency.",
         summary,
         [
             ("turns", counted),
             ("all jobs took", wall),
+            *compared,
             ("jobs per second", lambda row: _estimate(row.jobs_per_second)),
             ("faster than serial", speedup),
             ("of the ideal", lambda row: _estimate(row.share_of_ideal, w.percent)),
@@ -97,19 +109,22 @@ def speed(summary: Summary) -> Table:
 
 
 def split(summary: Summary) -> Table:
+    def part(seconds: Callable[[Split], float | None]) -> Callable[[DeploymentRow], Cell]:
+        return lambda row: _if(seconds(row.split) if row.split else None)
+
     return _of_rows(
         "Where a job's time goes",
-        "Means over all jobs. The first ones add up to a job's way from the submission to its end; its run, its step"
-        " and the overhead, in which none of our jobs ran, to what it cost of the capacity: concurrency times time.",
+        "Means over all jobs. Until queued + waited + ran + its step = its whole way; ran + its step + overhead ="
+        " what it took of the capacity (concurrency times time). In the overhead none of our jobs ran.",
         summary,
         [
-            ("until queued", lambda row: _if(row.split.submit if row.split else None)),
-            ("waited", lambda row: _if(row.split.wait if row.split else None)),
-            ("ran", lambda row: _if(row.split.run if row.split else None)),
-            ("its step", lambda row: _if((row.split.step or None) if row.split else None)),
-            ("its whole way", lambda row: _if(row.split.way if row.split else None)),
-            ("overhead", lambda row: _if(row.split.overhead if row.split else None)),
-            ("of the capacity", lambda row: _if(row.split.cost if row.split else None)),
+            ("until queued", part(lambda of: of.submit)),
+            ("waited", part(lambda of: of.wait)),
+            ("ran", part(lambda of: of.run)),
+            ("its step", part(lambda of: of.step or None)),
+            ("its whole way", part(lambda of: of.way)),
+            ("overhead", part(lambda of: of.overhead)),
+            ("of the capacity", part(lambda of: of.cost)),
         ],
     )
 
@@ -118,7 +133,7 @@ def cost(summary: Summary) -> Table:
     def peak(row: DeploymentRow) -> Cell:
         if row.memory is None:
             return Cell()
-        grows = row.deployment.lives_on and row.memory.grows
+        grows = row.deployment.running and row.memory.grows
         return Cell(w.size(row.memory.peak), "grows from turn to turn" if grows else f"idle {w.size(row.memory.idle)}")
 
     def per_job_at_once(row: DeploymentRow) -> Cell:
@@ -128,7 +143,7 @@ def cost(summary: Summary) -> Table:
         return Cell(w.size(memory.peak / concurrency), f"work adds {w.size(memory.per_job_at_once)}")
 
     def growth(row: DeploymentRow) -> Cell:
-        return _estimate(row.memory.growth if row.memory and row.deployment.lives_on else None, w.size)
+        return _estimate(row.memory.growth if row.memory and row.deployment.running else None, w.size)
 
     def late(row: DeploymentRow) -> Cell:
         found = row.scheduling
@@ -136,12 +151,9 @@ def cost(summary: Summary) -> Table:
 
     return _of_rows(
         "What it cost",
-        "Of all processes of the deployment's workers together. Memory is the proportional set size (shared pages"
-        " are split among their processes); per job at once it is the peak over the concurrency, of which work added so"
-        " much to an idle worker. Workers that live on from turn to turn also have what they grew by, from the end of"
-        " one turn to the end of the next; of workers that are started anew for each turn that would mean nothing,"
-        " and what work added is all that there is to say. Scheduling latency: how late a thread wakes that wants"
-        " the interpreter at fixed moments.",
+        "All processes of the deployment's workers together. Memory is the proportional set size, at the peak; workers"
+        " that live on also have what they grew by from turn to turn. Scheduling latency: how late a thread wakes that"
+        " wants the interpreter at fixed moments.",
         summary,
         [
             ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
@@ -153,22 +165,6 @@ def cost(summary: Summary) -> Table:
             ("scheduling latency p99", late),
             ("ran on", lambda row: Cell(row.executors or w.NONE)),
         ],
-    )
-
-
-def pairs(summary: Summary) -> Table:
-    """Each deployment against the fastest; all pairs would be many."""
-
-    def line(of: Comparison) -> TableLine:
-        verdict = "cannot tell" if of.verdict is Verdict.CANNOT_TELL else f"{of.a} is {of.verdict}"
-        return TableLine(f"{of.a} against {of.b}", "", (_estimate(of.ratio, w.times), Cell(verdict)))
-
-    return Table(
-        "Is the fastest really faster?",
-        "Turns of the same round are compared, so that what the machine did to both cancels. Where the interval of the"
-        " ratio includes 1, the noise is larger than the difference.",
-        ("pair", "times as many jobs per second", "verdict"),
-        tuple(map(line, summary.against_fastest)),
     )
 
 
@@ -209,46 +205,3 @@ def checks(experiment: Experiment) -> Table:
         ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "checks"),
         tuple(line(deployment, found) for deployment, found in by_deployment if found),
     )
-
-
-# -- the sum of the jobs against the longest of them, between which every schedule lies
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """Seconds."""
-
-    sum: float
-    longest: float
-    planned: bool  # as the origin paced them; otherwise as they ran
-
-
-@dataclass(frozen=True, slots=True)
-class BarsData:
-    rows: tuple[DeploymentRow, ...]  # of those that ran all jobs
-    common: Ends | None  # of all of them
-    own: tuple[Ends | None, ...]  # of each, where they differ; empty: they do not
-    partial: tuple[DeploymentRow, ...]  # those that ran some of the jobs
-
-    @property
-    def ends(self) -> list[Ends]:
-        return [ends for ends in (self.common, *self.own) if ends]
-
-
-def bars_data(summary: Summary) -> BarsData:
-    measured = [row for row in summary.rows if row.wall]
-    jobs = max((row.jobs for row in measured), default=0)
-    rows = tuple(row for row in measured if row.jobs == jobs)
-    partial = tuple(row for row in measured if row.jobs < jobs)
-    own = tuple(Ends(sum(row.paced), max(row.paced), planned=True) if row.paced else None for row in rows)
-    if len({(round(ends.sum, 3), round(ends.longest, 3)) if ends else None for ends in own}) > 1:
-        return BarsData(rows, None, own, partial)
-    return BarsData(rows, own[0] if own and own[0] else _ran((*partial, *rows), jobs), (), partial)
-
-
-def _ran(rows: Iterable[DeploymentRow], jobs: int) -> Ends | None:
-    """As they ran on the baseline, or else on the first deployment; a part of the jobs stands for all."""
-    for row in sorted(rows, key=lambda row: not row.deployment.serial):
-        if row.ran:
-            return Ends(row.ran[0] * jobs / row.jobs, row.ran[1], planned=False)
-    return None

@@ -71,8 +71,8 @@ def test_the_comparison_runs_against_the_containers(stack: Stack) -> None:
     said = stack.producer("compare", "--no-serial", "--seed", "1", "--json", "-", seconds=300)
     assert said.code == 0, said.out[-2000:] + said.err[-2000:]
     experiment = json.loads(said.out)
-    assert {each["pool"] for each in experiment["contestants"]} == {"prefork", "threads", "gevent"}
-    books = [turn["books"] for turn in experiment["turns"]]
+    assert {each["pool"] for each in experiment["deployments"]} == {"prefork", "threads", "gevent"}
+    books = [turn["checks"] for turn in experiment["measurements"]]
     assert len(books) == 3
     assert all(book["jobs"] == book["done"] == book["once"] == book["here"] == book["right"] for book in books)
 

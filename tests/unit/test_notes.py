@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from poolbench.advice import recommend
-from poolbench.experiment import Experiment, from_json, to_json
+from poolbench.experiment import Experiment
 from poolbench.experiment import PoolKind as Pool
 from poolbench.report.page import page, text
 from tests.experiments import Made, made
@@ -30,16 +30,10 @@ OTHERS = (
 )
 
 
-@pytest.fixture(scope="module", params=["new", "old"])
-def noted(request: pytest.FixtureRequest) -> Experiment:
+@pytest.fixture(scope="module")
+def noted() -> Experiment:
     deployments = (Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
-    experiment = replace(made(*deployments), notes=(*BEARING, *OTHERS))
-    # A run of before caveats were a field tells them by their words, when it is read.
-    return (
-        from_json(to_json(replace(experiment, request=None)))
-        if request.param == "old"
-        else replace(experiment, caveats=BEARING)
-    )
+    return replace(made(*deployments), notes=(*BEARING, *OTHERS), caveats=BEARING)
 
 
 def parts(whole: str, *headings: str) -> Sequence[str]:
@@ -59,8 +53,8 @@ def as_page(experiments: Sequence[Experiment]) -> str:
 @pytest.mark.parametrize(
     ("write", "headings"),
     [
-        (text, ("**How it was found**", "## The figures", "## Conditions")),
-        (as_page, ("<summary>How it was found</summary>", ">The figures</h2>", "Under which conditions")),
+        (text, ("## How it was found", "## Can it be trusted", "## Conditions")),
+        (as_page, ("<h3>How it was found</h3>", "<h2>Can it be trusted", "<h3>Conditions")),
     ],
     ids=["text", "page"],
 )

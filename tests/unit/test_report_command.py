@@ -26,7 +26,7 @@ def test_each_suffix_is_a_format(a_run: Path, tmp_path: Path) -> None:
 
     assert run(["report", str(a_run), *outputs, "--trace", str(tmp_path / "t.json.gz")]) == 0
     assert (tmp_path / "r.html").read_bytes().startswith(b"<!doctype html>")
-    assert (tmp_path / "r.md").read_text().startswith("# gevent:8 did")
+    assert (tmp_path / "r.md").read_text().startswith("# gevent:8 finished")
     assert (tmp_path / "timeline.svg").read_text().startswith("<svg")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     plain = (tmp_path / "r.trace.json").read_bytes()
@@ -38,13 +38,13 @@ def test_each_suffix_is_a_format(a_run: Path, tmp_path: Path) -> None:
 
 def test_without_a_file_to_write_the_text_is_the_output(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(a_run)]) == 0
-    assert capsys.readouterr().out.startswith("# gevent:8 did")
+    assert capsys.readouterr().out.startswith("# gevent:8 finished")
 
 
 def test_a_picture_is_named_after_its_part_or_told_it(a_run: Path, tmp_path: Path) -> None:
-    assert run(["report", str(a_run), "-o", str(tmp_path / "split.svg"), "-o", str(tmp_path / "other.svg")]) == 0
-    assert run(["report", str(a_run), "-o", str(tmp_path / "told.svg"), "--part", "split"]) == 0
-    assert (tmp_path / "split.svg").read_text() == (tmp_path / "told.svg").read_text()
+    assert run(["report", str(a_run), "-o", str(tmp_path / "latency.svg"), "-o", str(tmp_path / "other.svg")]) == 0
+    assert run(["report", str(a_run), "-o", str(tmp_path / "told.svg"), "--part", "latency"]) == 0
+    assert (tmp_path / "latency.svg").read_text() == (tmp_path / "told.svg").read_text()
     assert "Who ran when" in (tmp_path / "other.svg").read_text()
 
 
@@ -53,24 +53,28 @@ def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: 
     packed.write_bytes(gzip.compress(a_run.read_bytes()))
 
     assert run(["report", str(packed)]) == 0
-    assert capsys.readouterr().out.startswith("# gevent:8 did")
+    assert capsys.readouterr().out.startswith("# gevent:8 finished")
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"{}", "to be a run that was written with --json (downpour.experiment/1)"),
-        (b"not json", "(downpour.experiment/1), got something else"),
-        (b"# A page\n\nWith *two* lines.\n", "(downpour.experiment/1), got something else\n"),
+        (b"{}", "to be a run that was written with --json (poolbench.experiment/2)"),
+        (b"not json", "(poolbench.experiment/2), got something else"),
+        (b"# A page\n\nWith *two* lines.\n", "(poolbench.experiment/2), got something else\n"),
         (
             b'{"schema": "downpour.report/1"}',
-            "(downpour.experiment/1), got JSON of schema 'downpour.report/1'\n",
+            "(poolbench.experiment/2), got JSON of schema 'downpour.report/1'\n",
+        ),
+        (
+            b'{"scenario": {}, "contestants": [], "turns": []}',
+            "to be of schema poolbench.experiment/2, got a run of an earlier one: measure again\n",
         ),
         (b"\x1f\x8b not gzip", "expected a run at"),
         (gzip.compress(b"{}" * 1000, mtime=0)[:-9], "expected a run at"),
         (b"\xff\xfe", "got something else"),
     ],
-    ids=["empty", "text", "page", "other-schema", "no-gzip", "cut-gzip", "no-text"],
+    ids=["empty", "text", "page", "other-schema", "earlier", "no-gzip", "cut-gzip", "no-text"],
 )
 def test_a_file_that_is_no_run_is_code_two_and_says_where(
     content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -87,7 +91,7 @@ def test_a_file_that_is_no_run_is_code_two_and_says_where(
 
 def test_turns_of_a_deployment_that_is_not_there_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = json.loads(a_run.read_text())
-    changed["contestants"][1]["name"] = "another"
+    changed["deployments"][1]["name"] = "another"
     a_run.write_text(json.dumps(changed))
 
     assert run(["report", str(a_run)]) == 2
@@ -125,7 +129,7 @@ def test_a_picture_of_two_kinds_of_runs_is_refused_with_the_difference(
 def test_a_picture_of_what_was_not_measured_is_code_two(
     a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["report", str(a_run), "-o", str(tmp_path / "memory.svg")]) == 2
+    assert run(["report", str(a_run), "-o", str(tmp_path / "throughput.svg")]) == 2
     assert "no pool was measured at several concurrencies" in capsys.readouterr().err
 
 

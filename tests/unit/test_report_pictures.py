@@ -18,9 +18,8 @@ from poolbench.report import charts
 from poolbench.report.lanes_svg import ticks
 from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
-from poolbench.report.tables import BarsData, Ends, bars_data
 from poolbench.runfiles import ReportError
-from poolbench.statistics import summarise
+from poolbench.statistics import Ends, Summary, summarise
 from tests.experiments import EPOCH, remeasured
 from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
 
@@ -82,7 +81,7 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
         for text, anchor, x, y in found:
             assert 0 <= x <= width, (part, text)
             assert 0 <= y <= height, (part, text)
-            if part not in ("timeline", "table") and anchor == "end":
+            if part != "timeline" and anchor == "end":
                 assert x >= 5 * len(text), (part, text)
 
 
@@ -91,7 +90,7 @@ def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None
     without = remeasured(experiment, lambda of: replace(of, jobs=()))
 
     with pytest.raises(ReportError, match="no pool was measured at several concurrencies"):
-        svg(experiment, "memory")
+        svg(experiment, "throughput")
     with pytest.raises(ReportError, match="no turn's jobs were kept"):
         svg(without, "timeline")
 
@@ -132,8 +131,7 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 
     found = page([sweep()])
     assert "This page has no charts: install requirements/local.txt, or poolbench[report]." in found
-    assert "Where the time goes" not in found
-    assert found.count("<caption>") == 5
+    assert found.count("<caption>") == 4
     assert found.count("<canvas") == 9
     assert svg(sweep(), "timeline").startswith("<svg")
 
@@ -141,33 +139,29 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 # -- the sum against the longest
 
 
-def race_of(experiment: Experiment) -> BarsData:
-    return bars_data(summarise(experiment))
+def race_of(experiment: Experiment) -> Summary:
+    return summarise(experiment)
 
 
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
     found = race_of(few())
 
-    assert found.common == Ends(20.0, 0.5, planned=True)
-    assert (found.own, found.partial) == ((), ())
+    assert found.ends == Ends(20.0, 0.5, planned=True)
+    assert found.partial == []
     assert svg(few(), "bars").count(">longest job 500 ms<") == 1
 
 
-def test_in_the_tutorial_each_deployment_has_its_own() -> None:
-    found = race_of(tutorial())
-
-    assert found.common is None
-    ends = [Ends(12, 7, planned=True)] * 2 + [Ends(15, 9, planned=True), Ends(18, 10, planned=True)]
-    assert list(found.own) == ends
-    assert " of 18.0 s" in svg(tutorial(), "bars")
+def test_deployments_with_jobs_of_their_own_have_no_sum_in_common() -> None:
+    assert race_of(tutorial()).ends is None
+    assert "longest job" not in svg(tutorial(), "bars")
 
 
 def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
     found = race_of(sampled())
 
-    assert [row.name for row in found.rows] == ["threads:8"]
+    assert [row.name for row in found.whole] == ["threads:8"]
     assert [row.name for row in found.partial] == ["serial"]
-    assert found.common == Ends(20.0, 0.5, planned=True)
+    assert found.ends == Ends(20.0, 0.5, planned=True)
     assert "serial ran 10 of the jobs and is not drawn" in page([sampled()])
     assert "<small>10 of the jobs</small>" in page([sampled()])
 
@@ -179,11 +173,11 @@ def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_baseline() 
         lambda _, job: replace(job, nominal=None),
     )
 
-    common = race_of(unpaced).common
-    assert common
-    assert not common.planned
-    assert common.sum == pytest.approx(20.0, rel=0.05)
-    assert common.longest == pytest.approx(0.5, rel=0.1)
+    ends = race_of(unpaced).ends
+    assert ends
+    assert not ends.planned
+    assert ends.sum == pytest.approx(20.0, rel=0.05)
+    assert ends.longest == pytest.approx(0.5, rel=0.1)
 
 
 # -- colours and figures
