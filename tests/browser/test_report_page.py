@@ -93,8 +93,17 @@ def test_nothing_is_wider_than_the_window_and_every_timeline_is_drawn(
 def test_the_answer_is_what_a_phone_shows_first(show: Show) -> None:
     page = show("few", PHONE)
 
-    expect(page.get_by_role("heading", level=1)).to_be_in_viewport()
-    expect(page.get_by_text("Confidence:")).to_be_in_viewport()
+    expect(page.get_by_role("heading", level=1)).to_be_in_viewport(ratio=1)
+    expect(page.get_by_text("Confidence:")).to_be_in_viewport(ratio=1)
+    expect(page.locator("figure.drawn svg:visible").first).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_sentence_bars_and_command_are_on_the_first_screen(show: Show, viewport: ViewportSize) -> None:
+    page = show("few", viewport)
+
+    for first in ("h1", "figure.drawn svg:visible", ".command"):
+        expect(page.locator(first).first).to_be_in_viewport(ratio=1)
 
 
 def test_pointing_at_a_bar_shows_its_moments_and_pointing_away_hides_them(show: Show) -> None:
@@ -209,6 +218,7 @@ def test_what_a_hostile_name_says_is_read_and_not_run(show: Show) -> None:
 def test_the_raw_data_can_be_saved_and_is_an_experiment(show: Show, tmp_path: Path) -> None:
     page = show("few")
 
+    page.get_by_text("Can it be trusted?").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the raw data").click()
     assert download.value.suggested_filename == "experiment-1.json.gz"
