@@ -1,11 +1,10 @@
-"""Charts by Altair: the bars, how latencies are spread, what a higher concurrency brings.
+"""Charts by Altair: the bars, and what a higher concurrency brings.
 
 A chart becomes SVG by vl-convert, without a script. Colours are those of the palette; in a page they follow its scheme.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,18 +12,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from poolbench.experiment import Experiment, PoolKind, Setup
+from poolbench.experiment import PoolKind, Setup
 from poolbench.figures import seconds, significant
 from poolbench.report.palette import FONT, LIGHT
 from poolbench.runfiles import ReportError
-from poolbench.statistics import DeploymentRow, Ends, Summary, latencies_of, percentile
+from poolbench.statistics import Ends, Summary
 
 WIDE, NARROW = 1000.0, 346.0  # pixels of a chart of bars, on a desk and on a phone
 HALF = 460.0  # of a chart of curves
 MISSING = "install requirements/local.txt, or poolbench[report]"
-_MOST_CURVES = 6  # in one picture; of more deployments the fastest of each pool are shown
-_POINTS = 200  # of a curve
-_SPREAD = 20  # the longest over the shortest, from which on a logarithmic axis shows more
 _BAR = 14  # pixels
 _BELOW = "\u00a0"  # a row below the others, for words
 _ALL = "all jobs, one by one"
@@ -85,8 +81,8 @@ def _on(data: Data) -> Any:
 
 
 def _as_it_is(field: str) -> Any:
-    """A channel whose values are colours or pixels."""
-    return {"field": field, "scale": None, "type": "quantitative" if field == "size" else "nominal"}
+    """A channel whose values are colours or shapes."""
+    return {"field": field, "scale": None, "type": "nominal"}
 
 
 _MUTED, _INK = LIGHT["muted"], LIGHT["ink"]
@@ -183,17 +179,7 @@ def _ends(of: Ends, until: float, room: float, axes: Mapping[str, Any]) -> list[
     ]
 
 
-# -- curves
-
-
-def _drawn(summary: Summary) -> list[DeploymentRow]:
-    """The deployments whose curves are drawn: all, or the fastest of each pool and the baseline."""
-    rows = [row for row in summary.rows if row.latency]
-    if len(rows) <= _MOST_CURVES:
-        return rows
-    slowest_first = sorted(rows, key=lambda row: row.wall.median if row.wall else 0.0, reverse=True)
-    fastest = {row.deployment.look: row for row in slowest_first}
-    return [row for row in rows if row in fastest.values()]
+# -- a curve per pool
 
 
 def _lines(looks: Mapping[str, str]) -> dict[str, Any]:
@@ -209,70 +195,11 @@ def _lines(looks: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _marks(on: Any) -> Any:
-    """Points in the look's colour and shape; not in the legend, which has lines."""
-    points = on.mark_point(filled=True, size=55, opacity=1)
-    return points.encode(color=_as_it_is("colour"), shape=_as_it_is("shape"))
-
-
 def _look(look: str) -> dict[str, str]:
     return {"look": look, "colour": LIGHT[look], "shape": _SHAPES[look]}
 
 
-def latency(experiment: Experiment, summary: Summary) -> Chart | None:
-    """The share of jobs that ended no later than so many seconds after the submission."""
-    values = {
-        row: sorted(span for each in experiment.of(row.name) for span in latencies_of(each)) for row in _drawn(summary)
-    }
-    values = {row: spans for row, spans in values.items() if spans}
-    if not values:
-        return None
-    few = " Of each pool the fastest is drawn." if len(_drawn(summary)) < len(summary.rows) else ""
-    how = f"Further left is faster: the share of jobs that had ended by then.{few} Marks: a half, and 95 %."
-    tails = ((row.name, row.latency) for row in values)
-    says = "; ".join(f"{name}: half within {seconds(t.p50)}, 95 % within {seconds(t.p95)}" for name, t in tails if t)
-    ends = [end for spans in values.values() for end in (spans[0], spans[-1])]
-    positive, high = min((end for end in ends if end > 0), default=1.0), max(ends) or 1.0
-    log = high > _SPREAD * positive
-    low = max(positive, high / 1e4) if log else 0.98 * min(ends) if min(ends) > high / 2 else 0.0
-    alt = _library("altair")
-    ticks = {"values": _decades(low, high)} if log else {"tickCount": 5}
-    x = alt.X("seconds:Q", axis=alt.Axis(title=None, labelExpr=_SECONDS, grid=False, **ticks))
-    axes = {
-        "x": x.scale(type="log" if log else "linear", domain=[low, high], nice=False, clamp=True),
-        "y": alt.Y("share:Q", axis=alt.Axis(title=None, format="~%", tickCount=5)).scale(domain=[0, 1]),
-    }
-    points = [
-        {"name": row.name, "seconds": at, "share": share}
-        for row, spans in values.items()
-        for at, share in _steps(spans)
-    ]
-    marks = [
-        {"seconds": percentile(spans, share), "share": share, **_look(row.deployment.look)}
-        for row, spans in values.items()
-        for share in (0.5, 0.95)
-    ]
-    looks = {row.name: row.deployment.look for row in values}
-    line = _on(points).mark_line(interpolate="step-after", strokeWidth=2).encode(**axes, **_lines(looks))
-    spec = _spec(line, _marks(_on(marks).encode(**axes)), width=HALF, height=226)
-    return Chart("From the submission to a job's end", how, says, spec)
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """Round values between two ends, for a logarithmic axis: by 1, 2 and 5, or by tens where those are many."""
-    factors = (1, 2, 5) if high < 1000 * low else (1,)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
-
-
-def _steps(ordered: Sequence[float]) -> list[tuple[float, float]]:
-    """A step up at each value; of many values, at some."""
-    count = len(ordered)
-    places = range(1, count + 1) if count <= _POINTS else [round(n * count / _POINTS) for n in range(1, _POINTS + 1)]
-    return [(ordered[0], 0.0), *((ordered[place - 1], place / count) for place in places)]
-
-
-def throughput(_: Experiment, summary: Summary) -> Chart | None:
+def throughput(summary: Summary) -> Chart | None:
     """A line per pool and setup; None if none was measured at several concurrencies."""
     curves: dict[tuple[PoolKind, Setup], list[dict[str, Any]]] = {}
     for row in sorted(summary.rows, key=lambda row: row.deployment.concurrency or 0):
@@ -300,6 +227,8 @@ def throughput(_: Experiment, summary: Summary) -> Chart | None:
     )
     spread = on.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_as_it_is("colour"))
     line = on.mark_line(strokeWidth=2).encode(**_lines({point["name"]: point["look"] for point in points}))
+    points_on = on.mark_point(filled=True, size=55, opacity=1)
+    marks = points_on.encode(color=_as_it_is("colour"), shape=_as_it_is("shape"))  # not in the legend, which has lines
     how = "Where a line turns flat is its saturation point: a higher concurrency brings nothing more."
-    spec = _spec(spread, line, _marks(on), width=HALF, height=226)
+    spec = _spec(spread, line, marks, width=HALF, height=226)
     return Chart("Jobs per second against concurrency", how, says, spec)

@@ -12,7 +12,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,11 +188,11 @@ def _as_page(section: Section) -> dict[str, Any]:
     """The section, and what only the page has: charts, lanes for the script, the raw data."""
     experiment, summary, drawable = section.experiment, section.summary, charts.drawable()
     spans = [span for each in section.shown for span in each.chart.spans]
-    curves = [of(experiment, summary) for of in _CURVES.values()] if drawable else []
+    throughput = charts.throughput(summary) if drawable else None
     return {
         "of": section,
         "bars": _figure(charts.bars(summary), charts.bars(summary, charts.NARROW)) if drawable else None,
-        "curves": [_figure(chart) for chart in curves if chart],
+        "throughput": _figure(throughput) if throughput else None,
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
         "data": as_script(timelines(section.shown)),
@@ -272,12 +272,7 @@ def compressed(experiment: Experiment) -> str:
 
 # -- as pictures
 
-_CURVES: Mapping[str, Callable[[Experiment, Summary], Chart | None]] = {
-    "latency": charts.latency,
-    "throughput": charts.throughput,
-}
-_WHY = {"latency": "no turn counts", "throughput": "no pool was measured at several concurrencies"}
-PARTS = ("timeline", "bars", *_CURVES)
+PARTS = ("timeline", "bars", "throughput")
 
 
 def svg(experiment: Experiment, part: str) -> str:
@@ -288,9 +283,9 @@ def svg(experiment: Experiment, part: str) -> str:
     if part == "timeline":
         return lanes_svg.timeline(experiment)
     summary = summarise(experiment)
-    chart = charts.bars(summary) if part == "bars" else _CURVES[part](experiment, summary)
+    chart = charts.bars(summary) if part == "bars" else charts.throughput(summary)
     if chart is None:
-        raise ReportError(f"expected something to draw for {part}, got none: {_WHY[part]}")
+        raise ReportError("expected several concurrencies of a pool to draw throughput, got one of each")
     return chart.svg()
 
 

@@ -154,7 +154,7 @@ def test_every_drawing_says_in_words_what_it_shows(shown: Page) -> None:
     drawings = [each for each in shown.all("svg") if each.attributes.get("role") == "img"]
     marks = [each for each in shown.all("svg") if each.attributes.get("role") != "img"]
 
-    assert len(drawings) == 3
+    assert len(drawings) == 2
     assert all("threads:8" in str(each.attributes["aria-label"]) for each in drawings)
     assert all(each.attributes.get("aria-hidden") == "true" for each in marks)
     assert len(shown.all("canvas")) == 4

@@ -89,7 +89,7 @@ def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None
     experiment = few()
     without = remeasured(experiment, lambda of: replace(of, jobs=()))
 
-    with pytest.raises(ReportError, match="no pool was measured at several concurrencies"):
+    with pytest.raises(ReportError, match="expected several concurrencies of a pool"):
         svg(experiment, "throughput")
     with pytest.raises(ReportError, match="no turn's jobs were kept"):
         svg(without, "timeline")
@@ -233,8 +233,6 @@ def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> 
 
 def test_ticks_are_round_and_within_the_axis() -> None:
     assert ticks(10, 5) == [0, 2, 4, 6, 8, 10]
-    assert charts._decades(0.01, 10) == pytest.approx([0.01, 0.1, 1, 10])
-    assert charts._decades(0.3, 10) == pytest.approx([0.5, 1, 2, 5, 10])
 
 
 def test_a_timeline_of_jobs_that_took_no_time_is_drawn() -> None:
