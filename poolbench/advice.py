@@ -37,6 +37,13 @@ LATE = 0.005  # seconds of scheduling latency more than elsewhere: worth a sente
 _NAMED = 3  # deployments in one clause; more are counted
 _SHOWS = "a demonstration shows the models; run a scenario that measures them, or your own jobs"
 
+Value = Callable[[DeploymentRow], float | None]
+_COSTS: tuple[tuple[str, Value, Callable[[float], str], float], ...] = (  # the last: of how much more a word is worth
+    ("Memory at the peak", lambda row: row.peak, figures.size, 0.0),
+    ("Latency p99", lambda row: row.p99, figures.seconds, 0.0),
+    ("Scheduling latency p99", lambda row: row.late, figures.seconds, LATE),
+)
+
 
 class Confidence(StrEnum):
     HIGH = "high"  # nothing limits it
@@ -184,29 +191,30 @@ def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> 
 
 def headline(choice: Choice, found: Sequence[Comparison]) -> str:
     """One sentence about the pick beside the others: each with its ratio."""
-    pick = choice.pick.name
-    by = {each: sorted((of for of in found if of.verdict is each), key=figures.by_ratio) for each in Verdict}
+    pick, clauses = choice.pick.name, list[str]()
     if not found:
         return f"Only {pick} keeps the limits."
-    clauses = []
-    if sooner := [
-        f"{figures.factor(of.ratio.median)} times sooner than {of.b}" for of in by[Verdict.FASTER] if of.ratio
-    ]:
+    by: dict[Verdict, list[Comparison]] = {verdict: [] for verdict in Verdict}
+    for of in sorted((of for of in found if of.ratio), key=figures.by_ratio):
+        by[of.verdict].append(of)
+    if sooner := [f"{figures.factor(figures.by_ratio(of))} times sooner than {of.b}" for of in by[Verdict.FASTER]]:
         clauses.append(f"{pick} finished the work {_listed(sooner)}")
     if alike := by[Verdict.EQUAL]:
-        names, was = _listed([of.b for of in alike]), "was" if len(alike) == 1 else "were"
+        names = [*([] if sooner else [pick]), *(of.b for of in alike)]
         between = " and ".join(figures.between(of.ratio) for of in alike[:_NAMED])
-        clauses.append(f"{names} {was} equally fast{'' if sooner else f' as {pick}'}, {between}")
+        clauses.append(f"{_listed(names)} {'was' if len(names) == 1 else 'were'} equally fast, {between}")
         clauses += [f"{pick} has {choice.criterion}"] if choice.criterion else []
     clauses += [f"{of.b} was faster, {figures.against(of)}" for of in by[Verdict.SLOWER]]
-    if unclear := [f"{of.b} ({figures.between(of.ratio)})" for of in by[Verdict.CANNOT_TELL] if of.ratio]:
-        few = min(of.ratio.n for of in by[Verdict.CANNOT_TELL] if of.ratio)
+    if unclear := by[Verdict.CANNOT_TELL]:
+        few = min(of.ratio.n for of in unclear if of.ratio)
         rounds = f" from {figures.counted(few, 'round')}" if few < LEAST else ""
-        who = "it" if clauses else pick
-        clauses.append(f"whether {who} is faster than {_listed(unclear)} cannot be told{rounds}")
-    if not clauses:
-        return "These measurements cannot tell which deployment is the fastest: they had other jobs."
-    return "; ".join(clauses).replace("whether", "Whether", not clauses[0].startswith(pick)) + "."
+        whether = "whether it is" if clauses else f"Whether {pick} is"
+        than = _listed([f"{of.b} ({figures.between(of.ratio)})" for of in unclear])
+        clauses.append(f"{whether} faster than {than} cannot be told{rounds}")
+    sentence = (
+        "; ".join(clauses) or "These measurements cannot tell which deployment is the fastest: they had other jobs"
+    )
+    return f"{sentence}."
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -255,15 +263,13 @@ class _Explanation:
         return self.summary.compare(self.pick.name, row.name)
 
     def reasoning(self) -> Iterator[str]:
-        yield from map(self.curve, self.choice.curves)
+        yield from (self.curve(curve) for curve in self.choice.curves if len(curve.rows) > 1)
         if len(self.choice.tied) > 1:
             yield self.tie()
         yield from self.cpu()
 
     def curve(self, curve: Curve) -> str:
         points = ", ".join(figures.rate_of(row) for row in curve.rows)
-        if len(curve.rows) == 1:
-            return f"{curve.name}: {points}; one point is no curve."
         if curve.saturation is not curve.best:
             why = f"{curve.best.name} is not worth a higher concurrency"
         else:
@@ -293,12 +299,6 @@ class _Explanation:
             f" {of} (origin, Redis and producer not counted)."
         )
         yield from filter(None, map(self.one_core, self.choice.curves))
-        if self.gated:
-            found = "cores were not probed" if cores is None else f"the probes found {cores:.2g} effective cores"
-            yield (
-                f"A conclusion about several cores cannot be drawn: {found}, and {SEVERAL_CORES} are needed to tell a"
-                " pool that uses several from one that cannot."
-            )
 
     def one_core(self, curve: Curve) -> str | None:
         """A pool of one process that fills one core: its jobs wait for one another."""
@@ -374,9 +374,10 @@ class _Explanation:
         if choice.certain and choice.regret > TIE:
             yield f"another may be up to {choice.regret:.0%} faster"
         if self.gated:
+            found = f"the probes found {self.cores:.2g} effective cores" if self.cores else "cores were not probed"
             yield (
-                "CPU matters here, and several cores could not be seen: it holds for this machine only; run the same"
-                " command on a machine with at least two free cores"
+                f"CPU matters here, and {found}: below {SEVERAL_CORES} nothing is said about several cores; run"
+                " it again on a machine with at least two free cores"
             )
         cores = experiment.cores
         if cores and cores.effective < OURS * cores.nominal:
@@ -414,23 +415,13 @@ class _Explanation:
     def gives_up(self) -> Iterator[str]:
         """What others do better."""
         pick = self.pick
-        if lean := self.better(lambda row: row.peak):
-            yield (
-                f"Memory: {figures.size(pick.peak)} at the peak; {lean.name} takes {figures.size(lean.peak)}"
-                f" ({figures.back(self.beside(lean))})."
+        for name, value, words, trifle in _COSTS:
+            best = min(
+                (row for row in self.rows if value(row) is not None), key=lambda row: value(row) or 0.0, default=pick
             )
-        if quick := self.better(lambda row: row.p99):
-            yield (
-                f"Tail latency: p99 {figures.seconds(pick.p99)} from the submission of all jobs to a job's end;"
-                f" {quick.name} {figures.seconds(quick.p99)}."
-            )
-        if prompt := self.better(lambda row: row.late):
-            ours, theirs = pick.late or 0.0, prompt.late or 0.0
-            if ours > 2 * theirs and ours > theirs + LATE:
-                yield (
-                    f"Promptness: a thread beside the jobs is {figures.seconds(ours)} late (p99), in {prompt.name}"
-                    f" {figures.seconds(theirs)}."
-                )
+            ours, least = value(pick), value(best)
+            if ours is not None and least is not None and least < ours * (1 - ALIKE) - trifle:
+                yield f"{name}: {words(ours)}; {best.name} {words(least)} ({figures.back(self.beside(best))})."
         where = f" (it ran in {pick.executors})" if pick.executors else ""
         if of := pick.deployment.processes:
             most = pick.deployment.concurrency_each
@@ -441,20 +432,11 @@ class _Explanation:
         elif each := self.choice.curve.memory_per_job_at_once:
             yield f"Memory per process: each runs one job at once, and adds {figures.size(each)} to the peak{where}."
 
-    def better(self, value: Callable[[DeploymentRow], float | None]) -> DeploymentRow | None:
-        """The deployment with the least of it, if that is clearly less than the pick's."""
-        ours = value(self.pick)
-        known = [(theirs, row) for row in self.rows if row is not self.pick and (theirs := value(row)) is not None]
-        if ours is None or not known:
-            return None
-        least, row = min(known, key=lambda each: each[0])
-        return row if least < ours * (1 - ALIKE) else None
-
     def would_change(self) -> Iterator[str]:
         """Circumstances under which the same figures, or more of them, give another answer."""
         pick, deployment = self.pick, self.pick.deployment
-        yield from self.under_limit("memory limit", lambda row: row.peak, figures.size)
-        yield from self.under_limit("limit of the p99 of latency", lambda row: row.p99, figures.seconds)
+        for name, value, words, _ in _COSTS[:2]:
+            yield from self.under_limit(name, value, words)
         yield from self.other_cores()
         # Growth says nothing about workers that are started anew for each measurement.
         if deployment.running and pick.memory and pick.memory.grows and pick.memory.growth:
@@ -463,9 +445,7 @@ class _Explanation:
                 f" ({self.experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."
             )
 
-    def under_limit(
-        self, name: str, value: Callable[[DeploymentRow], float | None], words: Callable[[float], str]
-    ) -> Iterator[str]:
+    def under_limit(self, name: str, value: Value, words: Callable[[float], str]) -> Iterator[str]:
         """The choice under a limit that the pick just misses."""
         if (ours := value(self.pick)) is None:
             return
@@ -473,7 +453,7 @@ class _Explanation:
         if other := decide(self.summary, left):
             unsure = "" if other.certain else ", which is not certain"
             then = f"{other.pick.name}{unsure} ({figures.back(self.beside(other.pick))})"
-            yield f"A {name} below {words(ours)}: then {then}."
+            yield f"{name} limited to less than {words(ours)}: then {then}."
 
     def other_cores(self) -> Iterator[str]:
         used, cores, of = self.pick.cores, self.cores, self.pick.deployment.processes

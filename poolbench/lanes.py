@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import heapq
 import json
+import math
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -212,10 +213,6 @@ MOST_LANES = 16  # of one deployment; the rest is counted
 _MARGIN = 2
 _LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
-_STEPS = (  # seconds between ticks
-    *(digit * 10.0**power for power in range(-5, 0) for digit in (1, 2, 5)),
-    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600),
-)
 
 
 class Glyphs(NamedTuple):
@@ -302,15 +299,13 @@ class _TextScale:
 
     def axis(self) -> Iterator[str]:
         """A rule with ticks, and the seconds under them."""
-        step = next((step for step in _STEPS if self.end / step <= self.columns / 8), _STEPS[-1])
         rule, numbers = [self.glyphs.rule] * self.columns, [" "] * self.columns
-        tick = 0
-        while (column := self.at(tick * step)) < self.columns and tick * step <= self.end:
-            text = tick_seconds(tick * step)
-            rule[column] = self.glyphs.tick
+        for tick in ticks(self.end, max(self.columns // 8, 1)):
+            text, column = tick_seconds(tick), self.at(tick)
+            if column < self.columns:
+                rule[column] = self.glyphs.tick
             if column + len(text) <= self.columns:
                 numbers[column : column + len(text)] = text
-            tick += 1
         yield "".join(rule)
         yield "".join(numbers)
 
@@ -329,6 +324,15 @@ class _TextScale:
 
 def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 2] + ".."
+
+
+def ticks(end: float, most: int) -> list[float]:
+    """Round values from 0, so many at the most."""
+    if not end:
+        return [0.0]
+    power = 10.0 ** math.floor(math.log10(end / most))
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if end / (power * factor) <= most)
+    return [n * step for n in range(math.floor(end / step + 1e-9) + 1)]
 
 
 # -- as a trace

@@ -121,9 +121,7 @@ class Tail:
 
     p50: float
     p95: float
-    p99: float
-    worst: float
-    jobs: int  # with fewer than 100, p99 is the worst
+    p99: float  # the worst, of fewer than 100 jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +229,6 @@ class Ends:
 
     sum: float
     longest: float
-    planned: bool  # as the origin paced them; otherwise as they ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +277,9 @@ class Summary:
         if len(paced) != 1:
             return None
         if seconds := paced.pop():
-            return Ends(sum(seconds), max(seconds), planned=True)
-        ran = sorted(
-            (row for row in (*self.partial, *self.whole) if row.ran), key=lambda row: not row.deployment.serial
-        )
-        return next(
-            (Ends(row.ran[0] * self._jobs / row.jobs, row.ran[1], planned=False) for row in ran if row.ran), None
-        )
+            return Ends(sum(seconds), max(seconds))
+        ran = sorted((*self.partial, *self.whole), key=lambda row: not row.deployment.serial)
+        return next((Ends(row.ran[0] * self._jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
 
 
 def _inverse(ratio: Estimate | None) -> Estimate | None:
@@ -371,8 +364,7 @@ def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
     ordered = sorted(value for column in columns for value in column)
     if not ordered:
         return None
-    p50, p95, p99 = (percentile(ordered, share) for share in (0.5, 0.95, 0.99))
-    return Tail(p50, p95, p99, ordered[-1], len(ordered))
+    return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99)))
 
 
 def _split(measurements: Sequence[Measurement], concurrency: int | None) -> Split | None:

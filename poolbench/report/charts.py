@@ -124,9 +124,8 @@ def _axes(names: Sequence[str], most: float, width: float, pitch: int) -> dict[s
 
 def _reading(of: Summary) -> str:
     how = "Whiskers: the interval of the median." if any(row.measurements > 1 for row in of.whole) else ""
-    if ends := of.ends:
-        asked = "as the origin was asked to pace them" if ends.planned else "as they ran"
-        how += f" Outlined: all jobs one by one, {asked}; upright: the longest of them."
+    if of.ends:
+        how += " Outlined: all jobs one by one; upright: the longest of them."
     return how + "".join(f" {row.name} ran {row.jobs:,} of the jobs and is not drawn." for row in of.partial)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 
 from poolbench.experiment import Experiment
 from poolbench.figures import counted, seconds, tick_seconds
-from poolbench.lanes import Lane, Shown, shown
+from poolbench.lanes import Lane, Shown, shown, ticks
 from poolbench.report.palette import DRAWING, MARKS, resolved
 from poolbench.runfiles import ReportError
 
@@ -126,10 +125,3 @@ def _axis(end: float, y: float) -> list[str]:
         marks.append(f'<path d="M{x:.1f} {y:.1f}v4" class="axis"/>')
         marks.append(_text(x, y + 17, tick_seconds(tick), "muted mid"))
     return marks
-
-
-def ticks(end: float, most: int) -> list[float]:
-    """Round values from 0, so many at the most."""
-    power = 10.0 ** math.floor(math.log10(end / most))
-    step = next(power * factor for factor in (1, 2, 5, 10, 20) if end / (power * factor) <= most)
-    return [n * step for n in range(math.floor(end / step + 1e-9) + 1)]

@@ -13,7 +13,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,80 +21,49 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolbench import figures as w
-from poolbench.advice import Advice, recommend
+from poolbench.advice import recommend
 from poolbench.experiment import Experiment, to_json
 from poolbench.lanes import Lane, Shown, name_of, render, shown
 from poolbench.report import charts, lanes_svg, tables
 from poolbench.report.charts import Chart
 from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
-from poolbench.report.tables import Table
 from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import METHOD, Summary, summarise
 
 _WIDTH = 100  # columns of what the text draws
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """What a report says of runs of one kind."""
-
-    experiment: Experiment
-    summary: Summary
-    shown: Sequence[Shown]
-    advice: Advice
-    lists: tuple[tuple[str, tuple[str, ...]], ...]  # what stands behind it, by heading; of a demonstration nothing
-    title: str
-    about: str
-    tables: tuple[Table, ...]
-    lanes: tuple[tuple[str, str, str], ...]  # per deployment: name, look, in words
-    excluded: Table
-    checks: Table
-    conditions: tuple[tuple[str, str], ...]
-    warm: bool  # there was a warm-up
-
-    @property
-    def demonstration(self) -> bool:
-        return self.experiment.scenario.demonstration
-
-
-def _section(group: Sequence[Experiment]) -> Section:
+def _section(group: Sequence[Experiment]) -> dict[str, Any]:
+    """What a report says of runs of one kind, by the names that both templates use."""
     experiment, advice = pooled(group), recommend(group, conditions=False)
-    summary, kept = summarise(experiment), shown(experiment)
+    summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
     found = (tables.speed(summary, advice.beside), tables.split(summary), tables.cost(summary))
-    return Section(
-        experiment=experiment,
-        summary=summary,
-        shown=kept,
-        advice=advice,
-        lists=()
-        if experiment.scenario.demonstration
-        else tuple(advice.lists[bool(advice.answer and advice.because) :]),
-        title=title[:1].upper() + title[1:],
-        about=_about(experiment, summary),
-        tables=tuple(tables.known(table) for table in found if table.lines),
-        lanes=tuple((each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept),
-        excluded=tables.excluded(experiment),
-        checks=tables.checks(experiment),
-        conditions=tuple(_conditions(experiment)),
-        warm=_warm(experiment),
-    )
-
-
-def _warm(experiment: Experiment) -> bool:
-    return any(each.round == 0 for each in experiment.measurements)
+    behind = advice.lists[1:] if advice.answer and advice.because else advice.lists  # it stands beside the confidence
+    return {
+        "experiment": experiment,
+        "summary": summary,
+        "shown": kept,
+        "advice": advice,
+        "demonstration": demonstration,
+        "lists": [] if demonstration else behind,
+        "title": title[:1].upper() + title[1:],
+        "about": _about(experiment, summary),
+        "tables": [tables.known(table) for table in found if table.lines],
+        "lanes": [(each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept],
+        "excluded": tables.excluded(experiment),
+        "checks": tables.checks(experiment),
+        "conditions": list(_conditions(experiment)),
+    }
 
 
 def _about(experiment: Experiment, summary: Summary) -> str:
-    scenario = experiment.scenario
-    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(len(experiment.deployments), 'deployment')}"]
-    if scenario.bytes:
-        parts.append(f"{w.size(scenario.bytes)} in all")
-    warm = " after the warm-up, in rotating order" if _warm(experiment) else ""
-    parts.append(w.counted(summary.rounds, "round") + warm)
-    if scenario.seed is not None:
-        parts.append(f"seed {scenario.seed}")
-    return ", ".join(parts) + f"; {_moment(experiment.started)}"
+    scenario, deployments = experiment.scenario, len(experiment.deployments)
+    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(deployments, 'deployment')}"]
+    parts += [f"{w.size(scenario.bytes)} in all"] if scenario.bytes else []
+    parts += [w.counted(summary.rounds, "round")]
+    parts += [] if scenario.seed is None else [f"seed {scenario.seed}"]
+    return f"{', '.join(parts)}; {_moment(experiment.started)}"
 
 
 def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -139,14 +107,11 @@ def text(experiments: Sequence[Experiment]) -> str:
     """As Markdown: nothing that others wrote is markup, or steers a terminal."""
     templates = _templates(finalize=lambda value: value if isinstance(value, Markup) else _plain(str(value)))
     templates.filters["code"] = _code
-    sections = [
-        (each, _bars(each), render(each.experiment, width=_WIDTH)) for each in map(_section, agreeing(experiments))
-    ]
+    sections = [_section(group) for group in agreeing(experiments)]
+    for of in sections:
+        took = [(row.name, row.wall.median) for row in of["summary"].whole if row.wall]
+        of |= {"bars": w.bars(took, _WIDTH), "timeline": render(of["experiment"], width=_WIDTH)}
     return templates.get_template("report.md.j2").render(sections=sections)
-
-
-def _bars(of: Section) -> list[str]:
-    return w.bars([(row.name, row.wall.median) for row in of.summary.whole if row.wall], _WIDTH)
 
 
 def _plain(text: str) -> str:
@@ -161,7 +126,7 @@ def _code(lines: Sequence[str]) -> Markup:
 
 
 def page(experiments: Sequence[Experiment]) -> str:
-    sections = [_as_page(section) for section in map(_section, agreeing(experiments))]
+    sections = [section | _drawn(section) for section in map(_section, agreeing(experiments))]
     templates = _templates(autoescape=True)
     templates.filters["tied"] = w.tied
     return templates.get_template("page.html.j2").render(
@@ -184,19 +149,18 @@ def _style() -> str:
     )
 
 
-def _as_page(section: Section) -> dict[str, Any]:
-    """The section, and what only the page has: charts, lanes for the script, the raw data."""
-    experiment, summary, drawable = section.experiment, section.summary, charts.drawable()
-    spans = [span for each in section.shown for span in each.chart.spans]
+def _drawn(section: dict[str, Any]) -> dict[str, Any]:
+    """What only the page has: charts, lanes for the script, the raw data."""
+    summary, drawable = section["summary"], charts.drawable()
+    spans = [span for each in section["shown"] for span in each.chart.spans]
     throughput = charts.throughput(summary) if drawable else None
     return {
-        "of": section,
         "bars": _figure(charts.bars(summary), charts.bars(summary, charts.NARROW)) if drawable else None,
         "throughput": _figure(throughput) if throughput else None,
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
-        "data": as_script(timelines(section.shown)),
-        "raw": compressed(experiment),
+        "data": as_script(timelines(section["shown"])),
+        "raw": compressed(section["experiment"]),
     }
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from poolbench.experiment import Experiment, MeasuredJob
 from poolbench.figures import seconds, significant, size
+from poolbench.lanes import ticks
 from poolbench.report import charts
-from poolbench.report.lanes_svg import ticks
 from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.runfiles import ReportError
@@ -146,7 +146,7 @@ def race_of(experiment: Experiment) -> Summary:
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
     found = race_of(few())
 
-    assert found.ends == Ends(20.0, 0.5, planned=True)
+    assert found.ends == Ends(20.0, 0.5)
     assert found.partial == []
     assert svg(few(), "bars").count(">longest job 500 ms<") == 1
 
@@ -161,7 +161,7 @@ def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran
 
     assert [row.name for row in found.whole] == ["threads:8"]
     assert [row.name for row in found.partial] == ["serial"]
-    assert found.ends == Ends(20.0, 0.5, planned=True)
+    assert found.ends == Ends(20.0, 0.5)
     assert "serial ran 10 of the jobs and is not drawn" in page([sampled()])
     assert "<small>10 of the jobs</small>" in page([sampled()])
 
@@ -175,7 +175,6 @@ def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_baseline() 
 
     ends = race_of(unpaced).ends
     assert ends
-    assert not ends.planned
     assert ends.sum == pytest.approx(20.0, rel=0.05)
     assert ends.longest == pytest.approx(0.5, rel=0.1)
 

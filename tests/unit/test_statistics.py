@@ -134,7 +134,7 @@ def test_where_the_time_goes_adds_up_in_both_sums(deployment: Made) -> None:
     assert split.submit + split.wait + split.run + split.step == pytest.approx(sum(ends) / len(ends))
     walls = [each.wall or 0.0 for each in measurements]
     assert split.run + split.step + split.overhead == pytest.approx(slots * sum(walls) / len(walls) / 40)
-    assert known(row.latency).worst == pytest.approx(max(ends))
+    assert known(row.latency).p99 <= max(ends)
 
 
 def test_a_step_is_told_from_the_run_it_is_part_of() -> None:
