@@ -88,8 +88,10 @@ def factor(value: float) -> str:
 
 
 def between(found: Estimate | None) -> str:
-    """The ends of a ratio: ``0.98–1.03``; of too few rounds those that were seen."""
-    return "nothing to compare" if found is None else f"{factor(found.ends[0])}–{factor(found.ends[1])}"
+    """The ends of a ratio: ``0.98–1.03``; of too few rounds what was seen."""
+    if found is None:
+        return "nothing to compare"
+    return "–".join(factor(end) for end in found.ends[: min(found.n, 2)])
 
 
 def against(found: Comparison) -> str:
