@@ -7,7 +7,9 @@ each alone: so the answer and the ratio beside it say the same. Two are *tied* i
 The *saturation point* of a curve is the lowest concurrency that is tied with the curve's fastest. Among those points
 that are tied with the fastest, the one to take has less memory at its peak, then a shorter p99 of latency, then a lower
 concurrency, then fewer options: in that order, and a criterion decides only where it differs by more than ``ALIKE``.
-An answer is given only if it is certain that nothing measured is faster than it by more than ``REGRET``.
+An answer is given only if it is certain that nothing measured is faster than it by more than ``REGRET``. Of fewer than
+three rounds hardly anything is certain: if the answer is certainly faster than something, what was seen beside the
+others is enough.
 """
 
 from __future__ import annotations
@@ -94,14 +96,15 @@ def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
     tied = tuple(row for row in saturated if row is best or _tied(summary, row, best))
     pick, criterion = _preferred(summary, tied)
     others = [row for row in rows if row is not pick]
-    rival = max(others, key=lambda row: may_gain(summary, row, pick), default=None)
+    gains = {row.name: may_gain(summary, row, pick) for row in others}
+    rival = max(others, key=lambda row: gains[row.name], default=None)
     return Choice(
         pick=pick,
         best=best,
         curves=curves,
         tied=tied,
         criterion=criterion,
-        regret=max(may_gain(summary, rival, pick), 0.0) if rival else 0.0,
+        regret=max([0.0, *gains.values()]),
         rival=rival,
         others=tuple([row for row in saturated if row is not pick] or others),
     )
@@ -124,7 +127,11 @@ def _tied(summary: Summary, row: DeploymentRow, best: DeploymentRow) -> bool:
 def may_gain(summary: Summary, row: DeploymentRow, pick: DeploymentRow) -> float:
     """The share by which a deployment may be faster than the pick; negative if it is certainly slower."""
     ratio = summary.compare(row.name, pick.name).ratio
-    return ratio.bounds[1] - 1 if ratio else math.inf
+    if ratio is None:
+        return math.inf
+    beside = (summary.compare(pick.name, other.name) for other in summary.rivals if other is not pick)
+    beats = pick.measurements < LEAST and any(each.verdict is Verdict.FASTER for each in beside)
+    return (ratio.high if beats else ratio.bounds[1]) - 1
 
 
 def _curve(summary: Summary, rows: Sequence[DeploymentRow]) -> Curve:

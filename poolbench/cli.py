@@ -154,7 +154,7 @@ def lines(advice: Advice) -> Iterator[str]:
         yield f"  Confidence: {advice.confidence}"
         yield f"    {advice.command}"
     elif advice.compared:
-        yield "  Cannot tell which is the best."
+        yield "  No answer yet."
     if advice.beside:
         yield from ("", f"{advice.beside[0].a} beside the others, by jobs per second:")
         yield from (f"  {each.b}: {against(each)}" for each in advice.beside)

@@ -96,7 +96,10 @@ def between(found: Estimate | None) -> str:
 
 def against(found: Comparison) -> str:
     """``6.7 × (6.3–6.9), faster``"""
-    return f"{times(found.ratio.median)} ({between(found.ratio)}), {found.verdict}" if found.ratio else "not comparable"
+    if found.ratio is None:
+        return "not comparable"
+    seen = f" ({between(found.ratio)})" if found.ratio.n > 1 else ""
+    return f"{times(found.ratio.median)}{seen}, {found.verdict}"
 
 
 def back(found: Comparison) -> str:

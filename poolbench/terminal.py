@@ -243,9 +243,11 @@ def _deployments(page: Page, experiment: Experiment) -> None:
         for line in bars(measured, page.width, "█" if page.utf8 else "#"):
             page.say(line)
         page.say()
-        if advice.command:
-            page.paragraph(f"Confidence: {advice.confidence}. To deploy it:")
-            page.say(advice.command)
+        if advice.answer or advice.next:
+            page.say(
+                f"Confidence: {advice.confidence}. To deploy it:" if advice.answer else "No answer yet. To find out:"
+            )
+            page.say(advice.command or advice.next[0])
             page.say()
         titles = ["", "rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"]
         page.table(titles, (_cells(row, summary.rounds) for row in summary.rows))

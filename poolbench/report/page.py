@@ -39,13 +39,15 @@ def _section(group: Sequence[Experiment]) -> dict[str, Any]:
     summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
     found = (tables.speed(summary, advice.beside), tables.split(summary), tables.cost(summary))
-    behind = advice.lists[1:] if advice.answer and advice.because else advice.lists  # it stands beside the confidence
+    first, more = "; ".join(advice.because[:2]), len(advice.because) - 2  # beside the confidence; all of many are below
+    behind = advice.lists if more > 0 or not (advice.answer and advice.because) else advice.lists[1:]
     return {
         "experiment": experiment,
         "summary": summary,
         "shown": kept,
         "advice": advice,
         "demonstration": demonstration,
+        "because": f"{first}; and {more} more" if more > 0 else first,
         "lists": [] if demonstration else behind,
         "title": title[:1].upper() + title[1:],
         "about": _about(experiment, summary),

@@ -198,10 +198,20 @@ def test_of_few_rounds_a_large_difference_is_an_answer_of_low_confidence(rounds:
     assert found.next[0] == "producer compare made --jobs 40 --seed 1 --repeat 5"
 
 
-def test_of_few_rounds_a_small_difference_is_no_answer_and_the_large_one_beside_it_is_told() -> None:
-    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.11), Made(Pool.PREFORK, 8, 1.8), rounds=2)
+def test_of_few_rounds_a_small_difference_alone_is_no_answer() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.11), rounds=2)
 
     assert (found.answer, found.confidence) == (None, Confidence.NONE)
+    assert re.fullmatch(
+        r"Whether threads:8 is faster than gevent:8 \(.*\) cannot be told from 2 rounds\.", found.headline
+    )
+
+
+def test_of_few_rounds_a_small_difference_beside_a_large_one_leaves_an_answer_of_low_confidence() -> None:
+    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.11), Made(Pool.PREFORK, 8, 1.8), rounds=2)
+
+    assert (found.answer, found.confidence) == ("threads:8", Confidence.LOW)
+    assert "whether gevent:8 is slower cannot be told" in found.because
     assert re.match(r"threads:8 finished the work 1[89] times sooner than prefork:8; whether it is", found.headline)
     assert found.headline.endswith("cannot be told from 2 rounds.")
     assert found.next[0] == "producer compare made --jobs 40 --seed 1 --repeat 5"

@@ -61,7 +61,7 @@ def test_cannot_tell_exits_with_1_and_says_what_to_measure(tmp_path: Path, capsy
 
     said = capsys.readouterr().out
     assert code == 1
-    assert "cannot be told from 1 round.\n  Cannot tell which is the best.\n" in said
+    assert "cannot be told from 1 round.\n  No answer yet.\n" in said
     assert "What to measure next:\n  producer compare made --jobs 40" in said
 
 
