@@ -127,12 +127,12 @@ def rate_of(row: DeploymentRow) -> str:
     return f"{row.name} {significant(row.rate)} jobs/s"
 
 
-def bars(rows: Sequence[tuple[str, float]], width: int, block: str = "█") -> list[str]:
+def bars(rows: Sequence[tuple[str, float]], width: int) -> list[str]:
     """Seconds by name as bars of text, none wider than so many columns."""
     if not rows:
         return []
     label, most = min(max(len(name) for name, _ in rows), width // 2), max(value for _, value in rows) or 1.0
     room = max(width - label - 12, 4)
     return [
-        f"{name[:label]:{label}}  {block * max(round(value / most * room), 1)} {seconds(value)}" for name, value in rows
+        f"{name[:label]:{label}}  {'█' * max(round(value / most * room), 1)} {seconds(value)}" for name, value in rows
     ]

@@ -17,7 +17,7 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from poolbench.experiment import Deployment, Experiment, MeasuredExecutor, MeasuredJob, Measurement
 from poolbench.figures import counted, seconds, tick_seconds
@@ -215,31 +215,20 @@ _LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
 
 
-class Glyphs(NamedTuple):
-    """One character each."""
-
-    wait: str
-    first: str
-    run: str
-    step: str  # the work on the file, at the end of a run
-    last: str
-    failed: str  # the end of an attempt that failed
-    only: str  # an attempt in a single column
-    tick: str
-    rule: str
+# One character each: a wait, a run's begin, middle, step and end, an attempt that failed, one in a single column, an axis.
+_DRAWN = "┄┣━▒┫╳█┴─"
+WAIT, FIRST, RUN, STEP, LAST, FAILED, ONLY, TICK, RULE = tuple(_DRAWN)
+PLAIN = str.maketrans(_DRAWN, ".[=:]x#+-")
 
 
-UNICODE, ASCII = Glyphs(*"┄┣━▒┫╳█┴─"), Glyphs(*".[=:]x#+-")
-
-
-def render(experiment: Experiment, *, width: int = 80, glyphs: Glyphs = UNICODE) -> list[str]:
+def render(experiment: Experiment, *, width: int = 80) -> list[str]:
     """The lines of the timeline, none wider than ``width``; none at all if nothing ran."""
     found = shown(experiment)
     labels = [label_of(lane) for each in found for lane in each.chart.lanes]
     if not labels:
         return []
     label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
-    scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found), glyphs)
+    scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
     lines = []
     for each in found:
         ran = "; ".join(group.executors for group in each.chart.groups) or "nothing ran"
@@ -268,7 +257,6 @@ def label_of(lane: Lane) -> str:
 class _TextScale:
     columns: int
     end: float  # seconds at the right edge
-    glyphs: Glyphs
 
     def at(self, seconds: float) -> int:
         return min(round(seconds / self.end * self.columns), self.columns) if self.end else 0
@@ -277,7 +265,7 @@ class _TextScale:
         cells = [" "] * self.columns
         for span in lane.spans:
             first, stop = self.at(span.queued), self.at(span.started)
-            cells[first:stop] = self.glyphs.wait * (stop - first)
+            cells[first:stop] = WAIT * (stop - first)
         # After all waits: a job that waited for this very lane does not hide what ran there.
         for span in lane.spans:
             first = min(self.at(span.started), self.columns - 1)
@@ -286,38 +274,36 @@ class _TextScale:
         return "".join(cells)
 
     def bar(self, span: Span, length: int) -> str:
-        glyphs = self.glyphs
         if length == 1:
             mostly_step = span.step > (span.finished - span.started) / 2
-            return glyphs.failed if span.failed else glyphs.step if mostly_step else glyphs.only
+            return FAILED if span.failed else STEP if mostly_step else ONLY
         step = min(self.at(span.finished) - self.at(span.finished - span.step), length - 1)
-        inner = glyphs.run * (length - 1 - max(step, 1))
+        inner = RUN * (length - 1 - max(step, 1))
         if len(inner) >= _NAME_LEAST + 3:
             name = _fit(span.job.filename, len(inner) - 3)
-            inner = f"{glyphs.run} {name} ".ljust(len(inner), glyphs.run)
-        return glyphs.first + inner + (glyphs.step * step or (glyphs.failed if span.failed else glyphs.last))
+            inner = f"{RUN} {name} ".ljust(len(inner), RUN)
+        return FIRST + inner + (STEP * step or (FAILED if span.failed else LAST))
 
     def axis(self) -> Iterator[str]:
         """A rule with ticks, and the seconds under them."""
-        rule, numbers = [self.glyphs.rule] * self.columns, [" "] * self.columns
+        rule, numbers = [RULE] * self.columns, [" "] * self.columns
         for tick in ticks(self.end, max(self.columns // 8, 1)):
             text, column = tick_seconds(tick), self.at(tick)
             if column < self.columns:
-                rule[column] = self.glyphs.tick
+                rule[column] = TICK
             if column + len(text) <= self.columns:
                 numbers[column : column + len(text)] = text
         yield "".join(rule)
         yield "".join(numbers)
 
     def legend(self, spans: Sequence[Span]) -> str:
-        glyphs = self.glyphs
-        parts = [f"{glyphs.first}{glyphs.run}{glyphs.last} runs"]
+        parts = [f"{FIRST}{RUN}{LAST} runs"]
         if any(span.step for span in spans):
-            parts.append(f"{glyphs.step} its step")
+            parts.append(f"{STEP} its step")
         if any(span.failed for span in spans):
-            parts.append(f"{glyphs.run}{glyphs.failed} failed")
+            parts.append(f"{RUN}{FAILED} failed")
         waited = max(span.waited for span in spans)
-        parts.append(f"{glyphs.wait * 3} waits in the queue (longest {seconds(waited)})")
+        parts.append(f"{WAIT * 3} waits in the queue (longest {seconds(waited)})")
         parts.append(f"one column is {tick_seconds(float(f'{self.end / self.columns:.2g}'))}")
         return "  ".join(parts)
 

@@ -47,7 +47,6 @@ class Estimate:
     high: float  # the largest
     n: int
     interval: tuple[float, float] | None  # of the median; None: too few values
-    confidence: float  # of the interval; 0 without one
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -64,25 +63,23 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     """None if there are no values."""
     if not values:
         return None
-    interval, confidence = _interval(sorted(values))
-    return Estimate(median(values), min(values), max(values), len(values), interval, confidence)
+    return Estimate(median(values), min(values), max(values), len(values), _interval(sorted(values)))
 
 
-def _interval(ordered: Sequence[float]) -> tuple[tuple[float, float] | None, float]:
-    """And how sure it is."""
+def _interval(ordered: Sequence[float]) -> tuple[float, float] | None:
     n = len(ordered)
     if n < LEAST:
-        return None, 0.0
+        return None
     if n in _STUDENT:
         low, high = _student(ordered)
-        return (min(low, ordered[0]), max(high, ordered[-1])), CONFIDENCE
-    fewer, rank, confidence = 0, 1, 1 - 2 * 0.5**n
+        return min(low, ordered[0]), max(high, ordered[-1])
+    fewer, rank = 0, 1
     for k in range(1, n // 2 + 1):
         fewer += math.comb(n, k - 1)  # ways to have fewer than k of n on one side
-        if (sure := 1 - 2 * fewer / 2**n) < CONFIDENCE:
+        if 1 - 2 * fewer / 2**n < CONFIDENCE:
             break
-        rank, confidence = k, sure
-    return (ordered[rank - 1], ordered[n - rank]), confidence
+        rank = k
+    return ordered[rank - 1], ordered[n - rank]
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:
@@ -286,7 +283,7 @@ def _inverse(ratio: Estimate | None) -> Estimate | None:
     if ratio is None:
         return None
     interval = (1 / ratio.interval[1], 1 / ratio.interval[0]) if ratio.interval else None
-    return Estimate(1 / ratio.median, 1 / ratio.high, 1 / ratio.low, ratio.n, interval, ratio.confidence)
+    return Estimate(1 / ratio.median, 1 / ratio.high, 1 / ratio.low, ratio.n, interval)
 
 
 def summarise(experiment: Experiment) -> Summary:

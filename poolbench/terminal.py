@@ -18,7 +18,7 @@ from rich.text import Text
 from poolbench.advice import recommend, totals, verdict
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
 from poolbench.figures import NONE, bars, counted, printable
-from poolbench.lanes import ASCII, UNICODE, Shown, render, shown
+from poolbench.lanes import PLAIN, Shown, render, shown
 from poolbench.rounds import Position
 from poolbench.statistics import DeploymentRow, Estimate, summarise
 from poolbench.workload import Running, Workload
@@ -27,7 +27,7 @@ WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
 STALLED, STALLED_EVERY = 5.0, 10.0  # seconds without news until that is said, and between two lines that say so
 _FILES_SHOWN = 3  # by name, in the live line
-_PLAIN = str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
+_PLAIN = PLAIN | str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
 
 
 class Page:
@@ -220,7 +220,7 @@ def _demonstration(page: Page, experiment: Experiment) -> None:
     page.table(["pool", "sum", "longest", "total", "total ÷ longest"], map(_total_cells, found))
     page.paragraph(_LEGEND, "dim")
     page.checks([each.measurement for each in found])
-    for line in render(experiment, width=page.width, glyphs=UNICODE if page.utf8 else ASCII):
+    for line in render(experiment, width=page.width):
         page.say(line)
     page.say()
     page.paragraph(verdict(found), "bold")
@@ -240,7 +240,7 @@ def _deployments(page: Page, experiment: Experiment) -> None:
     if summary.rounds:
         page.paragraph(advice.headline, "bold")
         measured = [(row.name, row.wall.median) for row in summary.whole if row.wall]
-        for line in bars(measured, page.width, "█" if page.utf8 else "#"):
+        for line in bars(measured, page.width):
             page.say(line)
         page.say()
         if advice.answer or advice.next:

@@ -32,7 +32,6 @@ def test_fewer_than_three_values_have_a_median_and_no_interval(values: tuple[flo
 
     assert found.median == median(values)
     assert found.interval is None
-    assert found.confidence == 0
 
 
 def test_three_values_have_students_interval_on_logarithms() -> None:
@@ -50,15 +49,12 @@ def test_few_values_with_an_outlier_have_an_interval_no_narrower_than_their_rang
     assert high >= 9.0
 
 
-@pytest.mark.parametrize(
-    ("n", "rank", "confidence"), [(6, 1, 0.96875), (8, 1, 0.9921875), (9, 2, 0.9609375), (20, 6, 0.958610535)]
-)
-def test_six_values_or_more_have_the_textbook_s_order_statistics(n: int, rank: int, confidence: float) -> None:
-    """The ranks and probabilities are those of tables for the sign test."""
+@pytest.mark.parametrize(("n", "rank"), [(6, 1), (8, 1), (9, 2), (20, 6)])
+def test_six_values_or_more_have_the_textbook_s_order_statistics(n: int, rank: int) -> None:
+    """The ranks are those of tables for the sign test, at 95 %."""
     found = of(*[float(value) for value in range(1, n + 1)])
 
     assert found.interval == (rank, n + 1 - rank)
-    assert found.confidence == pytest.approx(confidence)
 
 
 def test_values_that_are_not_positive_have_an_interval_too() -> None:
