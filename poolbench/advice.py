@@ -147,11 +147,11 @@ def _measured(experiment: Experiment, summary: Summary, able: Sequence[Deploymen
     excluded = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
     if excluded:
         more = f"; and {len(excluded) - 6} more" if len(excluded) > 6 else ""
-        yield f"Left out, {len(excluded)} turns: {'; '.join(excluded[:6])}{more}."
+        yield f"Excluded, {figures.counted(len(excluded), 'measurement')}: {'; '.join(excluded[:6])}{more}."
     few = [row for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         names = ", ".join(f"{row.name} ({row.measurements})" for row in few)
-        yield f"Not compared, because fewer than {LEAST} of their turns count: {names}."
+        yield f"Not compared, because fewer than {LEAST} of their rounds count: {names}."
 
 
 def _limited(row: DeploymentRow) -> str:
@@ -167,8 +167,8 @@ def _nothing_to_choose(able: Sequence[DeploymentRow], rows: Sequence[DeploymentR
         shortest = f"; the shortest p99 is {figures.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
         return f"no deployment keeps the limits{least}{shortest}"
     if able:
-        return f"only {able[0].name} has turns that count, and there is nothing to compare it with"
-    return "no turn counts"
+        return f"only {able[0].name} has rounds that count, and there is nothing to compare it with"
+    return "no round counts"
 
 
 def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> Iterator[str]:
@@ -358,7 +358,7 @@ class _Explanation:
             yield f"{pick.measurements} rounds count; below {ROUNDS} much depends on how the noise is distributed"
         total = sum(row.measurements for row in summary.rows) + summary.excluded
         if summary.excluded > OFTEN * total:
-            yield f"{summary.excluded} of {total} turns were excluded"
+            yield f"{summary.excluded} of {total} measurements were excluded"
         if len({curve.pool for curve in choice.curves}) == 1:
             yield f"no pool but {pick.deployment.pool} was compared"
         points = (curve.saturation for curve in choice.curves if curve.saturation is not pick)

@@ -1,7 +1,7 @@
 """CONTRACT of the comparison: what an experiment measured, as plain values and JSON.
 
 An experiment gives the same jobs to several *deployments* (a pool with a concurrency, perhaps with options), in
-*rounds*. In each round every deployment has one *measurement* (in texts its turn); the order rotates. Round 0 is the
+*rounds*. In each round every deployment has one *measurement*; the order rotates. Round 0 is the
 warm-up and never counts. A measurement that was disturbed says why in ``excluded`` and does not count either.
 
 Moments are seconds since the epoch by the ledger's clock (Redis' TIME), spans are seconds, sizes are bytes.

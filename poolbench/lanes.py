@@ -215,10 +215,9 @@ _LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
 
 
-# One character each: a wait, a run's begin, middle, step and end, an attempt that failed, one in a single column, an axis.
+# One character each: a wait; a run's begin, middle, step, end; one that failed, one in a single column; the axis.
 _DRAWN = "┄┣━▒┫╳█┴─"
-WAIT, FIRST, RUN, STEP, LAST, FAILED, ONLY, TICK, RULE = tuple(_DRAWN)
-PLAIN = str.maketrans(_DRAWN, ".[=:]x#+-")
+(WAIT, FIRST, RUN, STEP, LAST, FAILED, ONLY, TICK, RULE), PLAIN = tuple(_DRAWN), str.maketrans(_DRAWN, ".[=:]x#+-")
 
 
 def render(experiment: Experiment, *, width: int = 80) -> list[str]:

@@ -168,8 +168,10 @@ def read(path: Path) -> Experiment:
     names = [deployment.name for deployment in experiment.deployments]
     unknown = sorted({each.deployment for each in experiment.measurements} - set(names))
     if unknown or not names or len(set(names)) < len(names):
-        got = f"turns of {', '.join(map(_short, unknown))}" if unknown else f"deployments {_short(names)}"
-        raise RunError(f"expected each turn in {path} to be of one of its deployments, each named once; got {got}")
+        got = f"measurements of {', '.join(map(_short, unknown))}" if unknown else f"deployments {_short(names)}"
+        raise RunError(
+            f"expected each measurement in {path} to be of one of its deployments, each named once; got {got}"
+        )
     return experiment
 
 

@@ -99,7 +99,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 METHOD = (
     f"medians over the rounds that count; {CONFIDENCE:.0%} intervals: order statistics from 6 rounds on, Student's on"
-    f" logarithms and at least the range below, none below {LEAST}; ratios are of turns of the same round"
+    f" logarithms and at least the range below, none below {LEAST}; ratios are of measurements of the same round"
 )
 
 

@@ -253,7 +253,9 @@ def _deployments(page: Page, experiment: Experiment) -> None:
         page.table(titles, (_cells(row, summary.rounds) for row in summary.rows))
         page.paragraph(_COLUMNS, "dim")
     else:
-        page.paragraph("Nothing was measured yet: only turns of the warm-up have ended, and they do not count.", "bold")
+        page.paragraph(
+            "Nothing was measured yet: only measurements of the warm-up have ended, and they do not count.", "bold"
+        )
     if counting := [each for each in experiment.measurements if each.counts]:
         page.checks(counting)
     if cores := experiment.cores:

@@ -33,7 +33,7 @@ def timeline(experiment: Experiment) -> str:
         ReportError: no measurement's jobs were kept.
     """
     if not (found := shown(experiment)):
-        raise ReportError("expected something to draw for timeline, got none: no turn's jobs were kept")
+        raise ReportError("expected something to draw for timeline, got none: no measurement's jobs were kept")
     end = max(each.chart.end for each in found) or 1.0
     marks, y = list[str](), 24.0
     for each in found:
@@ -65,7 +65,7 @@ def in_words(of: Shown) -> str:
         return "nothing ran"
     executors = ", ".join(group.executors for group in lanes.groups)
     found = of.measurement
-    kind = "" if found.counts else "a turn that does not count: " if found.round else "only the warm-up: "
+    kind = "" if found.counts else "a measurement that does not count: " if found.round else "only the warm-up: "
     return (
         f"{kind}{counted(len(spans), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
         f" the first began after {seconds(min(span.started for span in spans))}, the last ended after"

@@ -91,11 +91,11 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     compared: list[Column] = [(f"beside it, {beside[0].a} was", sooner)] if beside else []
     return _of_rows(
         "How fast",
-        "Medians of the turns that count, with the interval of each (95 %). Latency: from the submission to a job's"
+        "Medians of the rounds that count, with the interval of each (95 %). Latency: from the submission to a job's"
         " end. Ideal: the longest job, or the sum over the concurrency.",
         summary,
         [
-            ("turns", counted),
+            ("rounds", counted),
             ("all jobs took", wall),
             *compared,
             ("jobs per second", lambda row: _estimate(row.jobs_per_second)),
@@ -134,7 +134,9 @@ def cost(summary: Summary) -> Table:
         if row.memory is None:
             return Cell()
         grows = row.deployment.running and row.memory.grows
-        return Cell(w.size(row.memory.peak), "grows from turn to turn" if grows else f"idle {w.size(row.memory.idle)}")
+        return Cell(
+            w.size(row.memory.peak), "grows from round to round" if grows else f"idle {w.size(row.memory.idle)}"
+        )
 
     def per_job_at_once(row: DeploymentRow) -> Cell:
         memory, concurrency = row.memory, row.deployment.concurrency
@@ -152,15 +154,15 @@ def cost(summary: Summary) -> Table:
     return _of_rows(
         "What it cost",
         "All processes of the deployment's workers together. Memory is the proportional set size, at the peak; workers"
-        " that live on also have what they grew by from turn to turn. Scheduling latency: how late a thread wakes that"
-        " wants the interpreter at fixed moments.",
+        " that live on also have what they grew by from round to round. Scheduling latency: how late a thread wakes"
+        " that wants the interpreter at fixed moments.",
         summary,
         [
             ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
             ("cores used", lambda row: _estimate(row.cores_used)),
             ("memory, peak", peak),
             ("memory per job at once", per_job_at_once),
-            ("memory grew per turn", growth),
+            ("memory grew per round", growth),
             ("context switches per job", lambda row: _estimate(row.switches_per_job)),
             ("scheduling latency p99", late),
             ("ran on", lambda row: Cell(row.executors or w.NONE)),
@@ -175,7 +177,7 @@ def excluded(experiment: Experiment) -> Table:
     looks = {each.name: each.look for each in experiment.deployments}
     found = (each for each in experiment.measurements if each.round > 0 and not each.counts)
     return Table(
-        "Turns that do not count",
+        "Measurements that do not count",
         "They were measured, and something disturbed them; no figure above uses them.",
         ("deployment", "round", "why", "took"),
         tuple(
@@ -200,7 +202,7 @@ def checks(experiment: Experiment) -> Table:
     by_deployment = [(each, list(experiment.of(each.name, counted=False))) for each in experiment.deployments]
     return Table(
         "Checks",
-        "From the jobs' records alone, over all turns, also the warm-up and the excluded ones: was each job done, by"
+        "From the jobs' records alone, over all rounds, also the warm-up and the excluded ones: was each job done, by"
         " exactly one attempt, on a worker of the deployment, with the right bytes?",
         ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "checks"),
         tuple(line(deployment, found) for deployment, found in by_deployment if found),

@@ -299,7 +299,7 @@ def test_excluded_turns_do_not_count_and_are_named() -> None:
     found = recommend([remeasured(experiment, lambda of: replace(of, wall=99.0) if of.excluded else of)])
 
     assert found.answer == "threads:8"
-    assert "Left out, 1 turns: threads:8 round 3: another process took 0.9 cores." in text(found.reasoning)
+    assert "Excluded, 1 measurement: threads:8 round 3: another process took 0.9 cores." in text(found.reasoning)
     assert "4 rounds count" in text(found.because)
 
 
@@ -308,7 +308,7 @@ def test_a_deployment_with_too_few_good_turns_is_not_compared_and_is_named() -> 
     found = advice(Made(Pool.THREADS, 8, 0.1, excluded=excluded), Made(Pool.GEVENT, 8, 0.2), Made(Pool.PREFORK, 8, 0.3))
 
     assert found.answer == "gevent:8"
-    assert "fewer than 3 of their turns count: threads:8 (2)" in text(found.reasoning)
+    assert "fewer than 3 of their rounds count: threads:8 (2)" in text(found.reasoning)
 
 
 def test_a_curve_that_still_rises_asks_for_more_slots() -> None:
@@ -477,7 +477,7 @@ def test_many_excluded_turns_speak_against_confidence() -> None:
         Made(Pool.THREADS, 8, 0.1, excluded=excluded), Made(Pool.GEVENT, 8, 0.2, excluded=excluded), rounds=7, jobs=8
     )
 
-    assert "4 of 14 turns were excluded" in found.because
+    assert "4 of 14 measurements were excluded" in found.because
 
 
 def test_measuring_that_took_much_speaks_against_confidence() -> None:

@@ -63,7 +63,7 @@ def test_a_turn_that_counts_is_shown_before_a_excluded_one_and_that_before_the_w
     assert [each.measurement.round for each in found] == [1, 1, 0]
     assert [in_words(each).partition("40 attempts on ")[0] for each in found] == [
         "",
-        "a turn that does not count: ",
+        "a measurement that does not count: ",
         "only the warm-up: ",
     ]
 

@@ -95,7 +95,7 @@ def test_turns_of_a_deployment_that_is_not_there_are_refused(a_run: Path, capsys
     a_run.write_text(json.dumps(changed))
 
     assert run(["report", str(a_run)]) == 2
-    assert "got turns of 'prefork:4'" in capsys.readouterr().err
+    assert "got measurements of 'prefork:4'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["r.pdf", "r", "r.json", "html"])

@@ -146,7 +146,7 @@ def test_every_deployment_has_a_row_in_each_table_and_every_table_a_caption(show
 
 
 def test_a_excluded_turn_is_shown_with_its_reason(shown: Page) -> None:
-    assert "Turns that do not count" in shown.source
+    assert "Measurements that do not count" in shown.source
     assert "another process used &lt;b&gt;38\u00a0%&lt;/b&gt; of the CPU" in shown.source
 
 

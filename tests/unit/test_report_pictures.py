@@ -91,7 +91,7 @@ def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None
 
     with pytest.raises(ReportError, match="expected several concurrencies of a pool"):
         svg(experiment, "throughput")
-    with pytest.raises(ReportError, match="no turn's jobs were kept"):
+    with pytest.raises(ReportError, match="no measurement's jobs were kept"):
         svg(without, "timeline")
 
 

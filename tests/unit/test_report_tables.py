@@ -72,8 +72,8 @@ def test_memory_that_grows_says_so_and_by_how_much() -> None:
     """Given workers that live on and keep 1 MiB of each turn, I expect that, its interval, and the word."""
     of = cost(summarise(made(Made(Pool.THREADS, 4, 0.5, growth=MIB, lives_on=True))))
 
-    assert column(of, "threads:4", "memory, peak").endswith("(grows from turn to turn)")
-    assert column(of, "threads:4", "memory grew per turn") == "1.00 MiB (1.00 MiB – 1.00 MiB)"
+    assert column(of, "threads:4", "memory, peak").endswith("(grows from round to round)")
+    assert column(of, "threads:4", "memory grew per round") == "1.00 MiB (1.00 MiB – 1.00 MiB)"
 
 
 def test_growth_that_is_not_sure_is_a_figure_all_the_same() -> None:
@@ -87,13 +87,13 @@ def test_growth_that_is_not_sure_is_a_figure_all_the_same() -> None:
     of = cost(summarise(remeasured(experiment, ended)))
 
     assert column(of, "threads:4", "memory, peak").endswith(" (idle 60.0 MiB)")
-    assert re.fullmatch(r"1\.00 MiB \(-\d+\.\d MiB – \d+\.\d MiB\)", column(of, "threads:4", "memory grew per turn"))
+    assert re.fullmatch(r"1\.00 MiB \(-\d+\.\d MiB – \d+\.\d MiB\)", column(of, "threads:4", "memory grew per round"))
 
 
 def test_of_few_turns_growth_is_what_was_seen_and_of_one_nothing() -> None:
     def grew(rounds: int) -> str:
         made_of = made(Made(Pool.THREADS, 4, 0.5, growth=MIB, lives_on=True), rounds=rounds)
-        return column(cost(summarise(made_of)), "threads:4", "memory grew per turn")
+        return column(cost(summarise(made_of)), "threads:4", "memory grew per round")
 
     assert [grew(rounds) for rounds in (1, 2, 3)] == ["–", "1.00 MiB", "1.00 MiB (seen: 1.00 MiB – 1.00 MiB)"]
 
@@ -105,10 +105,10 @@ def test_workers_that_are_started_anew_do_not_grow_from_turn_to_turn() -> None:
 
     assert column(of, "threads:4", "memory, peak") == "71.0 MiB (idle 63.0 MiB)"
     assert column(of, "threads:4", "memory per job at once") == "17.8 MiB (work adds 2.00 MiB)"
-    assert "memory grew per turn" not in known(of).columns
+    assert "memory grew per round" not in known(of).columns
     both = cost(summarise(made(fresh, Made(Pool.GEVENT, 4, 0.5, growth=MIB, lives_on=True))))
-    assert column(both, "threads:4", "memory grew per turn") == "–"
-    assert column(both, "gevent:4", "memory grew per turn").startswith("1.00 MiB")
+    assert column(both, "threads:4", "memory grew per round") == "–"
+    assert column(both, "gevent:4", "memory grew per round").startswith("1.00 MiB")
 
 
 def test_of_a_run_that_was_cut_short_in_the_warm_up_the_terminal_has_no_table() -> None:
@@ -117,7 +117,7 @@ def test_of_a_run_that_was_cut_short_in_the_warm_up_the_terminal_has_no_table() 
     close(Page(Console(file=said, width=80)), replace(experiment, notes=("interrupted in the warm-up",)))
 
     text = " ".join(said.getvalue().split())
-    assert "Nothing was measured yet: only turns of the warm-up have ended, and they do not count." in text
+    assert "Nothing was measured yet: only measurements of the warm-up have ended, and they do not count." in text
     assert "Note: interrupted in the warm-up." in text
     assert "0/0" not in text
     assert "jobs/s" not in text
