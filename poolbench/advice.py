@@ -296,7 +296,7 @@ class _Explanation:
         of = f"{used / cores:.0%} of the {cores:.2g} cores that the probes found" if cores else "cores were not probed"
         yield (
             f"{pick.name} uses {figures.seconds(pick.cpu_per_job.median)} of CPU per job, {used:.2g} cores:"
-            f" {of} (origin, Redis and producer not counted)."
+            f" {of} (of the workers alone)."
         )
         yield from filter(None, map(self.one_core, self.choice.curves))
 

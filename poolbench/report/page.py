@@ -159,6 +159,7 @@ def _drawn(section: dict[str, Any]) -> dict[str, Any]:
     return {
         "bars": _figure(charts.bars(summary), charts.bars(summary, charts.NARROW)) if drawable else None,
         "throughput": _figure(throughput) if throughput else None,
+        "bytes": any(span.first_byte is not None for span in spans),
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
         "data": as_script(timelines(section["shown"])),

@@ -203,7 +203,7 @@ def checks(experiment: Experiment) -> Table:
     return Table(
         "Checks",
         "From the jobs' records alone, over all rounds, also the warm-up and the excluded ones: was each job done, by"
-        " exactly one attempt, on a worker of the deployment, with the right bytes?",
-        ("deployment", "jobs", "done", "by one attempt", "here only", "right bytes", "checks"),
+        " exactly one attempt, on a worker of the deployment, with the right result?",
+        ("deployment", "jobs", "done", "by one attempt", "here only", "right result", "checks"),
         tuple(line(deployment, found) for deployment, found in by_deployment if found),
     )
