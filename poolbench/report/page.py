@@ -30,8 +30,6 @@ from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
 from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import METHOD, Summary, summarise
 
-_WIDTH = 100  # columns of what the text draws
-
 
 def _section(group: Sequence[Experiment]) -> dict[str, Any]:
     """What a report says of runs of one kind, by the names that both templates use."""
@@ -50,6 +48,7 @@ def _section(group: Sequence[Experiment]) -> dict[str, Any]:
         "because": f"{first}; and {more} more" if more > 0 else first,
         "lists": [] if demonstration else behind,
         "title": title[:1].upper() + title[1:],
+        "took": w.bars([(row.name, row.wall.median) for row in summary.whole if row.wall], 80),
         "about": _about(experiment, summary),
         "tables": [tables.known(table) for table in found if table.lines],
         "lanes": [(each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept],
@@ -110,9 +109,8 @@ def text(experiments: Sequence[Experiment]) -> str:
     templates = _templates(finalize=lambda value: value if isinstance(value, Markup) else _plain(str(value)))
     templates.filters["code"] = _code
     sections = [_section(group) for group in agreeing(experiments)]
-    for of in sections:
-        took = [(row.name, row.wall.median) for row in of["summary"].whole if row.wall]
-        of |= {"bars": w.bars(took, _WIDTH), "timeline": render(of["experiment"], width=_WIDTH)}
+    for section in sections:
+        section["timeline"] = render(section["experiment"], width=100)
     return templates.get_template("report.md.j2").render(sections=sections)
 
 
