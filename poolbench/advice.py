@@ -212,7 +212,7 @@ def headline(choice: Choice, found: Sequence[Comparison]) -> str:
         than = _listed([f"{of.b} ({figures.between(of.ratio)})" for of in unclear])
         clauses.append(f"{whether} faster than {than} cannot be told{rounds}")
     sentence = (
-        "; ".join(clauses) or "These measurements cannot tell which deployment is the fastest: they had other jobs"
+        "; ".join(clauses) or "These measurements cannot tell which deployment is the fastest: no round counts for two"
     )
     return f"{sentence}."
 
@@ -339,9 +339,7 @@ class _Explanation:
     def too_noisy(self) -> str:
         rival = self.choice.rival.name if self.choice.rival else "another deployment"
         if self.infinite:
-            return (
-                f"{self.pick.name} and {rival} cannot be compared: they had other jobs, or no round in which both count"
-            )
+            return f"{self.pick.name} and {rival} cannot be compared: there is no round in which both count"
         return (
             f"{rival} may be {figures.faster(self.choice.regret, self.pick.name)}; an answer is given only if it is"
             f" certain that nothing is more than {REGRET:.0%} faster"

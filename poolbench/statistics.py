@@ -15,8 +15,8 @@ jobs, only as much as there are jobs is counted.)
 
 Two deployments are compared round by round, so that the machine's drift from round to round cancels in their ratio:
 one ratio for each pair, used wherever the two are spoken of. The verdict follows from the interval of the median ratio
-(``judge``); of fewer than three rounds it follows from what was seen, widened by ``_WIDENED``. Deployments whose jobs
-were paced differently are not compared. Of twenty comparisons of equals, one is called a difference.
+(``judge``); of fewer than three rounds it follows from what was seen, widened by ``_WIDENED``. Of twenty comparisons of
+equals, one is called a difference.
 """
 
 from __future__ import annotations
@@ -166,9 +166,8 @@ class DeploymentRow:
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
     speedup: Estimate | None  # over the serial baseline, by rounds
-    paced: tuple[float, ...]  # seconds of its jobs at the origin, sorted; empty: not paced, or not known
     ran: tuple[float, float] | None  # seconds: the sum of its jobs' runs, and the longest; medians
-    ideal: float | None  # seconds: no schedule of the paced jobs is shorter than max(longest, sum / concurrency)
+    ideal: float | None  # seconds: no schedule of all paced jobs is shorter than max(longest, sum / concurrency)
     share_of_ideal: Estimate | None  # ideal / wall
     split: Split | None
     latency: Tail | None  # from the submission to the job's end
@@ -216,7 +215,7 @@ class Comparison:
 
     a: str
     b: str
-    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count, or other jobs
+    ratio: Estimate | None  # jobs per second of a, over those of b; None: no round in which both count
     verdict: Verdict  # of a
 
 
@@ -232,6 +231,7 @@ class Ends:
 class Summary:
     rows: tuple[DeploymentRow, ...]  # in the order of the experiment's deployments
     comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
+    paced: tuple[float, ...]  # seconds that the origin was asked to take for each job; empty: it was not
     rounds: int  # without the warm-up
     excluded: int  # measurements
 
@@ -269,12 +269,9 @@ class Summary:
     @property
     def ends(self) -> Ends | None:
         """As the jobs were paced, or as they ran on the baseline, or else on the first deployment; a part of the jobs
-        stands for all. None: not known, or not the same for all."""
-        paced = {row.paced for row in self.whole}
-        if len(paced) != 1:
-            return None
-        if seconds := paced.pop():
-            return Ends(sum(seconds), max(seconds))
+        stands for all. None: not known."""
+        if self.paced:
+            return Ends(sum(self.paced), max(self.paced))
         ran = sorted((*self.partial, *self.whole), key=lambda row: not row.deployment.serial)
         return next((Ends(row.ran[0] * self._jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
 
@@ -293,6 +290,7 @@ def summarise(experiment: Experiment) -> Summary:
     return Summary(
         rows=rows,
         comparisons=tuple(_compare(experiment, a, b) for a, b in pairs),
+        paced=experiment.scenario.nominal,
         rounds=len({each.round for each in experiment.measurements if each.round > 0}),
         excluded=sum(len(row.excluded) for row in rows),
     )
@@ -305,19 +303,19 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
     every = list(experiment.of(deployment.name, counted=False))
     counted = sorted((each for each in every if each.counts), key=lambda each: each.round)
     concurrency = 1 if deployment.serial else deployment.concurrency
-    paced = _paced(experiment, deployment)
+    jobs = max((each.checks.jobs for each in every if each.counts), default=0)
+    paced = experiment.scenario.nominal if jobs == experiment.scenario.jobs else ()
     ideal = max(*paced, sum(paced) / concurrency) if paced and concurrency else None
     used = [(each.usage, each) for each in counted if each.usage]
     ran = [each.spans.ran for each in counted if each.spans.ran]
     return DeploymentRow(
         deployment=deployment,
-        jobs=max((each.checks.jobs for each in every if each.counts), default=0),
+        jobs=jobs,
         measurements=len(counted),
         excluded=tuple(f"round {each.round}: {each.why}" for each in every if each.round > 0 and not each.counts),
         wall=estimate([each.wall for each in counted if each.wall is not None]),
         jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
         speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,
-        paced=paced,
         ran=(median(map(sum, ran)), median(map(max, ran))) if ran else None,
         ideal=ideal,
         share_of_ideal=estimate([ideal / each.wall for each in counted if each.wall]) if ideal else None,
@@ -336,19 +334,6 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
 def _rate(measurement: Measurement) -> float | None:
     done, wall = measurement.checks.done, measurement.wall
     return done / wall if wall and done else None
-
-
-def _paced(experiment: Experiment, deployment: Deployment) -> tuple[float, ...]:
-    """Seconds of its jobs at the origin; empty: not paced, or it is not known which jobs it had.
-
-    The jobs that are kept come first: in the tutorial each pool has its own files, and the baseline may run a part.
-    """
-    shown = experiment.shown(deployment.name)
-    if shown and shown.round and len(shown.jobs) == shown.checks.jobs:  # a warm-up may run fewer
-        seconds = [job.nominal for job in shown.jobs if job.nominal is not None]
-        return tuple(sorted(seconds)) if len(seconds) == len(shown.jobs) else ()
-    whole = all(each.checks.jobs == experiment.scenario.jobs for each in experiment.of(deployment.name))
-    return tuple(sorted(experiment.scenario.nominal)) if whole else ()
 
 
 def latencies_of(measurement: Measurement) -> tuple[float, ...]:
@@ -414,7 +399,7 @@ def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
 
 
 def _compare(experiment: Experiment, a: DeploymentRow, b: DeploymentRow) -> Comparison:
-    ratio = estimate(_ratios(experiment, a.name, b.name)) if a.paced == b.paced else None
+    ratio = estimate(_ratios(experiment, a.name, b.name))
     return Comparison(a.name, b.name, ratio, judge(ratio))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.jobs import FailureKind
-from poolbench.experiment import PLAIN, Experiment, MeasuredJob, Measurement, Setup
+from poolbench.experiment import PLAIN, Experiment, MeasuredJob, Setup
 from poolbench.experiment import MeasuredAttempt as Attempt
 from poolbench.experiment import PoolKind as Pool
 from tests.experiments import MIB, Made, made, remeasured
@@ -54,24 +54,6 @@ def few() -> Experiment:
         nominal=0.5,
     )
     return replace(with_jobs(experiment, change), notes=("The clock of host <b> is 3 ms behind",))
-
-
-def tutorial() -> Experiment:
-    """Two files for each pool, other ones for each; the baseline has the first pool's."""
-    seconds = {"serial": (5.0, 7.0), "prefork:2": (5.0, 7.0), "threads:2": (6.0, 9.0), "gevent:2": (8.0, 10.0)}
-    experiment = made(
-        Made(Pool.PREFORK, 2, 6.0, serial=True),
-        Made(Pool.PREFORK, 2, 6.0),
-        Made(Pool.THREADS, 2, 8.0),
-        Made(Pool.GEVENT, 2, 9.0),
-        jobs=2,
-        nominal=6.0,
-    )
-
-    def paced(of: Measurement) -> Measurement:
-        return replace(of, jobs=tuple(replace(job, nominal=seconds[of.deployment][n]) for n, job in enumerate(of.jobs)))
-
-    return remeasured(experiment, paced)
 
 
 def sampled() -> Experiment:

@@ -21,7 +21,7 @@ from poolbench.report.palette import DARK, LIGHT
 from poolbench.runfiles import ReportError
 from poolbench.statistics import Ends, Summary, summarise
 from tests.experiments import EPOCH, remeasured
-from tests.reported import few, many, sampled, sweep, tutorial, varied, with_jobs
+from tests.reported import few, many, sampled, sweep, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _TEXT, _MARKS = ("ink", "muted"), ("prefork", "threads", "gevent", "serial", "wait")
@@ -150,11 +150,6 @@ def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
     assert found.ends == Ends(20.0, 0.5)
     assert found.partial == []
     assert svg(few(), "bars").count(">longest job 500 ms<") == 1
-
-
-def test_deployments_with_jobs_of_their_own_have_no_sum_in_common() -> None:
-    assert race_of(tutorial()).ends is None
-    assert "longest job" not in svg(tutorial(), "bars")
 
 
 def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:

@@ -65,45 +65,18 @@ def test_rates_speedup_and_share_of_the_ideal_follow_from_the_walls() -> None:
     assert serial.speedup is None
 
 
-def paced(experiment: Experiment, deployment: str, *seconds: float) -> Experiment:
-    """The experiment with other paces of a deployment's jobs."""
-    shown = experiment.shown(deployment)
-    jobs = tuple(replace(job, nominal=pace) for job, pace in zip(known(shown).jobs, seconds, strict=True))
-    return changed(experiment, deployment, known(shown).round, jobs=jobs)
-
-
 def test_the_ideal_is_the_longest_job_when_there_are_slots_for_all() -> None:
-    experiment = paced(made(Made(Pool.GEVENT, 100, run=0.1), jobs=4, nominal=0.1), "gevent:100", 0.1, 0.2, 5.0, 0.1)
+    experiment = made(Made(Pool.GEVENT, 100, run=0.1), jobs=4, nominal=0.1)
+    uneven = replace(experiment, scenario=replace(experiment.scenario, nominal=(0.1, 0.2, 5.0, 0.1)))
 
-    assert summarise(experiment).row("gevent:100").ideal == 5.0
-
-
-def test_a_baseline_that_ran_a_part_of_the_jobs_has_the_ideal_of_its_part() -> None:
-    """Given a serial deployment that ran 10 of 40 jobs, I expect its ideal to be the sum of 10."""
-    experiment = made(THREADS, SERIAL, nominal=0.1)
-    measurements = []
-    for measurement in experiment.measurements:
-        part = replace(measurement, checks=replace(measurement.checks, jobs=10, done=10), jobs=measurement.jobs[:10])
-        measurements.append(part if measurement.deployment == "serial" else measurement)
-    row = summarise(replace(experiment, measurements=tuple(measurements))).row("serial")
-
-    assert row.ideal == pytest.approx(1.0)
+    assert summarise(uneven).row("gevent:100").ideal == 5.0
 
 
-def test_a_baseline_whose_part_nobody_kept_has_no_ideal() -> None:
+def test_a_baseline_that_ran_a_part_of_the_jobs_has_no_ideal() -> None:
     experiment = made(THREADS, SERIAL, nominal=0.1)
     found = replace(experiment.measurements[0].checks, jobs=10, done=10)
 
-    assert summarise(changed(experiment, "serial", jobs=(), checks=found)).row("serial").ideal is None
-
-
-def test_deployments_with_other_jobs_are_not_compared() -> None:
-    """Given the tutorial's files, which differ from pool to pool, I expect no verdict."""
-    experiment = made(THREADS, Made(Pool.GEVENT, 8, run=0.5), jobs=2, nominal=0.1)
-    experiment = paced(experiment, "gevent:8", 0.5, 0.5)
-
-    found = summarise(experiment).compare("threads:8", "gevent:8")
-    assert (found.verdict, found.ratio) == (Verdict.CANNOT_TELL, None)
+    assert summarise(changed(experiment, "serial", checks=found)).row("serial").ideal is None
 
 
 def test_there_is_no_ideal_of_jobs_that_nobody_paced() -> None:
