@@ -6,7 +6,7 @@
   const root = document.documentElement, tip = document.getElementById("tip");
   const LIGHT = JSON.parse(document.getElementById("light").textContent);
   root.classList.add("scripted");
-  let printing = false;
+  let printing = false, shownAt = 0; // where the page stood when the tip was shown
 
   const colours = () => {
     if (printing) return LIGHT;
@@ -306,6 +306,7 @@
       tip.hidden = !found;
       if (!same) this.set.later();
       if (!found) return;
+      shownAt = window.scrollY;
       const [[title], [, who], ...rest] = this.words(found);
       tip.replaceChildren(element("strong", title), element("span", who), element("div"));
       tip.lastChild.append(...rest.flat().map((text) => element("span", text)));
@@ -382,7 +383,7 @@
   const all = [...document.querySelectorAll(".timelines")].map((box) => new Timelines(box));
   const again = () => all.forEach((each) => each.resize());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-  window.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  window.addEventListener("scroll", () => { tip.hidden ||= window.scrollY !== shownAt; }, { passive: true });
   let closed = [];
   const print = (begins) => {
     printing = begins;
