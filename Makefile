@@ -29,8 +29,8 @@ producer: $(LOCAL) ## beside `make up`: run the producer, e.g. make producer ARG
 	@test -f run/stack.env || { echo 'producer: no stack is up; start one with `make up` in another shell' >&2; exit 1; }
 	@. run/stack.env && exec $(BIN)/python -m producer $(ARGS)
 
-test: $(DEV) ## unit and service tests; ARGS="-k name" selects
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/service $(ARGS)
+test: $(DEV) ## unit and service tests, and poolbench on foreign projects; ARGS="-k name" selects
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/service tests/poolbench $(ARGS)
 
 pools: $(DEV) ## every feature on real workers of all three pools, longer than make test; ARGS="-k name" selects
 	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/pools $(ARGS)

@@ -1,4 +1,4 @@
-"""The commands that read measured runs: a report of them, and the advice that follows from them."""
+"""The command ``poolbench``; what reads measured runs is here: a report of them, and the advice that follows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from poolbench.figures import against, tick_seconds, tick_size
 from poolbench.lanes import to_bytes as trace_bytes
 from poolbench.report import page
 from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
+from poolbench.tasks.commands import record_, run_
+from poolbench.tasks.open_loop import keeping_up
+from poolbench.tasks.plugin import leave
 
 # The longest first: .trace.json is not a format of its own for .json.
 _FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".png")
@@ -24,7 +27,10 @@ _FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".p
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="poolbench")
 def cli() -> None:
-    """Which pool, with what concurrency? Reads what was measured."""
+    """Which Celery pool, with what concurrency? Measured on your own tasks."""
+
+
+cli.result_callback()(leave)
 
 
 def main() -> None:
@@ -132,7 +138,7 @@ def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | N
 
     Exit codes: 0 an answer, 1 cannot tell (one of several is enough), 2 a file that cannot be used.
     """
-    groups = agreeing([read(path) for path in runs])
+    groups = agreeing([keeping_up(read(path))[0] for path in runs])
     for group in groups[1:]:
         why = "; ".join(differences(groups[0][0], group[0]))
         click.echo(f"not taken together with {groups[0][0].scenario.name}, because they differ: {why}", err=True)
@@ -163,6 +169,5 @@ def lines(advice: Advice) -> Iterator[str]:
         yield from ("", f"{title}:", *(f"  {number}{said}" for number, said in zip(numbers, sentences, strict=False)))
 
 
-cli.add_command(report_)
-cli.add_command(recommend_)
-cli.add_command(doctor_)
+for command in (run_, record_, report_, recommend_, doctor_):
+    cli.add_command(command)

@@ -269,6 +269,7 @@ class Scenario:
     nominal: tuple[float, ...] = ()  # seconds per job, where the origin paces them; empty: it does not
     bytes: int | None = None  # of all files together; None: not known before
     demonstration: bool = False  # shows the models on a few jobs alike for all; says nothing about which is best
+    tasks: tuple[str, ...] = ()  # names of the Celery tasks that were called; empty: the jobs are downloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +316,29 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """Jobs sent at moments that do not depend on what has ended, as users send them. Latency: from that moment on."""
+
+    deployment: str  # its name
+    rate: float  # jobs per second
+    seconds: float  # for which jobs were sent
+    jobs: int
+    ended: int  # within the time that was waited; for the others latency is what they had waited by then
+    backlog: int  # due, and not begun, when the last one was due
+    p50: float  # seconds, as all below
+    p95: float
+    p99: float
+    late: float  # p99 of how late we sent a job; it is part of the latency
+
+    @property
+    def keeps_up(self) -> bool:
+        return self.ended == self.jobs and self.backlog <= max(2.0, BEHIND * self.jobs)
+
+
+BEHIND = 0.1  # of the jobs: with a larger backlog a deployment falls behind
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     scenario: Scenario
     deployments: tuple[Deployment, ...]
@@ -329,6 +353,7 @@ class Experiment:
     sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
+    open_loop: tuple[OpenLoop, ...] = ()  # by deployment, each by rate
     schema: Literal["poolbench.experiment/2"] = field(default=SCHEMA)
 
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:

@@ -201,7 +201,7 @@ class _Rounds:
     def _experiment(self, finished: float) -> Experiment:
         design, deployments = self._design, self._workload.deployments
         notes = [*self._notes, *self._workload.afterthoughts()]
-        if design.warm_up and design.limits is not NONE:
+        if design.limits is not NONE:
             notes.append(Note(design.limits.text))
         notes += checks.too_few(self._measurements, [each.name for each in deployments], design.repeat)
         return Experiment(

@@ -61,8 +61,10 @@ class Page:
             table.add_row(*("\n".join(map(self.fit, cell.split("\n"))) for cell in cells))
         self._console.print(table)
 
-    def checks(self, measurements: Sequence[Measurement]) -> None:
-        self.paragraph(checks_said(measurements), "" if all(each.checks.passed for each in measurements) else "red")
+    def checks(self, measurements: Sequence[Measurement], *, files: bool = True) -> None:
+        self.paragraph(
+            checks_said(measurements, files=files), "" if all(each.checks.passed for each in measurements) else "red"
+        )
 
     def says(self, text: str) -> None:
         self.say(f"  {text}", "dim")
@@ -158,7 +160,7 @@ class Page:
         if note:
             self.say(f"  {note}", "red")
         elif measurement.wall is None:
-            self.say("  no total: not every file is there", "red")
+            self.say("  no total: not every job is done", "red")
             for fault in measurement.checks.faults:
                 self.say(f"    {fault}", "red")
         elif self._show:
@@ -205,7 +207,7 @@ _LEGEND = (
 )
 _COLUMNS = (
     "Medians over the rounds that count, jobs/s with the interval of the median at 95 % (from 3 rounds on). wall: from"
-    " just before the submission to the last job's end, by Redis' clock. CPU per job and MiB (proportional, at the"
+    " just before the submission to the last job's end. CPU per job and MiB (proportional, at the"
     " peak): of all processes of the worker."
 )
 
@@ -257,7 +259,7 @@ def _deployments(page: Page, experiment: Experiment) -> None:
             "Nothing was measured yet: only measurements of the warm-up have ended, and they do not count.", "bold"
         )
     if counting := [each for each in experiment.measurements if each.counts]:
-        page.checks(counting)
+        page.checks(counting, files=not experiment.scenario.tasks)
     if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
     for note in experiment.notes:
@@ -287,11 +289,12 @@ def faults(measurements: Sequence[Measurement]) -> list[str]:
     return [f"{each.deployment}: {fault}" for each in measurements for fault in each.checks.faults]
 
 
-def checks_said(measurements: Sequence[Measurement]) -> str:
+def checks_said(measurements: Sequence[Measurement], *, files: bool = True) -> str:
     """Whether each job ran once and where, from the records alone."""
     if wrong := faults(measurements):
         return f"Checks failed: {'; '.join(wrong)}."
     jobs = sum(each.checks.jobs for each in measurements)
     ran = {each.deployment: each.checks.executors for each in measurements}
     where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
-    return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test, and its sha256 is right: {where}."
+    right = ", and its sha256 is right" if files else ""
+    return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test{right}: {where}."

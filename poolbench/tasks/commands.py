@@ -1,0 +1,181 @@
+"""``poolbench run`` and ``poolbench record``; as a plug-in also ``celery -A APP poolbench run``."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poolbench.runfiles import check_whole
+
+_STDOUT = Path("-")
+_PATH = click.Path(path_type=Path)
+
+
+def app_name(given: str | None) -> str:
+    """After -A here, or after ``celery -A``."""
+    context = click.get_current_context()
+    found = given or next((str(each.params["app"]) for each in _parents(context) if each.params.get("app")), None)
+    if found is None:
+        raise click.UsageError("expected the project's app: -A shop.celery")
+    return found
+
+
+def _parents(context: click.Context) -> Iterator[click.Context]:
+    parent = context.parent
+    while parent:
+        yield parent
+        parent = parent.parent
+
+
+def _arrivals(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[float, ...]:
+    try:
+        rates = tuple(float(each.strip().removesuffix("/s")) for each in text.split(",")) if text else ()
+    except ValueError:
+        rates = (0.0,)
+    if any(not 0 < rate <= 10_000 for rate in rates):
+        raise click.BadParameter(f"expected rates per second, e.g. 5/s,10/s,20/s; got {text!r}")
+    return rates
+
+
+def _allowed(_context: click.Context, _parameter: click.Parameter, given: Sequence[str]) -> tuple[Any, ...]:
+    found = []
+    for text in given:
+        host, colon, port = text.rpartition(":") if text.count(":") == 1 else (text, "", "")
+        if not host or (colon and not (port.isdigit() and 0 < int(port) < 65536)):
+            raise click.BadParameter(f"expected HOST or HOST:PORT, got {text!r}")
+        found.append((host, int(port) if colon else None))
+    return tuple(found)
+
+
+def _writable(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refused now rather than after the run."""
+    if path not in (None, _STDOUT):
+        try:
+            check_whole(path)
+        except OSError as error:
+            raise click.BadParameter(
+                f"expected a file that can be written, got {str(path)!r}: {error.strerror}"
+            ) from error
+    return path
+
+
+def _in_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path:
+        os.chdir(path)
+    return path
+
+
+_APP = click.option("-A", "--app", "app", metavar="APP", help="As for celery -A; after `celery -A APP` not needed.")
+_WORKDIR = click.option(
+    "--workdir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    callback=_in_folder,
+    is_eager=True,
+    help="The project's folder; default: this one.",
+)
+
+
+@click.command("run", short_help="Compare pools on your own tasks.")
+@_APP
+@_WORKDIR
+@click.option("--task", metavar="NAME", help="The task, for lines that name none.")
+@click.option(
+    "--args",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help='A call per line: ["a", 1] or {"task": "x.y", "args": [], "kwargs": {}}; default: one call without arguments.',
+)
+@click.option(
+    "--pools",
+    metavar="POOL:CONCURRENCY[+OPTION=VALUE]...,...",
+    help="Default: a process per core, threads:16, and gevent:100 if gevent is installed. Options: +workers=2 (each"
+    " with that concurrency), +prefetch=4.",
+)
+@click.option("--seconds", type=click.FloatRange(10), default=120.0, show_default=True, help="How long it may take.")
+@click.option("--jobs", type=click.IntRange(1, 100_000), help="In each turn; default: as many as fit into --seconds.")
+@click.option(
+    "--repeat", "--rounds", "rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Rounds."
+)
+@click.option("--arrivals", callback=_arrivals, metavar="RATE/s,...", help="Also latency at these rates of arrival.")
+@click.option(
+    "--limit", type=click.FloatRange(1), help="Seconds for one turn; default: three times what is planned, at least 15."
+)
+@click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, help="Of a job, at the most.")
+@click.option(
+    "--allow",
+    multiple=True,
+    callback=_allowed,
+    metavar="HOST[:PORT]",
+    help="That tasks may reach, beside loopback. Beyond this machine: there is no network namespace then.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["auto", "namespace", "fence"]),
+    default="auto",
+    show_default=True,
+    help="auto: a namespace without a network where the system has it; namespace: that or nothing; fence: Python's.",
+)
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
+)
+@click.option("--json", "target", type=_PATH, callback=_writable, metavar="FILE", help="The run; - is stdout.")
+@click.option("-o", "--output", "report", type=_PATH, callback=_writable, metavar="FILE.html", help="A page.")
+def run_(**options: Any) -> int:
+    """Run your tasks on each pool, in rounds, and compare.
+
+    Nothing of the project is changed. Its own worker command runs on a private broker; tasks reach loopback and what
+    --allow names, nothing else; tasks that they send are counted and not run. How long it will take is said first.
+
+    Exit codes: 0 every job is done, 1 jobs failed or checks failed, 2 wrong usage, a worker that does not start, or an
+    address that is not the private one, 130 interrupted (what was measured is kept).
+    """
+    from poolbench.tasks.session import Session  # noqa: PLC0415 - Celery takes longer than --help
+
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return Session(app_name(options.pop("app")), **{k: v for k, v in options.items() if k != "workdir"}).run()
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        return 130
+
+
+def _stop(*_: object) -> None:
+    """As Ctrl-C: what runs is ended, and what was measured is kept."""
+    raise KeyboardInterrupt
+
+
+@click.command("record", short_help="Write down calls that wait in a queue.")
+@_APP
+@_WORKDIR
+@click.option("--queue", "-Q", required=True, help="In the project's own broker: Redis.")
+@click.option("--most", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Calls, oldest first.")
+@click.option("-o", "target", required=True, type=_PATH, callback=_writable, metavar="FILE.jsonl")
+def record_(*, app: str | None, workdir: Path | None, queue: str, most: int, target: Path) -> int:  # noqa: ARG001
+    """Write the calls that wait in a queue to a file for `poolbench run --args`; the queue stays as it is.
+
+    Exit codes: 0 written, 1 no call could be read, 2 wrong usage or a broker that cannot be read.
+    """
+    from poolbench.tasks import project  # noqa: PLC0415
+
+    found = project.record(project.load(app_name(app)), queue, most)
+    if not found.calls:
+        skipped = f", and {found.unreadable} that are not JSON" if found.unreadable else ""
+        click.echo(
+            f"expected calls in the queue {queue}, got {found.waiting} messages{skipped}; nothing written", err=True
+        )
+        return 1
+    project.write_calls(target, found.calls)
+    skipped = f"; {found.unreadable} were not JSON" if found.unreadable else ""
+    click.echo(f"{target}: {len(found.calls)} calls of {found.waiting} that wait{skipped}; may hold private data")
+    return 0

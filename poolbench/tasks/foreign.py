@@ -1,0 +1,356 @@
+"""The workload of a project's own tasks: its worker command on a private broker, and what its probes noted.
+
+Each measurement has workers of its own, started anew and warmed up with some of the calls. The jobs go to a queue of
+ours, which no other worker consumes. What they send themselves goes where the project routes it, in the private
+broker, and stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import shutil
+import socket
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+import poolbench
+from poolbench.deployment import node_names
+from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Scenario
+from poolbench.figures import counted, percent, printable
+from poolbench.runfiles import PoolbenchError
+from poolbench.tasks import redirect
+from poolbench.tasks.launched import complaints, launch, private_broker, tail, without_ids
+from poolbench.tasks.namespace import Entered
+from poolbench.tasks.probed import Sent, epoch, now
+from poolbench.tasks.project import Call, ProjectError
+from poolbench.workload import Display, Ran, Share, Workers
+
+QUEUE = "poolbench"
+PROBE = "poolbench.tasks.probe"
+LOOK_EVERY = 0.05  # seconds
+_WARM_MOST = 200  # jobs
+_FEW = 10  # notes of one kind
+_PACKAGES = ("celery", "kombu", "billiard", "redis", "gevent", "django", "flask")
+
+
+class PrivacyError(PoolbenchError):
+    """Something would use an address that is not the private one: nothing is run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What tasks may do, and for how long."""
+
+    limit: float = 60.0  # seconds for a measurement
+    retries: int = 0  # of a job
+    allowed: tuple[tuple[str, int | None], ...] = ()  # host and port, beside loopback
+
+
+class OwnTasks:
+    """A workload, in a context.
+
+    Args:
+        name: of the app, as after ``celery -A``.
+        network: None: only the fence keeps tasks from the network.
+    """
+
+    failures: tuple[type[Exception], ...] = (PoolbenchError,)
+
+    def __init__(
+        self,
+        app: Any,
+        name: str,
+        *,
+        calls: Sequence[Call],
+        deployments: Sequence[Deployment],
+        rules: Rules,
+        network: Entered | None,
+    ) -> None:
+        self.deployments = tuple(deployments)
+        self.rules, self.calls = rules, list(calls)
+        self._app, self._name, self._network = app, name, network
+        self._closing = ExitStack()
+        # By error and reason without numbers: the reason as it was first given, and jobs by deployment.
+        self._errors: dict[tuple[str, str], tuple[str, Counter[str]]] = {}
+        self._ran: Counter[str] = Counter()  # jobs by deployment
+        self._logged: Counter[tuple[str, str]] = Counter()  # deployment, and what its worker's log complains of
+        self._reaches: Counter[tuple[str, str, bool]] = Counter()
+        self._sends: Counter[tuple[str, str]] = Counter()
+        self._cpu: list[float] = []  # share of its time in which a job computes
+        self.plan(len(self.calls))
+
+    def plan(self, jobs: int) -> None:
+        """So many jobs in each measurement."""
+        self._planned = self.repeated(jobs)
+        names = list(dict.fromkeys(call.task for call in self.calls))
+        title = f"{counted(len(self.calls), 'call')} of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+        self.scenario = Scenario("tasks", title, Bound.UNKNOWN, jobs, None, tasks=tuple(names))
+
+    def repeated(self, jobs: int) -> list[Call]:
+        """The calls, again from the first one if there are not enough."""
+        return [self.calls[n % len(self.calls)] for n in range(jobs)]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._folder = Path(tempfile.mkdtemp(prefix="poolbench-"))
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._broker = stack.enter_context(private_broker(self._folder))
+            self._results = f"{self._broker.url}/1" if redirect.has_results(self._app) else ""
+            redirect.point(self._app, self._broker.url + "/0", self._results)
+            self._refuse(redirect.strangers(self._app, self._broker.url + "/0", self._results))
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def _refuse(self, found: Sequence[str]) -> None:
+        if found:
+            raise PrivacyError(
+                f"refused before the first task: {'; '.join(dict.fromkeys(found))}, expected only the private broker"
+                f" {self._broker.url}. The project sets this address again after poolbench did: make it follow"
+                " CELERY_BROKER_URL, or set it in the configuration only"
+            )
+
+    # -- the workers
+
+    @contextmanager
+    def deployed(self, deployment: Deployment, batch: str, *, warm: bool = True) -> Iterator[Workers]:  # noqa: ARG002
+        """
+        Raises:
+            WorkerError: a worker does not start.
+            PrivacyError: it would use other addresses than the private ones.
+        """
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        (folder / "latency").mkdir()
+        nodes = node_names(deployment.pool, deployment.setup.workers)
+        self._live = live = launch([self._argv(deployment, node) for node in nodes], self._environment(folder), folder)
+        names = {f"{node}@{socket.gethostname()}" for node in nodes}
+        try:
+            self._refuse(live.seen.strangers)
+            if warm:
+                most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
+                self.send_and_wait(self._planned[:most])
+            yield Workers(
+                roots=tuple(each.pid for each in live.processes),
+                belongs=lambda who, _seen: who.worker in names,
+                others=(self._broker.pid, *([self._network.relay] if self._network and self._network.relay else [])),
+                probes=folder / "latency",
+                fresh=True,
+                ended=live.ended,
+            )
+        finally:
+            live.stop()
+            self._logged.update((deployment.name, line) for line in complaints(live.log))
+            self._reaches += live.seen.reaches
+            self._sends += live.seen.sends
+            self._broker.redis.flushall()
+
+    def _argv(self, deployment: Deployment, node: str) -> list[str]:
+        """The project's own worker, with our queue and our probe.
+
+        The queue is not named where the project forbids those that it did not declare; the probe chooses it then.
+        """
+        ahead = deployment.setup.prefetch
+        return [
+            sys.executable, "-m", "celery", "-A", self._name, "worker", "-P", deployment.pool.value,
+            "-c", str(deployment.concurrency_each), "-n", f"{node}@%h", "-I", PROBE, "-l", "WARNING",
+            *(["-Q", QUEUE] if self._app.conf.task_create_missing_queues else []),
+            *([] if ahead is None else ["--prefetch-multiplier", str(ahead)]),
+            "--without-gossip", "--without-mingle",
+        ]  # fmt: skip
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        settings = {
+            "notes": str(folder),
+            "latency": str(folder / "latency"),
+            "broker": self._broker.url + "/0",
+            "results": self._results,
+            "broker_at": ["127.0.0.1", self._broker.port],
+            "allowed": self.rules.allowed,
+            "retries": self.rules.retries,
+            "queue": QUEUE,
+        }
+        env = dict(os.environ, POOLBENCH_PROBE=json.dumps(settings), PYTHONDONTWRITEBYTECODE="1")
+        home = Path(poolbench.__file__).parents[1]
+        if home.name not in ("site-packages", "dist-packages"):  # not installed: run from its checkout
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(home)]))
+        return env
+
+    # -- the jobs
+
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:  # noqa: ARG002
+        names = [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
+        return Share(names, [None] * len(names))
+
+    @contextmanager
+    def arrivals(self) -> Iterator[Callable[[], Mapping[str, float]]]:
+        seen = self._live.seen
+        yield lambda: {job: epoch(at) for job, at in seen.received.items()}
+
+    def run(
+        self,
+        deployment: Deployment,
+        batch: str,
+        workers: Workers,  # noqa: ARG002
+        display: Display,
+        *,
+        warm_up: bool = False,  # noqa: ARG002
+    ) -> Ran:
+        submitted = now()
+        sent, note = self.send_and_wait(self._planned, display=display)
+        jobs = self.measured(sent)
+        self._remember(deployment, jobs)
+        return Ran(batch, submitted, jobs, note)
+
+    def send_and_wait(
+        self,
+        calls: Sequence[Call],
+        moments: Sequence[float] | None = None,
+        *,
+        display: Display | None = None,
+        limit: float | None = None,
+        enough: float = math.inf,
+    ) -> tuple[list[Sent], str | None]:
+        """Send the calls to the workers that are deployed, and wait for the last end.
+
+        Args:
+            moments: when each is to be sent, in seconds from now, whatever has ended by then; None: all at once.
+            limit: seconds for all of it; default: that of the rules.
+            enough: seconds after which the rest is not waited for, if a job has ended.
+
+        Returns:
+            The jobs; why they did not all end.
+
+        Raises:
+            PrivacyError: a process of the workers would use another address than the private ones.
+            ProjectError: sending fails.
+        """
+        begun, sent = now(), list[Sent]()
+        with self._app.producer_pool.acquire() as producer:
+            for number, call in enumerate(calls):
+                if moments:
+                    time.sleep(max(0.0, begun + moments[number] - now()))
+                at = now()
+                sent.append(Sent(str(uuid.uuid4()), call, number, begun + moments[number] if moments else at, at))
+                self._publish(sent[-1], producer)
+        left, live = [each.id for each in sent], self._live
+        while True:
+            live.seen.look()
+            self._refuse(live.seen.strangers)
+            left = [job for job in left if not live.seen.over(job)]
+            took = now() - begun
+            if display:
+                display.progress(took, len(sent) - len(left), len(sent), ())
+            if not left or (took > enough and len(left) < len(sent)):
+                return sent, None
+            if ended := live.ended():
+                return sent, f"{ended[0]}: {tail(live.log, 4)}"
+            if took > (limit or self.rules.limit):
+                return sent, f"{counted(len(left), 'job')} had not ended after {took:.0f} s (--limit)"
+            time.sleep(LOOK_EVERY)
+
+    def _publish(self, sent: Sent, producer: Any) -> None:
+        from kombu import Queue  # noqa: PLC0415
+
+        call, queue = sent.call, Queue(QUEUE, routing_key=QUEUE)
+        try:
+            self._app.tasks[call.task].apply_async(
+                call.args, call.kwargs, task_id=sent.id, queue=queue, producer=producer
+            )
+        except Exception as error:
+            raise ProjectError(f"{call} cannot be sent: {type(error).__name__}: {error}") from error
+
+    def measured(self, sent: Sequence[Sent]) -> tuple[MeasuredJob, ...]:
+        return tuple(map(self._live.seen.job, sent))
+
+    def _remember(self, deployment: Deployment, jobs: Sequence[MeasuredJob]) -> None:
+        """Errors by deployment, and how much of its time a job computes."""
+        self._ran[deployment.name] += len(jobs)
+        for job in (each for each in jobs if each.attempts):
+            last = job.attempts[-1]
+            if last.kind:
+                reason = last.reason or ""
+                _, by = self._errors.setdefault((last.kind, without_ids(reason)), (reason, Counter()))
+                by[deployment.name] += 1
+            used = [each["cpu"] for each in self._live.seen.ends.get(job.id, []) if each["cpu"] is not None]
+            if used and last.finished > last.started:
+                self._cpu.append(used[-1] / (last.finished - last.started))
+
+    def disturbances(self, ran: Ran, workers: Workers) -> list[str]:  # noqa: ARG002
+        return workers.ended()
+
+    def discard(self, batch: str) -> None:
+        """With the workers."""
+
+    # -- what a reader must know
+
+    def now(self) -> float:
+        return now()
+
+    def versions(self) -> dict[str, str]:
+        found = {"python": f"{platform.python_implementation()} {platform.python_version()}"}
+        for package in _PACKAGES:
+            with contextlib.suppress(PackageNotFoundError):
+                found[package] = version(package)
+        return found
+
+    def notes(self) -> list[Note]:
+        text = (
+            "a private broker and result store; for each turn the project's own worker command is started anew, and"
+            " warmed up with some of the calls; the start is not counted"
+        )
+        retries = f"a job may be retried {self.rules.retries} times" if self.rules.retries else "no job is retried"
+        return [Note(text), Note(self.protection), Note(f"a turn may take {self.rules.limit:g} s, and {retries}")]
+
+    @property
+    def protection(self) -> str:
+        """What keeps tasks from the network."""
+        allowed = ["loopback", *(host if port is None else f"{host}:{port}" for host, port in self.rules.allowed)]
+        fence = f"a fence in Python lets tasks reach {', '.join(allowed)}"
+        if self._network is None:
+            return f"{fence}; there is no network namespace, so C libraries (libpq, pycurl, grpc) may reach everything"
+        ports = ", ".join(map(str, self._network.ports[:8])) or "none"
+        more = ", ..." if len(self._network.ports) > 8 else ""
+        return (
+            f"{fence}, and a network namespace has nothing but loopback; ports of this machine's loopback that are"
+            f" carried into it: {ports}{more}"
+        )
+
+    def afterthoughts(self) -> list[Note]:
+        return [*self._of_errors(), *self._of_network(), *self._of_jobs()]
+
+    def _of_errors(self) -> Iterator[Note]:
+        for (error, _), (reason, by) in list(self._errors.items())[:_FEW]:
+            where = ", ".join(f"{name} ({count} of {self._ran[name]} jobs)" for name, count in by.items())
+            only = ", nowhere else" if len(by) < len(self._ran) else ""
+            yield Note(f"{error} in {where}{only}: {printable(reason)[:200]}", caveat=True)
+        for (name, line), count in self._logged.most_common(_FEW):
+            yield Note(f"the worker of {name} logged ({counted(count, 'time')}): {printable(line)}", caveat=True)
+
+    def _of_network(self) -> Iterator[Note]:
+        if not self._reaches:
+            yield Note("no task tried to reach anything but the private broker")
+        for (by, to, ok), count in self._reaches.most_common(2 * _FEW):
+            done = "reached" if ok else "was refused"
+            yield Note(f"{by or 'the worker itself'} {done} {to} ({counted(count, 'time')})", caveat=not ok)
+
+    def _of_jobs(self) -> Iterator[Note]:
+        for (by, task), count in self._sends.most_common(_FEW):
+            yield Note(f"{by} sent {task} ({counted(count, 'time')}): it stayed in the private broker and was not run")
+        if self._cpu:
+            yield Note(f"a job computes for {percent(statistics.median(self._cpu))} of its time, in the median")

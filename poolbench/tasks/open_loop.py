@@ -1,0 +1,71 @@
+"""What follows from a sweep of arrival rates: who keeps up, the saturation points, one sentence. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from poolbench.experiment import Experiment, OpenLoop
+from poolbench.figures import seconds
+
+
+def cells(found: Sequence[OpenLoop]) -> Iterator[list[str]]:
+    """A row for each deployment and rate."""
+    for each in found:
+        least = "" if each.ended == each.jobs else "≥ "
+        latency = [least * (n > 0) + seconds(value) for n, value in enumerate((each.p50, each.p95, each.p99))]
+        state = "yes" if each.keeps_up else f"no ({each.backlog})"
+        yield [each.deployment, f"{each.rate:g}/s", f"{each.jobs}", *latency, state]
+
+
+def saturation(found: Sequence[OpenLoop]) -> dict[str, float | None]:
+    """By deployment the first rate at which it falls behind; None: it was not reached."""
+    names = dict.fromkeys(each.deployment for each in found)
+    behind = {each.deployment: each.rate for each in found if not each.keeps_up}
+    return {name: behind.get(name) for name in names}
+
+
+def highest(found: Sequence[OpenLoop]) -> tuple[float, list[OpenLoop]]:
+    """The highest rate that a deployment keeps up with, and those that do, the lowest p99 first; 0: none does."""
+    best = max((each.rate for each in found if each.keeps_up), default=0.0)
+    return best, sorted((each for each in found if each.rate == best and each.keeps_up), key=lambda each: each.p99)
+
+
+def sentence(found: Sequence[OpenLoop]) -> str:
+    """``At 20/s threads:16 keeps p99 below 0.4 s; prefork:4 does not, it falls behind at 10/s.``"""
+    rate, keep = highest(found)
+    if not keep:
+        return f"At {min(each.rate for each in found):g}/s every deployment falls behind already."
+    text = f"At {rate:g}/s " + ", ".join(
+        f"{each.deployment} {'keeps p99 ' if each is keep[0] else ''}below {ceiling(each.p99):g} s" for each in keep
+    )
+    behind = {name: at for name, at in saturation(found).items() if at is not None}
+    slower = [f"{name} does not, it falls behind at {at:g}/s" for name, at in behind.items() if at <= rate]
+    more = sorted({at for at in behind.values() if at > rate})
+    higher = [f"at {at:g}/s {_those(name for name in behind if behind[name] == at)} behind" for at in more]
+    none = [] if behind else ["no deployment fell behind, so the saturation point is higher"]
+    return "; ".join([text, *slower, *higher, *none]) + "."
+
+
+def _those(names: Iterable[str]) -> str:
+    found = list(names)
+    return f"{' and '.join(found)} {'falls' if len(found) == 1 else 'fall'}"
+
+
+def ceiling(value: float) -> float:
+    """The next value with one digit: 0.4 of 0.31."""
+    unit = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return round((math.floor(value / unit + 1e-9) + 1) * unit, 12)
+
+
+def keeping_up(experiment: Experiment) -> tuple[Experiment, list[str]]:
+    """Without the deployments that fall behind at a rate which another keeps up with; and their names."""
+    rate, keep = highest(experiment.open_loop)
+    names = {each.deployment for each in keep}
+    behind = [name for name, at in saturation(experiment.open_loop).items() if at is not None and at <= rate]
+    if not names or not behind:
+        return experiment, []
+    left = tuple(each for each in experiment.deployments if each.name not in behind)
+    measured = tuple(each for each in experiment.measurements if each.deployment not in behind)
+    return replace(experiment, deployments=left, measurements=measured), behind

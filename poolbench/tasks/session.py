@@ -1,0 +1,286 @@
+"""A run on a project's own tasks, from the command's options to the answer."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from poolbench.advice import recommend
+from poolbench.checks import NONE, NoiseLimits, failed
+from poolbench.deployment import Spec, deployments, parse
+from poolbench.experiment import (
+    BEHIND,
+    Deployment,
+    Experiment,
+    OpenLoop,
+    PoolKind,
+    RunCommand,
+    Setup,
+    to_json,
+)
+from poolbench.figures import counted, seconds
+from poolbench.rounds import Design, run_experiment
+from poolbench.runfiles import PoolbenchError, ReportError, write_whole
+from poolbench.sampler import nominal
+from poolbench.tasks import namespace, open_loop, project, timing
+from poolbench.tasks.foreign import OwnTasks, Rules
+from poolbench.tasks.timing import Calibration, Forecast
+from poolbench.terminal import Page, close
+
+_MOST = 2000  # jobs in a turn that were not asked for
+_SHORTEST_LIMIT = 15.0  # seconds for a turn
+_WAVES = 4  # of jobs per place in the largest deployment, if there are not more calls
+STDOUT = Path("-")
+
+
+class IsolationError(PoolbenchError):
+    """The protection that was asked for is not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The options of ``poolbench run``."""
+
+    name: str  # of the app
+    task: str | None
+    source: Path | None
+    pools: str | None
+    seconds: float
+    jobs: int | None
+    rounds: int
+    arrivals: tuple[float, ...]
+    limit: float | None
+    retries: int
+    allow: tuple[tuple[str, int | None], ...]
+    network: str
+    noise: float
+    target: Path | None
+    report: Path | None
+
+    def run(self) -> int:
+        """Its exit code."""
+        page = Page(Console(stderr=self.target == STDOUT))
+        calls = project.read_calls(self.source, self.task)
+        if not calls:
+            raise click.UsageError("expected --task NAME, or --args FILE with lines that name a task")
+        specs = self._specs()
+        allowed = _resolved(self.allow)
+        entered = self._enter(page, allowed)
+        app = project.load(self.name)
+        project.import_tasks(app)
+        project.check_tasks(app, calls)
+        queue = ",".join(project.queues(app, calls))
+
+        def start(pool: PoolKind, concurrency: int | None, setup: Setup) -> str:
+            return _command(self.name, queue, pool, concurrency, setup)
+
+        found = deployments(specs, start, serial=False)
+        rules = Rules(self.limit or 60.0, self.retries, allowed)
+        with OwnTasks(app, self.name, calls=calls, deployments=found, rules=rules, network=entered) as workload:
+            page.says(f"protection: {workload.protection}")
+            page.says(
+                f"calibrating: a few jobs on each of {len(found)} deployments, 10 s each at the most if jobs are short"
+            )
+            calibrations = timing.calibrate(workload)
+            plan = self._plan(found, calibrations, len(calls))
+            workload.plan(plan.jobs)
+            longest = max(plan.jobs / each.rate + each.job for each in calibrations.values())
+            workload.rules = replace(rules, limit=self.limit or max(_SHORTEST_LIMIT, math.ceil(3 * longest)))
+            page.opens(workload.scenario, found, self.rounds, None)
+            page.say(self._told(plan, len(found)))
+            design = Design(
+                self.rounds,
+                self._request(plan.jobs),
+                warm_up=False,
+                limits=NONE if self.noise >= 1 else NoiseLimits(strangers=self.noise),
+            )
+            with page.watching():
+                swept = self._sweep(workload, plan, calibrations, page)
+                outcome = run_experiment(workload, design, page)
+        experiment = replace(outcome.experiment, open_loop=swept)
+        if swept:
+            said = open_loop.sentence(swept)
+            experiment = replace(experiment, notes=(*experiment.notes, f"arrivals: {said[0].lower()}{said[1:-1]}"))
+        self._close(page, experiment)
+        if outcome.cut:
+            raise outcome.cut
+        return 1 if failed(experiment) else 0
+
+    @property
+    def compared(self) -> str:
+        green = ",gevent:100" if find_spec("gevent") else ""
+        return self.pools or f"prefork:{nominal()},threads:16{green}"
+
+    def _specs(self) -> Sequence[Spec]:
+        try:
+            specs = parse(self.compared)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--pools") from None
+        if wrong := next((each.name for each in specs if each.concurrency is None or not each.setup.events), None):
+            raise click.BadParameter(
+                f"expected POOL:CONCURRENCY, also with +workers or +prefetch, got {wrong!r}: the"
+                " workers are started for this run, without events",
+                param_hint="--pools",
+            )
+        return specs
+
+    def _enter(self, page: Page, allowed: Sequence[tuple[str, int | None]]) -> namespace.Entered | None:
+        """
+        Raises:
+            IsolationError: a namespace was asked for, and cannot be had.
+        """
+        beyond = [host for host, _ in allowed if not _loopback(host)]
+        if self.network == "fence" or (beyond and self.network == "auto"):
+            return None
+        try:
+            if beyond:
+                raise namespace.NamespaceError(f"{beyond[0]} cannot be reached in a network namespace")
+            return namespace.enter()
+        except namespace.NamespaceError as error:
+            if self.network == "namespace":
+                raise IsolationError(f"--network namespace: {error}; use --network fence") from error
+            page.says(f"no network namespace: {error}")
+            return None
+
+    def _plan(self, deployments: Sequence[Deployment], found: Mapping[str, Calibration], calls: int) -> Forecast:
+        most = max(calls, _WAVES * max(each.concurrency or 1 for each in deployments))
+        return timing.plan(
+            found,
+            rounds=self.rounds,
+            budget=self.seconds,
+            most=self.jobs or min(most, _MOST),
+            fixed=self.jobs is not None,
+            rates=len(self.arrivals),
+        )
+
+    def _told(self, plan: Forecast, deployments: int) -> str:
+        """How long it will take, before it begins."""
+        rounds = counted(self.rounds, "round")
+        turns, jobs = counted(deployments, "deployment"), counted(plan.jobs, "job")
+        text = f"about {plan.total:.0f} s: {rounds} of {turns}, {jobs} each; longer where a turn must be repeated"
+        if self.arrivals:
+            text += f"; {len(self.arrivals)} rates of arrival for {plan.arrivals:.0f} s each"
+        if plan.total > 1.1 * self.seconds:
+            text += f"; that is more than --seconds {self.seconds:g}: take fewer --jobs, --repeat, --pools or rates"
+        return text
+
+    def _sweep(
+        self, workload: OwnTasks, plan: Forecast, found: Mapping[str, Calibration], page: Page
+    ) -> tuple[OpenLoop, ...]:
+        if not self.arrivals:
+            return ()
+        job = max(each.job for each in found.values())
+        return timing.sweep(workload, self.arrivals, plan.arrivals, job, page.says, most=_MOST)
+
+    def _request(self, jobs: int) -> RunCommand:
+        """The command with what was chosen for it."""
+        given = {
+            "--task": self.task,
+            "--args": self.source,
+            "--pools": self.compared,
+            "--jobs": jobs,
+            "--repeat": self.rounds,
+            "--arrivals": ",".join(f"{rate:g}/s" for rate in self.arrivals) or None,
+            "--limit": self.limit,
+            "--retries": self.retries or None,
+            "--network": None if self.network == "auto" else self.network,
+            "--noise": None if self.noise == NoiseLimits().strangers else self.noise,
+        }
+        options = [(name, str(value)) for name, value in given.items() if value is not None]
+        options += [("--allow", host if port is None else f"{host}:{port}") for host, port in self.allow]
+        return RunCommand(("poolbench", "run", "-A", self.name), tuple(options))
+
+    # -- the end
+
+    def _close(self, page: Page, experiment: Experiment) -> None:
+        close(page, experiment)
+        if swept := experiment.open_loop:
+            page.table(["", "arrivals", "jobs", "p50", "p95", "p99", "keeps up"], open_loop.cells(swept))
+            page.paragraph(_LATENCY, "dim")
+            page.paragraph(open_loop.sentence(swept), "bold")
+        for line in advised(experiment):
+            page.say(line)
+        if self.target == STDOUT:
+            click.echo(to_json(experiment), nl=False)
+        elif self.target:
+            _write(self.target, to_json(experiment).encode(), page)
+        if self.report:
+            from poolbench.report.page import page as html  # noqa: PLC0415 - an extra draws its charts
+
+            _write(self.report, html([experiment]).encode(), page)
+
+
+_LATENCY = (
+    "Latency: from the moment at which a job was to be sent to its end. A deployment that falls behind at a rate is not"
+    f" asked for more: more than {BEHIND:.0%} of the jobs had not begun when the last one was due (in brackets: how"
+    " many), or jobs did not end."
+)
+
+
+def advised(experiment: Experiment) -> Iterator[str]:
+    """The answer in one or two lines."""
+    left, behind = open_loop.keeping_up(experiment)
+    if behind:
+        yield f"Left out of the answer, because other deployments keep up where they do not: {', '.join(behind)}."
+    if len(left.deployments) == 1:
+        yield f"Answer: {left.deployments[0].name}, the only one {'that keeps up' if behind else 'that was measured'}."
+        yield f"  {left.deployments[0].command}"
+        return
+    found = recommend([left])
+    if found.answer is None:
+        yield f"Answer: cannot tell: {'; '.join(found.because)}."
+        if failed(left):
+            yield "Jobs failed, and a turn counts only if all of its jobs are done: the notes say which, and why."
+        rate, keep = open_loop.highest(experiment.open_loop)
+        if keep:
+            yield f"By latency alone: {keep[0].deployment}, p99 {seconds(keep[0].p99)} at {rate:g}/s."
+        yield from (f"  next: {command}" for command in found.next)
+        return
+    yield f"Answer: {found.answer} (confidence: {found.confidence})."
+    yield f"  {found.command}"
+
+
+def _write(path: Path, content: bytes, page: Page) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+    page.say(f"written: {path}")
+
+
+def _command(name: str, queue: str, pool: PoolKind, concurrency: int | None, setup: Setup) -> str:
+    """For a shell: starts such workers of the project, on its own queues."""
+    ahead = "" if setup.prefetch is None else f" --prefetch-multiplier {setup.prefetch}"
+    several = setup.workers > 1
+    one = f"celery -A {name} worker -P {pool} -c {concurrency} -Q {queue}{ahead}" + (" -n $n@%h" if several else "")
+    return f"for n in $(seq {setup.workers}); do {one} & done; wait" if several else one
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return True  # a name; its addresses are looked at
+
+
+def _resolved(allow: Sequence[tuple[str, int | None]]) -> tuple[tuple[str, int | None], ...]:
+    """The hosts and their addresses, looked up once: a task that looks a host up gets the same, as a rule.
+
+    Raises:
+        IsolationError: a host is not known.
+    """
+    found = list(allow)
+    for host, port in allow:
+        try:
+            found += [(str(each[4][0]), port) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        except OSError as error:
+            raise IsolationError(f"--allow {host}: {error}") from error
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,144 @@
+"""Nothing of a project's own is asked while its tasks are measured, and tasks reach only what was allowed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.poolbench import foreign_projects
+from tests.poolbench.environment import Installed, Listener, read
+
+pytestmark = pytest.mark.timeout(400)  # the first one makes the environment
+
+ONE = ("--pools", "threads:1", "--seconds", 10, "--repeat", 1, "--noise", 1)
+
+
+def test_the_listener_counts_who_asks_the_projects_own_broker(
+    installed: Installed, theirs: Listener, tmp_path: Path
+) -> None:
+    """Or the tests below could not fail."""
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(theirs.url))
+    installed.call("celery", "-A", "shop.celery", "inspect", "ping", "--timeout", "0.1", cwd=project, timeout=60)
+    assert theirs.came
+
+
+@pytest.mark.parametrize("setting", ["broker_url", "broker_write_url", "broker_read_url", "result_backend"])
+def test_each_address_of_a_project_is_replaced(
+    installed: Installed, theirs: Listener, tmp_path: Path, setting: str
+) -> None:
+    files = foreign_projects.plain("redis://127.0.0.1:1/0", f'app.conf.{setting} = "{theirs.url}"')
+    project = foreign_projects.write(tmp_path, files)
+    (tmp_path / "calls").write_text('{"task": "shop.tasks.parent"}\n')
+    done = installed.run("run", "-A", "shop.celery", "--args", "calls", "--jobs", 2, *ONE, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert theirs.came == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "from celery.signals import worker_init\n"
+            "@worker_init.connect\ndef again(**_): app.conf.broker_read_url = {url!r}; import os; "
+            "os.environ['CELERY_BROKER_READ_URL'] = {url!r}\n",
+            "broker for reading is redis://",
+        ),
+        (
+            "from celery.backends.redis import RedisBackend\nimport celery\n"
+            "class Own(celery.Task):\n    _backend = RedisBackend(url={url!r}, app=app)\napp.Task = Own\n",
+            "result store of shop.tasks.fetch is redis://",
+        ),
+    ],
+    ids=["set again in the worker", "a task's own store"],
+)
+def test_a_project_that_insists_on_its_address_is_refused_before_the_first_task(
+    installed: Installed, theirs: Listener, tmp_path: Path, more: str, said: str
+) -> None:
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(theirs.url, more.format(url=theirs.url)))
+    done = installed.run("run", "-A", "shop.celery", "--task", "shop.tasks.parent", *ONE, cwd=project)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "refused before the first task" in done.stderr
+    assert said in done.stderr
+    assert theirs.came == []
+
+
+def _calls(folder: Path, outside: Listener, *tasks: str) -> Path:
+    path = folder / "calls.jsonl"
+    lines = (json.dumps({"task": f"shop.tasks.{task}", "args": [outside.host, outside.port]}) for task in tasks)
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_the_fence_refuses_what_is_not_allowed_and_says_so(
+    installed: Installed, outside: Listener, tmp_path: Path
+) -> None:
+    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
+    calls = _calls(tmp_path, outside, "call_out", "datagram")
+    with calls.open("a") as more:
+        more.write('\n{"task": "shop.tasks.look_up", "args": ["example.org"]}\n')
+        more.write('{"task": "shop.tasks.look_back", "args": ["198.51.100.7"]}\n')
+    words = ("run", "-A", "shop.celery", "--args", calls, "--jobs", 8, *ONE, "--json", tmp_path / "run.json")
+    done = installed.run(*words, "--network", "fence", "--pools", "threads:2,gevent:4", cwd=project)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert outside.came == []
+    caveats = read(tmp_path / "run.json")["caveats"]
+    at = f"{outside.host}:{outside.port}"
+    for task, to in (
+        ("call_out", at),
+        ("datagram", at),
+        ("look_up", "example.org"),
+        ("look_back", "198.51.100.7"),
+    ):
+        assert any(note.startswith(f"shop.tasks.{task} was refused {to} (") for note in caveats), caveats
+    errors = [note for note in caveats if note.startswith("PermissionError in ")]
+    assert errors
+    assert all("nowhere else" not in note for note in errors)
+
+
+def test_what_is_allowed_is_reached(installed: Installed, outside: Listener, tmp_path: Path) -> None:
+    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
+    calls = _calls(tmp_path, outside, "call_out")
+    at = f"{outside.host}:{outside.port}"
+    done = installed.run(
+        "run", "-A", "shop.celery", "--args", calls, "--jobs", 2, *ONE, "--allow", at, "--json", tmp_path / "run.json",
+        cwd=project,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(outside.came) >= 2
+    notes = read(tmp_path / "run.json")["notes"]
+    assert any(f"shop.tasks.call_out reached {at} (" in note for note in notes)
+    assert any("there is no network namespace, so C libraries" in note for note in notes)
+
+
+def test_no_packet_of_a_c_library_leaves_the_namespace(installed: Installed, outside: Listener, tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "--net", "true"], capture_output=True).returncode:
+        pytest.skip("this system does not allow a network namespace")
+    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
+    calls = _calls(tmp_path, outside, "call_out_in_c")
+    words = ("run", "-A", "shop.celery", "--args", calls, "--jobs", 2, *ONE)
+    done = installed.run(*words, "--network", "fence", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outside.came, "a C library passes the fence, or this test could not fail"
+
+    outside.came.clear()
+    done = installed.run(*words, "--network", "namespace", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outside.came == []
+    assert "a network namespace has nothing but loopback" in " ".join(done.stdout.split())
+
+
+def test_a_namespace_and_a_host_beyond_it_exclude_each_other(installed: Installed, tmp_path: Path) -> None:
+    project = foreign_projects.write(tmp_path, foreign_projects.plain("redis://127.0.0.1:1/0"))
+    words = ("--network", "namespace", "--allow", "198.51.100.1:80")
+    done = installed.run("run", "-A", "shop.celery", "--task", "shop.tasks.parent", *words, cwd=project)
+    assert done.returncode == 2
+    assert "198.51.100.1 cannot be reached in a network namespace; use --network fence" in done.stderr
+
+    words = ("--network", "namespace", "--allow", "localhost:80")  # there is no need to choose
+    done = installed.run("run", "-A", "shop.celery", "--task", "shop.tasks.none", *words, cwd=project)
+    assert "expected a task of the project" in done.stderr
