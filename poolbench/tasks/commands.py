@@ -98,13 +98,17 @@ _WORKDIR = click.option(
     " with that concurrency), +prefetch=4.",
 )
 @click.option("--seconds", type=click.FloatRange(10), default=120.0, show_default=True, help="How long it may take.")
-@click.option("--jobs", type=click.IntRange(1, 100_000), help="In each turn; default: as many as fit into --seconds.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 100_000), help="In each measurement; default: as many as fit into --seconds."
+)
 @click.option(
     "--repeat", "--rounds", "rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Rounds."
 )
 @click.option("--arrivals", callback=_arrivals, metavar="RATE/s,...", help="Also latency at these rates of arrival.")
 @click.option(
-    "--limit", type=click.FloatRange(1), help="Seconds for one turn; default: three times what is planned, at least 15."
+    "--limit",
+    type=click.FloatRange(1),
+    help="Seconds for one measurement; default: three times what is planned, at least 15.",
 )
 @click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, help="Of a job, at the most.")
 @click.option(
@@ -127,7 +131,7 @@ _WORKDIR = click.option(
     default=0.25,
     show_default=True,
     metavar="SHARE",
-    help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
+    help="Of the CPU, that other programs may use before a measurement does not count; 1: whatever the machine does.",
 )
 @click.option("--json", "target", type=_PATH, callback=_writable, metavar="FILE", help="The run; - is stdout.")
 @click.option("-o", "--output", "report", type=_PATH, callback=_writable, metavar="FILE.html", help="A page.")

@@ -311,11 +311,15 @@ class OwnTasks:
 
     def notes(self) -> list[Note]:
         text = (
-            "a private broker and result store; for each turn the project's own worker command is started anew, and"
-            " warmed up with some of the calls; the start is not counted"
+            "a private broker and result store; for each measurement the project's own worker command is started anew,"
+            " and warmed up with some of the calls; the start is not counted"
         )
         retries = f"a job may be retried {self.rules.retries} times" if self.rules.retries else "no job is retried"
-        return [Note(text), Note(self.protection), Note(f"a turn may take {self.rules.limit:g} s, and {retries}")]
+        return [
+            Note(text),
+            Note(self.protection),
+            Note(f"a measurement may take {self.rules.limit:g} s, and {retries}"),
+        ]
 
     @property
     def protection(self) -> str:

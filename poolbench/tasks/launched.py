@@ -30,7 +30,7 @@ class WorkerError(PoolbenchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class PrivateBroker:
     """A private Valkey on loopback; nothing of it is kept."""
 
     pid: int
@@ -43,7 +43,7 @@ class Broker:
 
 
 @contextmanager
-def private_broker(folder: Path) -> Iterator[Broker]:
+def private_broker(folder: Path) -> Iterator[PrivateBroker]:
     """
     Raises:
         WorkerError: there is no server, or it does not start.
@@ -57,7 +57,7 @@ def private_broker(folder: Path) -> Iterator[Broker]:
     argv = [_server(), *(str(word) for name, value in words.items() for word in (f"--{name}", value))]
     log = folder / "broker.log"
     process = _start(argv, os.environ, log)
-    found = Broker(process.pid, port, Redis(port=port, socket_timeout=10))
+    found = PrivateBroker(process.pid, port, Redis(port=port, socket_timeout=10))
     deadline = time.monotonic() + 10
     try:
         while not _answers(found):
@@ -70,7 +70,7 @@ def private_broker(folder: Path) -> Iterator[Broker]:
         process.wait()
 
 
-def _answers(broker: Broker) -> bool:
+def _answers(broker: PrivateBroker) -> bool:
     """Whether it is our very process that does."""
     from redis.exceptions import RedisError  # noqa: PLC0415
 

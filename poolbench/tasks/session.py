@@ -35,8 +35,8 @@ from poolbench.tasks.foreign import OwnTasks, Rules
 from poolbench.tasks.timing import Calibration, Forecast
 from poolbench.terminal import Page, close
 
-_MOST = 2000  # jobs in a turn that were not asked for
-_SHORTEST_LIMIT = 15.0  # seconds for a turn
+_MOST = 2000  # jobs in a measurement that were not asked for
+_SHORTEST_LIMIT = 15.0  # seconds for a measurement
 _WAVES = 4  # of jobs per place in the largest deployment, if there are not more calls
 STDOUT = Path("-")
 
@@ -164,8 +164,8 @@ class Session:
     def _told(self, plan: Forecast, deployments: int) -> str:
         """How long it will take, before it begins."""
         rounds = counted(self.rounds, "round")
-        turns, jobs = counted(deployments, "deployment"), counted(plan.jobs, "job")
-        text = f"about {plan.total:.0f} s: {rounds} of {turns}, {jobs} each; longer where a turn must be repeated"
+        of, jobs = counted(deployments, "deployment"), counted(plan.jobs, "job")
+        text = f"about {plan.total:.0f} s: {rounds} of {of}, {jobs} each; longer where a measurement must be repeated"
         if self.arrivals:
             text += f"; {len(self.arrivals)} rates of arrival for {plan.arrivals:.0f} s each"
         if plan.total > 1.1 * self.seconds:
@@ -226,26 +226,23 @@ _LATENCY = (
 
 
 def advised(experiment: Experiment) -> Iterator[str]:
-    """The answer in one or two lines."""
+    """What the rates of arrival, and jobs that failed, add to the answer."""
+    if failed(experiment):
+        yield "Jobs failed, and a measurement counts only if all of its jobs are done: the notes say which, and why."
+    if not experiment.open_loop:
+        return
+    rate, keep = open_loop.highest(experiment.open_loop)
     left, behind = open_loop.keeping_up(experiment)
-    if behind:
-        yield f"Left out of the answer, because other deployments keep up where they do not: {', '.join(behind)}."
-    if len(left.deployments) == 1:
-        yield f"Answer: {left.deployments[0].name}, the only one {'that keeps up' if behind else 'that was measured'}."
-        yield f"  {left.deployments[0].command}"
-        return
-    found = recommend([left])
-    if found.answer is None:
-        yield f"Answer: cannot tell: {'; '.join(found.because)}."
-        if failed(left):
-            yield "Jobs failed, and a turn counts only if all of its jobs are done: the notes say which, and why."
-        rate, keep = open_loop.highest(experiment.open_loop)
-        if keep:
-            yield f"By latency alone: {keep[0].deployment}, p99 {seconds(keep[0].p99)} at {rate:g}/s."
-        yield from (f"  next: {command}" for command in found.next)
-        return
-    yield f"Answer: {found.answer} (confidence: {found.confidence})."
-    yield f"  {found.command}"
+    if behind and len(left.deployments) == 1:
+        only = left.deployments[0]
+        yield f"Answer at {rate:g}/s: {only.name}, the only one that keeps up."
+        yield f"  {only.command}"
+    elif behind:
+        found = recommend([left])
+        yield f"Answer at {rate:g}/s, without {', '.join(behind)}: {found.answer or found.headline}"
+        yield from [f"  {found.command}"] if found.command else []
+    if keep:
+        yield f"The shortest p99 at {rate:g}/s: {keep[0].deployment}, {seconds(keep[0].p99)}."
 
 
 def _write(path: Path, content: bytes, page: Page) -> None:

@@ -23,7 +23,7 @@ from poolbench.tasks.probed import Sent
 
 _ENOUGH = 4.0  # seconds for the calibration of a deployment, if a job ends within them
 _FEW = 64  # jobs for it
-_AROUND = 1.0  # seconds of a turn beside its workers and jobs: samples of the machine, the last notes
+_AROUND = 1.0  # seconds of a measurement beside its workers and jobs: samples of the machine, the last notes
 _LEAST_JOBS = 10
 _SHORTEST, _LONGEST = 3.0, 30.0  # seconds of one rate
 
@@ -39,7 +39,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    jobs: int  # in each turn
+    jobs: int  # in each measurement
     rounds: float  # seconds for all rounds
     arrivals: float  # seconds for each rate; 0: there are none
     sweep: float  # seconds for all rates
@@ -79,7 +79,7 @@ def plan(
     """
     Args:
         budget: seconds for all of it.
-        most: jobs in a turn; if fixed, exactly so many.
+        most: jobs in a measurement; if fixed, exactly so many.
         rates: how many are to be swept; they get half of the budget.
     """
     left = budget / 2 if rates else budget

@@ -41,7 +41,7 @@ def test_a_pool_that_falls_behind_has_the_latency_of_those_who_wait(
     said = " ".join(done.stdout.split())
     assert "At 20/s threads:12 keeps p99 below" in said
     assert "threads:1 does not, it falls behind at" in said
-    assert "Answer: threads:12, the only one that keeps up." in said
+    assert "Answer at 20/s: threads:12, the only one that keeps up." in said
 
 
 def test_a_sentence_says_who_keeps_up_at_the_highest_rate_that_anybody_does() -> None:

@@ -18,7 +18,7 @@ QUICK = ("--seconds", 10, "--repeat", 1, "--noise", 1)
 
 
 def by_deployment(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {turn["contestant"]: turn for turn in run["turns"]}
+    return {turn["deployment"]: turn for turn in run["measurements"]}
 
 
 def test_a_plain_project_from_the_root_folder_in_all_pools(
@@ -36,25 +36,25 @@ def test_a_plain_project_from_the_root_folder_in_all_pools(
     assert theirs.came == []
 
     run = read(tmp_path / "run.json")
-    turns = by_deployment(run)
-    for turn in turns.values():
-        checks = turn["books"]
+    measured = by_deployment(run)
+    for turn in measured.values():
+        checks = turn["checks"]
         assert [checks[name] for name in ("jobs", "done", "once", "here", "right")] == [40] * 5
         assert turn["usage"]["cpu"] > 0
         assert turn["usage"]["pss_peak"] > 10_000_000
-        assert turn["usage"]["lateness"]["samples"] > 0
+        assert turn["usage"]["scheduling"]["samples"] > 0
         for job in turn["jobs"]:
             assert job["queued"] <= job["received"] <= job["attempts"][0]["started"] < job["attempts"][0]["finished"]
-    who = {name: [job["attempts"][0]["executor"] for job in turn["jobs"]] for name, turn in turns.items()}
+    who = {name: [job["attempts"][0]["executor"] for job in turn["jobs"]] for name, turn in measured.items()}
     assert len({each["pid"] for each in who["prefork:2"]}) == 2
     assert {(len({each["pid"] for each in who[name]})) for name in ("threads:8", "gevent:20")} == {1}
     assert len({each["thread"] for each in who["threads:8"]}) == 8
     assert len({each["greenlet"] for each in who["gevent:20"]}) >= 20
-    assert turns["threads:8"]["wall"] < turns["prefork:2"]["wall"]
+    assert measured["threads:8"]["wall"] < measured["prefork:2"]["wall"]
     # The time was told before it was taken.
     assert 0 < done.stdout.index("\nabout ") < done.stdout.index("round 1 of 1")
     assert any("shop.tasks.fetch reached 127.0.0.1:" in note for note in run["notes"])
-    assert run["contestants"][0]["command"] == "celery -A shop.celery worker -P prefork -c 2 -Q work"
+    assert run["deployments"][0]["command"] == "celery -A shop.celery worker -P prefork -c 2 -Q work"
     assert "threads:8" in (tmp_path / "report.html").read_text()
 
 
@@ -67,8 +67,8 @@ def test_a_django_project_as_a_command_of_celery(installed: Installed, theirs: L
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert theirs.came == []
-    turns = by_deployment(read(tmp_path / "run.json"))
-    assert {name: turn["books"]["once"] for name, turn in turns.items()} == {"prefork:2": 20, "threads:4": 20}
+    measured = by_deployment(read(tmp_path / "run.json"))
+    assert {name: turn["checks"]["once"] for name, turn in measured.items()} == {"prefork:2": 20, "threads:4": 20}
 
 
 def test_a_flask_project_with_its_factory(installed: Installed, theirs: Listener, tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_flask_project_with_its_factory(installed: Installed, theirs: Listener
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert theirs.came == []
-    turns = by_deployment(read(tmp_path / "run.json"))
-    assert {name: turn["books"]["once"] for name, turn in turns.items()} == {"threads:2": 20, "gevent:10": 20}
+    measured = by_deployment(read(tmp_path / "run.json"))
+    assert {name: turn["checks"]["once"] for name, turn in measured.items()} == {"threads:2": 20, "gevent:10": 20}
 
 
 def test_what_fails_in_one_pool_only_is_named(installed: Installed, theirs: Listener, tmp_path: Path) -> None:
@@ -103,13 +103,13 @@ def test_what_fails_in_one_pool_only_is_named(installed: Installed, theirs: List
     assert where("WorkerLostError").startswith("WorkerLostError in prefork:2 (")
     assert "nowhere else" in where("WorkerLostError")
     assert "signal 6 (SIGABRT)" in where("WorkerLostError")
-    assert "Jobs failed, and a turn counts only if" in " ".join(done.stdout.split())
+    assert "Jobs failed, and a measurement counts only if" in " ".join(done.stdout.split())
     for error in ("NeverAwaited", "ValueError"):  # an async def task, and one that gives up at once
         assert "nowhere else" not in where(error)
         assert all(pool in where(error) for pool in ("prefork:2", "threads:4", "gevent:10"))
     attempts = [
         len(job["attempts"])
-        for turn in read(tmp_path / "run.json")["turns"]
+        for turn in read(tmp_path / "run.json")["measurements"]
         for job in turn["jobs"]
         if "stubborn" in job["url"]
     ]
@@ -128,7 +128,7 @@ def test_retries_and_time_are_capped(installed: Installed, theirs: Listener, tmp
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 job had not ended after 2 s (--limit)" in done.stdout
     run = read(tmp_path / "run.json")
-    jobs = {job["filename"]: job for turn in run["turns"] for job in turn["jobs"]}
+    jobs = {job["filename"]: job for turn in run["measurements"] for job in turn["jobs"]}
     assert len(jobs["stubborn-0"]["attempts"]) == 3
     assert jobs["nap-1"]["state"] == "running"
     # A task that a task sends is counted; it waits in the private broker.
