@@ -31,6 +31,7 @@ POOLS = {
 }  # by module of celery.concurrency
 PINGS, BETWEEN_PINGS = 8, 0.1  # to each gevent worker, and seconds between two
 WINDOW = 1.5  # seconds, at the least, over which CPU is measured and tasks and their events are counted
+_EVENT = 3.0  # seconds that an event may lie in its worker: they are sent in batches
 OLDEST = 100  # unacknowledged messages that are looked at
 DEFAULT_VISIBILITY = 3600.0  # seconds, of kombu's Redis transport
 _ATTRIBUTES = ("acks_late", "soft_time_limit", "time_limit", "reject_on_worker_lost", "rate_limit")
@@ -184,6 +185,9 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
         before = _unacked(broker)
         with _task_events(app, broker) as heard:
             workers, silent = _workers(app, names, timeout)
+            last = time.monotonic() + _EVENT
+            while time.monotonic() < last and not heard.issuperset(each.name for each in workers if each.began):
+                time.sleep(0.05)
         after = _unacked(broker)
     except (OperationalError, *broker.connection.connection_errors) as error:
         raise CannotAskError(f"the broker at {broker.address} went away: {type(error).__name__}: {error}") from error
