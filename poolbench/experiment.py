@@ -335,6 +335,16 @@ class OpenLoop:
         return self.ended == self.jobs and self.backlog <= max(2.0, BEHIND * self.jobs)
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What tasks tried to connect to, beside the private broker."""
+
+    task: str  # "" if no task was running in that thread
+    address: str
+    allowed: bool
+    count: int
+
+
 BEHIND = 0.1  # of the jobs: with a larger backlog a deployment falls behind
 
 
@@ -354,6 +364,7 @@ class Experiment:
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
     open_loop: tuple[OpenLoop, ...] = ()  # by deployment, each by rate
+    reaches: tuple[Reach, ...] = ()  # the most frequent first
     schema: Literal["poolbench.experiment/2"] = field(default=SCHEMA)
 
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:

@@ -29,6 +29,7 @@ from poolbench.report.charts import Chart
 from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
 from poolbench.runfiles import ReportError, agreeing, pooled
 from poolbench.statistics import METHOD, Summary, summarise
+from poolbench.tasks import open_loop
 
 
 def _section(group: Sequence[Experiment]) -> dict[str, Any]:
@@ -36,7 +37,12 @@ def _section(group: Sequence[Experiment]) -> dict[str, Any]:
     experiment, advice = pooled(group), recommend(group, conditions=False)
     summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
-    found = (tables.speed(summary, advice.beside), tables.split(summary), tables.cost(summary))
+    found = (
+        tables.speed(summary, advice.beside),
+        tables.arrivals(experiment),
+        tables.split(summary),
+        tables.cost(summary),
+    )
     first, more = "; ".join(advice.because[:2]), len(advice.because) - 2  # beside the confidence; all of many are below
     behind = advice.lists if more > 0 or not (advice.answer and advice.because) else advice.lists[1:]
     return {
@@ -50,6 +56,7 @@ def _section(group: Sequence[Experiment]) -> dict[str, Any]:
         "title": title[:1].upper() + title[1:],
         "took": w.bars([(row.name, row.wall.median) for row in summary.whole if row.wall], 80),
         "about": _about(experiment, summary),
+        "arrivals": open_loop.sentence(experiment.open_loop) if experiment.open_loop else "",
         "tables": [tables.known(table) for table in found if table.lines],
         "lanes": [(each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept],
         "excluded": tables.excluded(experiment),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from poolbench import figures as w
 from poolbench.experiment import Deployment, Experiment, Measurement
 from poolbench.statistics import Comparison, DeploymentRow, Estimate, Split, Summary
+from poolbench.tasks import open_loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,18 @@ def cost(summary: Summary) -> Table:
             ("scheduling latency p99", late),
             ("ran on", lambda row: Cell(row.executors or w.NONE)),
         ],
+    )
+
+
+def arrivals(experiment: Experiment) -> Table:
+    looks = {each.name: each.look for each in experiment.deployments}
+    rows = list(open_loop.cells(experiment.open_loop))
+    return Table(
+        "At a rate of arrival",
+        "Jobs sent at moments that do not depend on what has ended. Latency: from the moment at which a job was to be"
+        " sent to its end. In brackets: how many were due and had not begun when the last one was due.",
+        ("deployment", "arrivals", "jobs", "latency p50", "p95", "p99", "keeps up"),
+        tuple(TableLine(name, looks.get(name, ""), tuple(map(Cell, cells))) for name, *cells in rows),
     )
 
 

@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import poolbench
 from poolbench.deployment import node_names
-from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Scenario
+from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Reach, Scenario
 from poolbench.figures import counted, percent, printable
 from poolbench.runfiles import PoolbenchError
 from poolbench.tasks import redirect
@@ -338,6 +338,10 @@ class OwnTasks:
     def afterthoughts(self) -> list[Note]:
         return [*self._of_errors(), *self._of_network(), *self._of_jobs()]
 
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        return tuple(Reach(*what, count) for what, count in self._reaches.most_common())
+
     def _of_errors(self) -> Iterator[Note]:
         for (error, _), (reason, by) in list(self._errors.items())[:_FEW]:
             where = ", ".join(f"{name} ({count} of {self._ran[name]} jobs)" for name, count in by.items())
@@ -349,9 +353,9 @@ class OwnTasks:
     def _of_network(self) -> Iterator[Note]:
         if not self._reaches:
             yield Note("no task tried to reach anything but the private broker")
-        for (by, to, ok), count in self._reaches.most_common(2 * _FEW):
-            done = "reached" if ok else "was refused"
-            yield Note(f"{by or 'the worker itself'} {done} {to} ({counted(count, 'time')})", caveat=not ok)
+        for each in self.reaches[: 2 * _FEW]:
+            done = f"{'reached' if each.allowed else 'was refused'} {each.address} ({counted(each.count, 'time')})"
+            yield Note(f"{each.task or 'the worker itself'} {done}", caveat=not each.allowed)
 
     def _of_jobs(self) -> Iterator[Note]:
         for (by, task), count in self._sends.most_common(_FEW):

@@ -105,7 +105,7 @@ class Session:
             with page.watching():
                 swept = self._sweep(workload, plan, calibrations, page)
                 outcome = run_experiment(workload, design, page)
-        experiment = replace(outcome.experiment, open_loop=swept)
+        experiment = replace(outcome.experiment, open_loop=swept, reaches=workload.reaches)
         if swept:
             said = open_loop.sentence(swept)
             experiment = replace(experiment, notes=(*experiment.notes, f"arrivals: {said[0].lower()}{said[1:-1]}"))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from poolbench.experiment import OpenLoop
+from poolbench.experiment import OpenLoop, from_json, to_json
+from poolbench.report.page import page, text
 from poolbench.tasks.open_loop import ceiling, keeping_up, saturation, sentence
 from poolbench.tasks.timing import Calibration, plan, schedule
 from tests.measured import experiment, prefork, threads
@@ -76,6 +77,17 @@ def test_advice_leaves_out_who_falls_behind_where_another_keeps_up() -> None:
     assert behind == [first]
     assert first not in {each.name for each in left.deployments} | {each.deployment for each in left.measurements}
     assert keeping_up(run) == (run, [])
+
+
+def test_the_report_shows_every_rate_and_says_who_keeps_up() -> None:
+    run = experiment(prefork(), threads())
+    first, second, *_ = [each.name for each in run.deployments]
+    run = replace(run, open_loop=(found(first, 5, backlog=50), found(second, 5, 0.31)))
+    for shown in (page([run]), text([run])):
+        assert sentence(run.open_loop) in shown.replace("\xa0", " ").replace("\\", "")
+        assert "At a rate of arrival" in shown
+        assert "no (50)" in shown.replace("\xa0", " ")
+    assert from_json(to_json(run)).open_loop == run.open_loop
 
 
 def test_the_schedule_is_the_same_for_every_deployment_and_keeps_its_rate() -> None:

@@ -85,7 +85,8 @@ def test_the_fence_refuses_what_is_not_allowed_and_says_so(
     done = installed.run(*words, "--network", "fence", "--pools", "threads:2,gevent:4", cwd=project)
     assert done.returncode == 1, done.stdout + done.stderr
     assert outside.came == []
-    caveats = read(tmp_path / "run.json")["caveats"]
+    run = read(tmp_path / "run.json")
+    caveats, reaches = run["caveats"], run["reaches"]
     at = f"{outside.host}:{outside.port}"
     for task, to in (
         ("call_out", at),
@@ -94,6 +95,8 @@ def test_the_fence_refuses_what_is_not_allowed_and_says_so(
         ("look_back", "198.51.100.7"),
     ):
         assert any(note.startswith(f"shop.tasks.{task} was refused {to} (") for note in caveats), caveats
+        assert any(each["task"] == f"shop.tasks.{task}" and each["address"] == to for each in reaches), reaches
+    assert not any(each["allowed"] for each in reaches if each["address"] == at)
     errors = [note for note in caveats if note.startswith("PermissionError in ")]
     assert errors
     assert all("nowhere else" not in note for note in errors)
