@@ -37,6 +37,7 @@ SURE = 5.0  # seconds after which a bar of a process without jobs is over
 SLOTS = {"prefork": "process", "threads": "thread", "gevent": "greenlet"}
 WHO = ("family", "pid", "thread", "greenlet")
 ENDS = {"succeeded": "done", "failed": "failed", "retried": "returned", "revoked": "cancelled"}
+DIED = ("its process died", "its worker process died")  # worker/tasks.py, ledger/flower_events.py
 FAULTS = os.environ.get("LANES_FAULTS", "")  # of `make up ARGS=--faults`: where the page asks, see stack/faults.py
 COMPOSE_URL = os.environ.get("LANES_URL")  # of docker-compose.yml: the published port is unknown inside its container
 POLICY = (
@@ -89,7 +90,8 @@ class Board:
                 self._begin(task, event, label)
             elif what in ENDS:
                 note = str(event.get("result") or event.get("exception") or "")[:LONG]
-                self._end(task, event["timestamp"], ENDS[what], note)
+                lost = what == "retried" and note.startswith(DIED)
+                self._end(task, event["timestamp"], "lost" if lost else ENDS[what], note)
             elif what == "progress" and (bar := self._running.get(task)):
                 self._change(bar, note=str(event.get("result"))[:LONG])
             if "jobs" in event:

@@ -95,8 +95,6 @@ def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
     with _ends_on_signals(), ExitStack() as both:
         shown.claim(shown.ENV_FILE)
-        if os.geteuid() == 0:
-            _say("this is root; any other user can do it, too")
         faults = both.enter_context(Faults()) if with_faults else None
         stack = both.enter_context(
             Stack(

@@ -163,7 +163,9 @@ class Stack:
             how, restarts = describe_exit(process.returncode), self._restarts[name]
             if restarts.noticed(process):
                 process.kill()  # what it left behind: children, which hold ports and jobs
-                self.say(f"{name} ended by itself, {how}; it is started again in {restarts.pause:.0f} s")
+                ended = "was" if how.startswith("killed") else "ended by itself with"
+                now = time.strftime("%H:%M:%S")
+                self.say(f"{now} {name} {ended} {how}; it is started again in {restarts.pause:.0f} s")
             elif restarts.due():
                 self.processes[name] = Process(process.command)
 

@@ -5,8 +5,8 @@
   const SPAN = 20, MOST = 300, AXIS = 16, EDGE = 12; // seconds shown; bars of a lane; pixels
   const POOLS = { prefork: ["pid", "process", "es"], threads: ["thread", "thread", "s"], gevent: ["greenlet", "greenlet", "s"] };
   const STATES = {
-    running: "running", done: "done", failed: "failed", returned: "back on its queue", cancelled: "cancelled",
-    unknown: "over, its end was not heard",
+    running: "running", done: "done", failed: "failed", lost: "lost; its job goes back", returned: "to be tried again",
+    cancelled: "cancelled", unknown: "over; no event said how",
   };
   const element = (id) => document.getElementById(id);
   const compose = element("main").dataset.compose;
@@ -26,6 +26,19 @@
   const jobs = (bar) => bar.jobs ?? (run(bar) ? run(bar)[2] - run(bar)[1] + 1 : 1);
   const title = (bar) => (jobs(bar) > 1 ? `${jobs(bar)} jobs: ` : "") + (bar.label ?? bar.id).split(" from ")[0];
   const executor = (bar) => bar.greenlet ?? bar.thread;
+  const poolOf = (bar) => (bar.greenlet !== null ? "gevent" : bar.thread !== bar.pid ? "threads" : "prefork");
+
+  const command = (text) => Object.assign(make("code", text), { tabIndex: 0, role: "button", title: "copy" });
+  const copy = (event) => {
+    const code = event.target.closest("code");
+    if (!code || !["Enter", " ", undefined].includes(event.key)) return;
+    event.preventDefault();
+    getSelection().selectAllChildren(code); // without https only localhost has navigator.clipboard
+    say(element("copied"), `${document.execCommand("copy") ? "copied" : "copy with Ctrl-C"}: ${code.textContent}`);
+    clearTimeout(copy.over);
+    copy.over = setTimeout(() => say(element("copied"), ""), 4000);
+  };
+  for (const how of ["click", "keydown"]) document.addEventListener(how, copy);
 
   // With `make up ARGS=--faults` its supervisor sends signals for who has the token of its address: stack/faults.py.
   const faults = { url: element("main").dataset.faults, token: "", allowed: false, frozen: {} };
@@ -74,8 +87,8 @@
       c.fillRect(x, mid - 1, wide, 2);
       for (const way of [-1, 1]) { c.moveTo(x + wide - high, mid - way * high / 2); c.lineTo(x + wide, mid + way * high / 2); }
       c.stroke();
-    } else if (state === "returned") {
-      c.setLineDash([3, 2]);
+    } else if (state === "lost" || state === "returned") {
+      c.setLineDash(state === "lost" ? [3, 2] : []);
       c.strokeRect(x + 0.75, y + 0.75, Math.max(wide - 1.5, 0.5), high - 1.5);
       c.setLineDash([]);
     } else c.fillRect(x, mid - high / 6, wide, high / 3);
@@ -134,24 +147,26 @@
     }
 
     refresh(moment) {
+      const { main, slots, name, replaced } = this, gone = Boolean(this.lived && !this.alive.size);
       this.lanes = this.lanes.filter((lane) => {
         while (lane.bars.length && lane.bars[0].end < moment - SPAN) lane.bars.shift();
         const here = this.alive.has(lane.pid);
         lane.lived ||= here;
-        lane.dead = lane.lived && !here ? lane.dead ?? moment : undefined;
+        lane.dead = replaced || (lane.lived && !here) ? lane.dead ?? moment : undefined;
+        const last = lane.bars.at(-1);
+        if (lane.dead && last?.state === "running") Object.assign(last, { state: "lost", end: lane.dead }); // until more is heard
         return here || lane.bars.length || lane.dead > moment - SPAN;
       });
-      const { main, slots, name } = this, [, one, more] = POOLS[this.pool], gone = Boolean(this.lived && !this.alive.size);
+      const [, one, more] = POOLS[this.pool], over = this.over = gone || replaced;
       const of = { prefork: main ? `of worker ${main}` : "of one worker", threads: `of process ${main}`, gevent: `of one thread of process ${main}` };
       const words = `${name}: ${slots} ${one}${slots === 1 ? "" : more} ${of[this.pool]}`;
       say(this.span, words);
-      const over = gone || this.replaced;
-      say(this.em, gone ? `, ${ended(main)}` : over ? ", ended; its jobs return within seconds" : "");
+      say(this.em, over ? `, ${ended(main)}` : "");
       this.box.classList.toggle("gone", over);
       this.canvas.setAttribute("aria-label", `${words}; the table below says the same as these lanes`);
       const targets = over ? [] : this.targets(), shown = JSON.stringify([targets, faults.allowed]);
       if (this.ul.dataset.shown !== shown) this.ul.replaceChildren(...targets.map(([who, pid, commands]) => make("li", who,
-        ...(faults.allowed ? ["kill", "freeze", "wake"].map((what) => button(what, pid)) : commands.map((each) => make("code", each))))));
+        ...(faults.allowed ? ["kill", "freeze", "wake"].map((what) => button(what, pid)) : commands.map(command)))));
       this.ul.dataset.shown = shown;
       if (this.lanes.length || this.alive.size) return;
       this.box.remove();
@@ -160,29 +175,34 @@
 
     targets() { // what can be hit: words, pid, commands
       const service = `worker-${this.pool}`, children = this.pool === "prefork" ? [...this.alive].sort((a, b) => a - b) : [];
+      const signals = ["9", "STOP", "CONT"];
       const inside = (command) => (compose ? `docker compose exec ${service} sh -c '${command}'` : command);
       const all = compose ? ["kill", "start", "pause", "unpause"].map((verb) => `docker compose ${verb} ${service}`)
-        : ["9", "STOP", "CONT"].map((signal) => `kill -${signal} ${this.main}`);
-      const child = (pid) => [`pid ${pid}`, pid, [inside(`kill -9 ${pid}`), inside(`kill -STOP ${pid}`)]];
+        : signals.map((signal) => `kill -${signal} ${this.main}`);
+      const child = (pid) => [`pid ${pid}`, pid, signals.map((signal) => inside(`kill -${signal} ${pid}`))];
       return [...(this.main ? [["worker", this.main, all]] : []), ...children.map(child)];
     }
 
     layout() {
-      const wide = this.canvas.clientWidth, rows = Math.max(this.slots, this.lanes.length, 1);
+      const wide = this.canvas.clientWidth, few = wide < 560 && this.slots > 16; // on a phone those that were used lately
+      const lanes = few ? this.lanes.filter(({ bars }) => bars.length) : this.lanes, free = few && !this.over ? this.slots - lanes.length : 0;
+      const rows = few ? lanes.length : Math.max(this.slots, lanes.length, 1);
       const columns = rows > 16 ? Math.max(2, Math.min(4, Math.floor(wide / 280))) : 1, per = Math.ceil(rows / columns);
       const high = columns === 1 ? 20 : Math.max(3, Math.min(13, Math.floor(800 / per)));
       const left = columns === 1 ? 92 : 26, column = wide / columns;
-      return { wide, rows, per, high, left, column, scale: (column - left - EDGE) / SPAN };
+      return { wide, lanes, free, rows, per, high, left, column, scale: (column - left - EDGE) / SPAN };
     }
 
     draw(paint, moment) {
-      const m = this.m = this.layout(), c = prepare(this.canvas, m.wide, AXIS + m.per * m.high + 2);
+      const m = this.m = this.layout(), low = AXIS + m.per * m.high, c = prepare(this.canvas, m.wide, low + (m.free ? 18 : 2));
+      c.fillStyle = paint.ink;
+      if (m.free) c.fillText(`${m.free} ${m.lanes.length ? "more " : ""}are free`, m.left, low + 13);
       for (let n = 0; n < m.rows; n++) {
         const left = Math.floor(n / m.per) * m.column + m.left, end = left + SPAN * m.scale, y = AXIS + (n % m.per) * m.high;
         if (n % m.per === 0) this.axis(c, paint, end);
         c.fillStyle = paint.rule;
         c.fillRect(left, y + m.high / 2, end - left, 1);
-        const lane = this.lanes[n];
+        const lane = m.lanes[n];
         if (!lane) continue;
         if (m.high > 8) {
           c.font = "11px system-ui, sans-serif";
@@ -211,18 +231,19 @@
         c.strokeStyle = paint.ink;
         if (bar === this.chosen?.bar) c.strokeRect(from, y + 1, wide, high - 3);
         c.font = `${high > 14 ? 11 : 10}px system-ui, sans-serif`;
-        const room = wide - (bar.state === "running" ? 14 : 6), long = `${title(bar)}: ${STATES.returned}`;
-        if (high < 12 || room < 40 || !["running", "done", "returned"].includes(bar.state)) continue;
-        const text = bar.state === "returned" && c.measureText(long).width < room ? long : title(bar);
+        const room = wide - (bar.state === "running" ? 14 : 6), long = `${title(bar)}: ${STATES[bar.state]}`;
+        if (high < 12 || room < 40 || !["running", "done", "lost", "returned"].includes(bar.state)) continue;
+        const said = ["lost", "returned"].includes(bar.state) ? [long, long.split(";")[0]] : [];
+        const text = said.find((each) => c.measureText(each).width < room) ?? title(bar);
         c.fillStyle = bar.state === "running" ? paint.paper : paint.ink;
         c.textAlign = "left";
-        const shown = Math.floor(text.length * Math.min(1, room / c.measureText(text).width));
-        c.fillText(text.slice(0, shown), from + 4, y + high / 2 + 2.5);
+        const part = room / c.measureText(text).width;
+        c.fillText(part < 1 ? text.slice(0, text.length * part - 1) + "…" : text, from + 4, y + high / 2 + 2.5);
       }
     }
 
     axis(c, paint, end) {
-      for (const ago of [0, 5, 10, 15]) {
+      for (const ago of [0, 5, 10, 15, SPAN]) {
         const x = Math.round(end - ago * this.m.scale);
         c.fillStyle = paint.rule;
         c.fillRect(x, AXIS - 3, 1, this.m.per * this.m.high + 3);
@@ -233,7 +254,7 @@
     }
 
     point(x, y) {
-      const { per, high, left, column, scale } = this.m, lane = this.lanes[Math.floor(x / column) * per + Math.floor((y - AXIS) / high)];
+      const { lanes, per, high, left, column, scale } = this.m, lane = lanes[Math.floor(x / column) * per + Math.floor((y - AXIS) / high)];
       const moment = now() - SPAN + ((x % column) - left) / scale;
       if (lane && y > AXIS) this.choose(lane, lane.bars.find((bar) => bar.start <= moment && moment <= (bar.end ?? Infinity)));
     }
@@ -301,19 +322,21 @@
   };
 
   const race = () => {
-    const lines = [...article.rows].map(([name, { bars }]) => {
+    const lines = [...article.rows].map(([each, { bars }]) => {
       const all = [...bars.values()], times = all.map(took), ends = all.map((bar) => bar.end ?? now());
       const wall = Math.max(...ends) - Math.min(...all.map((bar) => bar.start));
-      return [name, times.reduce((a, b) => a + b), Math.max(...times), wall];
+      const name = each === "serial" ? `serial, on ${poolOf(all[0])}` : each, soFar = all.length < 2 || !all.every((bar) => bar.end);
+      return [name, times.reduce((a, b) => a + b), Math.max(...times), wall, soFar];
     });
     const max = Math.max(...lines.map((line) => line[1]));
     const cell = (value) => make("span", `${value.toFixed(1)} s`, Object.assign(make("progress"), { max, value }));
+    const early = (value) => Object.assign(make("span", `${value.toFixed(1)} s so far`), { className: "early" }); // no proof yet
     element("article").hidden = !lines.length;
-    element("article").tBodies[0].replaceChildren(...lines.map(([name, ...values]) => row(name, ...values.map(cell))));
-    const ended = [...article.rows].every(([, { bars }]) => bars.size > 1 && [...bars.values()].every((bar) => bar.end));
+    element("article").tBodies[0].replaceChildren(...lines.map(([name, sum, longest, wall, soFar]) =>
+      row(name, ...[sum, longest].map(soFar ? early : cell), cell(wall))));
     const where = (place) => lines.filter((line) => Math.abs(line[3] / line[place] - 1) < 0.05).map(([name]) => name);
     const found = [[where(2), "the longest, not the sum"], [where(1), "the sum"]].filter(([names]) => names.length);
-    say(element("shown"), ended ? found.map(([names, what]) => `${names.join(", ")}: the total is ${what}.`).join(" ") : "");
+    say(element("shown"), lines.every((line) => !line[4]) ? found.map(([names, what]) => `${names.join(", ")}: the total is ${what}.`).join(" ") : "");
   };
 
   const hear = ({ data }) => {
@@ -326,9 +349,10 @@
     }
     workers = news.workers ?? workers;
     for (const bar of news.bars) {
-      const known = open.get(bar.n), pool = bar.greenlet !== null ? "gevent" : bar.thread !== bar.pid ? "threads" : "prefork";
-      if (!known) group(bar.family, bar.worker, pool).take(bar);
-      const kept = known ? Object.assign(known, bar) : bar;
+      const known = open.get(bar.n);
+      if (!known) group(bar.family, bar.worker, poolOf(bar)).take(bar);
+      const lost = bar.state === "lost" && known?.end; // known before it was heard
+      const kept = known ? Object.assign(known, { end: undefined }, bar, lost ? { end: lost } : {}) : bar;
       if (bar.end) open.delete(bar.n); else open.set(bar.n, kept);
       tutorial(kept);
     }
@@ -340,7 +364,7 @@
     for (const each of [...groups.values()]) each.refresh(now());
     race();
     element("status").className = "";
-    say(element("status"), "live");
+    say(element("status"), "live: what happens is here within a second");
   };
 
   const connect = () => {
@@ -375,7 +399,7 @@
     const style = getComputedStyle(document.documentElement);
     const paint = Object.fromEntries(colours.map((name) => [name, style.getPropertyValue("--" + name).trim()]));
     for (const each of groups.values()) each.draw({ ...paint, pool: paint[each.pool] }, now());
-    for (const [state, canvas] of legend) shape(prepare(canvas, 38, 14), { ...paint, pool: paint.prefork }, state, 1, 1, 36, 12);
+    for (const [state, canvas] of legend) shape(prepare(canvas, 38, 14), { ...paint, pool: paint.ink }, state, 1, 1, 36, 12);
   };
   requestAnimationFrame(frame);
 })();

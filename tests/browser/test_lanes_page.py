@@ -23,6 +23,7 @@ every_pool = pytest.mark.parametrize("pool", list(Pool), ids=str)
 JOBS = 2
 QUICK_SEED = min(range(99), key=lambda seed: sum(job.seconds or 0 for job in article(Options(seed), PoolKind.PREFORK)))
 CELLS = "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+LOST = "lost; its job goes back"
 PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=900)
 
 
@@ -35,7 +36,7 @@ def lanes(scene: Scene, page: Page) -> Iterator[Page]:
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{scene.url}/lanes")
-    expect(page.locator("#status")).to_have_text("live")
+    expect(page.locator("#status")).to_contain_text("live")
     yield page
     assert said == []
     assert [url for url in asked if not url.startswith((scene.url, "data:"))] == []
@@ -87,7 +88,8 @@ def test_the_lanes_are_the_executors_that_proc_and_the_ledger_have(scene: Scene,
         assert ids < children
         assert {row["executor"] for row in rows(part)} == {f"pid {child}" for child in children}
         for child in children:
-            expect(part.locator("code", has_text=f"kill -9 {child}")).to_be_visible()
+            for number in ("9", "STOP", "CONT"):
+                expect(part.locator("code", has_text=f"kill -{number} {child}")).to_be_visible()
     elif pool is Pool.THREADS:
         assert ids < {int(task.name) for task in Path(f"/proc/{main}/task").iterdir()}
     expect(part.locator("code", has_text=f"kill -9 {main}")).to_be_visible()
@@ -134,7 +136,7 @@ def test_a_killed_worker_ends_on_the_page_and_its_jobs_run_elsewhere(scene: Scen
         scene.undrain(scene.worker(pool))
         victim.signal(signal.SIGKILL)
         expect(part.locator("h2")).to_contain_text("killed or stopped", timeout=30_000)
-        ended = {"back on its queue"}
+        ended = {LOST}
         wait_for(lambda: {row["state"] for row in rows(part) if "Orphan" in row["job"]} == ended, what="the bar's end")
         expect(part.locator("code")).to_have_count(0)
         wait_for(lambda: running(worker(lanes, scene.worker(pool)), "Orphan"), what="the job to run elsewhere")
@@ -158,7 +160,7 @@ def test_a_killed_child_of_prefork_is_replaced_on_the_page_and_its_job_has_not_f
         (row,) = (row for row in rows(part) if row["executor"] == victim)
         return None if row["state"] == "running" else row
 
-    assert wait_for(over, what="the bar's end", every=0.05)["state"] == "back on its queue"
+    assert wait_for(over, what="the bar's end", every=0.05)["state"] == LOST
     wait_for(lambda: {row["executor"] for row in rows(part)} - before, what="another one")
     wait_for(lambda: set(running(part, "Bereft")) - {victim}, what="the job to run elsewhere")
     scene.cancel("bereft")
@@ -188,7 +190,11 @@ def test_the_tutorials_panel_grows_while_it_runs_and_is_the_ledgers(scene: Scene
 
     def figures() -> dict[str, list[float]]:
         found: list[list[str]] = table.locator("tbody").evaluate(CELLS)
-        return {name: [float(cell.removesuffix(" s")) for cell in cells] for name, *cells in found}
+        return {name: [float(cell.split()[0]) for cell in cells] for name, *cells in found}
+
+    def early() -> list[str]:
+        found: list[list[str]] = table.locator("tbody").evaluate(CELLS)
+        return [cell for cells in found for cell in cells if "so far" in cell]
 
     with scene.comparing(QUICK_SEED) as producer:
         wait_for(lambda: figures().get("prefork"), what="the first pool")
@@ -196,9 +202,12 @@ def test_the_tutorials_panel_grows_while_it_runs_and_is_the_ledgers(scene: Scene
         wait_for(lambda: figures()["prefork"][1] > before[1] + 1, what="its bars to grow")
         total, longest, took = figures()["prefork"]
         assert total > longest == pytest.approx(took, abs=0.2)
+        assert early(), "no proof while a file is on its way"
         expect(words).to_be_empty()
         assert producer.wait(90) == 0
     expect(words).to_have_text("prefork, threads, gevent: the total is the longest, not the sum.")
+    assert early() == []
+    expect(table.locator("th")).to_contain_text(["pool", "sum", "longest", "total"])
     newest = scene.ledger.batches(3)
     for pool in Pool:
         (batch,) = (name for name in newest if name.endswith(f"-{pool}"))
@@ -219,8 +228,65 @@ def test_nothing_is_wider_than_the_window(
         page.goto(f"{scene.url}/lanes")
         expect(page.locator("section.worker").nth(2)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        for chip in page.locator(".kill code").all():
+            assert chip.evaluate("chip => chip.offsetHeight") < 30, "a pid alone on its line"
+        if viewport == PHONE:
+            height = worker(page, scene.worker(Pool.GEVENT)).locator("canvas").evaluate("canvas => canvas.clientHeight")
+            assert height < 400, "free greenlets have no row of their own"
         folder = Path(os.environ.get("FLOWER_SCREENSHOTS") or tmp_path)
         page.screenshot(path=folder / f"lanes-{viewport['width']}-{scheme}.png", full_page=True)
+
+
+def test_a_click_or_enter_copies_a_command(scene: Scene, lanes: Page) -> None:
+    lanes.context.grant_permissions(["clipboard-read"])
+    part, pid = worker(lanes, scene.worker(Pool.THREADS)), scene.stack.processes["worker-threads"].pid
+    for number in ("9", "CONT"):
+        chip = part.locator("code", has_text=f"kill -{number} {pid}")
+        chip.click() if number == "9" else chip.press("Enter")
+        expect(lanes.locator("#copied")).to_have_text(f"copied: kill -{number} {pid}")
+        assert lanes.evaluate("navigator.clipboard.readText()") == f"kill -{number} {pid}"
+
+
+def test_the_bars_of_what_is_known_to_be_dead_stop_and_are_lost(scene: Scene, page: Page) -> None:
+    """Given a feed without Flower behind it, where no end of a bar is heard."""
+    page.add_init_script(NO_FEED)
+    page.goto(f"{scene.url}/lanes")
+    beats = {"old": ["threads@a", 10, 2, "threads"], "many": ["prefork@a", 20, 2, "prefork"]}
+    alive: list[list[Any]] = [
+        ["threads@a", "threads", "old", 10, 1],
+        *(["prefork@a", "prefork", "many", pid, 1] for pid in (21, 22)),
+    ]
+    bars: list[dict[str, Any]] = [
+        {"n": n, "worker": name, "family": family, "pid": pid, "thread": thread, "greenlet": None, "id": f"b.{n}"}
+        | {"label": f"{n}.bin", "state": "running"}
+        for n, (name, family, pid, thread) in enumerate(
+            [("threads@a", "old", 10, 11), ("prefork@a", "many", 21, 21), ("prefork@a", "many", 22, 22)]
+        )
+    ]
+    page.evaluate(HEAR, {"bars": bars, "workers": beats, "totals": {"jobs": {"threads": {}}, "processes": alive}})
+    threads, prefork = page.locator("section.worker", has_text="threads@a").first, worker(page, "prefork@a")
+    wait_for(lambda: len(running(threads, ".bin")) == 1 and len(running(prefork, ".bin")) == 2, what="the bars")
+
+    beats["new"] = ["threads@a", 30, 2, "threads"]  # the lease of the old one goes on for some seconds
+    alive = [each for each in alive if each[3] != 21] + [["threads@a", "threads", "new", 30, 0]]
+    page.evaluate(HEAR, {"bars": [], "workers": beats, "totals": {"jobs": {"threads": {}}, "processes": alive}})
+    expect(threads.locator("em")).to_have_text(", killed or stopped")
+    wait_for(lambda: running(prefork, ".bin") == ["pid 22"] and not running(threads, ".bin"), what="what runs")
+
+    def bar(part: Locator, name: str) -> dict[str, str]:
+        return next(row for row in rows(part) if row["job"] == name)
+
+    before = bar(threads, "0.bin")["time"], bar(prefork, "1.bin")["time"], bar(prefork, "2.bin")["time"]
+    wait_for(lambda: bar(prefork, "2.bin")["time"] != before[2], what="what runs to grow")
+    lost = bar(threads, "0.bin"), bar(prefork, "1.bin")
+    assert [(row["state"], row["time"]) for row in lost] == [(LOST, before[0]), (LOST, before[1])]
+
+    late = bars[0] | {"state": "lost", "end": 9e9, "note": "its worker process died"}  # the lease is over
+    page.evaluate(HEAR, {"bars": [late]})
+    wait_for(lambda: bar(threads, "0.bin")["result"] == "its worker process died", what="why")
+    assert bar(threads, "0.bin")["time"] == before[0]
+    page.evaluate(HEAR, {"bars": [bars[1] | {"state": "done", "end": 9e9, "note": "done: 5 bytes"}]})
+    wait_for(lambda: bar(prefork, "1.bin")["state"] == "done", what="what is heard to be believed")
 
 
 def test_the_keyboard_goes_from_lane_to_lane_and_the_page_says_where_it_is(scene: Scene, lanes: Page) -> None:
@@ -237,19 +303,19 @@ def test_the_keyboard_goes_from_lane_to_lane_and_the_page_says_where_it_is(scene
 def test_the_page_comes_back_by_itself(scene: Scene, page: Page) -> None:
     """Given Flower that was frozen: nothing says that a connection is dead."""
     page.goto(f"{scene.url}/lanes")
-    expect(page.locator("#status")).to_have_text("live")
+    expect(page.locator("#status")).to_contain_text("live")
     flower = scene.stack.processes["flower"]
     flower.signal(signal.SIGSTOP)
     try:
         expect(page.locator("#status")).to_contain_text("trying again", timeout=15_000)
     finally:
         flower.signal(signal.SIGCONT)
-    expect(page.locator("#status")).to_have_text("live", timeout=15_000)
+    expect(page.locator("#status")).to_contain_text("live", timeout=15_000)
 
 
 def test_200_000_events_leave_a_tab_as_small_and_as_prompt_as_it_was(scene: Scene, page: Page) -> None:
     """Given a feed without Flower behind it: 100,000 jobs begin and end on 100 greenlets, 100 a message."""
-    page.add_init_script("window.EventSource = class { constructor() { window.feed = this; } close() {} }")
+    page.add_init_script(NO_FEED)
     page.goto(f"{scene.url}/lanes")
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
@@ -271,6 +337,13 @@ def test_200_000_events_leave_a_tab_as_small_and_as_prompt_as_it_was(scene: Scen
     assert took < 200  # milliseconds for a message and the picture after it, mostly: there are four messages a second
 
 
+NO_FEED = "window.EventSource = class { constructor() { window.feed = this; } close() {} }"
+HEAR = """news => {
+    const now = Date.now() / 1000;
+    window.began ??= now - 3;
+    news.bars = news.bars.map((bar) => ({ start: window.began, ...bar }));
+    window.feed.onmessage({ data: JSON.stringify({ now, ...news }) });
+}"""
 SEND = """async ([from, to]) => {
     const bar = (n, fields) => ({ n, worker: "gevent@load", family: "load", pid: 1, thread: 1, greenlet: n % 100,
         id: `load.${n}`, label: "a.bin from origin", start: Date.now() / 1000, state: "running", ...fields });

@@ -59,8 +59,9 @@ def test_a_bar_is_an_execution_on_its_executor() -> None:
     ("end", "said", "state"),
     [
         ("failed", "JobFailedError('status: 404')", "failed"),
-        ("retried", "its process died", "returned"),
-        ("retried", "its worker process died; jobs queued again: 1", "returned"),
+        ("retried", "its process died", "lost"),
+        ("retried", "its worker process died; jobs queued again: 1", "lost"),
+        ("retried", "not begun: the worker stops; the job stays queued", "returned"),
         ("revoked", "cancelled by request", "cancelled"),
     ],
 )
