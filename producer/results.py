@@ -52,7 +52,10 @@ def results(batch: str, style: str, only: Sequence[str]) -> int:
     found = client.batch(batch)
     expected, seen = found.total or found.known, 0
     with redis_errors(client.settings):
-        for read, text in _in_order(partial(_page, found.name, Style(style), only, expected), expected):
+        many = expected > _FEW
+        page = partial(_page, None if many else client, found.name, Style(style), only)
+        pages = [range(first, min(first + _PAGE, expected)) for first in range(0, max(1, expected), _PAGE)]
+        for read, text in (_spread if many else map)(page, pages):
             seen += read
             if text:
                 click.echo(text)
@@ -62,34 +65,34 @@ def results(batch: str, style: str, only: Sequence[str]) -> int:
     return exit_code(found)
 
 
-def _in_order(page: Callable[[int], tuple[int, str]], jobs: int) -> Iterator[tuple[int, str]]:
-    """The pages of all jobs; those of many are made by a process for each core, because records take CPU alone."""
-    firsts = range(0, max(1, jobs), _PAGE)
-    if jobs <= _FEW:
-        yield from map(page, firsts)
-        return
+def _spread(page: Callable[[range], tuple[int, str]], pages: Iterable[range]) -> Iterator[tuple[int, str]]:
+    """As ``map``, by a process for each core, because records take CPU alone."""
     cores, ahead = os.cpu_count() or 1, deque[futures.Future[tuple[int, str]]]()
     ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them, too
     with futures.ProcessPoolExecutor(cores, initializer=ignore) as processes:
-        for first in firsts:
-            ahead.append(processes.submit(page, first))
+        for ordinals in pages:
+            ahead.append(processes.submit(page, ordinals))
             if len(ahead) > 2 * cores:  # the reader may be slow
                 yield ahead.popleft().result()
         for future in ahead:
             yield future.result()
 
 
-def _page(batch: str, style: Style, only: Sequence[str], jobs: int, first: int) -> tuple[int, str]:
-    """How many of these jobs have records, and their lines; the first page begins with what heads the lines."""
-    records = list(_client().ledger.read(job_id(batch, n) for n in range(first, min(first + _PAGE, jobs))))
+def _page(client: Client | None, batch: str, style: Style, only: Sequence[str], ordinals: range) -> tuple[int, str]:
+    """How many of these jobs have records, and their lines; the first page begins with what heads the lines.
+
+    Args:
+        client: None: the process makes one of its own.
+    """
+    records = list((client or _own_client()).ledger.read(job_id(batch, ordinal) for ordinal in ordinals))
     found = lines((record for record in records if not only or record.state in only), style)
-    if first and style is not Style.JSONL:
+    if ordinals.start and style is not Style.JSONL:
         next(found)
     return len(records), "\n".join(found)
 
 
 @cache
-def _client() -> Client:
+def _own_client() -> Client:
     return Client()
 
 
