@@ -476,7 +476,7 @@ class _Explanation:
 TOLERANCE = 0.05  # of the baseline: this near, the total "was" the longest or the sum
 
 
-class Finding(StrEnum):
+class DemoFinding(StrEnum):
     LONGEST = "the longest file, not the sum"
     SUM = "the sum, not the longest file"
     BETWEEN = "neither the longest file nor the sum"
@@ -503,28 +503,28 @@ def totals(measurement: Measurement) -> Totals:
     return Totals(sum(nominal), longest, wall, wall / longest if wall is not None and longest else None)
 
 
-def find(each: Shown) -> Finding:
+def find(each: Shown) -> DemoFinding:
     """What a total was."""
     found = totals(each.measurement)
     if found.total is None:
-        return Finding.UNKNOWN
+        return DemoFinding.UNKNOWN
     if found.total <= found.longest * (1 + TOLERANCE):
-        return Finding.LONGEST
+        return DemoFinding.LONGEST
     if found.total > found.sum * (1 + TOLERANCE):
-        return Finding.SLOWER
-    return Finding.SUM if found.total >= found.sum * (1 - TOLERANCE) else Finding.BETWEEN
+        return DemoFinding.SLOWER
+    return DemoFinding.SUM if found.total >= found.sum * (1 - TOLERANCE) else DemoFinding.BETWEEN
 
 
 def verdict(found: Sequence[Shown]) -> str:
     """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
     pools = [each for each in found if not each.deployment.serial]
     clauses = []
-    for finding in Finding:
+    for finding in DemoFinding:
         if alike := [each for each in pools if find(each) is finding]:
             where = "in " + " and ".join(each.name for each in alike)
             if len(alike) == len(pools) > 1:
                 where = {2: "in both models", 3: "in all three models"}.get(len(pools), f"in all {len(pools)} cases")
-            said = _shortest(alike) if finding is Finding.LONGEST else ", ".join(map(_figures, alike))
+            said = _shortest(alike) if finding is DemoFinding.LONGEST else ", ".join(map(_figures, alike))
             clauses.append(f"{where} the total is {finding.value}: {said}")
     clauses += [_serial(each) for each in found if each.deployment.serial]
     sentence = "; ".join(clauses) or "nothing was compared"
@@ -544,7 +544,7 @@ def _figures(each: Shown) -> str:
         return each.name + _not_done(each.measurement)
     text = f"{each.name} {found.total:.2f} s (longest {found.longest:g} s, sum {found.sum:g} s)"
     waited = max(job.attempts[0].started - job.queued if job.attempts else 0.0 for job in each.measurement.jobs)
-    if find(each) is not Finding.LONGEST and waited > found.longest * TOLERANCE:
+    if find(each) is not DemoFinding.LONGEST and waited > found.longest * TOLERANCE:
         text += f" with {waited:.1f} s in the queue"
     return text
 

@@ -22,7 +22,7 @@ try:
 
     from ledger.jobs import Pool
     from stack import up as shown
-    from stack.faults import Faults
+    from stack.faults import FaultServer
     from stack.plan import CONCURRENCY, PORTS, ROOT, get
     from stack.processes import Command, Process
     from stack.stack import Stack, StackError
@@ -95,7 +95,7 @@ def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
     with _ends_on_signals(), ExitStack() as both:
         shown.claim(shown.ENV_FILE)
-        faults = both.enter_context(Faults()) if with_faults else None
+        faults = both.enter_context(FaultServer()) if with_faults else None
         stack = both.enter_context(
             Stack(
                 {pool: int(options[pool]) for pool in Pool},

@@ -33,7 +33,7 @@ from stack.stack import Stack
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "wake": signal.SIGCONT}
 
 
-class Faults(ThreadingTCPServer):
+class FaultServer(ThreadingTCPServer):
     """
     POST /kill/PID, /freeze/PID, /wake/PID: send that signal. GET /: send nothing. The answer is JSON: ``error``, or
     ``frozen`` with the name of the worker by the pid of each frozen process.
@@ -112,7 +112,7 @@ class Faults(ThreadingTCPServer):
 
 
 class _Answer(BaseHTTPRequestHandler):
-    server: Faults
+    server: FaultServer
     timeout = 5.0  # seconds for a request
 
     def do_OPTIONS(self) -> None:

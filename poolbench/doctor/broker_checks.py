@@ -11,7 +11,7 @@ from poolbench.doctor.observed import Observed
 from poolbench.doctor.pool_checks import ELSEWHERE, UNKNOWN
 
 FULL = 0.9  # of maxmemory
-STRANDED = 5.0  # seconds that a message is in nobody's hands until that is said
+STRANDED = 5.0  # seconds that a message is in no worker's hands until that is said
 BUFFERED = 2**20  # bytes that wait for one subscriber
 MOST_CONNECTIONS = 10  # kombu's default
 

@@ -77,7 +77,7 @@ def doctor_(
     Nothing is changed and no task is sent. Run it where the project can be imported; on the host of the workers, or in
     their container, it sees their command lines too.
 
-    Exit codes: 0 nothing found, 1 findings, 2 nobody could be asked: the app, the broker or the workers.
+    Exit codes: 0 nothing found, 1 findings, 2 it could not ask: the app, the broker or the workers.
     """
     try:
         from poolbench.doctor.diagnosis import checks, diagnose  # noqa: PLC0415 - needs Celery

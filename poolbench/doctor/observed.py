@@ -46,7 +46,7 @@ class BrokerRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningTask:
     task: str
     queue: str
     age: float  # seconds since it began
@@ -62,7 +62,7 @@ class Worker:
     stats: Mapping[str, Any]
     queues: tuple[str, ...]
     tasks: Mapping[str, Mapping[str, str]]  # name: the attributes that are set, as text
-    running: tuple[Running, ...]
+    running: tuple[RunningTask, ...]
     reserved: Counter[str]  # tasks of messages in hand that do not run yet
     scheduled: int  # messages in hand that are not due yet
     etas: Mapping[str, float]  # task: seconds until it is due, the longest
@@ -198,7 +198,7 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
             "A gevent or solo worker that computes cannot answer; give it more time: --timeout 10"
         )
     held = frozenset[str]().union(*(worker.held for worker in workers))
-    limited = {task for worker in workers for task in worker.having("rate_limit")}  # these wait where nobody can see
+    limited = {task for worker in workers for task in worker.having("rate_limit")}  # these wait unseen
     orphans = {key: since for key, (task, since) in (after or {}).items() if key not in held and task not in limited}
     return Observed(
         app=app,
@@ -354,7 +354,7 @@ def _worker(  # noqa: PLR0917 - what was seen of one worker, each once
         queues=tuple(queue["name"] for queue in said["queues"]),
         tasks=dict(_attributes(text) for text in said["registered"]),
         running=tuple(
-            Running(each["name"], each["delivery_info"]["routing_key"], now - (each["time_start"] or now))
+            RunningTask(each["name"], each["delivery_info"]["routing_key"], now - (each["time_start"] or now))
             for each in said["active"]
         ),
         reserved=Counter(each["name"] for each in said["reserved"]),

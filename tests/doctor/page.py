@@ -21,7 +21,7 @@ poolbench doctor -A shop.celery --skip R03 --json   # losing what a killed worke
 |---|---|
 | 0 | nothing found |
 | 1 | findings |
-| 2 | nobody could be asked: the app cannot be imported, the broker is away, or no worker answers |
+| 2 | it could not ask: the app cannot be imported, the broker is away, or no worker answers |
 
 Run it on the host of the workers, or in their container. Options of a worker's command line are invisible to remote
 control: the doctor reads them from the process. What it cannot see it lists under *Not checked*, and why.

@@ -18,7 +18,7 @@ from ledger.jobs import FailureKind, JobState
 from ledger.jobs import Pool as LedgerPool
 from ledger.settings import Settings
 from ledger.switches import Switches
-from poolbench.advice import Finding, find, totals
+from poolbench.advice import DemoFinding, find, totals
 from poolbench.checks import NONE, failed
 from poolbench.deployment import Spec
 from poolbench.experiment import Deployment, Experiment, from_json, to_json
@@ -114,7 +114,7 @@ def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
         assert numbers.longest <= numbers.total < numbers.sum
     first, second = serial.measurement.jobs
     assert second.queued >= first.attempts[0].finished
-    assert find(serial) in {Finding.SUM, Finding.SLOWER}
+    assert find(serial) in {DemoFinding.SUM, DemoFinding.SLOWER}
     assert "downloaded in" in page
     assert max(map(len, page.splitlines()[-30:])) <= 80
     assert from_json(to_json(experiment)) == experiment

@@ -466,7 +466,7 @@ def test_of_another_broker_it_says_what_is_for_redis_only(tmp_path: Path) -> Non
     }
     with Clinic(tmp_path, "filesystem://", broker_transport_options=options) as clinic:
         clinic.admit(clinic.launch("files", "-P", "threads", "-c", "2", "--soft-time-limit", "5"))
-        report = clinic.report()
+        report = clinic.report("--timeout", "8")  # files are looked at now and then
     assert re.search("--soft-time-limit 5", report.found("P01"))
     assert report.data["not_checked"]["B01"] == [
         {"where": "broker", "why": "it is filesystem; this check is for Redis and Valkey"}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ledger.jobs import Pool
-from stack.faults import Faults
+from stack.faults import FaultServer
 from stack.plan import HOST
 from stack.stack import Stack
 from tests.waiting import wait_for
@@ -21,20 +21,20 @@ STOPPED = psutil.STATUS_STOPPED
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Faults, Stack]]:
-    with Faults() as faults, Stack({Pool.PREFORK: 2}, origin=False) as stack:
+def served() -> Iterator[tuple[FaultServer, Stack]]:
+    with FaultServer() as faults, Stack({Pool.PREFORK: 2}, origin=False) as stack:
         faults.serve(stack)
         yield faults, stack
 
 
-def headers(served: tuple[Faults, Stack], **other: str | None) -> dict[str, str]:
+def headers(served: tuple[FaultServer, Stack], **other: str | None) -> dict[str, str]:
     """Those of the page, but for the other ones; None: without it."""
     faults, stack = served
     those = {"Host": faults.host, "Origin": stack.plan.flower_url, "Authorization": f"Bearer {faults.token}"}
     return {name: value for name, value in (those | other).items() if value is not None}
 
 
-def ask(faults: Faults, path: str, head: dict[str, str], method: str = "POST") -> tuple[int, dict[str, Any], Any]:
+def ask(faults: FaultServer, path: str, head: dict[str, str], method: str = "POST") -> tuple[int, dict[str, Any], Any]:
     connection = http.client.HTTPConnection(faults.host, timeout=10)
     connection.putrequest(method, path, skip_host=True)
     for name, value in head.items():
@@ -66,7 +66,7 @@ def child_of(stack: Stack) -> psutil.Process:
     ],
 )
 def test_who_is_not_the_page_of_this_run_is_refused(
-    served: tuple[Faults, Stack], other: dict[str, str | None], status: int
+    served: tuple[FaultServer, Stack], other: dict[str, str | None], status: int
 ) -> None:
     faults, stack = served
     child = child_of(stack)
@@ -79,7 +79,7 @@ def test_who_is_not_the_page_of_this_run_is_refused(
     assert child.status() != STOPPED
 
 
-def test_a_browser_may_ask_before_it_sends_the_token(served: tuple[Faults, Stack]) -> None:
+def test_a_browser_may_ask_before_it_sends_the_token(served: tuple[FaultServer, Stack]) -> None:
     flower = served[1].plan.flower_url
     for origin, expected in (
         (flower, (200, flower)),
@@ -91,7 +91,7 @@ def test_a_browser_may_ask_before_it_sends_the_token(served: tuple[Faults, Stack
         assert (status, answered["Access-Control-Allow-Origin"]) == expected
 
 
-def test_only_workers_and_their_children_can_be_hit(served: tuple[Faults, Stack]) -> None:
+def test_only_workers_and_their_children_can_be_hit(served: tuple[FaultServer, Stack]) -> None:
     faults, stack = served
     others = [os.getpid(), 1, stack.processes["valkey"].pid, stack.processes["sweep"].pid, 2**40]
     for target in [*map(str, others), "", "x", "-1", "9" * 5000, f"{child_of(stack).pid}/.."]:
@@ -102,7 +102,7 @@ def test_only_workers_and_their_children_can_be_hit(served: tuple[Faults, Stack]
     stack.check()
 
 
-def test_a_child_is_frozen_woken_and_killed(served: tuple[Faults, Stack]) -> None:
+def test_a_child_is_frozen_woken_and_killed(served: tuple[FaultServer, Stack]) -> None:
     faults, stack = served
     child = child_of(stack)
     frozen = {"frozen": {str(child.pid): "worker-prefork"}}
@@ -116,7 +116,7 @@ def test_a_child_is_frozen_woken_and_killed(served: tuple[Faults, Stack]) -> Non
     wait_for(lambda: len(psutil.Process(stack.processes["worker-prefork"].pid).children()) >= 2, what="another child")
 
 
-def test_a_worker_that_is_killed_is_started_again_and_can_be_hit_again(served: tuple[Faults, Stack]) -> None:
+def test_a_worker_that_is_killed_is_started_again_and_can_be_hit_again(served: tuple[FaultServer, Stack]) -> None:
     faults, stack = served
     before = stack.processes["worker-prefork"].pid
     assert ask(faults, f"/kill/{before}", headers(served))[0] == 200
@@ -137,7 +137,7 @@ def test_it_listens_on_loopback_and_only_while_it_lasts() -> None:
         return [(each.laddr.ip, each.laddr.port) for each in found if each.status == psutil.CONN_LISTEN]
 
     before = listening()
-    with Faults() as faults:
+    with FaultServer() as faults:
         assert set(listening()) - set(before) == {(HOST, faults.server_address[1])}
         no_stack = {"Host": faults.host, "Origin": f"http://{HOST}:5555", "Authorization": f"Bearer {faults.token}"}
         assert ask(faults, "/", no_stack, "GET")[0] == 403, "the stack is not up yet"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ledger.jobs import FailureKind
-from poolbench.advice import Finding, find, totals, verdict
+from poolbench.advice import DemoFinding, find, totals, verdict
 from poolbench.checks import executors
 from poolbench.experiment import MeasuredState as State
 from poolbench.experiment import Measurement, from_json, to_json
@@ -79,16 +79,16 @@ def test_there_is_no_total_when_a_file_is_missing() -> None:
 @pytest.mark.parametrize(
     ("total", "finding"),
     [
-        (7.0, Finding.LONGEST),
-        (7.34, Finding.LONGEST),
-        (7.4, Finding.BETWEEN),
-        (11.3, Finding.BETWEEN),
-        (11.5, Finding.SUM),
-        (12.5, Finding.SUM),
-        (13.0, Finding.SLOWER),
+        (7.0, DemoFinding.LONGEST),
+        (7.34, DemoFinding.LONGEST),
+        (7.4, DemoFinding.BETWEEN),
+        (11.3, DemoFinding.BETWEEN),
+        (11.5, DemoFinding.SUM),
+        (12.5, DemoFinding.SUM),
+        (13.0, DemoFinding.SLOWER),
     ],
 )
-def test_the_finding_follows_from_the_total(total: float, finding: Finding) -> None:
+def test_the_finding_follows_from_the_total(total: float, finding: DemoFinding) -> None:
     assert find(took(total)) is finding
 
 
