@@ -10,6 +10,7 @@ import pytest
 import urllib3
 
 from tests.stack.compose_project import Stack
+from tests.waiting import wait_for
 
 QUEUES = ["downloads.gevent", "downloads.prefork", "downloads.threads"]
 USER = "stack:only-for-this-test"
@@ -73,10 +74,13 @@ def test_a_task_is_shown_with_its_file_and_its_outcome(stack: Stack) -> None:
     url = "http://origin:8080/files/Seen_in_Flower.bin?size=2000&token=secret"
     said = stack.producer("submit", url, "--pool", "threads", "--name", "stack-seen", "--wait")
     assert said.code == 0, said.out + said.err
-    status, page = ask(stack, "/task/stack-seen.0")
-    assert status == 200
+
+    def shown() -> str:
+        status, page = ask(stack, "/task/stack-seen.0")
+        return page if status == 200 and "SUCCESS" in page else ""
+
+    page = wait_for(shown, what="Flower to have heard of the end")  # the ledger knows it first
     assert "Seen_in_Flower.bin" in page
-    assert "SUCCESS" in page
     assert "secret" not in page
 
 
