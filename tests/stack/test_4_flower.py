@@ -56,8 +56,10 @@ def test_the_broker_page_lists_the_three_queues_and_no_other(stack: Stack) -> No
 
 
 def test_the_workers_page_lists_one_worker_per_pool(stack: Stack) -> None:
-    online = [worker["hostname"] for worker in workers_shown(stack) if worker["status"]]
-    assert sorted(name.partition("@")[0] for name in online) == ["gevent", "prefork", "threads"]
+    def online() -> list[str]:
+        return sorted(each["hostname"].partition("@")[0] for each in workers_shown(stack) if each["status"])
+
+    wait_for(lambda: online() == ["gevent", "prefork", "threads"], what="one worker per pool, each heard of")
 
 
 def test_a_worker_page_names_its_pool(stack: Stack) -> None:
