@@ -144,11 +144,14 @@ def run_(**options: Any) -> int:
     Exit codes: 0 every job is done, 1 jobs failed or checks failed, 2 wrong usage, a worker that does not start, or an
     address that is not the private one, 130 interrupted (what was measured is kept).
     """
-    from poolbench.tasks.session import Session  # noqa: PLC0415 - Celery takes longer than --help
+    from poolbench.tasks.launched import BROKER_ERRORS, WorkerError  # noqa: PLC0415 - Celery takes longer than --help
+    from poolbench.tasks.session import Session  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _stop)
     try:
         return Session(app_name(options.pop("app")), **{k: v for k, v in options.items() if k != "workdir"}).run()
+    except BROKER_ERRORS as error:
+        raise WorkerError(f"the private broker ended in the middle of the run; run it again ({error})") from error
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         return 130

@@ -33,7 +33,7 @@ from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Reach, Sc
 from poolbench.figures import counted, percent, printable
 from poolbench.runfiles import PoolbenchError
 from poolbench.tasks import redirect
-from poolbench.tasks.launched import complaints, launch, private_broker, tail, without_ids
+from poolbench.tasks.launched import BROKER_ERRORS, complaints, launch, private_broker, tail, without_ids
 from poolbench.tasks.namespace import Entered
 from poolbench.tasks.probed import Sent, epoch, now
 from poolbench.tasks.project import Call, ProjectError
@@ -68,7 +68,7 @@ class OwnTasks:
         network: None: only the fence keeps tasks from the network.
     """
 
-    failures: tuple[type[Exception], ...] = (PoolbenchError,)
+    failures: tuple[type[Exception], ...] = (PoolbenchError, *BROKER_ERRORS)
 
     def __init__(
         self,
@@ -138,7 +138,8 @@ class OwnTasks:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         (folder / "latency").mkdir()
         nodes = node_names(deployment.pool, deployment.setup.workers)
-        self._live = live = launch([self._argv(deployment, node) for node in nodes], self._environment(folder), folder)
+        commands = [self._argv(deployment, node) for node in nodes]
+        self._live = live = launch(self._broker, commands, self._environment(folder), folder)
         names = {f"{node}@{socket.gethostname()}" for node in nodes}
         try:
             self._refuse(live.seen.strangers)

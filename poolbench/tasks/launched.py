@@ -16,17 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kombu.exceptions import OperationalError
+
 from poolbench.figures import printable
 from poolbench.runfiles import PoolbenchError
 from poolbench.tasks.namespace import tied
 from poolbench.tasks.probed import Seen
+
+try:
+    from redis import Redis, RedisError
+except ImportError:  # an extra; without it ``_server`` says what to install
+    BROKER_ERRORS: tuple[type[Exception], ...] = (OperationalError,)
+else:
+    BROKER_ERRORS = (OperationalError, RedisError)
 
 _START = 60.0  # seconds for a worker to consume
 _STOP = 0.5  # seconds for one to end by itself: gevent takes five, and nothing of the broker is kept
 
 
 class WorkerError(PoolbenchError):
-    """A worker or the private broker does not start."""
+    """A worker or the private broker does not start, or ended in the middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,6 @@ def private_broker(folder: Path) -> Iterator[PrivateBroker]:
     Raises:
         WorkerError: there is no server, or it does not start.
     """
-    from redis import Redis  # noqa: PLC0415 - an extra
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -72,8 +79,6 @@ def private_broker(folder: Path) -> Iterator[PrivateBroker]:
 
 def _answers(broker: PrivateBroker) -> bool:
     """Whether it is our very process that does."""
-    from redis.exceptions import RedisError  # noqa: PLC0415
-
     with contextlib.suppress(RedisError):
         return bool(broker.redis.info("server")["process_id"] == broker.pid)
     return False
@@ -146,14 +151,14 @@ class Live:
             process.wait()
 
 
-def launch(commands: Sequence[Sequence[str]], env: Mapping[str, str], folder: Path) -> Live:
+def launch(broker: PrivateBroker, commands: Sequence[Sequence[str]], env: Mapping[str, str], folder: Path) -> Live:
     """The workers, when all of them consume, or when one says that it would use an address that is not ours.
 
     Args:
         folder: where their probes write, and their log is.
 
     Raises:
-        WorkerError: one does not start.
+        WorkerError: one does not start, or the private broker has ended.
     """
     log, begun = folder / "log", time.monotonic()
     live = Live([_start(argv, env, log) for argv in commands], Seen(folder), log)
@@ -162,6 +167,9 @@ def launch(commands: Sequence[Sequence[str]], env: Mapping[str, str], folder: Pa
         live.seen.look()
         if live.seen.strangers:
             break
+        if not _answers(broker):
+            live.stop()
+            raise WorkerError("the private broker ended while a worker started; run it again")
         if live.ended() or time.monotonic() > begun + _START:
             live.stop()
             live.seen.look()

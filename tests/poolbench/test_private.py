@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.poolbench import foreign_projects
 from tests.poolbench.environment import Installed, Listener, read
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(400)  # the first one makes the environment
 
@@ -145,3 +147,26 @@ def test_a_namespace_and_a_host_beyond_it_exclude_each_other(installed: Installe
     words = ("--network", "namespace", "--allow", "localhost:80")  # there is no need to choose
     done = installed.run("run", "-A", "shop.celery", "--task", "shop.tasks.none", *words, cwd=project)
     assert "expected a task of the project" in done.stderr
+
+
+def test_a_private_broker_that_is_killed_is_one_sentence_and_leaves_nothing(
+    installed: Installed, tmp_path: Path
+) -> None:
+    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
+    (tmp_path / "args").write_text("[0.2]\n")
+    words = ("run", "-A", "shop.celery", "--task", "shop.tasks.nap", "--args", tmp_path / "args", "--seconds", 60)
+    argv = [installed.command("poolbench"), *map(str, words), "--pools", "threads:2"]
+    with subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+
+        def children(name: str) -> list[psutil.Process]:
+            return [each for each in psutil.Process(run.pid).children() if name in " ".join(each.cmdline())]
+
+        worker = wait_for(lambda: children(" worker "), seconds=60, what="a worker")
+        (broker,) = children("valkey-server")
+        broker.kill()
+        assert run.stderr is not None
+        said = run.stderr.read()
+        assert run.wait(60) == 2, said
+    assert "Traceback" not in said
+    assert "the private broker ended " in said
+    wait_for(lambda: not any(each.is_running() for each in worker), what="the worker to be gone")
