@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Ledger
@@ -30,6 +32,15 @@ class LedgerWorld:
 
     def register(self, pool: Pool = Pool.THREADS, pid: int = 7, family: str = "") -> str:
         return self.leases.register(Identity(f"{pool}@here", pool, pid, family))
+
+    @cached_property
+    def incarnation(self) -> str:
+        """A process of a threads worker, alive for as long as a lease lasts."""
+        return self.register()
+
+    def hold(self, number: int = 0) -> Claim:
+        """That process claims a job."""
+        return self.claim(self.incarnation, number)
 
     def claim(self, incarnation: str, number: int = 0, pool: Pool = Pool.THREADS, batch: str = "b") -> Claim:
         (taken,) = self.ledger.claim(Ref(batch, number, number), pool, incarnation)

@@ -15,8 +15,7 @@ from unittest import mock
 
 from ledger.settings import Settings, get_settings
 from producer import cli
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.worker_process import ROOT, environment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +29,13 @@ class Said:
         return json.loads(self.out)
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")}
-    return clean | {
-        "DOWNPOUR_REDIS_URL": settings.redis_url,
-        "DOWNPOUR_KEY_PREFIX": settings.key_prefix,
-        "DOWNPOUR_REDIS_TIMEOUT": str(settings.redis_timeout),
-        "DOWNPOUR_REDIS_PATIENCE": str(settings.redis_patience),
-        "DOWNPOUR_ALLOW_EVICTION": str(settings.allow_eviction),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def start(settings: Settings, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
     """Begin it; the caller waits for it, with a timeout, and ends it."""
     return subprocess.Popen(
         [sys.executable, "-m", "producer", *map(str, words)],
         **{
             "cwd": ROOT,
-            "env": environment(settings),
+            "env": environment_of(settings),
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
@@ -65,7 +52,7 @@ def run(settings: Settings, *words: str | Path, given: str = "") -> Said:
         redirect_stdout(out),
         redirect_stderr(err),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode()))),
-        mock.patch.dict(os.environ, environment(settings), clear=True),
+        mock.patch.dict(os.environ, environment_of(settings), clear=True),
     ):
         get_settings.cache_clear()
         code = cli.run([str(word) for word in words])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
+
+import pytest
+from celery import Celery
 
 from ledger.jobs import Batch, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.ledger import Ledger
-from ledger.messages import Envelope, Publisher, label
+from ledger.messages import Envelope, Publisher, broker_options, label
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from origin.content import Entity
@@ -20,6 +22,8 @@ from tests.other_host import Host
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 from tests.worker_process import Service, sweep, worker
+
+pools = pytest.mark.parametrize("pool", list(Pool))
 
 
 class World:
@@ -58,11 +62,9 @@ class World:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         for service in self.services:
-            service.__exit__(kind, error, trace)
+            service.__exit__(*error)
         self._stack.close()
 
     def start(self, *pools: Pool, slots: int = 4, sweeps: int = 1) -> Self:
@@ -82,11 +84,14 @@ class World:
     def service(self, name: str) -> Service:
         return next(service for service in reversed(self.services) if service.name == name)
 
-    def submit(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b", carried: int = 1) -> None:
+    def submit(
+        self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b", carried: int = 1, deadline: float | None = None
+    ) -> None:
         """As the producer does it: records, then messages, then the seal. One batch may come in several parts.
 
         Args:
             carried: jobs per message.
+            deadline: seconds that the batch's jobs have.
         """
         known = self.ledger.batch(batch)
         first = known.known if known else 0
@@ -94,16 +99,16 @@ class World:
         refs = [Ref(batch, first + at, first + min(at + carried, len(jobs)) - 1) for at in range(0, len(jobs), carried)]
         for at in range(0, len(parts), 500):
             some = list(zip(refs, parts, strict=True))[at : at + 500]
-            self.ledger.submit([Message(ref, pool, part) for ref, part in some])
+            self.ledger.submit([Message(ref, pool, part) for ref, part in some], deadline=deadline)
             self.publisher.send(Envelope(str(ref), pool, label(part[0], len(part) - 1)) for ref, part in some)
         self.ledger.seal(batch, first + len(jobs))
 
-    def submit_grouped(self, pool: Pool, jobs: Sequence[Job], *, batch: str = "b") -> None:
-        """All jobs in one message."""
-        ref = Ref(batch, 0, len(jobs) - 1)
-        self.ledger.submit([Message(ref, pool, tuple(jobs))])
-        self.publisher.send([Envelope(str(ref), pool, label(jobs[0]))])
-        self.ledger.seal(batch, len(jobs))
+    @contextmanager
+    def celery(self) -> Iterator[Celery]:
+        """A Celery app on the same Redis, for remote control."""
+        with Celery(set_as_current=False) as app:
+            app.conf.update(broker_options(self.settings))
+            yield app
 
     def file(self, name: str, size: int = 4096, path: str = "files") -> Job:
         """A job for a file of the origin, with the digest it must have."""

@@ -8,8 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ledger.jobs import JobRecord, JobState, Pool
 from ledger.ledger import Ledger
@@ -51,10 +50,8 @@ class Scene:
         self.ledger = Ledger(connect(settings), settings.key_prefix)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
 
     @property
     def url(self) -> str:

@@ -44,10 +44,7 @@ def test_a_job_that_kills_its_process_takes_no_neighbour_with_it(tmp_path: Path,
     with World(tmp_path, lease=1.0, renew_every=0.2) as world:
         world.start(pool, slots=8)
         jobs = [world.paced("poison", 60), *(world.paced(f"innocent{n}", 5) for n in range(7))]
-        if grouped:
-            world.submit_grouped(pool, jobs)
-        else:
-            world.submit(pool, jobs)
+        world.submit(pool, jobs, carried=len(jobs) if grouped else 1)
         poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=8)
         assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
         assert [record.state for record in innocent] == [JobState.DONE] * 7

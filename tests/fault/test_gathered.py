@@ -43,10 +43,13 @@ def test_two_workers_that_are_killed_in_turn_lose_no_job(world: World, pool: Poo
 
 
 @pools
-def test_a_group_that_froze_until_another_took_over_publishes_nothing_more(world: World, pool: Pool) -> None:
+@pytest.mark.parametrize("carried", [1, 12], ids=["gathered", "one message"])
+def test_a_group_that_froze_until_another_took_over_publishes_nothing_more(
+    world: World, pool: Pool, carried: int
+) -> None:
     frozen = world.start(pool, slots=1).service(f"worker-{pool}")
     warm(world, pool)
-    world.submit(pool, [world.paced(f"f{n}", 2, 200_000) for n in range(12)])
+    world.submit(pool, [world.paced(f"f{n}", 2, 200_000) for n in range(12)], carried=carried)
     world.running(6, with_bytes=True)
     pids = [frozen.pid, *frozen.children()]
     for pid in pids:

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
@@ -16,9 +15,9 @@ from celery import Celery
 from celery.events.receiver import EventReceiver
 from celery.events.state import State
 
-from ledger.jobs import JobState, Message, Pool, Ref
+from ledger.jobs import JobState, Pool, Ref
 from ledger.leases import Leases
-from ledger.messages import Envelope, broker_options, label
+from ledger.messages import broker_options
 from ledger.settings import Settings
 from tests.fault.given import SLOTS, all_done, busy, pools
 from tests.waiting import stays, wait_for
@@ -45,9 +44,7 @@ class Shown:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._receiver.should_stop = True
         self._thread.join(10)
         self._connection.release()
@@ -125,10 +122,7 @@ def test_jobs_of_a_killed_worker_are_not_running_until_they_run_again(world: Wor
 @pools
 def test_the_row_of_a_chunk_whose_worker_was_killed_is_not_running(world: World, shown: Shown, pool: Pool) -> None:
     world.start(pool, slots=1)
-    ref, jobs = Ref("b", 0, 7), tuple(world.paced(f"f{n}", 1.0 + 9 * (n > 3)) for n in range(8))
-    world.ledger.submit([Message(ref, pool, jobs)])
-    world.publisher.send([Envelope(str(ref), pool, label(jobs[0], 7))])
-    world.ledger.seal("b", 8)
+    world.submit(pool, [world.paced(f"f{n}", 1.0 + 9 * (n > 3)) for n in range(8)], carried=8)
     wait_for(lambda: world.batch().count(JobState.DONE) == 4, what="half of the chunk to be done")
     world.service(f"worker-{pool}").kill()
     shown.become({"b.0-7": "RETRY"})

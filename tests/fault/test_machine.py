@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -240,6 +241,8 @@ def test_a_fault_that_one_job_has_alone_stays_its_own(tmp_path: Path, disk: Path
         kinds = [record.last.kind for record in (inside, large) if record.last]
         assert kinds == [FailureKind.DISK, FailureKind.DISK_FULL]
         assert [len(record.attempts) for record in (inside, large)] == [1, 1]
+        assert re.search("room|space", str(large.last and large.last.reason))
+        assert not list((disk / ".partial").glob("*.part"))
         assert {record.state for record in rest} == {JobState.DONE}
         assert rest[0].path == "b/untouchable-2"
         assert not said(service, "a fault of this machine")

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery
 
 from ledger.dead_letters import DeadLetter, DeadLetters
 from ledger.jobs import Message as Jobs
 from ledger.jobs import Pool, Ref
-from ledger.messages import Envelope, Texts, broker_options
+from ledger.messages import Envelope, Texts
 from tests.fault.given import all_done
 from tests.waiting import wait_for
 from tests.worker_process import Service
@@ -410,12 +409,8 @@ def test_a_broadcast_that_cannot_be_read_is_dropped_with_a_line(running: World) 
         for channel in ("celery.pidbox", "celeryev/worker.heartbeat", "celeryev/worker.elect"):
             for data in BROADCASTS.values():
                 redis.publish(f"{running.settings.key_prefix}/0.{channel}", data)
-    app = Celery("caller", set_as_current=False)
-    app.conf.update(broker_options(running.settings))
-    try:
+    with running.celery() as app:
         wait_for(lambda: app.control.ping(timeout=1.0), what="an answer by remote control")
-    finally:
-        app.close()
     assert service.process.poll() is None, service.text()[-2000:]
     assert service.log.stat().st_size - before < 400 * 3 * len(BROADCASTS)
     running.submit(pool, [running.file("heard")], batch="heard")

@@ -1,19 +1,15 @@
-"""Redis killed, frozen, full, emptied, cut off; the origin down; the disk full: workers recover without a person."""
+"""Redis killed, frozen, full, emptied, cut off; the origin down: workers recover without a person."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from celery import Celery
 from redis.exceptions import RedisError
 
-from ledger.jobs import FailureKind, Job, JobState, Pool
-from ledger.ledger import Ledger
-from ledger.messages import broker_options
+from ledger.jobs import FailureKind, Job, Pool
 from ledger.settings import Settings
 from tests.fault.given import all_done, all_whole, busy, pools
 from tests.origin_process import OriginProcess
@@ -125,8 +121,7 @@ def test_connections_that_are_dropped_without_a_word_cost_an_idle_worker_ten_sec
         records = all_done(world, 4, seconds=60)
         assert time.monotonic() - begun < 10
         assert [len(record.attempts) for record in records] == [1] * 4
-        with Celery(set_as_current=False) as app:
-            app.conf.update(broker_options(world.settings))
+        with world.celery() as app:
             wait_for(lambda: app.control.ping(timeout=1.0), seconds=10, what="it to hear of remote control again")
 
 
@@ -153,32 +148,11 @@ def test_two_sweeps_at_once_change_nothing_but_the_time_of_day(world: World, poo
     assert max(len(record.attempts) for record in all_whole(world, 8)) == 2
 
 
-@pools
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root to be mounted")
-def test_a_full_disk_fails_clearly_and_leaves_no_temp_file(tmp_path: Path, pool: Pool) -> None:
-    disk = tmp_path / "small"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True, timeout=10)
-    try:
-        with World(tmp_path, downloads=disk, max_attempts=2) as world:
-            world.start(pool)
-            world.submit(pool, [world.file("big", 4_000_000), world.file("small", 1000)])
-            big, small = world.finished()
-            assert (big.state, small.state) == (JobState.FAILED, JobState.DONE)
-            assert big.last is not None
-            assert big.last.kind is FailureKind.DISK_FULL
-            assert "room" in str(big.last.reason) or "space" in str(big.last.reason)
-            world.check_files([small])
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
-
-
 def test_the_books_of_a_redis_without_memory_for_scripts_are_read_again(world: World) -> None:
     """After SCRIPT FLUSH, as after a failover, scripts are loaded again by whoever needs them."""
-    ledger: Ledger = world.ledger
     world.submit(Pool.THREADS, [world.file("one")])
     with world.valkey.client() as redis:
         redis.script_flush()
     world.start(Pool.THREADS)
     all_done(world, 1)
-    assert ledger.batch("b") is not None
+    assert world.batch()

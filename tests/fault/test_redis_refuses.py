@@ -13,7 +13,6 @@ from kombu import Exchange, Queue
 from redis import Redis
 
 from ledger.jobs import Pool
-from ledger.messages import broker_options
 from tests.fault.given import SLOTS, all_done, all_whole, pools
 from tests.refusals import REFUSALS, Refusal, full_when_clients_connect, no_replicas
 from tests.valkey_process import ValkeyProcess
@@ -67,7 +66,7 @@ def test_every_worker_outlives_it_calmly_and_goes_on(busy: World, refusal: Refus
         calm(service.text()[told[pool] :])
     assert not ended(busy)
     assert services[Pool.PREFORK].children() == children
-    with asking(busy) as app:
+    with busy.celery() as app:
         in_touch(busy, app)
 
 
@@ -81,13 +80,6 @@ def calm(log: str) -> None:
     assert len(lines) <= JOBS + 4, log
     assert "Traceback" not in log, log
     assert "Warning" not in log, log
-
-
-@contextmanager
-def asking(world: World) -> Iterator[Celery]:
-    with Celery(set_as_current=False) as app:
-        app.conf.update(broker_options(world.settings))
-        yield app
 
 
 def in_touch(world: World, app: Celery) -> None:
@@ -149,7 +141,7 @@ def test_a_worker_that_is_told_to_stop_meanwhile_stops(world: World, pool: Pool)
 
 def test_remote_control_that_cannot_be_answered_disturbs_no_worker(busy: World) -> None:
     told = {pool: len(busy.service(f"worker-{pool}").text()) for pool in Pool}
-    with asking(busy) as app, app.connection() as connection, busy.valkey.client() as redis:
+    with busy.celery() as app, app.connection() as connection, busy.valkey.client() as redis:
         # Given a question that each worker has answered, and a queue for more answers
         with redis.pubsub() as heard:
             heard.subscribe("t:/0.celery.pidbox")

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from ledger.jobs import JobRecord, JobState, Pool
-from ledger.messages import broker_options
 from tests.fault.given import SLOTS, all_done, pools
 from tests.waiting import wait_for
 from tests.worker_process import Service
@@ -28,8 +26,7 @@ HANDED_BACK = "the worker stops; handed back"
 
 def by_remote_control(world: World, pool: Pool, _service: Service) -> None:
     """As Flower's button does it."""
-    with Celery(set_as_current=False) as app:
-        app.conf.update(broker_options(world.settings))
+    with world.celery() as app:
         app.control.broadcast("shutdown", destination=[f"{pool}@{os.uname().nodename}"])
 
 

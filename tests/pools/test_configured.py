@@ -7,14 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.jobs import JobState, Message, Pool, Ref
-from ledger.messages import Envelope
+from ledger.jobs import JobState, Pool
 from origin.content import Entity
 from tests.producer_process import run
-from tests.world import World
+from tests.world import World, pools
 
 WHO = "Downpour/0.1 (+https://example.org/bot; mail@example.org)"
-pools = pytest.mark.parametrize("pool", list(Pool))
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +25,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.mark.parametrize("carried", [1, 4], ids=["alone", "in a chunk"])
 def test_servers_see_who_asks_and_the_record_what_they_said_of_the_file(world: World, pool: Pool, carried: int) -> None:
     batch = f"{pool}-{carried}"
-    jobs = tuple(world.file(f"{batch}-{number}.bin", 70_000 + number) for number in range(4))
-    for first in range(0, 4, carried):
-        ref = Ref(batch, first, first + carried - 1)
-        world.ledger.submit([Message(ref, pool, jobs[first : first + carried])])
-        world.publisher.send([Envelope(str(ref), pool, batch)])
-    world.ledger.seal(batch, 4)
+    jobs = [world.file(f"{batch}-{number}.bin", 70_000 + number) for number in range(4)]
+    world.submit(pool, jobs, batch=batch, carried=carried)
     assert {record.state for record in world.finished(batch)} == {JobState.DONE}
     asked = [each for each in world.origin.requests() if f"/{batch}-" in each["path"]]
     assert [each["user_agent"] for each in asked] == [WHO] * 4

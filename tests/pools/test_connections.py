@@ -10,7 +10,7 @@ import pytest
 from ledger.jobs import JobState, Pool
 from tests.producer_process import finish, start
 from tests.waiting import stays, wait_for
-from tests.world import World
+from tests.world import World, pools
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,7 +35,7 @@ def connections(world: World, service: str) -> int:
     return len(found)
 
 
-@pytest.mark.parametrize("pool", list(Pool))
+@pools
 def test_load_does_not_bring_more_than_the_bound_and_a_redis_with_so_few_is_enough(tmp_path: Path, pool: Pool) -> None:
     with World(tmp_path, progress_every=0.1) as world:
         world.start(pool, slots=AS_DEPLOYED[pool])

@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from ledger.jobs import TASK_NAME, FailureKind, JobState, Pool, Ref
-from ledger.messages import broker_options
 from ledger.sweep import Sweep
 from ledger.switches import Switches
 from tests.producer_process import run
 from tests.waiting import stays, wait_for
-from tests.world import World
+from tests.world import World, pools
 
 pytestmark = pytest.mark.timeout(150)
-pools = pytest.mark.parametrize("pool", list(Pool))
 
 
 @pytest.fixture
@@ -29,9 +26,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def consumed(world: World) -> dict[str, list[str]]:
     """What each worker says that it consumes, as Flower asks it."""
-    app = Celery("asking", set_as_current=False)
-    app.conf.update(broker_options(world.settings))
-    with app.connection_for_write() as connection:  # its own: a pool of them may know a Redis that was killed
+    with world.celery() as app, app.connection_for_write() as connection:  # no pool's: it may know a killed Redis
         answers = app.control.inspect(timeout=1.0, connection=connection).active_queues() or {}
     return {name.partition("@")[0]: [queue["name"] for queue in queues] for name, queues in answers.items()}
 
@@ -163,8 +158,7 @@ def test_by_hand_no_queue_is_cancelled_and_none_is_added(world: World, pool: Poo
     """Celery's cancel_consumer would be undone in silence, and its add_consumer run the jobs of another pool."""
     in_service(world, pool)
     other = next(each for each in Pool if each is not pool)
-    with Celery(set_as_current=False) as app:
-        app.conf.update(broker_options(world.settings))
+    with world.celery() as app:
         for command, queue in (("cancel_consumer", pool.queue), ("add_consumer", other.queue)):
             ((answer,),) = [
                 list(each.values()) for each in app.control.broadcast(command, {"queue": queue}, reply=True)
@@ -200,8 +194,7 @@ def test_a_pool_is_paused_and_a_worker_drained_when_redis_is_full(world: World, 
 @pools
 def test_what_a_rate_limit_holds_back_goes_on_when_it_is_lifted(world: World, pool: Pool) -> None:
     in_service(world, pool, slots=8)
-    with Celery(set_as_current=False) as app:
-        app.conf.update(broker_options(world.settings))
+    with world.celery() as app:
 
         def limit(rate: str) -> None:
             assert app.control.rate_limit(TASK_NAME, rate, reply=True, timeout=10, limit=1)

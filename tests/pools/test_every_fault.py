@@ -10,10 +10,9 @@ import pytest
 import urllib3
 
 from download.tempfile import FOLDER
-from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
-from ledger.messages import Envelope
+from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Pool
 from tests.hostile import ALLOWED, CASES, LIMITS, ROWS, TIMES, Case
-from tests.world import World
+from tests.world import World, pools
 
 _BEFORE_STATUS = (FailureKind.PROTOCOL, FailureKind.TIMEOUT, FailureKind.TRUNCATED, FailureKind.REFUSED)
 
@@ -38,20 +37,14 @@ def agreed() -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("pool", list(Pool))
+@pools
 @pytest.mark.parametrize("carried", [1, len(CASES)], ids=["alone", "in a chunk"])
 def test_whatever_a_server_does_the_file_is_whole_or_the_record_says_why(
     world: World, agreed: dict[str, Any], pool: Pool, carried: int
 ) -> None:
     batch = f"{pool}-{carried}"
     jobs = [Job(case.url(world.origin.url, f"{batch}-{case.name}"), case.name) for case in CASES]
-    if carried == 1:
-        world.submit(pool, jobs, batch=batch)
-    else:
-        ref = Ref(batch, 0, len(jobs) - 1)
-        world.ledger.submit([Message(ref, pool, tuple(jobs))])
-        world.publisher.send([Envelope(str(ref), pool, "every fault")])
-        world.ledger.seal(batch, len(jobs))
+    world.submit(pool, jobs, batch=batch, carried=carried)
     records = world.finished(batch, seconds=90)
     said = {case.row: differs(world, case, record) for case, record in zip(CASES, records, strict=True)}
     wrong = {row: what for row, what in said.items() if what}

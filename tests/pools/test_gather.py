@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
-from ledger.messages import broker_options
 from ledger.switches import Switches
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import World, pools
 
-pools = pytest.mark.parametrize("pool", list(Pool))
 SLOTS = 4
 
 
@@ -154,11 +151,11 @@ def test_a_message_that_is_revoked_on_the_queue_is_cancelled_and_not_taken(
     running: World, batch: str, pool: Pool
 ) -> None:
     warm(running, pool, batch)
-    switches, app = Switches(running.ledger), Celery("shell", set_as_current=False)
-    app.conf.update(broker_options(running.settings))
+    switches = Switches(running.ledger)
     switches.pause(pool)
     running.submit(pool, [small(running, f"{n}") for n in range(100)], batch=batch)
-    app.control.revoke([f"{batch}.50", f"{batch}.90"])
+    with running.celery() as app:
+        app.control.revoke([f"{batch}.50", f"{batch}.90"])
     wait_for(lambda: running.batch(batch).count(JobState.CANCELLED) == 2, what="the cancels")
     switches.resume(pool)
     states = [record.state for record in running.finished(batch)]

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from download.tempfile import FOLDER
-from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
-from ledger.messages import Envelope
+from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from ledger.settings import Settings
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import World, pools
 
 WAITS = ("drip-body?every=0.1", "drip-headers?every=0.1", "stall?after=1000", "slow-start/90/f", "fast")
 ways = pytest.mark.parametrize("carried", [1, len(WAITS)], ids=["alone", "in a chunk"])
-pools = pytest.mark.parametrize("pool", list(Pool))
 
 
 def deployed(setting: str) -> float:
@@ -41,11 +39,7 @@ def submit(world: World, pool: Pool, batch: str, carried: int, deadline: float |
     url = world.origin.url
     paths = [f"paced/90/f?size={2**28}" if wait == "fast" else f"faults/{wait}" for wait in WAITS]
     jobs = [Job(f"{url}/{path}", f"f{number}") for number, path in enumerate(paths)]
-    for first in range(0, len(jobs), carried):
-        ref = Ref(batch, first, first + carried - 1)
-        world.ledger.submit([Message(ref, pool, tuple(jobs[first : first + carried]))], deadline=deadline)
-        world.publisher.send([Envelope(str(ref), pool, "waits")])
-    world.ledger.seal(batch, len(jobs))
+    world.submit(pool, jobs, batch=batch, carried=carried, deadline=deadline)
     world.running(len(WAITS), batch=batch)
     # Those whose body has begun have bytes in the record, and then the others are where they wait, too.
     wait_for(lambda: any(record.bytes > 1_000_000 for record in world.records(batch)), what="the fast one to be fast")

@@ -23,9 +23,8 @@ from producer.results import Style
 from tests.producer_process import run
 from tests.unit.download_kit import ok, reciting
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import World, pools
 
-pools = pytest.mark.parametrize("pool", list(Pool))
 SECRET = "Bearer s3cret-t0ken"  # noqa: S105
 
 

@@ -20,9 +20,7 @@ from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from tests.producer_process import run
 from tests.unit.download_kit import Reciter, ok, reciting
 from tests.waiting import wait_for
-from tests.world import World
-
-pools = pytest.mark.parametrize("pool", list(Pool))
+from tests.world import World, pools
 
 
 @pytest.fixture
@@ -197,7 +195,7 @@ def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(beg
             for pool in Pool:
                 alone = [Job(f"{url}{n}", f"{n}", headers=(("X-Y", "z"),)) for n in range(2)]
                 world.submit(pool, alone, batch=f"{pool}-alone")
-                world.submit_grouped(pool, [Job(f"{url}{n}", f"{n}") for n in range(3)], batch=f"{pool}-group")
+                world.submit(pool, [Job(f"{url}{n}", f"{n}") for n in range(3)], batch=f"{pool}-group", carried=3)
             batches = [f"{pool}-{way}" for pool in Pool for way in ("alone", "group")]
             records = [record for batch in batches for record in world.finished(batch, seconds=150)]
         finally:

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ledger.jobs import Attempt, FailureKind, Job, JobState, Message, Pool, Ref, Result
-from ledger.leases import Identity, Leases
-from ledger.ledger import Ledger
-from ledger.redis_client import connect
+from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Result
 from ledger.settings import Settings
 from ledger.sweep import Sweep
-from tests.ledgers import states_of
+from tests.ledgers import LedgerWorld
 from tests.producer_process import run
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import World, pools
 
 ENDS = [
     (JobState.DONE, None),
@@ -27,32 +24,19 @@ ENDS = [
 ]
 
 
-class Book:
-    """A batch with one job of each state; the last one is still queued."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.ledger = Ledger(connect(settings), settings.key_prefix)
-        leases = Leases(connect(settings), settings.key_prefix, settings.lease)
-        incarnation = leases.register(Identity("threads@here", Pool.THREADS, 7))
-        count = len(ENDS) + 1
-        self.ledger.submit(
-            [Message(Ref("b", n, n), Pool.THREADS, (Job(f"http://h/{n}", f"f{n}"),)) for n in range(count)]
-        )
-        self.ledger.seal("b", count)
-        for n, (state, kind) in enumerate(ENDS):
-            (claim,) = self.ledger.claim(Ref("b", n, n), Pool.THREADS, incarnation)
-            if state is not JobState.RUNNING:
-                result = Result(10, "ab" * 32) if state is JobState.DONE else None
-                end = Attempt(None, started=claim.record.queued, finished=claim.record.queued + 1, kind=kind)
-                self.ledger.close(claim, state, end, due_in=600, result=result)
-
-    def states(self) -> str:
-        return states_of(self.ledger)
-
-
 @pytest.fixture
-def book(settings: Settings) -> Book:
-    return Book(settings)
+def book(settings: Settings) -> LedgerWorld:
+    """A batch with one job of each state; the last one is still queued."""
+    world = LedgerWorld(settings)
+    world.submit(len(ENDS) + 1, send=False)
+    world.ledger.seal("b", len(ENDS) + 1)
+    for n, (state, kind) in enumerate(ENDS):
+        claim = world.hold(n)
+        if state is not JobState.RUNNING:
+            result = Result(10, "ab" * 32) if state is JobState.DONE else None
+            end = Attempt(None, started=claim.record.queued, finished=claim.record.queued + 1, kind=kind)
+            world.ledger.close(claim, state, end, due_in=600, result=result)
+    return world
 
 
 @pytest.mark.parametrize(
@@ -68,7 +52,7 @@ def book(settings: Settings) -> Book:
     ],
 )
 def test_only_the_jobs_asked_for_are_queued_again_and_asking_twice_adds_none(
-    book: Book, settings: Settings, words: tuple[str, ...], after: str, queued: int
+    book: LedgerWorld, settings: Settings, words: tuple[str, ...], after: str, queued: int
 ) -> None:
     assert book.states() == "dffcwrq"
     said = run(settings, "retry", "b", *words, "--json")
@@ -81,17 +65,17 @@ def test_only_the_jobs_asked_for_are_queued_again_and_asking_twice_adds_none(
     assert book.ledger.redis.llen(book.ledger.keys.queue(Pool.THREADS)) == messages == queued
 
 
-def test_the_history_stays_and_the_losses_are_forgotten(book: Book, settings: Settings) -> None:
+def test_the_history_stays_and_the_losses_are_forgotten(book: LedgerWorld, settings: Settings) -> None:
     book.ledger.redis.hset(book.ledger.keys.job("b.1"), "l", 4)
     run(settings, "retry", "b")
-    (record,) = book.ledger.read(["b.1"])
+    record = book.record(1)
     assert [attempt.kind for attempt in record.attempts] == [FailureKind.SERVER]
     assert record.before == 1
     assert not book.ledger.redis.hexists(book.ledger.keys.job("b.1"), "l")
 
 
 def test_a_retry_that_dies_before_it_sends_is_ended_by_the_sweep(
-    book: Book, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    book: LedgerWorld, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("ledger.messages.Publisher.send", lambda *_, **__: (_ for _ in ()).throw(OSError("died")))
@@ -112,7 +96,7 @@ def test_a_batch_that_nobody_knows_is_said_so(settings: Settings) -> None:
     assert (said.code, "expected the name of a batch" in said.err) == (2, True)
 
 
-@pytest.mark.parametrize("pool", list(Pool))
+@pools
 @pytest.mark.parametrize("carried", [1, 2])
 def test_an_attempt_that_brings_the_file_further_is_free(tmp_path: Path, pool: Pool, carried: int) -> None:
     """Given a server that cuts nine times and two attempts; I expect the file, and attempts without a kind."""
@@ -130,7 +114,7 @@ def test_an_attempt_that_brings_the_file_further_is_free(tmp_path: Path, pool: P
         world.check_files(records)
 
 
-@pytest.mark.parametrize("pool", list(Pool))
+@pools
 def test_a_retry_goes_on_where_the_last_attempt_stopped(tmp_path: Path, pool: Pool) -> None:
     with World(tmp_path, max_attempts=1) as world:
         world.start(pool)
@@ -148,7 +132,7 @@ def test_a_retry_goes_on_where_the_last_attempt_stopped(tmp_path: Path, pool: Po
         world.check_files([cut, late])
 
 
-@pytest.mark.parametrize("pool", list(Pool))
+@pools
 def test_a_worker_gives_a_retried_job_all_its_attempts_again(tmp_path: Path, pool: Pool) -> None:
     with World(tmp_path, max_attempts=2) as world:
         world.start(pool)

@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
-from ledger.messages import Envelope
+from ledger.jobs import FailureKind, Job, JobState, Pool
 from tests.proxy_process import ProxyProcess
 from tests.unit.download_kit import Reciter, ok, reciting
 from tests.worker_process import worker
-from tests.world import World
+from tests.world import World, pools
 
-pools = pytest.mark.parametrize("pool", list(Pool))
 BODY = bytes(range(256)) * 1000
 CREDENTIALS = "me:s3cret"
 
@@ -79,14 +77,11 @@ def test_every_job_goes_through_the_proxy_and_its_record_says_so(behind: Behind,
 @pools
 def test_a_message_of_many_jobs_goes_through_the_proxy(behind: Behind, pool: Pool) -> None:
     world, batch = behind.world, f"chunk-{pool}"
-    jobs = tuple(
+    jobs = [
         replace(world.file(f"{n}.bin"), url=f"http://files.example/files/{n}.bin?size=4096&by={batch}")
         for n in range(20)
-    )
-    ref = Ref(batch, 0, 19)
-    world.ledger.submit([Message(ref, pool, jobs)])
-    world.publisher.send([Envelope(str(ref), pool, "twenty")])
-    world.ledger.seal(batch, 20)
+    ]
+    world.submit(pool, jobs, batch=batch, carried=20)
     records = world.finished(batch)
     assert {record.state for record in records} == {JobState.DONE}
     assert all("via proxy" in record.notes for record in records)

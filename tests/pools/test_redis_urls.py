@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
 from flower.utils.broker import Broker
 
 from ledger.jobs import JobState, Pool
-from ledger.messages import broker_options
 from tests.authority import make_authority
 from tests.producer_process import run
 from tests.relay import TlsRelay
 from tests.valkey_process import HOST, ValkeyProcess
 from tests.waiting import stays, wait_for
-from tests.worker_process import ROOT, environment_of
-from tests.world import World
+from tests.worker_process import ROOT
+from tests.world import World, pools
 
 pytestmark = pytest.mark.timeout(120)
-pools = pytest.mark.parametrize("pool", list(Pool))
 PASSWORD = "p@ss/w#rd:%25,?&=+ü"  # noqa: S105 - of a server that lives as long as a test
 
 
@@ -44,17 +41,13 @@ def world_at(folder: Path, valkey: ValkeyProcess, url: str, **more: Any) -> Worl
 
 def every_role_works(world: World, pool: Pool) -> None:
     world.start(pool)
-    environment = environment_of(world.settings)
-    command = [sys.executable, "-m", "producer", "submit", "--wait", "--pool", pool, world.file("f").url]
-    said = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert said.returncode == 0, said
+    assert run(world.settings, "submit", "--wait", "--pool", pool, world.file("f").url).code == 0
     assert flower_sees_the_queue(world, pool) == 0
 
 
 def flower_sees_the_queue(world: World, pool: Pool) -> int:
     """How many messages Flower's page of the broker says that it has."""
-    with Celery(set_as_current=False) as app:
-        app.conf.update(broker_options(world.settings))
+    with world.celery() as app:
         broker = Broker(
             app.connection(connect_timeout=1.0).as_uri(include_password=True),
             broker_options=app.conf.broker_transport_options,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ledger.jobs import FailureKind, Job, JobState, Pool
-from tests.world import World
+from tests.world import World, pools
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world.start(*Pool, slots=2)
 
 
-@pytest.mark.parametrize("pool", Pool)
+@pools
 def test_a_step_is_noted_in_the_record_and_the_file_published(world: World, pool: Pool) -> None:
     page = Job(f"{world.origin.url}/pages/1.html?links=200", "page.html", step="links")
 
@@ -29,7 +29,7 @@ def test_a_step_is_noted_in_the_record_and_the_file_published(world: World, pool
     assert (world.settings.downloads / record.path).stat().st_size == record.bytes
 
 
-@pytest.mark.parametrize("pool", Pool)
+@pools
 def test_an_unknown_step_fails_at_once_and_leaves_no_file(world: World, pool: Pool) -> None:
     world.submit(pool, [replace(world.file("a.bin"), step="nonsense")], batch=f"unknown-{pool}")
 

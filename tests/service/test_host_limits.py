@@ -24,10 +24,9 @@ class World(LedgerWorld):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.limits = HostLimits(self.redis, settings)
-        self.incarnation = self.register()
 
     def ask(self, number: int, host: str = "h") -> Admission:
-        return self.limits.acquire(self.claim(self.incarnation, number), host)
+        return self.limits.acquire(self.hold(number), host)
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_a_host_has_as_many_slots_as_it_is_given_and_the_next_job_waits(polite: 
 def test_the_slot_goes_with_the_record_and_the_first_in_line_is_woken(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(3)
-    held = world.claim(world.incarnation, 0)
+    held = world.hold(0)
     assert world.limits.acquire(held, "h") is GRANTED
     assert [world.ask(2), world.ask(1)] == [PARKED, PARKED]
     assert world.limits.wake("h") == []
@@ -60,12 +59,12 @@ def test_the_slot_goes_with_the_record_and_the_first_in_line_is_woken(polite: Ca
 def test_whoever_is_woken_and_comes_late_has_its_old_place(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(4)
-    held = world.claim(world.incarnation, 0)
+    held = world.hold(0)
     world.limits.acquire(held, "h")
     assert [world.ask(1), world.ask(2)] == [PARKED, PARKED]
     world.ledger.close(held, JobState.FAILED, END)
     assert world.limits.wake("h") == [("b.1", Pool.THREADS)]
-    third = world.claim(world.incarnation, 3)
+    third = world.hold(3)
     assert world.limits.acquire(third, "h") is GRANTED, "the host is not idle for the sake of order"
     assert world.ask(1) is PARKED
     assert world.redis.zrange("t:host:h:queue", 0, -1) == ["b.1", "b.2"]
@@ -77,7 +76,7 @@ def test_asking_again_is_answered_in_the_same_way(polite: Callable[..., World]) 
     """As when the connection breaks after Redis acted."""
     world = polite(per_host=1, per_host_rate=100)
     world.submit(2)
-    first, second = world.claim(world.incarnation, 0), world.claim(world.incarnation, 1)
+    first, second = world.hold(0), world.hold(1)
     assert [world.limits.acquire(first, "h") for _ in range(2)] == [GRANTED, GRANTED]
     assert [world.limits.acquire(second, "h") for _ in range(2)] == [PARKED, PARKED]
     assert world.states() == "rw"
@@ -133,7 +132,7 @@ def test_a_rate_below_one_per_second_lets_one_begin(polite: Callable[..., World]
 def test_during_a_cool_down_no_download_begins_and_then_the_sweep_wakes_the_jobs(polite: Callable[..., World]) -> None:
     world = polite(per_host=8)
     world.submit(3)
-    held = world.claim(world.incarnation, 0)
+    held = world.hold(0)
     world.limits.acquire(held, "h")
     assert world.limits.cool("h", 1.0) == 1.0
     assert 0.5 < world.limits.cool("h", 0.1) <= 1.0, "a shorter one does not end a longer one"
@@ -148,7 +147,7 @@ def test_during_a_cool_down_no_download_begins_and_then_the_sweep_wakes_the_jobs
 def test_who_is_cancelled_while_it_waits_is_not_woken(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(4)
-    held = world.claim(world.incarnation, 0)
+    held = world.hold(0)
     world.limits.acquire(held, "h")
     assert [world.ask(1), world.ask(2), world.ask(3)] == [PARKED, PARKED, PARKED]
     assert world.ledger.cancel(Ref("b", 1, 1)) == (1, 0)
@@ -170,6 +169,6 @@ def test_when_the_limits_are_taken_away_everybody_is_woken(polite: Callable[...,
 def test_a_job_that_goes_on_to_another_host_frees_the_first(polite: Callable[..., World]) -> None:
     world = polite(per_host=1)
     world.submit(2)
-    held = world.claim(world.incarnation, 0)
+    held = world.hold(0)
     assert [world.limits.acquire(held, host) for host in ("h", "mirror")] == [GRANTED, GRANTED]
     assert world.ask(1) is GRANTED

@@ -20,7 +20,7 @@ class Shelf(LedgerWorld):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.model_copy(update={"lease": 60.0}))
-        self.incarnation = self.register()
+        assert self.incarnation  # its keys are there from the beginning on
         self.empty = self.keys()
 
     def add(self, batch: str, count: int, *, done: bool = True) -> None:
@@ -75,7 +75,7 @@ def test_a_batch_whose_submission_was_cut_off_stays(shelf: Shelf) -> None:
 
 def test_by_force_everything_goes_and_whoever_runs_a_job_of_it_can_record_nothing(shelf: Shelf) -> None:
     shelf.add("b", 5, done=False)
-    held = shelf.claim(shelf.incarnation)
+    held = shelf.hold()
     list(shelf.ledger.prune("b", force=True))
     assert shelf.ledger.standing([held]) == [False]
     assert not shelf.ledger.progress(held, 1, 2)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ledger.settings import Settings
-from tests.producer_process import ROOT, environment
+from tests.worker_process import ROOT, environment_of
 
 NEVER = {"celery", "kombu", "billiard", "vine", "gevent", "urllib3", "pycurl", "psutil", "jinja2", "stack", "poolbench"}
 ONLY_A_WATCH = {"rich.console", "rich.live", "rich.progress", "rich.table"}
@@ -32,7 +32,12 @@ def test_a_quick_command_imports_little(settings: Settings, words: list[str], ab
         f"code = run({words!r})\nprint(*sys.modules, file=sys.__stderr__)\nsys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment(settings), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment_of(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert absent & set(done.stderr.splitlines()[-1].split()) == set()

@@ -17,7 +17,7 @@ from poolbench.statistics import summarise
 from poolbench.terminal import Page, close
 from tests.experiments import MIB, Made, made, remeasured
 from tests.experiments import known as there
-from tests.producer_process import ROOT
+from tests.worker_process import ROOT
 
 _UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
