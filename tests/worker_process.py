@@ -44,6 +44,11 @@ class Service(Process):
         wait_for(self._ready, seconds=60, what=f"{self.name} to be ready")
         return self
 
+    def ready_or_gone(self) -> bool:
+        """Whether it became ready; False if it ended instead."""
+        wait_for(lambda: self.health.exists() or not self.running, seconds=60, what=f"{self.name} to be ready")
+        return self.running
+
     def _ready(self) -> bool:
         if not self.running:
             raise AssertionError(f"{self.name} ended with {self.returncode}:\n{self.text()[-4000:]}")

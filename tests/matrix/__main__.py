@@ -29,10 +29,9 @@ def main() -> int:
         observed, code = observe(arguments.select)
         after = expected.with_observed(ROWS, observed)
         for cell, words in after.cells.items():
-            if words != expected.cells.get(cell):
-                print(
-                    f"{' / '.join(cell)}: {' or '.join(expected.cells.get(cell, ('nothing',)))} -> {' or '.join(words)}"
-                )
+            before = expected.cells.get(cell, ("nothing",))
+            if words != before:
+                print(f"{' / '.join(cell)}: {' or '.join(before)} -> {' or '.join(words)}")
         expected = after
         expected.write(ROWS)
     document.FILE.write_text(document.render(expected))
@@ -42,19 +41,9 @@ def main() -> int:
 def observe(select: str) -> tuple[dict[tuple[str, str], str], int]:
     """What the cells say now, and pytest's code: not 0 if a cell could not be produced. That one keeps its words."""
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            AT_ONCE,
-            "--dist",
-            "worksteal",
-            "tests/matrix",
-            "--record",
-            folder,
-        ]
-        code = subprocess.run([*command, "-k", f"test_cell and ({select})" if select else "test_cell"]).returncode
+        command = f"-m pytest -n {AT_ONCE} --dist worksteal tests/matrix --record {folder}".split()
+        which = f"test_cell and ({select})" if select else "test_cell"
+        code = subprocess.run([sys.executable, *command, "-k", which]).returncode
         said = {(row.key, column): Path(folder) / f"{row.key} {column}" for row, column in cells()}
         return {cell: file.read_text() for cell, file in said.items() if file.exists()}, code
 

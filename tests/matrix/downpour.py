@@ -1,45 +1,24 @@
-"""A Downpour for a cell, and Celery's remote control as its workers hear it."""
+"""A Downpour for a cell, and what is asked of its records."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from celery import Celery
-
-from ledger.jobs import JobRecord, JobState, Pool
+from ledger.jobs import JobRecord, JobState
 from ledger.messages import broker_options
-from tests.matrix.stock import FSYNC
+from tests.matrix.stock import System
 from tests.matrix.times import PATIENCE
-from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 from tests.worker_process import Service, environment_of
 from tests.world import World
 
 
-class Downpour:
-    def __init__(self, pool: Pool, folder: Path) -> None:
-        self.pool = pool
-        self._folder = folder
-        self._stack = ExitStack()
-        self._app: Celery | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-        if self._app:
-            self._app.close()
-
+class Downpour(System):
     def world(self, **settings: Any) -> World:
-        """Valkey and origin; nobody works yet."""
-        valkey = self._stack.enter_context(ValkeyProcess(appendonly=True, options=FSYNC))
-        world = self._stack.enter_context(World(self._folder, valkey=valkey, **settings))
-        self._app = Celery("caller", set_as_current=False)
-        self._app.conf.update(broker_options(world.settings))
+        """The origin beside the Valkey; nobody works yet."""
+        world = self._stack.enter_context(World(self._folder, valkey=self.valkey, **settings))
+        self.app.conf.update(broker_options(world.settings))
         return world
 
     def launch(self, world: World, *options: str) -> Service:
@@ -49,21 +28,6 @@ class Downpour:
         service = Service("worker-options", command, environment_of(world.settings), self._folder)
         world.services.append(service)
         return service
-
-    def send(self, task: str, *args: Any) -> None:
-        """A task that is no download, for a worker that was told to include it."""
-        assert self._app is not None
-        self._app.send_task(task, args=args, queue=self.pool.queue)
-
-    def hears(self) -> None:
-        """Wait until remote commands reach the worker; it is ready for jobs a moment earlier."""
-        wait_for(lambda: self.ask("ping", seconds=1.0), seconds=PATIENCE, what="the worker to hear remote commands")
-
-    def ask(self, command: str, *, seconds: float = PATIENCE, **arguments: Any) -> dict[str, Any]:
-        """The first worker's reply to a remote command of Celery; empty if there is none in that time."""
-        assert self._app is not None
-        replies = self._app.control.broadcast(command, arguments=arguments, reply=True, timeout=seconds, limit=1)
-        return dict(next(iter(replies[0].values()))) if replies else {}
 
 
 def one(world: World, batch: str = "b") -> JobRecord:

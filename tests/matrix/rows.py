@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from tests.matrix import rows_limits, rows_load, rows_pool, rows_recovery, rows_revoke, rows_stop
+from tests.matrix import rows_jobs, rows_load, rows_pool, rows_workers
 from tests.matrix.row import COLUMNS, Row
 
-ROWS = (
-    *rows_limits.ROWS,
-    *rows_revoke.ROWS,
-    *rows_pool.ROWS,
-    *rows_stop.ROWS,
-    *rows_recovery.ROWS,
-    *rows_load.ROWS,
-)
+ROWS = (*rows_jobs.ROWS, *rows_pool.ROWS, *rows_workers.ROWS, *rows_load.ROWS)
 
 
 def cells() -> list[tuple[Row, str]]:

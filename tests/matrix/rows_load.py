@@ -75,7 +75,7 @@ def _burning(downpour: Downpour) -> Burning:
     worker = downpour.launch(world, "-c", "2", "-I", "tests.matrix.downpour_burn").wait_until_ready()
     downpour.hears()
     begun, ended = world.folder / "begun", world.folder / "ended"
-    downpour.send("burn", str(begun), str(ended), BURN)
+    downpour.app.send_task("burn", args=(str(begun), str(ended), BURN), queue=downpour.pool.queue)
     wait_for(begun.exists, seconds=PATIENCE, what="the body to begin")
     incarnations = wait_for(
         lambda: world.ledger.redis.hkeys(world.ledger.keys.incarnations), what="the worker to be in the ledger"

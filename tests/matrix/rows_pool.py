@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from ledger.jobs import JobState, Pool
 from tests.matrix.downpour import Downpour
 from tests.matrix.outcomes import Outcome, error
 from tests.matrix.row import Row
-from tests.matrix.stock import Stock
+from tests.matrix.stock import Stock, System
 from tests.matrix.times import BODY, LIMIT, PATIENCE, UPKEEP
 from tests.waiting import wait_for
-from tests.worker_process import Service
 from tests.world import World
 
 THREE = ("one", "two", "three")
@@ -34,7 +32,7 @@ def recycling(*options: str) -> tuple[Callable[[Stock], str], Callable[[Downpour
         world = downpour.world()
         world.start()
         worker = downpour.launch(world, "-c", "1", *options)
-        if not _ready(worker):
+        if not worker.ready_or_gone():
             return Outcome.CRASHES
         world.submit(downpour.pool, [world.file(name) for name in THREE])
         records = world.finished(seconds=PATIENCE)
@@ -51,14 +49,6 @@ def _replaced(pids: Sequence[int]) -> str:
     return Outcome.WORKS if len(set(pids)) == len(THREE) else Outcome.IGNORED
 
 
-def _ready(worker: Service) -> bool:
-    def ready_or_gone() -> bool:
-        return worker.health.exists() or worker.process.poll() is not None
-
-    wait_for(ready_or_gone, seconds=PATIENCE, what="the worker to be ready")
-    return worker.process.poll() is None
-
-
 def autoscale(stock: Stock) -> str:
     worker = stock.launch("--autoscale=3,1")
     if not worker.ready_or_gone():
@@ -71,14 +61,12 @@ def autoscale(stock: Stock) -> str:
 def downpour_autoscale(downpour: Downpour) -> str:
     world = downpour.world()
     worker = downpour.launch(world, "--autoscale=3,1")
-    if not _ready(worker):
+    if not worker.ready_or_gone():
         return Outcome.REFUSED if "worker: --autoscale: expected" in worker.text() else Outcome.CRASHES
     if _three_downloads_at_once(world, downpour.pool):
         return Outcome.WORKS
-    wait_for(
-        lambda: world.batch().finished or worker.process.poll() is not None, seconds=PATIENCE, what="the worker's fate"
-    )
-    return Outcome.IGNORED if worker.process.poll() is None else Outcome.CRASHES
+    wait_for(lambda: world.batch().finished or not worker.running, seconds=PATIENCE, what="the worker's fate")
+    return Outcome.IGNORED if worker.running else Outcome.CRASHES
 
 
 def _three_at_once(stock: Stock) -> bool:
@@ -102,52 +90,50 @@ def _three_downloads_at_once(world: World, pool: Pool) -> bool:
     return len(world.ledger.running("b")) == len(THREE)
 
 
-def grow_and_shrink(stock: Stock) -> str:
-    stock.start()
-    if not (answer := stock.ask("pool_grow", n=2)):
+def _grow_and_shrink(system: System, three_at_once: Callable[[], bool], one_by_one: Callable[[], bool]) -> str:
+    """By two slots each. The first look ends with its jobs; the second one is at two more."""
+    if not (answer := system.ask("pool_grow", n=2)):
         return Outcome.NO_ANSWER
     if refusal := answer.get("error"):
         return error(refusal.partition("(")[0])
-    _grown(lambda: stock.ask("stats"))
-    if not _three_at_once(stock):
+    with suppress(AssertionError):  # the time to grow; whether it did is for the jobs to say
+        wait_for(lambda: system.ask("stats")["pool"]["max-concurrency"] == len(THREE), seconds=UPKEEP, every=0.3)
+    if not three_at_once():
         return Outcome.IGNORED
-    for name in THREE:
-        stock.ended(name)
-    if refusal := stock.ask("pool_shrink", n=2).get("error"):
+    if refusal := system.ask("pool_shrink", n=2).get("error"):
         return error(refusal.partition("(")[0])
-    for name in ("four", "five"):
-        stock.send("sleep", name, LIMIT)
-    for name in ("four", "five"):
-        stock.ended(name)
-    return Outcome.WORKS if stock.most_at_once("four", "five") == 1 else Outcome.IGNORED
+    return Outcome.WORKS if one_by_one() else Outcome.IGNORED
 
 
-def _grown(stats: Callable[[], dict[str, Any]]) -> None:
-    """Give the worker the time to grow; whether it did is for the jobs to say."""
-    with suppress(AssertionError):
-        wait_for(
-            lambda: stats()["pool"]["max-concurrency"] == len(THREE), seconds=UPKEEP, every=0.3, what="the pool to grow"
-        )
+def grow_and_shrink(stock: Stock) -> str:
+    stock.start()
+
+    def three_at_once() -> bool:
+        return _three_at_once(stock) and all(stock.ended(name) for name in THREE)
+
+    def one_by_one() -> bool:
+        for name in ("four", "five"):
+            stock.send("sleep", name, LIMIT)
+        return all(stock.ended(name) for name in ("four", "five")) and stock.most_at_once("four", "five") == 1
+
+    return _grow_and_shrink(stock, three_at_once, one_by_one)
 
 
 def downpour_grow(downpour: Downpour) -> str:
     world = downpour.world()
     world.start(downpour.pool, slots=1)
     downpour.hears()
-    if not (answer := downpour.ask("pool_grow", n=2)):
-        return Outcome.NO_ANSWER
-    if refusal := answer.get("error"):
-        return error(refusal.partition("(")[0])
-    _grown(lambda: downpour.ask("stats"))
-    if not _three_downloads_at_once(world, downpour.pool):
-        return Outcome.IGNORED
-    world.finished(seconds=PATIENCE)
-    if refusal := downpour.ask("pool_shrink", n=2).get("error"):
-        return error(refusal.partition("(")[0])
-    world.submit(downpour.pool, [world.paced(name, LIMIT) for name in ("four", "five")], batch="after")
-    times = [(each.last.started, each.last.finished) for each in world.finished("after") if each.last]
-    (_, first_end), (second_start, _) = sorted(times)
-    return Outcome.WORKS if second_start >= first_end else Outcome.IGNORED
+
+    def three_at_once() -> bool:
+        return _three_downloads_at_once(world, downpour.pool) and bool(world.finished(seconds=PATIENCE))
+
+    def one_by_one() -> bool:
+        world.submit(downpour.pool, [world.paced(name, LIMIT) for name in ("four", "five")], batch="after")
+        times = [(each.last.started, each.last.finished) for each in world.finished("after") if each.last]
+        (_, first_end), (second_start, _) = sorted(times)
+        return second_start >= first_end
+
+    return _grow_and_shrink(downpour, three_at_once, one_by_one)
 
 
 ROWS = (

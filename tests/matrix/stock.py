@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,9 @@ from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 from tests.worker_process import Service
 
-FSYNC = {
-    "appendfsync": "everysec"
-}  # whatever a cell kills, the kernel lives: no write is lost, and none waits for a disk
+# Whatever a cell kills, the kernel lives: no write is lost, and none waits for a disk.
+FSYNC = {"appendfsync": "everysec"}
 QUEUE = "celery"  # Celery's default
-BODY = frozenset({"start", "end", "success"})  # marks that are no exceptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +37,41 @@ class StockWorker(Service):
 
     HEALTH = "MATRIX_READY"
 
-    @property
-    def alive(self) -> bool:
-        return self.running
 
-    def ready_or_gone(self) -> bool:
-        """Whether it became ready; False if it ended instead."""
-        wait_for(lambda: self.health.exists() or not self.alive, seconds=PATIENCE, what=f"{self.name} to be ready")
-        return self.alive
+class System:
+    """What a cell of either column has: a folder, a Valkey, and Celery's remote control. All is gone afterwards."""
 
-
-class Stock:
     def __init__(self, pool: Pool, folder: Path) -> None:
         self.pool = pool
         self._folder = folder
-        self._marks = folder / "marks"
         self._stack = ExitStack()
         self.valkey = self._stack.enter_context(ValkeyProcess(appendonly=True, options=FSYNC))
-        self._redis = self._stack.enter_context(self.valkey.client())
-        self.results = self.valkey.url.replace("/0", "/1")
-        self.app = Celery("caller", broker=self.valkey.url, set_as_current=False)
+        self.app = self._stack.enter_context(Celery("caller", broker=self.valkey.url, set_as_current=False))
         self.app.conf.broker_connection_retry = True
-        self._reader = Celery("reader", backend=self.results, set_as_current=False)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
-        self.app.close()
-        self._reader.close()
+
+    def ask(self, command: str, *, seconds: float = PATIENCE, **arguments: Any) -> dict[str, Any]:
+        """The first worker's reply to a remote command; empty if there is none in that time."""
+        replies = self.app.control.broadcast(command, arguments=arguments, reply=True, timeout=seconds, limit=1)
+        return dict(next(iter(replies[0].values()))) if replies else {}
+
+    def hears(self) -> None:
+        """Wait until remote commands reach the worker; it is ready for jobs a moment earlier."""
+        wait_for(lambda: self.ask("ping", seconds=1.0), seconds=PATIENCE, what="the worker to hear remote commands")
+
+
+class Stock(System):
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        super().__init__(pool, folder)
+        self._marks = folder / "marks"
+        self._redis = self._stack.enter_context(self.valkey.client())
+        self.results = self.valkey.url.replace("/0", "/1")
+        self._reader = self._stack.enter_context(Celery("reader", backend=self.results, set_as_current=False))
 
     def launch(
         self, *options: str, slots: int = 1, name: str = "first", variables: dict[str, str] | None = None, **conf: Any
@@ -89,10 +91,9 @@ class Stock:
         return self._stack.enter_context(StockWorker(name, command, environment, self._folder))
 
     def start(self, *options: str, **more: Any) -> StockWorker:
-        """A worker that is ready, for remote commands too: those are heard a moment later than jobs are taken."""
-        worker = self.launch(*options, **more)
-        worker.wait_until_ready()
-        wait_for(lambda: self.ask("ping", seconds=1.0), seconds=PATIENCE, what="the worker to hear remote commands")
+        """A worker that is ready, for remote commands too."""
+        worker = self.launch(*options, **more).wait_until_ready()
+        self.hears()
         return worker
 
     # -- jobs
@@ -113,9 +114,13 @@ class Stock:
 
     def begun(self, name: str) -> Mark:
         """Wait until the body has begun."""
-        return wait_for(lambda: self._first(name, {"start"}), seconds=PATIENCE, what=f"{name} to begin")
 
-    def ended(self, name: str, *, seconds: float = PATIENCE) -> str:
+        def start() -> Mark | None:
+            return next((mark for mark in self.marks(name) if mark.what == "start"), None)
+
+        return wait_for(start, seconds=PATIENCE, what=f"{name} to begin")
+
+    def ended(self, name: str) -> str:
         """Wait until the body is over: ``end``, the class it was ended with, or ``gone`` with its process."""
         pid = self.begun(name).pid
 
@@ -124,16 +129,13 @@ class Stock:
             mark = next((mark for mark in self.marks(name) if mark.what not in {"start", "success"}), None)
             return mark.what if mark else "gone" if gone else None
 
-        return wait_for(over, seconds=seconds, every=0.05, what=f"{name} to be over")
-
-    def _first(self, name: str, what: Collection[str]) -> Mark | None:
-        return next((mark for mark in self.marks(name) if mark.what in what), None)
+        return wait_for(over, seconds=PATIENCE, every=0.05, what=f"{name} to be over")
 
     def serves(self, worker: StockWorker, name: str = "sentinel") -> bool:
         """Whether the worker runs one more job. It comes after all others: the queue is first in, first out."""
         self.send("sleep", name, 0.0)
-        wait_for(lambda: self.count("end", name) or not worker.alive, seconds=PATIENCE, what=f"{name} to run")
-        return worker.alive
+        wait_for(lambda: self.count("end", name) or not worker.running, seconds=PATIENCE, what=f"{name} to run")
+        return worker.running
 
     def most_at_once(self, *names: str) -> int:
         """How many of the jobs were running at the same moment."""
@@ -169,11 +171,6 @@ class Stock:
     def failure(self, name: str) -> str:
         """The class of what the job failed with, by the result back end."""
         return type(self._reader.backend.get_result(name)).__name__
-
-    def ask(self, command: str, *, seconds: float = PATIENCE, **arguments: Any) -> dict[str, Any]:
-        """The first worker's reply to a remote command; empty if there is none in that time."""
-        replies = self.app.control.broadcast(command, arguments=arguments, reply=True, timeout=seconds, limit=1)
-        return dict(next(iter(replies[0].values()))) if replies else {}
 
 
 def _gone(pid: int) -> bool:
