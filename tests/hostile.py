@@ -81,13 +81,7 @@ def _fails(path: str, kind: FailureKind, row: str = "", times: int = 1) -> Case:
 
 
 def _works(
-    path: str,
-    row: str = "",
-    ends: tuple[FailureKind, ...] = (),
-    *,
-    edition: int = 0,
-    raw: str = "",
-    note: str = "",
+    path: str, row: str = "", ends: tuple[FailureKind, ...] = (), *, edition: int = 0, raw: str = "", note: str = ""
 ) -> Case:
     return Case(row or f"/faults/{path.partition('?')[0]}", path, (*ends, None), edition, raw, note)
 

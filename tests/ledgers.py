@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ledger.jobs import Attempt, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
+from ledger.jobs import Attempt, Batch, FailureKind, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.leases import Identity, Leases
 from ledger.ledger import Claim, Ledger
 from ledger.messages import Envelope, Publisher
@@ -45,6 +45,11 @@ class LedgerWorld:
     def claim(self, incarnation: str, number: int = 0, pool: Pool = Pool.THREADS, batch: str = "b") -> Claim:
         (taken,) = self.ledger.claim(Ref(batch, number, number), pool, incarnation)
         return taken
+
+    def batch(self) -> Batch:
+        batch = self.ledger.batch("b")
+        assert batch is not None
+        return batch
 
     def record(self, number: int = 0) -> JobRecord:
         (record,) = self.ledger.read([f"b.{number}"])

@@ -21,12 +21,7 @@ class OriginProcess:
     """Starts the hostile origin, or `python -m origin` itself, on a free port; each wait has a deadline."""
 
     def __init__(
-        self,
-        access_log: Path | None = None,
-        start_timeout_s: float = 20,
-        *,
-        module: str = "tests.hostile_origin",
-        options: Sequence[str] = (),
+        self, access_log: Path | None = None, *, module: str = "tests.hostile_origin", options: Sequence[str] = ()
     ) -> None:
         """Start the process and wait until it says that it listens."""
         self._folder = tempfile.TemporaryDirectory(prefix="origin-")
@@ -37,7 +32,7 @@ class OriginProcess:
         self.pid = self.process.pid
         with ExitStack() as unless_it_listens:
             unless_it_listens.callback(self.stop)
-            wait_for(self._listens_or_ended, seconds=start_timeout_s, what="the origin to listen")
+            wait_for(self._listens_or_ended, what="the origin to listen")
             assert self.process.running, f"the origin ended; it said: {self.stderr}"
             unless_it_listens.pop_all()
         self.url = self.stderr[0].removeprefix(READY)

@@ -77,22 +77,19 @@ class _Proxy:
         with Path(self.log).open("a") as log:
             log.write(json.dumps({"line": line, "known": known}) + "\n")
         if not known:
-            near.sendall(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            return False
+            return _refuse(near, "407 Who are you")
         method, place, _ = line.split()
         tunnel = method == "CONNECT"
         authority, _, path = (place, "", "") if tunnel else place.removeprefix("http://").partition("/")
         host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "80")
         if host in self.denied:
-            near.sendall(b"HTTP/1.1 403 Not there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            return False
+            return _refuse(near, "403 Not there")
         try:
             far = socket.create_connection(
                 ("127.0.0.1" if host in self.names else host, self.names.get(host, int(port)))
             )
         except OSError:
-            near.sendall(b"HTTP/1.1 502 Nobody there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            return False
+            return _refuse(near, "502 Nobody there")
         with far:
             if tunnel:
                 near.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
@@ -107,6 +104,11 @@ class _Proxy:
             )
             _carry(far, near)
             return False
+
+
+def _refuse(near: socket.socket, status: str) -> bool:
+    near.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+    return False
 
 
 def _head(near: socket.socket) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.jobs import FailureKind
-from poolbench.experiment import PLAIN, Experiment, MeasuredJob, Setup
+from poolbench.experiment import PLAIN, Experiment, MeasuredExecutor, MeasuredJob, Setup
 from poolbench.experiment import MeasuredAttempt as Attempt
 from poolbench.experiment import PoolKind as Pool
 from tests.experiments import MIB, Made, made, remeasured
@@ -18,16 +18,17 @@ def with_jobs(experiment: Experiment, change: Callable[[int, MeasuredJob], Measu
     return remeasured(experiment, lambda of: replace(of, jobs=tuple(change(n, job) for n, job in enumerate(of.jobs))))
 
 
+def with_executors(experiment: Experiment, change: Callable[[int, MeasuredExecutor], MeasuredExecutor]) -> Experiment:
+    def changed(n: int, job: MeasuredJob) -> MeasuredJob:
+        who = job.attempts[0].executor
+        return replace(job, attempts=(replace(job.attempts[0], executor=change(n, who)),)) if who else job
+
+    return with_jobs(experiment, changed)
+
+
 def a_greenlet_each(experiment: Experiment) -> Experiment:
     """As gevent does it: no greenlet runs a second job."""
-
-    def change(n: int, job: MeasuredJob) -> MeasuredJob:
-        who = job.attempts[0].executor
-        if who is None or who.greenlet is None:
-            return job
-        return replace(job, attempts=(replace(job.attempts[0], executor=replace(who, greenlet=5000 + n)),))
-
-    return with_jobs(experiment, change)
+    return with_executors(experiment, lambda n, who: who if who.greenlet is None else replace(who, greenlet=5000 + n))
 
 
 def one_failed(job: MeasuredJob) -> MeasuredJob:
@@ -72,14 +73,10 @@ def sweep() -> Experiment:
 def hosts() -> Experiment:
     """Two hosts that serve together; containers, say: process and thread ids of one are those of the other."""
 
-    def change(n: int, job: MeasuredJob) -> MeasuredJob:
-        who = job.attempts[0].executor
-        if who is None:
-            return job
-        where = f"{who.worker.partition('@')[0]}@{('north', 'south')[n % 2]}"
-        return replace(job, attempts=(replace(job.attempts[0], executor=replace(who, worker=where)),))
+    def change(n: int, who: MeasuredExecutor) -> MeasuredExecutor:
+        return replace(who, worker=f"{who.worker.partition('@')[0]}@{('north', 'south')[n % 2]}")
 
-    return with_jobs(made(*(Made(pool, 3, 0.5) for pool in Pool)), change)
+    return with_executors(made(*(Made(pool, 3, 0.5) for pool in Pool)), change)
 
 
 def varied() -> Experiment:
@@ -95,12 +92,5 @@ def varied() -> Experiment:
 
 def many() -> Experiment:
     """Ten thousand jobs for each of three pools."""
-    return a_greenlet_each(
-        made(
-            Made(Pool.PREFORK, 8, 0.05),
-            Made(Pool.THREADS, 100, 0.5),
-            Made(Pool.GEVENT, 1000, 0.5),
-            jobs=10_000,
-            rounds=3,
-        )
-    )
+    deployments = (Made(Pool.PREFORK, 8, 0.05), Made(Pool.THREADS, 100, 0.5), Made(Pool.GEVENT, 1000, 0.5))
+    return a_greenlet_each(made(*deployments, jobs=10_000, rounds=3))

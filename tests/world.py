@@ -146,11 +146,16 @@ class World:
         for record in records:
             if record.sha256 is None:
                 continue
-            path = self.settings.downloads / record.path
-            expected.add(path)
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256, record.id
+            expected.add(self.settings.downloads / record.path)
+            self.content(record)
             assert record.job.sha256 in (None, record.sha256), record.id
         assert set(self.files()) == expected
+
+    def content(self, record: JobRecord) -> bytes:
+        """What the file of a job has, which is what its record says."""
+        content = (self.settings.downloads / record.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == record.sha256, record.id
+        return content
 
     def files(self) -> list[Path]:
         """All files below the downloads folder, temp files included."""

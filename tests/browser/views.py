@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -24,16 +23,10 @@ def until(page: Page, url: str, look: Callable[[], T], *, what: str, seconds: fl
 
 
 def tasks(page: Page) -> dict[str, dict[str, str]]:
-    """The rows of the tasks page, by job."""
+    """The rows of the tasks page, by job, all of one moment, because the page may draw them anew at any time."""
     expect(page.locator("#tasks-table_processing")).to_be_hidden()
     expect(page.locator("#tasks-table tbody tr").first).to_be_visible()
-    return {job: row for job, row in _rows(page, "#tasks-table") if job}
-
-
-def workers(page: Page) -> dict[str, str]:
-    """Name and status on the dashboard."""
-    expect(page.locator("#workers-refresh-status")).to_have_text(re.compile("^Updated"))
-    return {row["Worker"].splitlines()[0]: row["Status"] for _, row in _rows(page, "#workers-table") if "Status" in row}
+    return {job: row for job, row in page.locator("#tasks-table").evaluate(_READ) if job}
 
 
 def pool_options(page: Page) -> dict[str, str]:
@@ -58,8 +51,3 @@ _READ = """table => {
     const cells = row => Object.fromEntries([...row.cells].map((cell, at) => [headings[at], cell.innerText.trim()]));
     return [...table.tBodies[0].rows].map(row => [row.id, cells(row)]);
 }"""
-
-
-def _rows(page: Page, table: str) -> list[tuple[str, dict[str, str]]]:
-    """Each row's id and cells, all of one moment, because the page may draw them anew at any time."""
-    return [(id_, cells) for id_, cells in page.locator(table).evaluate(_READ)]

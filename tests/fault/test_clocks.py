@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def offset(tmp_path: Path) -> Path:
     file = tmp_path / "offset"
     file.write_text("+0")
     return file
+
+
+@pytest.fixture
+def valkey(offset: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyProcess]:
+    """Its clock follows the offset, a second later; all others have the right time."""
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(libfaketime()))
+        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
+        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        patch.setenv("FAKETIME_CACHE_DURATION", "1")
+        valkey = ValkeyProcess(appendonly=True)
+    with valkey:
+        yield valkey
 
 
 @pools
@@ -53,16 +67,10 @@ def test_a_worker_whose_clock_is_a_day_ahead_and_jumps_back_changes_nothing(
 
 
 def test_a_clock_of_redis_that_jumps_half_an_hour_ahead_costs_time_and_no_job(
-    tmp_path: Path, offset: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, offset: Path, valkey: ValkeyProcess
 ) -> None:
     """All leases expire at once. Whoever lives begins a new one, and what was taken over is published once."""
-    with monkeypatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(libfaketime()))
-        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
-        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        patch.setenv("FAKETIME_CACHE_DURATION", "1")  # second until a new offset is read
-        valkey = ValkeyProcess(appendonly=True)
-    with valkey, World(tmp_path, valkey=valkey) as world:
+    with World(tmp_path, valkey=valkey) as world:
         world.start(*Pool)
         for pool in Pool:
             world.submit(pool, [world.paced(f"{pool}{n}", 3) for n in range(6)], batch=str(pool))
@@ -80,16 +88,10 @@ def test_a_clock_of_redis_that_jumps_half_an_hour_ahead_costs_time_and_no_job(
 
 @pytest.mark.parametrize("jump", [7200, -600])
 def test_a_clock_of_redis_that_jumps_ends_no_job_by_its_deadline_and_delays_none(
-    tmp_path: Path, offset: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+    tmp_path: Path, offset: Path, valkey: ValkeyProcess, jump: int
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(libfaketime()))
-        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
-        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        patch.setenv("FAKETIME_CACHE_DURATION", "1")
-        valkey = ValkeyProcess(appendonly=True)
     # A job may take a minute; one that must be tried again waits in the ledger.
-    with valkey, World(tmp_path, valkey=valkey, deadline=60.0, wait_in_job=0.0, retry_base=4.0, retry_cap=8.0) as world:
+    with World(tmp_path, valkey=valkey, deadline=60.0, wait_in_job=0.0, retry_base=4.0, retry_cap=8.0) as world:
         world.start(*Pool)
         for pool in Pool:
             running = [world.paced(f"{pool}{n}", 5) for n in range(3)]

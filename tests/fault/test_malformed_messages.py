@@ -11,6 +11,8 @@ import gzip
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import pytest
@@ -37,31 +39,23 @@ def good(pool: Pool, ref: str = "b.0") -> Message:
     return dict(json.loads(Texts().of(Envelope(ref, pool, "f.bin from a.example"))))
 
 
-def put(path: str, value: Any) -> Change:
-    """A good message with another value at a place like ``headers.id``."""
+def at(path: str, change: Callable[[Message, str], object]) -> Change:
+    """A good message that was changed at a place like ``headers.id``."""
     *parents, last = path.split(".")
 
     def changed(message: Message) -> Message:
-        at = message
-        for name in parents:
-            at = at[name]
-        at[last] = value
+        change(reduce(getitem, parents, message), last)
         return message
 
     return changed
+
+
+def put(path: str, value: Any) -> Change:
+    return at(path, lambda parent, name: parent.update({name: value}))
 
 
 def drop(path: str) -> Change:
-    *parents, last = path.split(".")
-
-    def changed(message: Message) -> Message:
-        at = message
-        for name in parents:
-            at = at[name]
-        del at[last]
-        return message
-
-    return changed
+    return at(path, lambda parent, name: parent.pop(name))
 
 
 def body(value: Any) -> Change:

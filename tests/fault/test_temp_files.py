@@ -95,19 +95,13 @@ def test_temp_files_that_always_vanish_spend_no_attempt_and_deadline_and_cancel_
             world.ledger.cancel(Ref("late", 0, 0))
             (cancelled,) = world.finished("late", seconds=20)
             assert cancelled.state is JobState.CANCELLED
+            timed = [world.paced(f"timed{n}", 1.5, 500_000) for n in range(4)]
+            world.submit(pool, timed, batch="timed", carried=carried, deadline=6.0)
+            over = world.finished("timed", seconds=40)
+            assert {(each.state, each.last and each.last.kind) for each in over} == {
+                (JobState.FAILED, FailureKind.DEADLINE)
+            }
         records = all_whole(world, 4)
         # DISK: the folder was gone when the worker looked whether its machine is well.
         uncounted = {None, FailureKind.MACHINE, FailureKind.DISK}
     assert {attempt.kind for record in records for attempt in record.attempts} <= uncounted
-
-
-@carried
-@pools
-def test_a_deadline_ends_a_job_whose_temp_files_always_vanish(tmp_path: Path, pool: Pool, carried: int) -> None:
-    with World(tmp_path, deadline=6.0) as world:
-        world.start(pool)
-        with removed_again_and_again(world):
-            world.submit(pool, [world.paced(f"f{n}", 1.5, 500_000) for n in range(4)], carried=carried)
-            records = world.finished(seconds=40)
-        assert [record.state for record in records] == [JobState.FAILED] * 4
-        assert {record.last.kind for record in records if record.last} == {FailureKind.DEADLINE}

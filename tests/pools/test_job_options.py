@@ -34,6 +34,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world.start(*Pool)
 
 
+def results(world: World, batch: str, style: str = "jsonl") -> str:
+    return run(world.settings, "results", batch, "--format", style).out
+
+
 @pools
 def test_a_job_s_headers_reach_its_server_and_nobody_else_sees_their_values(
     world: World, batch: str, pool: Pool
@@ -44,16 +48,10 @@ def test_a_job_s_headers_reach_its_server_and_nobody_else_sees_their_values(
         (record,) = world.finished(batch)
         assert record.state is JobState.DONE
         assert f"\r\nAuthorization: {SECRET}\r\n" in server.requests[0]
-    for style in ("table", "csv", "jsonl"):
-        assert SECRET not in run(world.settings, "results", batch, "--format", style).out
-    row = json.loads(run(world.settings, "results", batch, "--format", "jsonl").out)
+    assert not any(SECRET in results(world, batch, style) for style in Style)
+    row = json.loads(results(world, batch))
     assert row["headers"] == {"Authorization": "***", "X-Kind": "***"}
     assert not any(SECRET in service.text() for service in world.services)
-
-
-def values_in_redis(world: World) -> str:
-    redis = world.ledger.redis
-    return repr([redis.hgetall(key) for key in redis.scan_iter(_type="hash")])
 
 
 @pools
@@ -68,7 +66,9 @@ def test_the_values_of_headers_go_when_the_job_is_done_and_stay_while_it_can_be_
     submit = ["submit", "-i", "-", "--format", "jsonl", "--pool", pool.value, "--per-message", "3", "--name", batch]
     assert run(world.settings, *submit, given=lines).code == 0
     assert [record.state for record in world.finished(batch)] == [JobState.DONE, JobState.DONE, JobState.FAILED]
-    assert values_in_redis(world).count(mark) == 1, "of the job that failed"
+    redis = world.ledger.redis
+    values = repr([redis.hgetall(key) for key in redis.scan_iter(_type="hash")])
+    assert values.count(mark) == 1, "of the job that failed"
 
     again = run(world.settings, *submit, "--json", given=lines)
     assert (again.code, again.json["new"]) == (0, 0), again.err
@@ -76,7 +76,7 @@ def test_the_values_of_headers_go_when_the_job_is_done_and_stay_while_it_can_be_
     assert retried.json["queued"] == 1
     assert "2 jobs stay done: their headers were dropped then" in retried.err
     assert [record.state for record in world.finished(batch)] == [JobState.DONE, JobState.DONE, JobState.FAILED]
-    row = json.loads(run(world.settings, "results", batch, "--format", "jsonl").out.splitlines()[0])
+    row = json.loads(results(world, batch).splitlines()[0])
     assert row["headers"] == {"Authorization": "***"}
 
 
@@ -111,7 +111,7 @@ def test_what_a_server_writes_and_what_a_url_hides_reach_no_log_and_no_page(
         wait_for(flower_heard_of_both, what="what Flower hears")
     assert [record.state for record in found] == ([JobState.FAILED] * 3 + [JobState.DONE]) * 2
     said = [text for event in told for text in event.values() if isinstance(text, str)]
-    said += [run(world.settings, "results", name, "--format", style).out for name in (batch, group) for style in Style]
+    said += [results(world, name, style) for name in (batch, group) for style in Style]
     said.append(world.service(f"worker-{pool}").text())
     for text in said:
         assert mark.decode() not in text
@@ -129,7 +129,7 @@ def test_user_and_password_of_a_url_reach_its_server_and_nobody_else_sees_them(
         (record,) = world.finished(batch)
         assert record.state is JobState.DONE
         assert f"\r\nAuthorization: Basic {secret}\r\n" in server.requests[0]
-    shown = [said.err, *(run(world.settings, "results", batch, "--format", style).out for style in ("csv", "jsonl"))]
+    shown = [said.err, *(results(world, batch, style) for style in (Style.CSV, Style.JSONL))]
     assert not any(each in text for each in (secret, "s3") for text in shown)
     assert not any(each in service.text() for each in (secret, "s3%20cret") for service in world.services)
 
@@ -212,8 +212,7 @@ def test_the_server_names_the_file_and_no_two_files_share_a_name(world: World, b
     assert names[:2] in (["report.pdf", "Report-1.PDF"], ["report-0.pdf", "Report.PDF"])
     assert names[2:] == ["€.txt", "passwd", "4", "given-5.txt", "Given.txt", "folder-7", "folder/x"]
     for record in records:
-        path = world.settings.downloads / record.path
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
+        world.content(record)
     assert sum(path.is_file() for path in (world.settings.downloads / batch).rglob("*")) == len(jobs)
 
 
@@ -225,9 +224,8 @@ def test_a_name_from_the_server_stays_in_its_shard(world: World, batch: str, poo
     assert run(world.settings, "submit", "-i", "-", "--name", batch, *options, given=lines).code == 0
     records = world.finished(batch)
     assert {record.state for record in records} == {JobState.DONE}
-    found = sorted(
-        str(path.relative_to(world.settings.downloads / batch)) for path in world.files() if batch in str(path)
-    )
+    found = sorted(record.path.removeprefix(f"{batch}/") for record in records)
+    assert all(world.content(record) for record in records)
     assert [name.partition("/")[0] for name in found] == ["0000", "0000", "0001", "0001", "0002"]
     assert {"0000/report.pdf", "0001/report.pdf", "0002/report.pdf"} <= set(found)
 
@@ -259,7 +257,8 @@ def test_a_file_that_is_there_and_has_the_digest_is_not_downloaded(world: World,
     asked = [sum(name in each["path"] for each in world.origin.requests()) for name in names]
     assert asked == [1, 2, 2]
     for record in (there, touched, gone):
-        assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.job.sha256
+        assert world.content(record)
+        assert record.sha256 == record.job.sha256
 
 
 @pools
@@ -318,7 +317,7 @@ def test_a_file_that_the_server_says_is_unchanged_is_not_downloaded(world: World
     assert [record.path for record in again[:2]] == [record.path for record in first[:2]]
     assert replaced.read_bytes() == b"something else"
     for record in again:
-        assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.sha256
+        world.content(record)
 
 
 @pools
@@ -344,7 +343,7 @@ def test_a_file_in_the_way_that_is_not_the_job_s_is_kept(world: World, batch: st
     assert none.last.kind is FailureKind.NAME
     assert "expected a free name like '3.bin'" in str(none.last.reason)
     for record in records[:3]:
-        assert hashlib.sha256((world.settings.downloads / record.path).read_bytes()).hexdigest() == record.sha256
+        world.content(record)
     assert {(folder / name).read_text() for name in ("0.bin", "3.bin", "3-3-3-3.bin")} == {"a user's own"}
     assert (folder / "2.bin").stat().st_ino == inode
     assert not list((world.settings.downloads / ".partial").glob(f"{batch}.*"))
@@ -380,7 +379,7 @@ def test_a_file_in_the_way_is_replaced_only_if_it_was_published_for_this_name_an
         run(world.settings, "retry", batch, "--all")
         (record,) = world.finished(batch)
         assert (record.path, mine.read_bytes()) == (f"{batch}/f-0-0", b"edited")
-        assert (world.settings.downloads / record.path).read_bytes() == bodies[4]
+        assert world.content(record) == bodies[4]
 
 
 @pools

@@ -48,9 +48,7 @@ def elsewhere(world: World, job: Job) -> Job:
     return Job(job.url.replace("127.0.0.1", "localhost"), job.filename, job.sha256, job.size)
 
 
-def test_the_limit_of_a_host_holds_over_all_pools_together_and_its_slots_are_used(
-    begin: Callable[..., World],
-) -> None:
+def test_the_limit_of_a_host_holds_over_all_pools_together_and_its_slots_are_used(begin: Callable[..., World]) -> None:
     world = begin(per_host=3, sweep_every=5.0).start(*Pool)  # waking by the sweep alone would take 40 s
     for pool in Pool:
         world.submit(pool, [world.paced(f"{pool}-{n}.bin", 0.4) for n in range(8)], batch=str(pool))

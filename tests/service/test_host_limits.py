@@ -109,9 +109,7 @@ def test_a_slot_whose_record_was_removed_is_found_out(polite: Callable[..., Worl
     assert world.ask(1) is GRANTED
 
 
-def test_a_rate_lets_a_second_s_worth_begin_at_once_and_then_as_many_per_second(
-    polite: Callable[..., World],
-) -> None:
+def test_a_rate_lets_a_second_s_worth_begin_at_once_and_then_as_many_per_second(polite: Callable[..., World]) -> None:
     world = polite(per_host_rate=5)
     world.submit(30)
     begun = time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Message, Pool, Ref, Result
 from ledger.leases import Identity, Renewed
-from ledger.ledger import Claim, ConflictError, IncarnationLostError, Ledger, TotalError
+from ledger.ledger import Claim, ConflictError, IncarnationLostError, TotalError
 from ledger.redis_client import connect
 from ledger.settings import Settings
 from tests.ledgers import LedgerWorld
@@ -19,6 +19,7 @@ from tests.waiting import wait_for
 
 WHO = Executor("threads@here", 7, 8, None)
 DONE = Result(size=10, sha256="ab" * 32)
+ENDS = {"done": JobState.DONE, "failed": JobState.FAILED, "wait": JobState.WAITING, "back": JobState.QUEUED}
 
 
 @pytest.fixture
@@ -64,14 +65,10 @@ def test_another_job_at_a_place_that_is_taken_is_a_conflict(world: LedgerWorld) 
 def test_a_batch_is_finished_when_it_is_sealed_and_all_its_jobs_are_final(world: LedgerWorld) -> None:
     world.submit(1, send=False)
     world.ledger.close(world.hold(), JobState.DONE, attempt(), result=DONE)
-    unsealed = world.ledger.batch("b")
+    assert not world.batch().finished
     world.ledger.seal("b", 1)
-    sealed = world.ledger.batch("b")
-    assert unsealed is not None
-    assert not unsealed.finished
-    assert sealed is not None
-    assert sealed.finished
-    assert sealed.bytes_done[Pool.THREADS] == 10
+    assert world.batch().finished
+    assert world.batch().bytes_done[Pool.THREADS] == 10
 
 
 def test_of_a_message_that_comes_twice_the_second_takes_nothing(world: LedgerWorld) -> None:
@@ -186,7 +183,7 @@ def test_whatever_is_done_to_jobs_in_whatever_order_the_counters_tell_the_truth(
     held: dict[int, Claim] = {}
     for _ in range(600):
         number = dice.randrange(60)
-        action = dice.choice(["claim", "done", "failed", "wait", "back", "cancel", "progress"])
+        action = dice.choice(["claim", "cancel", "progress", *ENDS])
         if action == "claim":
             for taken in world.ledger.claim(Ref("b", number, number), Pool.THREADS, world.incarnation):
                 held[number] = taken
@@ -196,13 +193,9 @@ def test_whatever_is_done_to_jobs_in_whatever_order_the_counters_tell_the_truth(
             if action == "progress":
                 world.ledger.progress(held[number], 1, None)
                 continue
-            into = {
-                "done": JobState.DONE,
-                "failed": JobState.FAILED,
-                "wait": JobState.WAITING,
-                "back": JobState.QUEUED,
-            }[action]
-            world.ledger.close(held[number], into, attempt(), due_in=60, result=DONE if into is JobState.DONE else None)
+            into = ENDS[action]
+            result = DONE if into is JobState.DONE else None
+            world.ledger.close(held[number], into, attempt(), due_in=60, result=result)
     world.states()
     assert {r.id for r in world.ledger.running("b")} == {
         r.id for r in world.ledger.read(f"b.{n}" for n in range(60)) if r.state is JobState.RUNNING
@@ -217,9 +210,7 @@ def test_a_batch_is_sealed_only_with_the_number_of_jobs_that_it_has(world: Ledge
     for total in (0, 1):
         with pytest.raises(TotalError):
             world.ledger.seal("nobody", total)
-    found = world.ledger.batch("b")
-    assert found is not None
-    assert found.total is None
+    assert world.batch().total is None
     world.ledger.seal("b", 2)
 
 
@@ -228,9 +219,7 @@ def test_a_conflict_within_a_message_leaves_the_counters_true(world: LedgerWorld
     with pytest.raises(ConflictError, match="job number 2"):
         world.ledger.submit([Message(Ref("b", 0, 3), Pool.THREADS, (job(0), job(1), job(99), job(3)))])
     world.states()
-    found = world.ledger.batch("b")
-    assert found is not None
-    assert found.known == 3
+    assert world.batch().known == 3
 
 
 def test_the_deadline_counts_from_the_first_claim_whoever_claims_later(world: LedgerWorld) -> None:
@@ -267,19 +256,17 @@ def test_a_batch_may_have_a_deadline_of_its_own(world: LedgerWorld) -> None:
 @pytest.mark.parametrize(("appendonly", "fsync"), [(True, "always"), (True, "everysec"), (False, "everysec")])
 def test_a_seal_waits_for_the_disk_where_redis_keeps_a_log(settings: Settings, *, appendonly: bool, fsync: str) -> None:
     with ValkeyProcess(appendonly=appendonly, options={"appendfsync": fsync}) as valkey:
-        ledger = Ledger(connect(settings.model_copy(update={"redis_url": valkey.url})), settings.key_prefix)
-        ledger.submit([message(0)])
-        assert ledger.seal("b", 1, durable=5.0) is appendonly
+        world = LedgerWorld(settings.model_copy(update={"redis_url": valkey.url}))
+        world.submit(1, send=False)
+        assert world.ledger.seal("b", 1, durable=5.0) is appendonly
         if not appendonly:
             return
         with valkey.client() as redis:
             assert redis.info("persistence")["aof_pending_bio_fsync"] == 0
         valkey.kill()
         valkey.restart()
-        kept = ledger.batch("b")
-        assert kept is not None
-        assert kept.total == 1
-        assert list(ledger.read_batch(kept))
+        assert world.batch().total == 1
+        assert world.record()
 
 
 def test_a_connection_in_use_is_waited_for_also_by_a_worker_that_stops(settings: Settings) -> None:

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import pytest
 
 from ledger.jobs import Pool
+from tests.producer_process import finish, run, start
 from tests.waiting import wait_for
-from tests.worker_process import ROOT, environment_of
 from tests.world import World
 
 
@@ -66,20 +66,13 @@ def test_the_standard_library_arrives_byte_identical_through_all_three_pools(tmp
         count = write_manifest(tree, url, tmp_path / "manifest.csv")
         assert count >= 1000
         world.start(*Pool, slots=4)
-        producer = [sys.executable, "-m", "producer"]
-        environment = environment_of(world.settings)
-        done = subprocess.run(
-            [*producer, "submit", "-i", str(tmp_path / "manifest.csv"), "--pool", "all", "--name", "stdlib", "--wait"],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert f"{count:,}" in done.stdout + done.stderr
+        words = ["submit", "-i", str(tmp_path / "manifest.csv"), "--pool", "all", "--name", "stdlib", "--wait"]
+        done = finish(start(world.settings, *words), seconds=240)
+        assert done.code == 0, done.out[-2000:] + done.err[-2000:]
+        assert f"{count:,}" in done.out + done.err
 
-        results = subprocess.run(
-            [*producer, "results", "stdlib", "--format", "jsonl"],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        rows = [json.loads(line) for line in results.stdout.splitlines()]
+        results = run(world.settings, "results", "stdlib", "--format", "jsonl")
+        rows = [json.loads(line) for line in results.out.splitlines()]
         assert [row["outcome"] for row in rows] == ["done"] * count
         assert {row["worker"].partition("@")[0] for row in rows} == set(Pool)
 

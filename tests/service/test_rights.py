@@ -143,7 +143,10 @@ NOBODYS: list[tuple[str | int, ...]] = [
 FORBIDDEN: dict[str, list[tuple[str | int, ...]]] = {
     "worker": [("lrange", "dp:dead-letters:threads", 0, -1), ("waitaof", 1, 0, 0)],
     "producer": [("publish", EVENTS, "x"), ("publish", CONTROL, "x"), ("rpop", QUEUE), ("brpop", QUEUE, 1)],
-    "sweep": [("publish", CONTROL, "x"), ("rpop", QUEUE), ("brpop", QUEUE, 1), ("subscribe", EVENTS)],
+    "sweep": [
+        ("publish", CONTROL, "x"), ("publish", "dp:/0.celeryev/worker.offline", "x"), ("publish", "dp:anything", "x"),
+        ("rpop", QUEUE), ("brpop", QUEUE, 1), ("subscribe", EVENTS),
+    ],
     "flower": [
         ("lpush", QUEUE, "x"), ("rpush", QUEUE, "x"), ("rpop", QUEUE), ("brpop", QUEUE, 1), ("del", QUEUE),
         ("lpush", "dp:uuid.reply.celery.pidbox", "x"), ("hset", "dp:leases", "x", 1), ("hset", JOB, "s", "d"),
@@ -189,36 +192,17 @@ def needed(name: str, arity: int) -> int:
     return abs(arity) - len(name.split("|"))
 
 
-@pytest.mark.parametrize("role", ["producer", "sweep", "flower"])
-def test_no_role_may_do_what_it_does_not_need(roles: dict[str, Settings], role: str) -> None:
-    with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
-        redis.flushall()
-    with connect(roles[role]) as redis, pytest.raises(NoPermissionError):
-        redis.set("somebody-elses", 1)
-
-
-def test_a_producer_that_compares_hears_what_a_worker_says_and_cannot_say_it_itself(roles: dict[str, Settings]) -> None:
-    """Given Celery's event from a worker, I expect the arrival; the producer itself may publish nothing."""
+def test_a_producer_that_compares_hears_what_a_worker_says(roles: dict[str, Settings]) -> None:
     event = {"type": "task-received", "uuid": "b.1", "timestamp": 5.0}
     text = json.dumps({"body": json.dumps([event]), "properties": {}})
-    channel = "dp:/0.celeryev/task.multi"
     with Arrivals(connect(roles["producer"]), "dp:") as arrivals:
-        connect(roles["worker"]).publish(channel, text)
+        connect(roles["worker"]).publish(EVENTS, text)
         wait_for(arrivals.moments, what="the arrival")
 
     assert set(arrivals.moments()) == {"b.1"}
-    with pytest.raises(NoPermissionError):
-        connect(roles["producer"]).publish(channel, text)
 
 
-def test_the_sweep_says_what_it_took_over_where_events_of_tasks_are_heard_and_nothing_elsewhere(
-    roles: dict[str, Settings],
-) -> None:
-    redis = connect(roles["sweep"])
+def test_the_sweep_says_what_it_took_over_where_events_of_tasks_are_heard(roles: dict[str, Settings]) -> None:
     with Arrivals(connect(roles["producer"]), "dp:") as heard:
-        tell_flower(redis, Keys("dp:"), {"threads@here": [TakenOver("b.1", JobState.QUEUED)]}, set())
+        tell_flower(connect(roles["sweep"]), Keys("dp:"), {"threads@here": [TakenOver("b.1", JobState.QUEUED)]}, set())
         wait_for(heard.ahead, what="the event")
-
-    for channel in ("dp:/0.celeryev/worker.offline", "dp:/0.celery.pidbox", "dp:anything"):
-        with pytest.raises(NoPermissionError):
-            redis.publish(channel, "")

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,10 +28,10 @@ def desk(tmp_path: Path) -> ChunkDesk:
 
 
 def transfer(
-    desk: ChunkDesk, url: str, number: int, *, connect_timeout: float = 2.0, read_timeout: float = 10.0
+    desk: ChunkDesk, url: str, number: int, check: Callable[[], None] = lambda: None, **limits: float
 ) -> Transfer:
-    limits = Limits(connect_timeout=connect_timeout, read_timeout=read_timeout, low_speed=0)
-    return Transfer(Wanted(url), desk.folder / f"{number}.part", limits, lambda: None, user_agent="x")
+    its = Limits(**{"connect_timeout": 2.0, "read_timeout": 10.0, "low_speed": 0, **limits})  # type: ignore[arg-type]
+    return Transfer(Wanted(url), desk.folder / f"{number}.part", its, check, user_agent="x")
 
 
 def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, desk: ChunkDesk) -> None:
@@ -75,17 +76,7 @@ def test_every_transfer_is_asked_twice_a_second_and_a_cancel_ends_only_its_own(d
             raise CancelledError("enough")
 
     with reciting(silent, silent) as server:
-        limits = Limits(connect_timeout=2.0, read_timeout=3.0)
-        transfers = [
-            Transfer(
-                Wanted(server.url(f"/{n}")),
-                desk.folder / f"{n}.part",
-                limits,
-                partial(check, n),
-                user_agent="x",
-            )
-            for n in range(2)
-        ]
+        transfers = [transfer(desk, server.url(f"/{n}"), n, partial(check, n), read_timeout=3.0) for n in range(2)]
         # The server serves one connection after the other: the second is heard only when the first has gone.
         desk.run(transfers)
     assert isinstance(transfers[0].end, CancelledError)

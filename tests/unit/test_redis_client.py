@@ -50,11 +50,7 @@ def test_patience_ends_when_its_owner_is_told_to_stop(nobody: Settings) -> None:
 
 def test_what_is_not_worth_waiting_for_is_asked_once_of_a_patient_client(nobody: Settings) -> None:
     asked: list[int] = []
-    with (
-        connect(nobody, patience=3600, stop=noting(asked)) as client,
-        once(),
-        pytest.raises(redis.ConnectionError),
-    ):
+    with connect(nobody, patience=3600, stop=noting(asked)) as client, once(), pytest.raises(redis.ConnectionError):
         client.ping()
     assert asked == []  # nobody was asked whether to go on
 

@@ -8,7 +8,6 @@ import pytest
 
 from ledger.jobs import FailureKind
 from poolbench.experiment import Experiment
-from poolbench.experiment import MeasuredExecutor as Executor
 from poolbench.experiment import MeasuredState as State
 from poolbench.experiment import PoolKind as Pool
 from poolbench.lanes import MOST_LANES, PLAIN, Lane, label_of, render
@@ -149,28 +148,6 @@ def test_no_line_is_wider_than_asked_for(width: int, count: int) -> None:
     assert max(map(len, lines)) <= width
     assert len(lines) <= MOST_LANES + 6
     assert ("  and 19 more" in lines) == (count == 500)
-
-
-def test_many_jobs_of_one_executor_share_its_lane() -> None:
-    slot = who(Pool.PREFORK, 7)
-    jobs = [job(Pool.PREFORK, f"f{n}", 1, attempt(slot, n, n + 1.0)) for n in range(10)]
-
-    lines = plain(experiment(shown(Pool.PREFORK, jobs)), 48)
-
-    assert lines[1] == "  pid 7 " + "[==]" * 10
-
-
-def test_executors_of_two_hosts_have_lanes_of_their_own_that_name_the_host() -> None:
-    """Given the same process and thread ids on both, I expect two lanes."""
-    jobs = [
-        job(Pool.THREADS, f"f{n}", 1, attempt(Executor(f"threads@{host}", 7, 8, None), 0.0, 1.0 + n))
-        for n, host in enumerate(("north", "south"))
-    ]
-
-    lines = plain(experiment(shown(Pool.THREADS, jobs)), 60)
-
-    lanes = [line.partition(" [")[0].strip() for line in lines if "[" in line][:-1]  # the last is the legend
-    assert lanes == ["thread 8 of pid 7 @north", "thread 8 of pid 7 @south"]
 
 
 @pytest.mark.parametrize(
