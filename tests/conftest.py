@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -13,6 +15,9 @@ from ledger.settings import Settings
 from tests.authority import make_authority
 from tests.origin_process import OriginProcess
 from tests.valkey_process import ValkeyProcess
+
+if TYPE_CHECKING:
+    from tests.world import Begin, World
 
 # No example is too slow: how long it takes says more about the machine than about the code.
 hypothesis_settings.register_profile("downpour", deadline=None)
@@ -52,6 +57,31 @@ def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
 def origin() -> Iterator[OriginProcess]:
     with OriginProcess() as process:
         yield process
+
+
+ERROR = pytest.StashKey[tuple[Any, Any, Any]]()
+
+
+def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """A world that a failed test leaves shows what its services said."""
+    if call.excinfo:
+        node.stash[ERROR] = (call.excinfo.type, call.excinfo.value, call.excinfo.tb)
+
+
+@pytest.fixture
+def begin(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Begin]:
+    """Makes a world of the test's own, with the settings that it is given."""
+    from tests.world import World  # with Celery, which most tests do not need
+
+    stack = ExitStack()
+    yield lambda **settings: stack.enter_context(World(tmp_path, **settings))
+    stack.__exit__(*request.node.stash.get(ERROR, (None, None, None)))
+
+
+@pytest.fixture
+def world(begin: Begin) -> World:
+    """A world in which nobody works yet."""
+    return begin()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,70 +56,47 @@ class ProxyProcess:
         self._folder.cleanup()
 
 
-class _Proxy:
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.names: dict[str, int] = json.loads(options.names)
-        self.denied = set(filter(None, options.deny.split(",")))
-        basic = base64.b64encode(options.credentials.encode()).decode()
-        self.wanted = f"proxy-authorization: basic {basic.lower()}" if options.credentials else ""
-        self.log = options.log
+class _Proxy(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    options: argparse.Namespace
 
-    def serve(self, near: socket.socket) -> None:
-        with suppress(OSError), near:
-            near.settimeout(60)
-            while head := _head(near):
-                if not self.answer(near, head):
-                    return
-
-    def answer(self, near: socket.socket, head: str) -> bool:
-        """Whether the connection may go on."""
-        line, *headers = head.split("\r\n")
-        known = not self.wanted or self.wanted in [header.lower() for header in headers]
-        with Path(self.log).open("a") as log:
-            log.write(json.dumps({"line": line, "known": known}) + "\n")
-        if not known:
-            return _refuse(near, "407 Who are you")
-        method, place, _ = line.split()
-        tunnel = method == "CONNECT"
-        authority, _, path = (place, "", "") if tunnel else place.removeprefix("http://").partition("/")
-        host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "80")
-        if host in self.denied:
-            return _refuse(near, "403 Not there")
-        try:
-            far = socket.create_connection(
-                ("127.0.0.1" if host in self.names else host, self.names.get(host, int(port)))
-            )
-        except OSError:
-            return _refuse(near, "502 Nobody there")
-        with far:
-            if tunnel:
-                near.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-                back = threading.Thread(target=_carry, args=(far, near), daemon=True)
+    def do_CONNECT(self) -> None:
+        if far := self.reach(self.path):
+            with far:
+                self.wfile.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                back = threading.Thread(target=_carry, args=(far, self.connection), daemon=True)
                 back.start()
-                _carry(near, far)
+                _carry(self.connection, far)
                 back.join(60)
-                return False
-            kept = [h for h in headers if not h.lower().startswith(("proxy-", "connection:"))]
-            far.sendall(
-                "\r\n".join([f"{method} /{path} HTTP/1.1", *kept, "Connection: close", "", ""]).encode("latin-1")
-            )
-            _carry(far, near)
-            return False
 
+    def do_GET(self) -> None:
+        authority, _, path = self.path.removeprefix("http://").partition("/")
+        if far := self.reach(authority):
+            own = ("proxy-", "connection")
+            kept = [f"{name}: {value}" for name, value in self.headers.items() if not name.lower().startswith(own)]
+            head = [f"{self.command} /{path} HTTP/1.1", *kept]
+            with far:
+                far.sendall("\r\n".join([*head, "Connection: close", "", ""]).encode("latin-1"))
+                _carry(far, self.connection)
 
-def _refuse(near: socket.socket, status: str) -> bool:
-    near.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-    return False
-
-
-def _head(near: socket.socket) -> str:
-    heard = b""
-    while b"\r\n\r\n" not in heard:
-        piece = near.recv(1 if heard.endswith(b"\r") else 4096)
-        if not piece:
-            return ""
-        heard += piece
-    return heard.partition(b"\r\n\r\n")[0].decode("latin-1")
+    def reach(self, authority: str) -> socket.socket | None:
+        """A connection to the host, or none if the answer says why there is none. Nothing follows on this one."""
+        self.close_connection = True
+        names, denied = json.loads(self.options.names), self.options.deny.split(",")
+        basic = f"Basic {base64.b64encode(self.options.credentials.encode()).decode()}"
+        known = not self.options.credentials or self.headers["Proxy-Authorization"] == basic
+        with Path(self.options.log).open("a") as log:
+            log.write(json.dumps({"line": self.requestline, "known": known}) + "\n")
+        host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "80")
+        status = 407 if not known else 403 if host in denied else 502
+        if status == 502:
+            with suppress(OSError):
+                return socket.create_connection(("127.0.0.1", names[host]) if host in names else (host, int(port)))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
 
 
 def _carry(source: socket.socket, target: socket.socket) -> None:
@@ -133,15 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("log", "port-file", "names", "credentials", "deny"):
         parser.add_argument(f"--{name}")
-    options = parser.parse_args()
-    proxy = _Proxy(options)
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
-        ready = Path(options.port_file)
-        ready.with_suffix(".new").write_text(str(listener.getsockname()[1]))
+    _Proxy.options = parser.parse_args()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Proxy) as server:
+        ready = Path(_Proxy.options.port_file)
+        ready.with_suffix(".new").write_text(str(server.server_port))
         ready.with_suffix(".new").replace(ready)
-        while True:
-            near, _ = listener.accept()
-            threading.Thread(target=proxy.serve, args=(near,), daemon=True).start()
+        server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ from tests.waiting import wait_for
 from tests.worker_process import Service, sweep, worker
 
 pools = pytest.mark.parametrize("pool", list(Pool))
+Begin = Callable[..., "World"]  # of settings, as the fixture ``begin``
 
 
 class World:

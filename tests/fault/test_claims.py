@@ -14,7 +14,7 @@ from ledger.messages import Envelope, label
 from tests.fault.given import all_whole, busy, kill_whenever_it_runs, pools
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import stays, wait_for
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -40,40 +40,38 @@ def all_whole_of(world: World, batch: str) -> list[JobState]:
 @pytest.mark.parametrize(
     ("pool", "grouped"), [(Pool.GEVENT, True), (Pool.GEVENT, False), (Pool.THREADS, True), (Pool.THREADS, False)]
 )
-def test_a_job_that_kills_its_process_takes_no_neighbour_with_it(tmp_path: Path, pool: Pool, grouped: bool) -> None:
-    with World(tmp_path, lease=1.0, renew_every=0.2) as world:
-        world.start(pool, slots=8)
-        jobs = [world.paced("poison", 60), *(world.paced(f"innocent{n}", 5) for n in range(7))]
-        world.submit(pool, jobs, carried=len(jobs) if grouped else 1)
-        poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=8)
-        assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
-        assert [record.state for record in innocent] == [JobState.DONE] * 7
+def test_a_job_that_kills_its_process_takes_no_neighbour_with_it(begin: Begin, pool: Pool, grouped: bool) -> None:
+    world = begin(lease=1.0, renew_every=0.2).start(pool, slots=8)
+    jobs = [world.paced("poison", 60), *(world.paced(f"innocent{n}", 5) for n in range(7))]
+    world.submit(pool, jobs, carried=len(jobs) if grouped else 1)
+    poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=8)
+    assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
+    assert [record.state for record in innocent] == [JobState.DONE] * 7
 
 
-def test_prefork_workers_that_are_killed_as_a_whole_prove_nothing_against_their_jobs(tmp_path: Path) -> None:
-    with World(tmp_path, lease=1.0, renew_every=0.2, max_losses=2) as world:
-        busy(world, Pool.PREFORK, jobs=4, seconds=3)
-        for _ in range(2):
-            world.running(4, with_bytes=True)
-            world.service("worker-prefork").kill()
-            wait_for(lambda: not world.ledger.running("b"), seconds=20, what="the jobs to go back")
-            world.worker(Pool.PREFORK).wait_until_ready()
-        all_whole(world, 4)
+def test_prefork_workers_that_are_killed_as_a_whole_prove_nothing_against_their_jobs(begin: Begin) -> None:
+    world = begin(lease=1.0, renew_every=0.2, max_losses=2)
+    busy(world, Pool.PREFORK, jobs=4, seconds=3)
+    for _ in range(2):
+        world.running(4, with_bytes=True)
+        world.service("worker-prefork").kill()
+        wait_for(lambda: not world.ledger.running("b"), seconds=20, what="the jobs to go back")
+        world.worker(Pool.PREFORK).wait_until_ready()
+    all_whole(world, 4)
 
 
 @pools
-def test_a_retry_right_after_a_cancel_runs_and_is_not_cancelled_again(tmp_path: Path, pool: Pool) -> None:
+def test_a_retry_right_after_a_cancel_runs_and_is_not_cancelled_again(begin: Begin, pool: Pool) -> None:
     """The process reads its stop requests so seldom that it still knows of the first one when the job runs again."""
-    with World(tmp_path, lease=6.0, renew_every=1.5) as world:
-        world.start(pool, slots=1)
-        job = world.paced("f", 6)
-        world.submit(pool, [job])
-        for _ in range(3):
-            world.running(1, with_bytes=True)
-            assert world.ledger.cancel(Ref("b", 0, 0)) == (0, 1)
-            wait_for(lambda: world.ledger.retry(Ref("b", 0, 0), [JobState.CANCELLED])[0], what="the cancel")
-            world.publisher.send([Envelope("b.0", pool, label(job))])
-        assert all_whole_of(world, "b") == [JobState.DONE]
+    world = begin(lease=6.0, renew_every=1.5).start(pool, slots=1)
+    job = world.paced("f", 6)
+    world.submit(pool, [job])
+    for _ in range(3):
+        world.running(1, with_bytes=True)
+        assert world.ledger.cancel(Ref("b", 0, 0)) == (0, 1)
+        wait_for(lambda: world.ledger.retry(Ref("b", 0, 0), [JobState.CANCELLED])[0], what="the cancel")
+        world.publisher.send([Envelope("b.0", pool, label(job))])
+    assert all_whole_of(world, "b") == [JobState.DONE]
 
 
 @pools

@@ -14,7 +14,7 @@ from tests.fault.given import pools
 from tests.other_host import libfaketime
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import Begin
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -42,70 +42,67 @@ def valkey(offset: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyProc
 
 @pools
 def test_a_worker_whose_clock_is_a_day_ahead_and_jumps_back_changes_nothing(
-    tmp_path: Path, pool: Pool, offset: Path, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, pool: Pool, offset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with World(tmp_path) as world:
-        world.start()
-        offset.write_text("86400")
-        with monkeypatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(Path(__file__).parent / "skewed"))
-            patch.setenv("CLOCK_OFFSET", str(offset))
-            ahead = world.worker(pool)
-        ahead.wait_until_ready()
-        world.submit(pool, [world.paced(f"f{n}", 3) for n in range(8)])
-        world.running(4, with_bytes=True)
-        offset.write_text("-86400")
-        records = world.finished()
-        assert [record.state for record in records] == [JobState.DONE] * 8
-        assert all(len(record.attempts) == 1 for record in records)
-        now = time.time()
-        for record in records:
-            (attempt,) = record.attempts
-            assert attempt.first_byte is not None
-            assert now - 120 < record.queued <= attempt.started <= attempt.first_byte <= attempt.finished < now + 5
-        world.check_files(records)
+    world = begin().start()
+    offset.write_text("86400")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "skewed"))
+        patch.setenv("CLOCK_OFFSET", str(offset))
+        ahead = world.worker(pool)
+    ahead.wait_until_ready()
+    world.submit(pool, [world.paced(f"f{n}", 3) for n in range(8)])
+    world.running(4, with_bytes=True)
+    offset.write_text("-86400")
+    records = world.finished()
+    assert [record.state for record in records] == [JobState.DONE] * 8
+    assert all(len(record.attempts) == 1 for record in records)
+    now = time.time()
+    for record in records:
+        (attempt,) = record.attempts
+        assert attempt.first_byte is not None
+        assert now - 120 < record.queued <= attempt.started <= attempt.first_byte <= attempt.finished < now + 5
+    world.check_files(records)
 
 
 def test_a_clock_of_redis_that_jumps_half_an_hour_ahead_costs_time_and_no_job(
-    tmp_path: Path, offset: Path, valkey: ValkeyProcess
+    valkey: ValkeyProcess, begin: Begin, offset: Path
 ) -> None:
     """All leases expire at once. Whoever lives begins a new one, and what was taken over is published once."""
-    with World(tmp_path, valkey=valkey) as world:
-        world.start(*Pool)
-        for pool in Pool:
-            world.submit(pool, [world.paced(f"{pool}{n}", 3) for n in range(6)], batch=str(pool))
-        for pool in Pool:
-            world.running(4, batch=str(pool))
-        offset.write_text("+1800s\n")
-        with valkey.client() as redis:
-            wait_for(lambda: redis.time()[0] > time.time() + 1500, what="the clock to jump")
-        records = [record for pool in Pool for record in world.finished(str(pool), seconds=90)]
-        assert [record.state for record in records] == [JobState.DONE] * 18
-        world.check_files(records)
-        for pool in Pool:
-            assert world.service(f"worker-{pool}").process.poll() is None
+    world = begin(valkey=valkey).start(*Pool)
+    for pool in Pool:
+        world.submit(pool, [world.paced(f"{pool}{n}", 3) for n in range(6)], batch=str(pool))
+    for pool in Pool:
+        world.running(4, batch=str(pool))
+    offset.write_text("+1800s\n")
+    with valkey.client() as redis:
+        wait_for(lambda: redis.time()[0] > time.time() + 1500, what="the clock to jump")
+    records = [record for pool in Pool for record in world.finished(str(pool), seconds=90)]
+    assert [record.state for record in records] == [JobState.DONE] * 18
+    world.check_files(records)
+    for pool in Pool:
+        assert world.service(f"worker-{pool}").process.poll() is None
 
 
 @pytest.mark.parametrize("jump", [7200, -600])
 def test_a_clock_of_redis_that_jumps_ends_no_job_by_its_deadline_and_delays_none(
-    tmp_path: Path, offset: Path, valkey: ValkeyProcess, jump: int
+    valkey: ValkeyProcess, begin: Begin, offset: Path, jump: int
 ) -> None:
     # A job may take a minute; one that must be tried again waits in the ledger.
-    with World(tmp_path, valkey=valkey, deadline=60.0, wait_in_job=0.0, retry_base=4.0, retry_cap=8.0) as world:
-        world.start(*Pool)
-        for pool in Pool:
-            running = [world.paced(f"{pool}{n}", 5) for n in range(3)]
-            waiting = [world.file(f"{pool}w{n}", path="faults/retry-after/3") for n in range(3)]
-            keyed = [replace(job, url=f"{job.url}&key={job.filename}&name={job.filename}") for job in waiting]
-            world.submit(pool, [*running, *keyed], batch=str(pool))
-        for pool in Pool:
-            world.running(3, batch=str(pool), with_bytes=True)
-            wait_for(lambda pool=pool: world.batch(str(pool)).count(JobState.WAITING), what="jobs that wait")  # type: ignore[misc]
-        before = time.time()
-        offset.write_text(f"{jump:+d}s\n")
-        with valkey.client() as redis:
-            wait_for(lambda: abs(redis.time()[0] - time.time()) > abs(jump) - 60, what="the clock to jump")
-        for pool in Pool:
-            records = world.finished(str(pool), seconds=60)
-            assert [record.state for record in records] == [JobState.DONE] * 6, records
-        assert time.time() - before < 60
+    world = begin(valkey=valkey, deadline=60.0, wait_in_job=0.0, retry_base=4.0, retry_cap=8.0).start(*Pool)
+    for pool in Pool:
+        running = [world.paced(f"{pool}{n}", 5) for n in range(3)]
+        waiting = [world.file(f"{pool}w{n}", path="faults/retry-after/3") for n in range(3)]
+        keyed = [replace(job, url=f"{job.url}&key={job.filename}&name={job.filename}") for job in waiting]
+        world.submit(pool, [*running, *keyed], batch=str(pool))
+    for pool in Pool:
+        world.running(3, batch=str(pool), with_bytes=True)
+        wait_for(lambda pool=pool: world.batch(str(pool)).count(JobState.WAITING), what="jobs that wait")  # type: ignore[misc]
+    before = time.time()
+    offset.write_text(f"{jump:+d}s\n")
+    with valkey.client() as redis:
+        wait_for(lambda: abs(redis.time()[0] - time.time()) > abs(jump) - 60, what="the clock to jump")
+    for pool in Pool:
+        records = world.finished(str(pool), seconds=60)
+        assert [record.state for record in records] == [JobState.DONE] * 6, records
+    assert time.time() - before < 60

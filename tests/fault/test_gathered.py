@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from ledger.jobs import FailureKind, Job, JobState, Pool
 from tests.fault.given import all_done, kill_whenever_it_runs, pools
 from tests.fault.test_last_events import Shown
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -64,14 +63,13 @@ def test_a_group_that_froze_until_another_took_over_publishes_nothing_more(
 
 
 @pytest.mark.parametrize("pool", [Pool.THREADS, Pool.GEVENT])
-def test_the_one_job_that_kills_its_process_is_the_one_that_is_poison(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path, lease=1.0, renew_every=0.2) as world:
-        world.start(pool, slots=2)
-        warm(world, pool)
-        world.submit(pool, [*small(world, 20, "a"), world.paced("poison", 60, 1_000_000), *small(world, 60, "b")])
-        poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=2)
-        assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
-        assert {record.state for record in innocent} == {JobState.DONE}
+def test_the_one_job_that_kills_its_process_is_the_one_that_is_poison(begin: Begin, pool: Pool) -> None:
+    world = begin(lease=1.0, renew_every=0.2).start(pool, slots=2)
+    warm(world, pool)
+    world.submit(pool, [*small(world, 20, "a"), world.paced("poison", 60, 1_000_000), *small(world, 60, "b")])
+    poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=2)
+    assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
+    assert {record.state for record in innocent} == {JobState.DONE}
 
 
 @pools

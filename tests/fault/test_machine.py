@@ -19,7 +19,7 @@ from tests.fault.given import all_done, all_whole, pools
 from tests.producer_process import run
 from tests.waiting import stays, wait_for
 from tests.worker_process import Service, environment_of, worker
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(180)
 carried = pytest.mark.parametrize("carried", [1, 6], ids=["single", "chunk"])
@@ -96,96 +96,98 @@ def spent(world: World) -> list[FailureKind]:
     return [a.kind for record in world.records() for a in record.attempts if a.kind and a.kind not in harmless]
 
 
+FAULTS = {
+    "full": (full, "No space left"),
+    "read-only": (read_only, "Read-only"),
+    "unwritable": (unwritable, "Operation not permitted"),
+}
+
+
 @carried
 @pools
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [(full, "No space left"), (read_only, "Read-only"), (unwritable, "Operation not permitted")],
-    ids=["full", "read-only", "unwritable"],
-)
+@pytest.mark.parametrize("fault", list(FAULTS))
 def test_a_disk_that_cannot_be_written_for_a_while_costs_no_attempt_and_the_worker_says_so(
-    disk: Path, pool: Pool, carried: int, fault: Callable[[Path], Any], words: str
+    disk: Path, begin: Begin, pool: Pool, carried: int, fault: str
 ) -> None:
-    with World(disk.parent, downloads=disk, max_attempts=2) as world:
-        world.start(pool)
-        service = world.service(f"worker-{pool}")
-        (name,) = wait_for(lambda: [worker["name"] for worker in status(world)], what="the worker to be known")
-        with fault(disk):
-            world.submit(pool, [world.file(f"f{n}", 100_000) for n in range(24)], carried=carried)
-            found = unwell(world)
-            assert words in found["reason"]
-            assert abs(found["since"] - service.health.stat().st_mtime) < 60
-            assert f"{name}  {pool}" in run(world.settings, "status", "--workers").out
-            assert "unwell since" in run(world.settings, "status", "--workers").out
-            wait_for(lambda: said(service, "takes no jobs: a fault of this machine"), what="the log to say so")
-            wait_for(lambda: not world.ledger.running("b"), what="what ran to be handed back")
-            touched = service.health.stat().st_mtime
-            counts = world.batch().counts
-            stays(lambda: not any(r.state.final for r in world.records()), seconds=4, what="no job to end")
-            assert service.health.stat().st_mtime == touched, "the health file was touched"
-            assert world.batch().counts == counts
-        records = all_whole(world, 24)
-        assert not spent(world)
-        assert all(len(record.attempts) <= 4 for record in records)
-        wait_for(lambda: well(world), what="the worker to be well")
-        wait_for(lambda: service.health.stat().st_mtime > touched, what="the health file to be touched")
-        assert said(service, "takes jobs again: this machine is well") == said(service, "takes no jobs: a fault") == 1
+    world = begin(downloads=disk, max_attempts=2).start(pool)
+    service = world.service(f"worker-{pool}")
+    (name,) = wait_for(lambda: [worker["name"] for worker in status(world)], what="the worker to be known")
+    break_, words = FAULTS[fault]
+    with break_(disk):
+        world.submit(pool, [world.file(f"f{n}", 100_000) for n in range(24)], carried=carried)
+        found = unwell(world)
+        assert words in found["reason"]
+        assert abs(found["since"] - service.health.stat().st_mtime) < 60
+        assert f"{name}  {pool}" in run(world.settings, "status", "--workers").out
+        assert "unwell since" in run(world.settings, "status", "--workers").out
+        wait_for(lambda: said(service, "takes no jobs: a fault of this machine"), what="the log to say so")
+        wait_for(lambda: not world.ledger.running("b"), what="what ran to be handed back")
+        touched = service.health.stat().st_mtime
+        counts = world.batch().counts
+        stays(lambda: not any(r.state.final for r in world.records()), seconds=4, what="no job to end")
+        assert service.health.stat().st_mtime == touched, "the health file was touched"
+        assert world.batch().counts == counts
+    records = all_whole(world, 24)
+    assert not spent(world)
+    assert all(len(record.attempts) <= 4 for record in records)
+    wait_for(lambda: well(world), what="the worker to be well")
+    wait_for(lambda: service.health.stat().st_mtime > touched, what="the health file to be touched")
+    assert said(service, "takes jobs again: this machine is well") == said(service, "takes no jobs: a fault") == 1
 
 
 @carried
 @pools
 def test_a_disk_that_fills_up_under_running_jobs_spends_no_attempt(
-    tmp_path: Path, disk: Path, pool: Pool, carried: int
+    disk: Path, begin: Begin, pool: Pool, carried: int
 ) -> None:
-    with World(tmp_path, downloads=disk, max_attempts=2) as world:
-        world.start(pool)
-        world.submit(pool, [world.paced(f"f{n}", 4, 600_000) for n in range(6)], carried=carried)
-        world.running(4, with_bytes=True)
-        with full(disk):
-            assert "room" in (reason := unwell(world)["reason"]) or "No space" in reason
-            stays(lambda: not world.batch().count(JobState.FAILED), seconds=3, what="no job to fail")
-        all_whole(world, 6)
-        assert not spent(world)
+    world = begin(downloads=disk, max_attempts=2).start(pool)
+    world.submit(pool, [world.paced(f"f{n}", 4, 600_000) for n in range(6)], carried=carried)
+    world.running(4, with_bytes=True)
+    with full(disk):
+        assert "room" in (reason := unwell(world)["reason"]) or "No space" in reason
+        stays(lambda: not world.batch().count(JobState.FAILED), seconds=3, what="no job to fail")
+    all_whole(world, 6)
+    assert not spent(world)
 
 
 @pools
-def test_cancel_and_deadline_hold_while_a_worker_is_unwell(tmp_path: Path, disk: Path, pool: Pool) -> None:
-    with World(tmp_path, downloads=disk, deadline=6.0) as world:
-        world.start(pool)
-        with full(disk):
-            world.submit(pool, [world.file(f"f{n}") for n in range(8)])
-            unwell(world)
-            wait_for(lambda: any(record.attempts for record in world.records()), what="a job to be handed back")
-            wait_for(lambda: not world.ledger.running("b"), what="what ran to be handed back")
-            tried = {record.id for record in world.records() if record.attempts}
-            (cancelled, _) = world.ledger.cancel(Ref("b", 7, 7))
-            assert cancelled == 1
-            wait_for(
-                lambda: all(r.state is JobState.FAILED for r in world.records() if r.id in tried - {"b.7"}),
-                what="the deadline of those that began",
-            )
+def test_cancel_and_deadline_hold_while_a_worker_is_unwell(disk: Path, begin: Begin, pool: Pool) -> None:
+    world = begin(downloads=disk, deadline=6.0).start(pool)
+    with full(disk):
+        world.submit(pool, [world.file(f"f{n}") for n in range(8)])
+        unwell(world)
+        wait_for(lambda: any(record.attempts for record in world.records()), what="a job to be handed back")
+        wait_for(lambda: not world.ledger.running("b"), what="what ran to be handed back")
+        tried = {record.id for record in world.records() if record.attempts}
+        (cancelled, _) = world.ledger.cancel(Ref("b", 7, 7))
+        assert cancelled == 1
+        wait_for(
+            lambda: all(r.state is JobState.FAILED for r in world.records() if r.id in tried - {"b.7"}),
+            what="the deadline of those that began",
+        )
+    records = world.finished()
+    assert records[7].state is JobState.CANCELLED
+    for record in records[:7]:
+        assert record.last is not None
+        assert record.last.kind is (FailureKind.DEADLINE if record.id in tried else None)
+
+
+@pools
+def test_a_worker_beside_one_that_is_unwell_takes_its_jobs(
+    disk: Path, begin: Begin, tmp_path: Path, pool: Pool
+) -> None:
+    world = begin(downloads=disk).start(pool)
+    with full(disk):
+        world.submit(pool, [world.file(f"f{n}") for n in range(8)])
+        unwell(world)
+        other = world.settings.model_copy(update={"downloads": world.folder / "downloads"})
+        world.services.append(worker(pool, other, world.folder, name="other"))
         records = world.finished()
-        assert records[7].state is JobState.CANCELLED
-        for record in records[:7]:
-            assert record.last is not None
-            assert record.last.kind is (FailureKind.DEADLINE if record.id in tried else None)
-
-
-@pools
-def test_a_worker_beside_one_that_is_unwell_takes_its_jobs(tmp_path: Path, disk: Path, pool: Pool) -> None:
-    with World(tmp_path, downloads=disk) as world:
-        world.start(pool)
-        with full(disk):
-            world.submit(pool, [world.file(f"f{n}") for n in range(8)])
-            unwell(world)
-            other = world.settings.model_copy(update={"downloads": tmp_path / "downloads"})
-            world.services.append(worker(pool, other, tmp_path, name="other"))
-            records = world.finished()
-            assert [record.state for record in records] == [JobState.DONE] * 8
-            world.service(f"worker-{pool}").kill()
-        world.service("worker-other").terminate()
-        world.worker(pool, name="third").wait_until_ready()
-        wait_for(lambda: not world.ledger.redis.exists(world.ledger.keys.unwell), what="the note to be removed")
+        assert [record.state for record in records] == [JobState.DONE] * 8
+        world.service(f"worker-{pool}").kill()
+    world.service("worker-other").terminate()
+    world.worker(pool, name="third").wait_until_ready()
+    wait_for(lambda: not world.ledger.redis.exists(world.ledger.keys.unwell), what="the note to be removed")
 
 
 def limit_that_leaves(free: int, pid: int) -> int:
@@ -197,55 +199,53 @@ def limit_that_leaves(free: int, pid: int) -> int:
 
 @carried
 @pools
-def test_few_descriptors_spend_no_attempt(tmp_path: Path, pool: Pool, carried: int) -> None:
-    with World(tmp_path, max_attempts=2) as world:
-        world.start(pool, slots=8)
-        service = world.service(f"worker-{pool}")
-        slots = 8 if pool is Pool.PREFORK else 1
-        wait_for(lambda: [len(each["pids"]) for each in status(world)] == [slots], what="all of it to be there")
-        world.submit(pool, [world.file(f"before{n}") for n in range(24)], batch="before", carried=carried)
-        before_files = world.finished("before")
-        pids = service.children() if pool is Pool.PREFORK else [service.pid]
-        before = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids]
-        free = 2 if carried == 1 else 0  # small files of a group are in memory until they are published, one by one
+def test_few_descriptors_spend_no_attempt(begin: Begin, pool: Pool, carried: int) -> None:
+    world = begin(max_attempts=2).start(pool, slots=8)
+    service = world.service(f"worker-{pool}")
+    slots = 8 if pool is Pool.PREFORK else 1
+    wait_for(lambda: [len(each["pids"]) for each in status(world)] == [slots], what="all of it to be there")
+    world.submit(pool, [world.file(f"before{n}") for n in range(24)], batch="before", carried=carried)
+    before_files = world.finished("before")
+    pids = service.children() if pool is Pool.PREFORK else [service.pid]
+    before = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids]
+    free = 2 if carried == 1 else 0  # small files of a group are in memory until they are published, one by one
 
-        def starve() -> None:
-            for pid in pids:
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_that_leaves(free, pid), before[0][1]))
+    def starve() -> None:
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_that_leaves(free, pid), before[0][1]))
 
-        starve()
-        world.submit(pool, [world.paced(f"f{n}", 1) for n in range(24)], carried=carried)
-        assert "ulimit -n" in unwell(world, starve)["reason"]  # also when idle connections end and leave some
-        for pid, limits in zip(pids, before, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-        world.check_files([*before_files, *all_done(world, 24)])
-        assert not spent(world)
-        wait_for(lambda: well(world), what="the worker to be well")
+    starve()
+    world.submit(pool, [world.paced(f"f{n}", 1) for n in range(24)], carried=carried)
+    assert "ulimit -n" in unwell(world, starve)["reason"]  # also when idle connections end and leave some
+    for pid, limits in zip(pids, before, strict=True):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    world.check_files([*before_files, *all_done(world, 24)])
+    assert not spent(world)
+    wait_for(lambda: well(world), what="the worker to be well")
 
 
 @pools
-def test_a_fault_that_one_job_has_alone_stays_its_own(tmp_path: Path, disk: Path, pool: Pool) -> None:
-    with World(tmp_path, downloads=disk, max_attempts=2) as world:
-        world.start(pool)
-        service = world.service(f"worker-{pool}")
-        locked, untouchable = disk / "b" / "locked", disk / "b" / "untouchable"
-        locked.mkdir(parents=True)
-        untouchable.write_text("mine")
-        subprocess.run(["chattr", "+i", str(locked), str(untouchable)], check=True, timeout=10)
-        try:
-            jobs = [world.file("locked/f"), world.file("large", 20_000_000), world.file("untouchable")]
-            world.submit(pool, [*jobs, *(world.file(f"f{n}") for n in range(4))])
-            inside, large, *rest = world.finished()
-        finally:
-            subprocess.run(["chattr", "-i", str(locked), str(untouchable)], check=True, timeout=10)
-        kinds = [record.last.kind for record in (inside, large) if record.last]
-        assert kinds == [FailureKind.DISK, FailureKind.DISK_FULL]
-        assert [len(record.attempts) for record in (inside, large)] == [1, 1]
-        assert re.search("room|space", str(large.last and large.last.reason))
-        assert not list((disk / ".partial").glob("*.part"))
-        assert {record.state for record in rest} == {JobState.DONE}
-        assert rest[0].path == "b/untouchable-2"
-        assert not said(service, "a fault of this machine")
+def test_a_fault_that_one_job_has_alone_stays_its_own(disk: Path, begin: Begin, pool: Pool) -> None:
+    world = begin(downloads=disk, max_attempts=2).start(pool)
+    service = world.service(f"worker-{pool}")
+    locked, untouchable = disk / "b" / "locked", disk / "b" / "untouchable"
+    locked.mkdir(parents=True)
+    untouchable.write_text("mine")
+    subprocess.run(["chattr", "+i", str(locked), str(untouchable)], check=True, timeout=10)
+    try:
+        jobs = [world.file("locked/f"), world.file("large", 20_000_000), world.file("untouchable")]
+        world.submit(pool, [*jobs, *(world.file(f"f{n}") for n in range(4))])
+        inside, large, *rest = world.finished()
+    finally:
+        subprocess.run(["chattr", "-i", str(locked), str(untouchable)], check=True, timeout=10)
+    kinds = [record.last.kind for record in (inside, large) if record.last]
+    assert kinds == [FailureKind.DISK, FailureKind.DISK_FULL]
+    assert [len(record.attempts) for record in (inside, large)] == [1, 1]
+    assert re.search("room|space", str(large.last and large.last.reason))
+    assert not list((disk / ".partial").glob("*.part"))
+    assert {record.state for record in rest} == {JobState.DONE}
+    assert rest[0].path == "b/untouchable-2"
+    assert not said(service, "a fault of this machine")
 
 
 def test_a_start_with_too_few_descriptors_says_so(world: World) -> None:

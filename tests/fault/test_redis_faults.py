@@ -16,7 +16,7 @@ from tests.origin_process import OriginProcess
 from tests.relay import Relay
 from tests.waiting import wait_for
 from tests.worker_process import sweep, worker
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -126,19 +126,18 @@ def test_connections_that_are_dropped_without_a_word_cost_an_idle_worker_ten_sec
 
 
 @pools
-def test_an_origin_that_is_down_and_comes_back_costs_attempts(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path, max_attempts=30) as world:
-        world.start(pool)
-        with OriginProcess() as gone:
-            url = gone.url
-            gone.stop()
-        world.submit(pool, [Job(f"{url}/files/x?size=10", "x")])
-        wait_for(
-            lambda: any(a.kind is FailureKind.CONNECT for r in world.records() for a in r.attempts),
-            what="an attempt that found no origin",
-        )
-        with OriginProcess(options=("--port", url.rpartition(":")[2])):
-            all_done(world, 1)
+def test_an_origin_that_is_down_and_comes_back_costs_attempts(begin: Begin, pool: Pool) -> None:
+    world = begin(max_attempts=30).start(pool)
+    with OriginProcess() as gone:
+        url = gone.url
+        gone.stop()
+    world.submit(pool, [Job(f"{url}/files/x?size=10", "x")])
+    wait_for(
+        lambda: any(a.kind is FailureKind.CONNECT for r in world.records() for a in r.attempts),
+        what="an attempt that found no origin",
+    )
+    with OriginProcess(options=("--port", url.rpartition(":")[2])):
+        all_done(world, 1)
 
 
 @pools

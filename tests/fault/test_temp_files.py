@@ -15,7 +15,7 @@ import pytest
 from ledger.jobs import FailureKind, JobState, Pool, Ref
 from tests.fault.given import all_whole, pools
 from tests.waiting import wait_for
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(150)
 carried = pytest.mark.parametrize("carried", [1, 4], ids=["single", "chunk"])
@@ -82,26 +82,25 @@ def removed_again_and_again(world: World) -> Iterator[None]:
 @carried
 @pools
 def test_temp_files_that_always_vanish_spend_no_attempt_and_deadline_and_cancel_hold(
-    tmp_path: Path, pool: Pool, carried: int
+    begin: Begin, pool: Pool, carried: int
 ) -> None:
-    with World(tmp_path, max_attempts=2) as world:
-        world.start(pool)
-        with removed_again_and_again(world):
-            world.submit(pool, [world.paced(f"f{n}", 1.5, 500_000) for n in range(4)], carried=carried)
-            late = world.paced("late", 1.5, 500_000)
-            world.submit(pool, [late], batch="late")
-            wait_for(lambda: sum(len(r.attempts) for r in world.records()) >= 4, seconds=40, what="handed back")
-            assert not any(record.state.final for record in world.records())
-            world.ledger.cancel(Ref("late", 0, 0))
-            (cancelled,) = world.finished("late", seconds=20)
-            assert cancelled.state is JobState.CANCELLED
-            timed = [world.paced(f"timed{n}", 1.5, 500_000) for n in range(4)]
-            world.submit(pool, timed, batch="timed", carried=carried, deadline=6.0)
-            over = world.finished("timed", seconds=40)
-            assert {(each.state, each.last and each.last.kind) for each in over} == {
-                (JobState.FAILED, FailureKind.DEADLINE)
-            }
-        records = all_whole(world, 4)
-        # DISK: the folder was gone when the worker looked whether its machine is well.
-        uncounted = {None, FailureKind.MACHINE, FailureKind.DISK}
+    world = begin(max_attempts=2).start(pool)
+    with removed_again_and_again(world):
+        world.submit(pool, [world.paced(f"f{n}", 1.5, 500_000) for n in range(4)], carried=carried)
+        late = world.paced("late", 1.5, 500_000)
+        world.submit(pool, [late], batch="late")
+        wait_for(lambda: sum(len(r.attempts) for r in world.records()) >= 4, seconds=40, what="handed back")
+        assert not any(record.state.final for record in world.records())
+        world.ledger.cancel(Ref("late", 0, 0))
+        (cancelled,) = world.finished("late", seconds=20)
+        assert cancelled.state is JobState.CANCELLED
+        timed = [world.paced(f"timed{n}", 1.5, 500_000) for n in range(4)]
+        world.submit(pool, timed, batch="timed", carried=carried, deadline=6.0)
+        over = world.finished("timed", seconds=40)
+        assert {(each.state, each.last and each.last.kind) for each in over} == {
+            (JobState.FAILED, FailureKind.DEADLINE)
+        }
+    records = all_whole(world, 4)
+    # DISK: the folder was gone when the worker looked whether its machine is well.
+    uncounted = {None, FailureKind.MACHINE, FailureKind.DISK}
     assert {attempt.kind for record in records for attempt in record.attempts} <= uncounted

@@ -14,7 +14,7 @@ from ledger.jobs import JobRecord, JobState, Pool
 from tests.fault.given import SLOTS, all_done, pools
 from tests.waiting import wait_for
 from tests.worker_process import Service
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -101,14 +101,14 @@ def test_a_hangup_drains_it_and_starts_it_again_in_place(tmp_path: Path, pool: P
 
 
 @pools
-def test_a_hangup_does_not_start_a_worker_again_that_is_to_stop(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path) as world:
-        service = world.start(pool).service(f"worker-{pool}")
-        service.send(signal.SIGHUP)
-        service.send(signal.SIGTERM)
-        service.send(signal.SIGHUP)
-        assert service.wait(30) == 0
-        assert service.text().count(" ready.") == 1
+def test_a_hangup_does_not_start_a_worker_again_that_is_to_stop(begin: Begin, pool: Pool) -> None:
+    world = begin()
+    service = world.start(pool).service(f"worker-{pool}")
+    service.send(signal.SIGHUP)
+    service.send(signal.SIGTERM)
+    service.send(signal.SIGHUP)
+    assert service.wait(30) == 0
+    assert service.text().count(" ready.") == 1
 
 
 @pools

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 import pytest
 
 from ledger.jobs import JobState, Pool
 from tests.producer_process import finish, start
 from tests.waiting import stays, wait_for
-from tests.world import World, pools
+from tests.world import Begin, World, pools
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -36,22 +34,19 @@ def connections(world: World, service: str) -> int:
 
 
 @pools
-def test_load_does_not_bring_more_than_the_bound_and_a_redis_with_so_few_is_enough(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path, progress_every=0.1) as world:
-        world.start(pool, slots=AS_DEPLOYED[pool])
-        most, worker = bound(world, pool), f"worker-{pool}"
-        jobs = 3 * AS_DEPLOYED[pool]
-        world.submit(pool, [world.paced(f"f{n}", 1.5) for n in range(jobs)])
-        with world.valkey.client() as redis:
-            others = (
-                redis.info("clients")["connected_clients"] - connections(world, worker) - connections(world, "sweep")
-            )
-            redis.config_set("maxclients", most + SWEEP + PRODUCER + others)
-        world.running(4, with_bytes=True)
-        asked = start(world.settings, "submit", "--wait", "--pool", pool.value, world.file("more").url)
-        stays(lambda: connections(world, worker) <= most, seconds=2, what=f"at most {most} connections")
-        records = world.finished(seconds=60)
-        assert [(each.state, len(each.attempts)) for each in records] == [(JobState.DONE, 1)] * jobs
-        assert finish(asked).code == 0
-        wait_for(lambda: connections(world, worker) <= most, what="no more than that afterwards")
-        assert connections(world, "sweep") <= SWEEP
+def test_load_does_not_bring_more_than_the_bound_and_a_redis_with_so_few_is_enough(begin: Begin, pool: Pool) -> None:
+    world = begin(progress_every=0.1).start(pool, slots=AS_DEPLOYED[pool])
+    most, worker = bound(world, pool), f"worker-{pool}"
+    jobs = 3 * AS_DEPLOYED[pool]
+    world.submit(pool, [world.paced(f"f{n}", 1.5) for n in range(jobs)])
+    with world.valkey.client() as redis:
+        others = redis.info("clients")["connected_clients"] - connections(world, worker) - connections(world, "sweep")
+        redis.config_set("maxclients", most + SWEEP + PRODUCER + others)
+    world.running(4, with_bytes=True)
+    asked = start(world.settings, "submit", "--wait", "--pool", pool.value, world.file("more").url)
+    stays(lambda: connections(world, worker) <= most, seconds=2, what=f"at most {most} connections")
+    records = world.finished(seconds=60)
+    assert [(each.state, len(each.attempts)) for each in records] == [(JobState.DONE, 1)] * jobs
+    assert finish(asked).code == 0
+    wait_for(lambda: connections(world, worker) <= most, what="no more than that afterwards")
+    assert connections(world, "sweep") <= SWEEP

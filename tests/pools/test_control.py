@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +14,6 @@ from tests.waiting import stays, wait_for
 from tests.world import World, pools
 
 pytestmark = pytest.mark.timeout(150)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path) as world:
-        yield world
 
 
 def consumed(world: World) -> dict[str, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
 from ledger.switches import Switches
 from tests.waiting import wait_for
-from tests.world import World, pools
+from tests.world import Begin, World, pools
 
 SLOTS = 4
 
@@ -74,18 +73,17 @@ def test_slow_jobs_after_many_short_ones_have_all_slots(running: World, batch: s
 
 
 @pools
-def test_a_large_file_delays_no_small_ones(tmp_path: Path, pool: Pool) -> None:
+def test_a_large_file_delays_no_small_ones(begin: Begin, pool: Pool) -> None:
     """Nobody says beforehand that it is large; it comes slowly, and small files wait behind it."""
-    with World(tmp_path) as world:
-        world.start(pool, slots=2)
-        warm(world, pool, "a")
-        large = Job(f"{world.origin.url}/paced/15/large?size=3000000", "large")
-        world.submit(pool, [*(small(world, f"a{n}") for n in range(20)), large])
-        world.submit(pool, [small(world, f"b{n}") for n in range(300)])
-        records = world.finished(seconds=60)
-        check(world, records)
-        ends = {record.job.filename: record.last.finished for record in records if record.last}
-        assert ends.pop("large") > max(ends.values())
+    world = begin().start(pool, slots=2)
+    warm(world, pool, "a")
+    large = Job(f"{world.origin.url}/paced/15/large?size=3000000", "large")
+    world.submit(pool, [*(small(world, f"a{n}") for n in range(20)), large])
+    world.submit(pool, [small(world, f"b{n}") for n in range(300)])
+    records = world.finished(seconds=60)
+    check(world, records)
+    ends = {record.job.filename: record.last.finished for record in records if record.last}
+    assert ends.pop("large") > max(ends.values())
 
 
 @pools

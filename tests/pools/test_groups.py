@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from ledger.jobs import JobState, Pool, Ref
 from tests.waiting import wait_for
-from tests.world import World, pools
+from tests.world import Begin, World, pools
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +50,20 @@ def test_a_cancel_stops_what_runs_and_what_has_not_begun(running: World, batch: 
 
 
 @pools
-def test_a_worker_that_is_killed_or_stopped_loses_nothing(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path, grace=1.0, chunk_parallel=8) as world:
-        world.start(pool, slots=1)
-        jobs = [world.paced(f"{n}.bin", 3, 600_000) for n in range(12)]
-        world.submit(pool, jobs, carried=len(jobs))
-        world.running(8, with_bytes=True)
-        world.service(f"worker-{pool}").kill()
-        second = world.worker(pool, slots=4, name="second").wait_until_ready()
-        world.running(4, with_bytes=True)
-        world.submit(pool, [world.paced(f"x{n}.bin", 3) for n in range(12)], batch="x", carried=12)
-        world.running(1, batch="x")
-        assert second.terminate() == 0
-        world.worker(pool, slots=12, name="third").wait_until_ready()
-        for batch in ("b", "x"):
-            records = world.finished(batch, seconds=90)
-            assert {record.state for record in records} == {JobState.DONE}
-            assert all(record.last and record.last.kind is None for record in records)
-        world.check_files([*world.records("b"), *world.records("x")])
+def test_a_worker_that_is_killed_or_stopped_loses_nothing(begin: Begin, pool: Pool) -> None:
+    world = begin(grace=1.0, chunk_parallel=8).start(pool, slots=1)
+    jobs = [world.paced(f"{n}.bin", 3, 600_000) for n in range(12)]
+    world.submit(pool, jobs, carried=len(jobs))
+    world.running(8, with_bytes=True)
+    world.service(f"worker-{pool}").kill()
+    second = world.worker(pool, slots=4, name="second").wait_until_ready()
+    world.running(4, with_bytes=True)
+    world.submit(pool, [world.paced(f"x{n}.bin", 3) for n in range(12)], batch="x", carried=12)
+    world.running(1, batch="x")
+    assert second.terminate() == 0
+    world.worker(pool, slots=12, name="third").wait_until_ready()
+    for batch in ("b", "x"):
+        records = world.finished(batch, seconds=90)
+        assert {record.state for record in records} == {JobState.DONE}
+        assert all(record.last and record.last.kind is None for record in records)
+    world.check_files([*world.records("b"), *world.records("x")])

@@ -7,10 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,13 +17,7 @@ from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from tests.producer_process import run
 from tests.unit.download_kit import Reciter, ok, reciting
 from tests.waiting import wait_for
-from tests.world import World, pools
-
-
-@pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Callable[..., World]]:
-    with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(World(tmp_path, **settings))
+from tests.world import Begin, World, pools
 
 
 def requests(world: World, part: str = "") -> list[dict[str, Any]]:
@@ -48,7 +39,7 @@ def elsewhere(world: World, job: Job) -> Job:
     return Job(job.url.replace("127.0.0.1", "localhost"), job.filename, job.sha256, job.size)
 
 
-def test_the_limit_of_a_host_holds_over_all_pools_together_and_its_slots_are_used(begin: Callable[..., World]) -> None:
+def test_the_limit_of_a_host_holds_over_all_pools_together_and_its_slots_are_used(begin: Begin) -> None:
     world = begin(per_host=3, sweep_every=5.0).start(*Pool)  # waking by the sweep alone would take 40 s
     for pool in Pool:
         world.submit(pool, [world.paced(f"{pool}-{n}.bin", 0.4) for n in range(8)], batch=str(pool))
@@ -63,7 +54,7 @@ def test_the_limit_of_a_host_holds_over_all_pools_together_and_its_slots_are_use
 
 
 @pools
-def test_a_host_with_a_limit_does_not_starve_the_others(begin: Callable[..., World], pool: Pool) -> None:
+def test_a_host_with_a_limit_does_not_starve_the_others(begin: Begin, pool: Pool) -> None:
     """Given two worker slots, a slow host with one slot and a long line, when another host's jobs come last in the
     queue, then they are done long before the line is."""
     world = begin(per_host=1).start(pool, slots=2)
@@ -77,7 +68,7 @@ def test_a_host_with_a_limit_does_not_starve_the_others(begin: Callable[..., Wor
 
 
 @pools
-def test_a_killed_worker_takes_no_slot_with_it(begin: Callable[..., World], pool: Pool) -> None:
+def test_a_killed_worker_takes_no_slot_with_it(begin: Begin, pool: Pool) -> None:
     world = begin(per_host=2)
     doomed = world.worker(pool, name="doomed").wait_until_ready()
     world.submit(pool, [world.paced(f"{n}.bin", 20) for n in range(2)], batch="held")
@@ -92,7 +83,7 @@ def test_a_killed_worker_takes_no_slot_with_it(begin: Callable[..., World], pool
     assert world.ledger.redis.zcard("t:host:127.0.0.1:slots") == 0
 
 
-def test_a_worker_that_is_stopped_hands_its_slots_back(begin: Callable[..., World]) -> None:
+def test_a_worker_that_is_stopped_hands_its_slots_back(begin: Begin) -> None:
     world = begin(per_host=1, grace=0.5).start(Pool.THREADS)
     world.submit(Pool.THREADS, [world.paced("a.bin", 4)])
     world.running(1, with_bytes=True)
@@ -103,7 +94,7 @@ def test_a_worker_that_is_stopped_hands_its_slots_back(begin: Callable[..., Worl
     assert world.ledger.redis.zcard("t:host:127.0.0.1:slots") == 0
 
 
-def test_a_rate_holds_over_all_pools_together(begin: Callable[..., World]) -> None:
+def test_a_rate_holds_over_all_pools_together(begin: Begin) -> None:
     world = begin(per_host_rate=5.0).start(*Pool)
     for pool in Pool:
         world.submit(pool, [world.file(f"{pool}-{n}.bin") for n in range(6)], batch=str(pool))
@@ -121,7 +112,7 @@ def test_a_rate_holds_over_all_pools_together(begin: Callable[..., World]) -> No
 
 @pools
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_a_host_that_asks_for_quiet_is_left_alone_by_all(begin: Callable[..., World], pool: Pool, form: str) -> None:
+def test_a_host_that_asks_for_quiet_is_left_alone_by_all(begin: Begin, pool: Pool, form: str) -> None:
     world = begin(per_host=4, retry_cap=30.0).start(pool)
     world.submit(
         pool, [Job(f"{world.origin.url}/faults/retry-after/3?status=429&form={form}&key=k&size=99", "busy")], batch="a"
@@ -141,9 +132,7 @@ def test_a_host_that_asks_for_quiet_is_left_alone_by_all(begin: Callable[..., Wo
 
 
 @pools
-def test_a_short_retry_after_is_waited_for_in_the_job_and_a_long_one_in_the_ledger(
-    begin: Callable[..., World], pool: Pool
-) -> None:
+def test_a_short_retry_after_is_waited_for_in_the_job_and_a_long_one_in_the_ledger(begin: Begin, pool: Pool) -> None:
     world = begin(wait_in_job=2.0, retry_cap=4.0, deadline=90_000.0).start(pool)
     url = f"{world.origin.url}/faults/retry-after"
     world.submit(
@@ -183,7 +172,7 @@ class OneAtATime(BaseHTTPRequestHandler):
         pass
 
 
-def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(begin: Callable[..., World]) -> None:
+def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(begin: Begin) -> None:
     """Whichever process, thread or loop has the one connection: idle, it does not keep the others waiting."""
     world = begin().start(*Pool)
     with HTTPServer(("127.0.0.1", 0), OneAtATime) as server:
@@ -201,7 +190,7 @@ def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(beg
     assert {(record.state, record.bytes) for record in records} == {(JobState.DONE, 1000)}
 
 
-def test_a_retry_after_beyond_the_deadline_ends_the_job_and_says_so(begin: Callable[..., World]) -> None:
+def test_a_retry_after_beyond_the_deadline_ends_the_job_and_says_so(begin: Begin) -> None:
     world = begin().start(Pool.THREADS)
     url = f"{world.origin.url}/faults/retry-after/7200?key=k&size=99"
     said = run(world.settings, "submit", "--pool", "threads", "--name", "b", "--deadline", "60", url)
@@ -212,9 +201,7 @@ def test_a_retry_after_beyond_the_deadline_ends_the_job_and_says_so(begin: Calla
 
 
 @pools
-def test_a_download_that_came_further_waits_for_its_host_without_a_slot(
-    begin: Callable[..., World], pool: Pool
-) -> None:
+def test_a_download_that_came_further_waits_for_its_host_without_a_slot(begin: Begin, pool: Pool) -> None:
     """Given a host that asks for a pause while a download of it, which was cut before, is cut again."""
     world = begin(per_host=8).start(pool)
     limits, tag = HostLimits(world.ledger.redis, world.settings), 'ETag: "v"'
@@ -234,7 +221,7 @@ def test_a_download_that_came_further_waits_for_its_host_without_a_slot(
 
 
 @pools
-def test_an_answer_that_asks_to_wait_for_one_file_rests_no_host(begin: Callable[..., World], pool: Pool) -> None:
+def test_an_answer_that_asks_to_wait_for_one_file_rests_no_host(begin: Begin, pool: Pool) -> None:
     """Given a 202 with Retry-After: its own job waits, another one of the host runs at once."""
     world = begin(per_host=8).start(pool)
     with reciting(ok(b"", "Retry-After: 60", status="202 Accepted"), ok(b"now")) as server:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Result
@@ -12,7 +10,7 @@ from ledger.sweep import Sweep
 from tests.ledgers import LedgerWorld
 from tests.producer_process import run
 from tests.waiting import wait_for
-from tests.world import World, pools
+from tests.world import Begin, pools
 
 ENDS = [
     (JobState.DONE, None),
@@ -98,50 +96,47 @@ def test_a_batch_that_nobody_knows_is_said_so(settings: Settings) -> None:
 
 @pools
 @pytest.mark.parametrize("carried", [1, 2])
-def test_an_attempt_that_brings_the_file_further_is_free(tmp_path: Path, pool: Pool, carried: int) -> None:
+def test_an_attempt_that_brings_the_file_further_is_free(begin: Begin, pool: Pool, carried: int) -> None:
     """Given a server that cuts nine times and two attempts; I expect the file, and attempts without a kind."""
     size = 2**25
-    with World(tmp_path, max_attempts=2) as world:
-        world.start(pool)
-        url = f"{world.origin.url}/faults/resume?times=9&size={size}"
-        world.submit(pool, [Job(f"{url}&key={n}", f"{n}") for n in range(2)], carried=carried)
-        records = world.finished()
-        for record in records:
-            assert (record.state, record.bytes) == (JobState.DONE, size)
-            assert [each.kind for each in record.attempts] == [FailureKind.TRUNCATED, *[None] * 9]
-            assert [each.status for each in record.attempts] == [200, *[206] * 9]
-            assert all("truncated: expected" in (each.reason or "") for each in record.attempts[1:9])
-        world.check_files(records)
+    world = begin(max_attempts=2).start(pool)
+    url = f"{world.origin.url}/faults/resume?times=9&size={size}"
+    world.submit(pool, [Job(f"{url}&key={n}", f"{n}") for n in range(2)], carried=carried)
+    records = world.finished()
+    for record in records:
+        assert (record.state, record.bytes) == (JobState.DONE, size)
+        assert [each.kind for each in record.attempts] == [FailureKind.TRUNCATED, *[None] * 9]
+        assert [each.status for each in record.attempts] == [200, *[206] * 9]
+        assert all("truncated: expected" in (each.reason or "") for each in record.attempts[1:9])
+    world.check_files(records)
 
 
 @pools
-def test_a_retry_goes_on_where_the_last_attempt_stopped(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path, max_attempts=1) as world:
-        world.start(pool)
-        url = f"{world.origin.url}/faults/resume?times=1&key=k&size=300000&name=f"
-        world.ledger.redis.hset(world.ledger.keys.batch("b"), "deadline", 2000)
-        world.submit(pool, [Job(url, "f"), world.paced("slow", 8, 800_000)])
-        cut, late = world.finished()
-        assert [each.last.kind for each in (cut, late) if each.last] == [FailureKind.TRUNCATED, FailureKind.DEADLINE]
-        assert world.files() != []
-        world.ledger.redis.hdel(world.ledger.keys.batch("b"), "deadline")
-        assert run(world.settings, "retry", "b", "--json").json["queued"] == 2
-        cut, late = world.finished()
-        assert "resumed from byte 150000" in cut.notes
-        assert any(note.startswith("resumed from byte") for note in late.notes)
-        world.check_files([cut, late])
+def test_a_retry_goes_on_where_the_last_attempt_stopped(begin: Begin, pool: Pool) -> None:
+    world = begin(max_attempts=1).start(pool)
+    url = f"{world.origin.url}/faults/resume?times=1&key=k&size=300000&name=f"
+    world.ledger.redis.hset(world.ledger.keys.batch("b"), "deadline", 2000)
+    world.submit(pool, [Job(url, "f"), world.paced("slow", 8, 800_000)])
+    cut, late = world.finished()
+    assert [each.last.kind for each in (cut, late) if each.last] == [FailureKind.TRUNCATED, FailureKind.DEADLINE]
+    assert world.files() != []
+    world.ledger.redis.hdel(world.ledger.keys.batch("b"), "deadline")
+    assert run(world.settings, "retry", "b", "--json").json["queued"] == 2
+    cut, late = world.finished()
+    assert "resumed from byte 150000" in cut.notes
+    assert any(note.startswith("resumed from byte") for note in late.notes)
+    world.check_files([cut, late])
 
 
 @pools
-def test_a_worker_gives_a_retried_job_all_its_attempts_again(tmp_path: Path, pool: Pool) -> None:
-    with World(tmp_path, max_attempts=2) as world:
-        world.start(pool)
-        url = f"{world.origin.url}/faults/flaky/503?times=3&key=k&size=99"
-        world.submit(pool, [Job(url, "f"), world.file("good.bin")])
-        (failed, _) = world.finished()
-        assert (failed.state, len(failed.attempts)) == (JobState.FAILED, 2)
-        assert run(world.settings, "retry", "b", "--json").json["queued"] == 1
-        (done, _) = world.finished()
-        assert done.state is JobState.DONE
-        assert [each.kind for each in done.attempts] == [FailureKind.SERVER] * 3 + [None]
-        world.check_files(world.records())
+def test_a_worker_gives_a_retried_job_all_its_attempts_again(begin: Begin, pool: Pool) -> None:
+    world = begin(max_attempts=2).start(pool)
+    url = f"{world.origin.url}/faults/flaky/503?times=3&key=k&size=99"
+    world.submit(pool, [Job(url, "f"), world.file("good.bin")])
+    (failed, _) = world.finished()
+    assert (failed.state, len(failed.attempts)) == (JobState.FAILED, 2)
+    assert run(world.settings, "retry", "b", "--json").json["queued"] == 1
+    (done, _) = world.finished()
+    assert done.state is JobState.DONE
+    assert [each.kind for each in done.attempts] == [FailureKind.SERVER] * 3 + [None]
+    world.check_files(world.records())

@@ -11,7 +11,7 @@ import pytest
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool
 from ledger.leases import Leases
 from tests.waiting import wait_for
-from tests.world import World, pools
+from tests.world import Begin, World, pools
 
 carried = pytest.mark.parametrize("carried", [1, 500], ids=["alone", "in a chunk"])
 
@@ -172,14 +172,13 @@ def test_a_running_job_says_how_far_it_is_and_who_runs_it(world: World, batch: s
     assert seen.executor == record.last.executor is not None
 
 
-def test_the_sweep_warns_of_nothing_at_a_first_start_and_takes_nothing_over_at_a_clean_stop(tmp_path: Path) -> None:
-    with World(tmp_path) as world:
-        world.start(*Pool, slots=2)
-        for pool in Pool:
-            world.submit(pool, [world.file(f"{n}.bin") for n in range(5)], batch=str(pool))
-            world.finished(str(pool))
-        assert [world.service(f"worker-{pool}").terminate() for pool in Pool] == [0, 0, 0]
-        leases = Leases(world.ledger.redis, world.settings.key_prefix, 1.0)
-        wait_for(lambda: leases.known() == [], what="the sweep to see that all processes ended")
-        said = world.service("sweep").text()
+def test_the_sweep_warns_of_nothing_at_a_first_start_and_takes_nothing_over_at_a_clean_stop(begin: Begin) -> None:
+    world = begin().start(*Pool, slots=2)
+    for pool in Pool:
+        world.submit(pool, [world.file(f"{n}.bin") for n in range(5)], batch=str(pool))
+        world.finished(str(pool))
+    assert [world.service(f"worker-{pool}").terminate() for pool in Pool] == [0, 0, 0]
+    leases = Leases(world.ledger.redis, world.settings.key_prefix, 1.0)
+    wait_for(lambda: leases.known() == [], what="the sweep to see that all processes ended")
+    said = world.service("sweep").text()
     assert [line for line in said.splitlines() if "took over" in line or "INFO" not in line] == []
