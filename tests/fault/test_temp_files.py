@@ -84,7 +84,7 @@ def removed_again_and_again(world: World) -> Iterator[None]:
 def test_temp_files_that_always_vanish_spend_no_attempt_and_deadline_and_cancel_hold(
     begin: Begin, pool: Pool, carried: int
 ) -> None:
-    world = begin(max_attempts=2).start(pool)
+    world = begin(max_attempts=2).start(pool, slots=10)  # one for each job
     with removed_again_and_again(world):
         world.submit(pool, [world.paced(f"f{n}", 1.5, 500_000) for n in range(4)], carried=carried)
         late = world.paced("late", 1.5, 500_000)

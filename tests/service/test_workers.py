@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +178,10 @@ def test_the_sweep_warns_of_nothing_at_a_first_start_and_takes_nothing_over_at_a
     for pool in Pool:
         world.submit(pool, [world.file(f"{n}.bin") for n in range(5)], batch=str(pool))
         world.finished(str(pool))
-    assert [world.service(f"worker-{pool}").terminate() for pool in Pool] == [0, 0, 0]
+    workers = [world.service(f"worker-{pool}") for pool in Pool]
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    assert [worker.wait(40) for worker in workers] == [0, 0, 0]
     leases = Leases(world.ledger.redis, world.settings.key_prefix, 1.0)
     wait_for(lambda: leases.known() == [], what="the sweep to see that all processes ended")
     said = world.service("sweep").text()
