@@ -64,20 +64,19 @@ def test_attempts_are_read_back_as_they_were_written(written: list[Attempt], que
     assert decode_attempts(",".join(encode_attempt(each, queued) for each in written), queued) == tuple(written)
 
 
-def test_a_job_without_expectations_takes_no_room_for_them() -> None:
-    assert encode_job(Job("http://a/b?c", "b.bin")) == '["http://a/b?c","b.bin"]'
-
-
-def test_a_filename_that_the_url_says_and_a_digest_take_little_room() -> None:
-    job = Job("http://a/b?c", "b", "0a" * 32)
-    assert encode_job(job) == '["http://a/b?c",0,"CgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo"]'
-    assert decode_job(encode_job(job)) == job
-
-
-def test_a_further_digest_is_an_option_which_the_version_before_passes_over() -> None:
-    job = Job("http://a/b?c", "b", digest="md5:0a")
-    assert encode_job(job) == '["http://a/b?c",0,null,null,{"d":"md5:0a"}]'
-    assert decode_job(encode_job(job)) == job
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (Job("http://a/b?c", "b.bin"), '["http://a/b?c","b.bin"]'),
+        # A filename that the URL says, and a digest, take little room.
+        (Job("http://a/b?c", "b", "0a" * 32), '["http://a/b?c",0,"CgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo"]'),
+        # The version before passes over a digest of another algorithm.
+        (Job("http://a/b?c", "b", digest="md5:0a"), '["http://a/b?c",0,null,null,{"d":"md5:0a"}]'),
+    ],
+)
+def test_a_job_takes_no_room_for_what_is_not_expected_of_it(job: Job, text: str) -> None:
+    assert encode_job(job) == text
+    assert decode_job(text) == job
 
 
 @pytest.mark.parametrize("text", ["b.0", "b.7-9", "2026-x_Y.123456789"])

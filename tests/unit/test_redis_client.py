@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import redis
@@ -21,8 +22,8 @@ def nobody() -> Iterator[Settings]:
         yield Settings(redis_url=f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
 
 
-def noting(asked: list[int], *, yes_at: int = 0) -> Callable[[], bool]:
-    """A ``stop`` that notes each time it is asked, and says yes that time; 0: never."""
+def noting(asked: list[int], *, yes_at: int) -> Callable[[], bool]:
+    """A ``stop`` that notes each time it is asked, and says yes that time."""
 
     def stop() -> bool:
         asked.append(1)
@@ -31,28 +32,24 @@ def noting(asked: list[int], *, yes_at: int = 0) -> Callable[[], bool]:
     return stop
 
 
-def test_without_patience_a_call_is_made_once(nobody: Settings) -> None:
+@pytest.mark.parametrize(
+    ("patience", "context", "asks"),
+    [
+        (0, nullcontext, 0),
+        (3600, nullcontext, 3),  # connecting adds no tries
+        (3600, once, 0),
+    ],
+    ids=["without patience", "with patience", "once"],
+)
+def test_a_call_is_repeated_while_its_caller_is_patient(
+    nobody: Settings, patience: float, context: Callable[[], AbstractContextManager[object]], asks: int
+) -> None:
+    """Given a client that is told to stop after its third try."""
     asked: list[int] = []
-    with pytest.raises(redis.ConnectionError), connect(nobody, stop=noting(asked)) as client:
+    stop = noting(asked, yes_at=3)
+    with connect(nobody, patience=patience, stop=stop) as client, context(), pytest.raises(redis.ConnectionError):
         client.ping()
-    assert asked == []  # it did not even come to that
-
-
-def test_patience_ends_when_its_owner_is_told_to_stop(nobody: Settings) -> None:
-    # Given a client that would repeat its calls for an hour
-    asked: list[int] = []
-
-    # If it is told to stop after the third try, I expect the error then: connecting does not multiply the tries
-    with pytest.raises(redis.ConnectionError), connect(nobody, patience=3600, stop=noting(asked, yes_at=3)) as client:
-        client.ping()
-    assert len(asked) == 3
-
-
-def test_what_is_not_worth_waiting_for_is_asked_once_of_a_patient_client(nobody: Settings) -> None:
-    asked: list[int] = []
-    with connect(nobody, patience=3600, stop=noting(asked)) as client, once(), pytest.raises(redis.ConnectionError):
-        client.ping()
-    assert asked == []  # nobody was asked whether to go on
+    assert len(asked) == asks
 
 
 def test_patience_is_back_after_a_call_that_was_made_once(nobody: Settings) -> None:
