@@ -1,4 +1,4 @@
-"""The runs in docs/runs: whole, and what the documents say of them is what the program says of them now."""
+"""The runs in docs/runs: whole, and what pages say of them, of the matrix and of the chaos is what was found."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ PICTURES = {  # by the run's name: the part that each shows
     "slow.svg": "bars",
 }
 PAGE = (DOCS / "pools.md").read_text(encoding="utf-8")
+CELLS = json.loads((DOCS.parent / "tests/matrix/expected.json").read_text(encoding="utf-8"))["cells"]
+_ROW = re.compile(
+    r'^\|[^|]+\|(?P<words>[^|]+\|[^|]+\|[^|]+)\| `make matrix ARGS="-k (?P<key>[a-z-]+)"` \|$', re.MULTILINE
+)
 
 
 def _name(path: Path) -> str:
@@ -78,3 +82,26 @@ def test_the_advice_in_pools_md_is_what_recommend_says(path: Path, capsys: pytes
         rf"^\| \[{_name(path)}\]\(runs/{_name(path)}\.md\) \|.*\| (\w+:\d+)[^|]*\|$", PAGE, re.MULTILINE
     )
     assert said == advice["answer"]
+
+
+def test_each_word_of_pools_md_is_the_one_that_the_matrix_found() -> None:
+    rows = list(_ROW.finditer(PAGE))
+    assert len(rows) >= 13
+    for row in rows:
+        said = [word.strip(" *") for word in row["words"].split("|")]
+        found = [CELLS[row["key"]][f"Celery {pool}"] for pool in ("prefork", "threads", "gevent")]
+        assert [[word] for word in said] == found, row["key"]
+
+
+def test_each_row_of_the_matrix_that_is_named_exists() -> None:
+    assert set(re.findall(r'-k ([a-z-]+)"', PAGE)) <= set(CELLS)
+
+
+def test_the_numbers_of_the_chaos_in_pools_md_are_those_of_its_page() -> None:
+    chaos = (DOCS / "chaos.md").read_text(encoding="utf-8")
+    for profile in ("default", "late", "tuned"):
+        (row,) = re.findall(
+            rf"^\|[^|]+\| (\d+) \| (\d+) \| `python -m chaos stock --profile {profile} ", PAGE, re.MULTILINE
+        )
+        lost, twice = row
+        assert re.search(rf"stock Celery app.*\*\*{lost}\*\*.*\*\*{twice}\*\*", chaos), profile
