@@ -86,11 +86,6 @@ def test_a_password_closes_the_metrics_and_a_prefix_leaves_it_healthy(open_: Sta
     assert f"{PREFIX}/lanes/lanes.js" in ask(closed, f"{PREFIX}/lanes", user=USER).data.decode()
 
 
-def refused(admin: Redis) -> set[str]:
-    """Users that tried what they may not do."""
-    return {str(entry["username"]) for entry in admin.acl_log()}
-
-
 def test_flower_does_its_work_with_its_rights_and_cannot_submit(closed: Stack) -> None:
     plan = closed.plan
     admin = Redis(
@@ -100,25 +95,27 @@ def test_flower_does_its_work_with_its_rights_and_cannot_submit(closed: Stack) -
         password=(plan.private / "keys/admin/password").read_text().strip(),
         decode_responses=True,
     )
+
+    def refused() -> bool:
+        """Whether Flower tried what it may not do."""
+        return "flower" in {str(entry["username"]) for entry in admin.acl_log()}
+
+    def page(path: str) -> str:
+        return ask(closed, PREFIX + path, user=USER).data.decode()
+
     url = f"{plan.origin_url}/files/Seen_in_Flower.bin?size=2000"
-    words = ["submit", "--name", "b", "--pool", "threads", "--wait", url]
-    subprocess.run(
-        [sys.executable, "-m", "producer", *words], env=plan.env("producer"), cwd=ROOT, check=True, timeout=60
-    )
-    wait_for(
-        lambda: "SUCCESS" in ask(closed, f"{PREFIX}/task/b.0", user=USER).data.decode(),
-        seconds=30,
-        what="the row to end",
-    )
-    assert WORKER in json.loads(ask(closed, f"{PREFIX}/api/workers?refresh=1", user=USER).data)
-    assert "downloads.threads" in ask(closed, f"{PREFIX}/worker/{WORKER}", user=USER).data.decode()
-    assert json.loads(ask(closed, f"{PREFIX}/api/queues/length", user=USER).data)["active_queues"]
+    command = [sys.executable, *["-m", "producer", "submit", "--name", "b", "--pool", "threads", "--wait"], url]
+    subprocess.run(command, env=plan.env("producer"), cwd=ROOT, check=True, timeout=60)
+    wait_for(lambda: "SUCCESS" in page("/task/b.0"), seconds=30, what="the row to end")
+    assert WORKER in json.loads(page("/api/workers?refresh=1"))
+    assert "downloads.threads" in page(f"/worker/{WORKER}")
+    assert json.loads(page("/api/queues/length"))["active_queues"]
     assert ask(closed, f"{PREFIX}/api/task/revoke/b.0", "POST", user=USER).status == 200
     grown = ask(closed, f"{PREFIX}/api/worker/pool/shrink/{WORKER}?n=0", "POST", user=USER)
     assert grown.status in (200, 403), "an answer of the worker, whatever it is"
-    assert "flower" not in refused(admin)
+    assert not refused()
 
     said = ask(closed, f"{PREFIX}/api/task/send-task/downpour.download", "POST", user=USER)
     assert said.status >= 500
     assert admin.llen("dp:downloads.threads") == 0
-    assert "flower" in refused(admin)
+    assert refused()

@@ -115,16 +115,15 @@ class ChunkDesk(Desk):
 
 
 class Reciter:
-    """Accepts connections and hands each, after its request, to the next script; remembers the requests."""
+    """Accepts connections and serves each by the next script; remembers the requests."""
 
-    def __init__(self, scripts: tuple[Callable[[socket.socket], None], ...], context: ssl.SSLContext | None) -> None:
+    def __init__(self, scripts: tuple["bytes | Script", ...], context: ssl.SSLContext | None) -> None:
         self._scripts = scripts
         self._context = context
         self.requests: list[str] = []
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -143,7 +142,11 @@ class Reciter:
                 if self._context is not None:
                     connection = self._context.wrap_socket(connection, server_side=True)
                 with connection:
-                    script(connection)
+                    if isinstance(script, bytes):
+                        self.hear(connection)
+                        connection.sendall(script)
+                    else:
+                        script(self, connection)
 
     def hear(self, connection: socket.socket) -> str:
         heard = b""
@@ -168,18 +171,7 @@ Script = Callable[[Reciter, socket.socket], None]
 @contextmanager
 def reciting(*scripts: bytes | Script, tls: ssl.SSLContext | None = None) -> Iterator[Reciter]:
     """A server; each script serves one connection: bytes are sent after the request, then the connection ends."""
-
-    def play(script: bytes | Script) -> Callable[[socket.socket], None]:
-        def run(connection: socket.socket) -> None:
-            if isinstance(script, bytes):
-                server.hear(connection)
-                connection.sendall(script)
-            else:
-                script(server, connection)
-
-        return run
-
-    server = Reciter(tuple(play(script) for script in scripts), tls)
+    server = Reciter(scripts, tls)
     try:
         yield server
     finally:
