@@ -130,6 +130,13 @@ class World:
         wait_for(lambda: self.batch(batch).finished, seconds=seconds, every=0.1, what=f"batch {batch} to finish")
         return self.records(batch)
 
+    def done(self, batch: str = "b", *, seconds: float = 60) -> list[JobRecord]:
+        """The records of a batch, each of which is done."""
+        records = self.finished(batch, seconds=seconds)
+        for record in records:
+            assert record.state is JobState.DONE, f"{record.id} {record.state}: {record.attempts}"
+        return records
+
     def running(self, count: int, *, batch: str = "b", with_bytes: bool = False) -> list[JobRecord]:
         """Wait until that many jobs are running (and have received something)."""
 

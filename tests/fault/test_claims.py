@@ -26,15 +26,8 @@ def test_a_job_that_its_process_does_not_run_goes_back_within_seconds(world: Wor
     (held,) = [lease for lease in Leases(world.ledger.redis, "t:", 0.0).known() if lease.held]
     world.submit(pool, [world.file("forgotten")], batch="forgotten")
     world.ledger.claim(Ref("forgotten", 0, 0), pool, held.incarnation)
-    (record,) = world.finished("forgotten", seconds=20)
-    assert record.state is JobState.DONE
-    assert len(all_whole_of(world, "b")) == 1
-
-
-def all_whole_of(world: World, batch: str) -> list[JobState]:
-    states = [record.state for record in world.finished(batch)]
-    assert states == [JobState.DONE] * len(states)
-    return states
+    world.done("forgotten", seconds=20)
+    world.done()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +64,7 @@ def test_a_retry_right_after_a_cancel_runs_and_is_not_cancelled_again(begin: Beg
         assert world.ledger.cancel(Ref("b", 0, 0)) == (0, 1)
         wait_for(lambda: world.ledger.retry(Ref("b", 0, 0), [JobState.CANCELLED])[0], what="the cancel")
         world.publisher.send([Envelope("b.0", pool, label(job))])
-    assert all_whole_of(world, "b") == [JobState.DONE]
+    world.done()
 
 
 @pools
@@ -111,8 +104,7 @@ def test_leases_and_jobs_outlive_a_redis_that_evicts_keys_with_a_time_to_live(tm
             stays(lambda: not redis.info("stats")["expired_keys"], seconds=1, what="no lease is a key that expires")
             redis.delete(*redis.keys("other:*"))
         for pool in Pool:
-            assert all(len(record.attempts) == 1 for record in world.finished(str(pool)))
-            all_whole_of(world, str(pool))
+            assert all(len(record.attempts) == 1 for record in world.done(str(pool)))
 
 
 def test_a_frozen_process_that_returns_gives_up_what_it_held(world: World) -> None:

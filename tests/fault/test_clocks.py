@@ -54,8 +54,7 @@ def test_a_worker_whose_clock_is_a_day_ahead_and_jumps_back_changes_nothing(
     world.submit(pool, [world.paced(f"f{n}", 3) for n in range(8)])
     world.running(4, with_bytes=True)
     offset.write_text("-86400")
-    records = world.finished()
-    assert [record.state for record in records] == [JobState.DONE] * 8
+    records = world.done()
     assert all(len(record.attempts) == 1 for record in records)
     now = time.time()
     for record in records:
@@ -77,8 +76,7 @@ def test_a_clock_of_redis_that_jumps_half_an_hour_ahead_costs_time_and_no_job(
     offset.write_text("+1800s\n")
     with valkey.client() as redis:
         wait_for(lambda: redis.time()[0] > time.time() + 1500, what="the clock to jump")
-    records = [record for pool in Pool for record in world.finished(str(pool), seconds=90)]
-    assert [record.state for record in records] == [JobState.DONE] * 18
+    records = [record for pool in Pool for record in world.done(str(pool), seconds=90)]
     world.check_files(records)
     for pool in Pool:
         assert world.service(f"worker-{pool}").process.poll() is None
@@ -103,6 +101,5 @@ def test_a_clock_of_redis_that_jumps_ends_no_job_by_its_deadline_and_delays_none
     with valkey.client() as redis:
         wait_for(lambda: abs(redis.time()[0] - time.time()) > abs(jump) - 60, what="the clock to jump")
     for pool in Pool:
-        records = world.finished(str(pool), seconds=60)
-        assert [record.state for record in records] == [JobState.DONE] * 6, records
+        world.done(str(pool), seconds=60)
     assert time.time() - before < 60

@@ -54,11 +54,10 @@ def test_a_group_that_froze_until_another_took_over_publishes_nothing_more(
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     world.worker(pool, slots=8, name="second").wait_until_ready()
-    records = world.finished(seconds=60)
+    world.done(seconds=60)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     wait_for(lambda: "lost:" in frozen.text(), seconds=30, what="the frozen worker to see that it lost its jobs")
-    assert {record.state for record in records} == {JobState.DONE}
     world.check_files([*world.records(), *world.records("warm")])
 
 

@@ -43,8 +43,7 @@ def test_the_limit_of_a_host_holds_over_all_pools_together_and_its_slots_are_use
     world = begin(per_host=3, sweep_every=5.0).start(*Pool)  # waking by the sweep alone would take 40 s
     for pool in Pool:
         world.submit(pool, [world.paced(f"{pool}-{n}.bin", 0.4) for n in range(8)], batch=str(pool))
-    records = [record for pool in Pool for record in world.finished(str(pool))]
-    assert {record.state for record in records} == {JobState.DONE}
+    records = [record for pool in Pool for record in world.done(str(pool))]
     assert {len(record.attempts) for record in records} == {1}, "waiting for a host is no attempt"
     found = requests(world, "/paced/")
     assert (len(found), most_at_once(found)) == (24, 3)
@@ -62,9 +61,8 @@ def test_a_host_with_a_limit_does_not_starve_the_others(begin: Begin, pool: Pool
     world.submit(pool, [elsewhere(world, world.file(f"quick-{n}.bin")) for n in range(10)], batch="quick")
     world.finished("quick")
     assert world.batch("slow").count(JobState.DONE) <= 3
-    records = world.finished("slow")
+    world.done("slow")
     assert most_at_once(requests(world, "slow-")) == 1
-    assert {record.state for record in records} == {JobState.DONE}
 
 
 @pools
@@ -78,7 +76,7 @@ def test_a_killed_worker_takes_no_slot_with_it(begin: Begin, pool: Pool) -> None
     world.submit(pool, [world.file(f"{n}.bin") for n in range(4)], batch="next")
     world.running(2, batch="held", with_bytes=True)
     world.ledger.cancel(Ref("held", 0, 1))
-    assert {record.state for record in world.finished("next")} == {JobState.DONE}
+    world.done("next")
     assert {record.state for record in world.finished("held")} == {JobState.CANCELLED}
     assert world.ledger.redis.zcard("t:host:127.0.0.1:slots") == 0
 
@@ -89,8 +87,7 @@ def test_a_worker_that_is_stopped_hands_its_slots_back(begin: Begin) -> None:
     world.running(1, with_bytes=True)
     world.service("worker-threads").send(signal.SIGTERM)
     world.worker(Pool.THREADS, name="second").wait_until_ready()
-    (record,) = world.finished()
-    assert record.state is JobState.DONE
+    world.done()
     assert world.ledger.redis.zcard("t:host:127.0.0.1:slots") == 0
 
 
@@ -99,7 +96,7 @@ def test_a_rate_holds_over_all_pools_together(begin: Begin) -> None:
     for pool in Pool:
         world.submit(pool, [world.file(f"{pool}-{n}.bin") for n in range(6)], batch=str(pool))
     for pool in Pool:
-        assert {record.state for record in world.finished(str(pool))} == {JobState.DONE}
+        world.done(str(pool))
     times = [each["t"] for each in requests(world, "/files/")]
     assert len(times) == 18
     for first in times:  # in any stretch: what a second brings, and one second's worth at once
@@ -121,7 +118,7 @@ def test_a_host_that_asks_for_quiet_is_left_alone_by_all(begin: Begin, pool: Poo
     wait_for(lambda: world.ledger.redis.hget("t:host:127.0.0.1", "cool"), what="the wish to be passed on")
     world.submit(pool, [world.file(f"{n}.bin") for n in range(5)], batch="b")
     world.submit(pool, [elsewhere(world, world.file(f"else-{n}.bin")) for n in range(5)], batch="c")
-    assert {record.state for record in world.finished("c")} == {JobState.DONE}
+    world.done("c")
     assert not requests(world, "/files/0.bin"), "the others are served, this host is left alone"
     (busy,) = world.finished("a")
     world.finished("b")

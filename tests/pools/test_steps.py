@@ -23,8 +23,7 @@ def test_a_step_is_noted_in_the_record_and_the_file_published(world: World, pool
 
     world.submit(pool, [page], batch=f"links-{pool}")
 
-    (record,) = world.finished(f"links-{pool}")
-    assert record.state is JobState.DONE
+    (record,) = world.done(f"links-{pool}")
     assert any(note.startswith("links: 200, ") for note in record.notes)
     assert (world.settings.downloads / record.path).stat().st_size == record.bytes
 
