@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.chromium import VIEW, find, launch
 from tests.browser.scene import Scene
+from tests.browser.views import VIEW, find, launch
 
 
 @pytest.fixture(scope="session")

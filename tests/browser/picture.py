@@ -9,9 +9,8 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 from ledger.jobs import Pool
 from poolbench import experiment
 from producer.scenarios import ARTICLE_FILES
-from tests.browser.chromium import find, launch
 from tests.browser.scene import Scene
-from tests.browser.views import tasks, until
+from tests.browser.views import find, launch, tasks, until
 
 WIDE = ViewportSize(width=1580, height=900)
 

@@ -1,15 +1,31 @@
-"""Flower's pages as a person reads them: by heading, not by place."""
+"""The system's Chromium, and Flower's pages as a person reads them in it: by heading, not by place."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import TypeVar
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, Playwright, ViewportSize, expect
 
 from tests.waiting import wait_for
 
 T = TypeVar("T")
+VIEW = ViewportSize(width=1280, height=800)
+
+_QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --no-proxy-server"
+    " --disable-background-networking --disable-component-update --disable-sync"
+)
+
+
+def find() -> str | None:
+    return os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+
+def launch(playwright: Playwright, path: str) -> Browser:
+    return playwright.chromium.launch(executable_path=path, args=_QUIET.split(), timeout=30_000)
 
 
 def until(page: Page, url: str, look: Callable[[], T], *, what: str, seconds: float = 30) -> T:

@@ -7,7 +7,6 @@ import runpy
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Self
 
 import pytest
@@ -22,7 +21,7 @@ from ledger.settings import Settings
 from tests.fault.given import SLOTS, all_done, busy, pools
 from tests.waiting import stays, wait_for
 from tests.worker_process import ROOT
-from tests.world import World
+from tests.world import Begin, World
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -144,9 +143,10 @@ def test_the_job_of_a_killed_prefork_child_waits_and_its_worker_is_there(world: 
 
 @pools
 @pytest.mark.parametrize("cancelled", [False, True], ids=["poison", "cancelled"])
-def test_a_job_that_the_sweep_ends_has_ended(tmp_path: Path, pool: Pool, cancelled: bool) -> None:
+def test_a_job_that_the_sweep_ends_has_ended(begin: Begin, pool: Pool, cancelled: bool) -> None:
     """Given a job that may lose its process only once, or whose worker is killed before it sees the cancel."""
-    with World(tmp_path, max_losses=1) as world, Shown(world.settings) as shown:
+    world = begin(max_losses=1)
+    with Shown(world.settings) as shown:
         worker = busy(world, pool, jobs=1, seconds=30)
         for pid in (worker.pid, *worker.children()):
             os.kill(pid, signal.SIGSTOP)
@@ -170,11 +170,9 @@ def test_jobs_that_end_while_the_worker_reconnects_have_ended(world: World, show
     shown.become(rows("SUCCESS"))
 
 
-def test_a_job_whose_time_is_used_up_while_it_waits_has_ended(tmp_path: Path) -> None:
-    with (
-        World(tmp_path, wait_in_job=0, retry_base=4, retry_cap=4, deadline=12) as world,
-        Shown(world.settings) as shown,
-    ):
+def test_a_job_whose_time_is_used_up_while_it_waits_has_ended(begin: Begin) -> None:
+    world = begin(wait_in_job=0, retry_base=4, retry_cap=4, deadline=12)
+    with Shown(world.settings) as shown:
         world.start(Pool.THREADS)
         world.submit(Pool.THREADS, [world.file("f", path="faults/status/503")])
         shown.become(rows("RETRY", 1))
