@@ -18,15 +18,10 @@ carried = pytest.mark.parametrize("carried", [1, 500], ids=["alone", "in a chunk
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The running world; each test uses a batch of its own."""
     with World(tmp_path_factory.mktemp("world"), read_timeout=3.0) as world:
         yield world.start(*Pool)
-
-
-@pytest.fixture
-def world(running: World) -> World:
-    """The running world; each test uses a batch of its own."""
-    return running
 
 
 def who(attempt: Attempt) -> Executor:
