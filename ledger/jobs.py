@@ -184,6 +184,7 @@ class JobRecord:
     content_type: str | None = None  # once done, unless it is ``UNKNOWN_TYPE``
     name: str | None = None  # the final filename, if it is not the job's
     before: int = 0  # attempts made before it was submitted again: history, they count no more
+    weight: int = 0  # of its holders' deaths against it, see ``weight`` in lua/common.lua
 
     @property
     def batch(self) -> str:
