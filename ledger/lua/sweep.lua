@@ -177,12 +177,11 @@ function commands.give_back()
 end
 
 -- The weight of a suspect on trial; nil: it has ended, or outlived its trial.
-local function tried(id, trial, shortest)
+local function tried(id, trial, since, shortest)
   local have = read(id, 's', 'l', 'y')
   local weighs = weight(have)
   if have.s == 'q' then return weighs end -- its message is on its way
   if have.s ~= 'r' then return nil end
-  local since = redis.call('HGET', trial, id)
   if since == '' then
     redis.call('HSET', trial, id, now)
     return weighs
@@ -204,8 +203,10 @@ end
 function commands.suspects()
   local suspects, trial = prefix .. 'suspects:' .. ARGV[3], prefix .. 'trial:' .. ARGV[3]
   local on, alone, released = 0, false, 0
-  for _, id in ipairs(redis.call('HKEYS', trial)) do
-    local weighs = guarded(id, tried, trial, tonumber(ARGV[4]))
+  local known = redis.call('HGETALL', trial)
+  for at = 1, #known, 2 do
+    local id = known[at]
+    local weighs = guarded(id, tried, trial, known[at + 1], tonumber(ARGV[4]))
     if weighs then
       on, alone = on + 1, alone or weighs > 2
     else
