@@ -56,7 +56,7 @@ end
 -- A worker has these messages in hand: they exist, and are not on the queue.
 --
 -- ARGV  pool, worker, refs ...
--- Returns 1 if it may take more, 0 while the pool is paused or the worker drained.
+-- Returns 1 if it may take more, 0 while the pool is paused or the worker drained; and 1 if faults of machines are noted.
 function commands.touch()
   local pool = ARGV[3]
   local sent, hand = prefix .. 'sent:' .. pool, prefix .. 'hand:' .. pool
@@ -65,8 +65,8 @@ function commands.touch()
       redis.call('ZADD', hand, now, ARGV[at])
     end
   end
-  if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1 then return 0 end
-  return 1 - redis.call('SISMEMBER', prefix .. 'drained', ARGV[4])
+  local stop = redis.call('SISMEMBER', prefix .. 'paused', pool) + redis.call('SISMEMBER', prefix .. 'drained', ARGV[4])
+  return {stop == 0 and 1 or 0, redis.call('EXISTS', prefix .. 'unwell')}
 end
 
 -- A queued job that was lost goes to its queue, or to the suspects. There those that are tried together come first, then
@@ -336,6 +336,35 @@ function commands.totals()
   end
   local answer = {redis.call('ZCARD', prefix .. 'batches'), #names, submitted}
   for field, jobs in pairs(sums) do answer[#answer + 1], answer[#answer + 2] = field, jobs end
+  return answer
+end
+
+-- Which steps of a round have nothing to do: most rounds of a stack that waits for jobs cost this one call.
+--
+-- ARGV  grace in ms as in `unsent`, then for each pool: its name, queue's key
+-- Returns their names.
+function commands.idle()
+  local answer = {}
+  local function passed(key, moment)
+    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    return first[2] and tonumber(first[2]) <= moment
+  end
+  local function note(step, busy)
+    if not busy then answer[#answer + 1] = step end
+  end
+  note('dead', redis.call('EXISTS', prefix .. 'dead') > 0)
+  note('due', passed(prefix .. 'due', now))
+  note('hosts', redis.call('EXISTS', prefix .. 'hosts') > 0)
+  note('overdue', passed(prefix .. 'deadlines', now))
+  local suspects, send = false, false
+  for at = 4, #ARGV, 2 do
+    local pool = ARGV[at]
+    suspects = suspects or redis.call('EXISTS', prefix .. 'suspects:' .. pool, prefix .. 'trial:' .. pool) > 0
+    send = send or redis.call('EXISTS', prefix .. 'resend:' .. pool) > 0 or passed(prefix .. 'hand:' .. pool, now - ARGV[3])
+      or redis.call('ZCARD', prefix .. 'sent:' .. pool) > redis.call('LLEN', ARGV[at + 1])
+  end
+  note('suspects', suspects)
+  note('send', send)
   return answer
 end
 

@@ -350,7 +350,6 @@ def test_a_step_of_the_sweep_that_fails_does_not_stop_the_others(
     def broken(_swept: Swept) -> None:
         raise RuntimeError("a bug")
 
-    broken.__name__ = "broken"
-    monkeypatch.setattr(world.sweep, "_put_back_due", broken)
+    monkeypatch.setitem(world.sweep._steps, "lost", broken)
     world.sweep_until(world.queue, "the message")
     assert caplog.text.count("RuntimeError: a bug") == 1, "said once, not in each round"
