@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n|\s+-- .*$", re.MULTILINE)
-_FUNCTION = re.compile(  # all of it, whether it is a command, its name
-    r"^((?:local function |function (commands)\.)(\w+)\([^)]*\)(?: .+\n|\n(?:.*\n)*?end\n))", re.MULTILINE
+_FUNCTION = re.compile(
+    r"^(?:local function |function (commands)\.)(\w+)\([^)]*\)(?: .+\n|\n(?:.*\n)*?end\n)", re.MULTILINE
 )
 
 _TOLD_TO = 0.001  # seconds: Redis' scripts cut their moments to milliseconds
@@ -219,16 +219,27 @@ def _text(name: str) -> str:
 
 
 @cache
+def _parts(name: str) -> list[tuple[str | None, str, str]]:
+    """A library in its order: functions (whether it is a command, its name, its text) and what stands between them."""
+    text = _COMMENT.sub("", _text(name))
+    parts: list[tuple[str | None, str, str]] = []
+    at = 0
+    for found in _FUNCTION.finditer(text):
+        parts += [(None, "", text[at : found.start()]), (found[1], found[2], found[0])]
+        at = found.end()
+    return [*parts, (None, "", text[at:])]
+
+
 def _needed(name: str, command: str) -> str:
     """What one command needs of its library. Redis makes every function of a script anew with each call: all of them
     take 20 µs, several times as long as most commands."""
-    text = _COMMENT.sub("", _text(name))
-    found = _FUNCTION.findall(text)
-    for function, of_commands, its_name in reversed(found):  # a function is used only below
-        others = text.replace(function, "")
-        if its_name != command if of_commands else not re.search(rf"\b{its_name}\b", others):
-            text = others
-    return text
+    used: set[str] = set()
+    needed: list[str] = []
+    for of_commands, function, text in reversed(_parts(name)):  # a function is used only below
+        if not function or (function == command if of_commands else function in used):
+            used.update(re.findall(r"\w+", text))
+            needed.append(text)
+    return "".join(reversed(needed))
 
 
 class PerProcess(Generic[T]):
