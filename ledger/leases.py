@@ -1,4 +1,4 @@
-"""Leases: each process that runs jobs renews its lease every second.
+"""Leases: each process that runs jobs renews its lease every second, or every two while it has none.
 
 A worker process (a prefork child; the one process of a threads or gevent worker) registers once, as an *incarnation*,
 and renews its own lease, so when it dies or freezes the lease passes, and the sweep takes its jobs over. A lease that
