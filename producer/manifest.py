@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
@@ -26,13 +25,12 @@ from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming, folded
 from ledger.records import encode_job
 from producer.errors import ManifestError, OtherManifestError
-from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of, stream_of
+from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of
 from producer.urls import check_url, without_user
 
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
 _MOST_SAID = 20  # bad lines named one by one
 _PIECE = 1024 * 1024  # bytes
-_TOO_LONG = "a pipe with more than the temporary folder has room for"
 _STRENGTH = ("sha512", "sha1", "md5")  # of these digests the first one that is given is verified, if there is no sha256
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")  # visible ASCII, no line break
@@ -398,29 +396,15 @@ class Reader:
     _piped: bool = False
     _said: int = 0  # the last line that was reported
 
-    @property
-    def kept(self) -> bool:
-        """Whether it can be read again."""
-        return isinstance(self.source, Sequence) or self._start is not None
-
     def keep(self) -> None:
-        """Be ready to read it again, unless it comes through a pipe and is too long for the temporary folder."""
-        if self.kept or isinstance(self.source, Sequence):
+        """Be ready to read it again: what comes through a pipe is copied into the temporary folder."""
+        if isinstance(self.source, Sequence) or self._start is not None:
             return
         if not self.source.seekable():
             pipe, self._piped = self.source, True
-            spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-            room = shutil.disk_usage(tempfile.gettempdir()).free // 2
-            while spool.tell() < room and (piece := pipe.read(_PIECE)):
-                spool.write(piece)
-            whole = spool.tell() < room
-            spool.seek(0)
-            if not whole:
-                self.source = stream_of(
-                    piece for part in (spool, pipe) for piece in iter(partial(part.read, _PIECE), b"")
-                )
-                return
-            self.source = spool
+            self.source = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+            shutil.copyfileobj(pipe, self.source, _PIECE)
+            self.source.seek(0)
         self._start = self.source.tell()
 
     def check(self) -> None:
@@ -430,8 +414,6 @@ class Reader:
             ManifestError: a line is bad.
         """
         self.keep()
-        if not self.kept:
-            raise ManifestError(f"expected a file for --strict, got {_TOO_LONG}; nothing was submitted")
         for _job in self.jobs():
             pass
         if self.bad:
@@ -443,8 +425,6 @@ class Reader:
         Raises:
             OtherManifestError: the batch has a job that is not here.
         """
-        if not self.kept:
-            raise OtherManifestError(f"expected a file for a mended manifest, got {_TOO_LONG}")
         names = self.new_names()
         known = Known(batch(), names)
         for _job in self.jobs(names, known):

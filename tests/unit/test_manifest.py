@@ -9,7 +9,6 @@ import json
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -240,27 +239,6 @@ def test_a_line_asks_for_its_own_filename() -> None:
         again(rows, line(filename="z") + "\n" + rows.replace('"y"', '"w"'))
     with pytest.raises(OtherManifestError, match="does not have 1 of its jobs"):
         again("http://a/x\nhttp://a/y\n", "http://a/y\nhttp://a/z\n")
-
-
-def test_a_pipe_is_kept_as_far_as_there_is_room_and_its_jobs_come_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = b"".join(b"http://a/%d\n" % n for n in range(200_000))
-
-    class Pipe(io.BytesIO):
-        def seekable(self) -> bool:
-            return False
-
-    for free, kept in ((2**30, True), (2**21, False)):
-        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        reader = Reader(Pipe(text), None, lambda _: None)
-        reader.keep()
-        assert reader.kept is kept
-        jobs = [job.url for job in reader.jobs()]
-        assert (len(jobs), jobs[-1]) == (200_000, "http://a/199999")
-        if not kept:
-            with pytest.raises(OtherManifestError, match="expected a file for a mended manifest, got a pipe with more"):
-                reader.missing(list)
-            with pytest.raises(ManifestError, match="expected a file for --strict"):
-                Reader(Pipe(text), None, lambda _: None).check()
 
 
 def test_folders_go_on_where_the_batch_is() -> None:
