@@ -15,7 +15,6 @@ from ledger.jobs import Pool
 from stack import plan as ports
 from stack import up
 from stack.__main__ import finished_by_worker
-from stack.install import InstallError, make_environment, package_of
 from stack.plan import ROOT, Plan, clean
 from stack.stack import StackError
 from stack.up import MOST, Follower
@@ -119,9 +118,7 @@ runpy.run_module(sys.argv[1], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "at"), [("producer", "click"), ("stack", "click"), ("origin", "asyncio"), ("stack.install", "venv")]
-)
+@pytest.mark.parametrize(("module", "at"), [("producer", "click"), ("stack", "click"), ("origin", "asyncio")])
 def test_ctrl_c_in_the_first_second_ends_without_a_traceback(module: str, at: str) -> None:
     words = [sys.executable, "-c", INTERRUPTED, module, at]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
@@ -176,25 +173,7 @@ flower_events_total{task="downpour.download",type="task-succeeded",worker="geven
 
 def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InstallError, match="no virtual environment"):
-        make_environment(tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "package"),
-    [
-        (b"Collecting celery==5.6.2 (from -r requirements/local.txt (line 7))\n", "celery 5.6.2"),
-        (b"Collecting celery[redis]==5.6.2\n", "celery[redis] 5.6.2"),
-        (
-            b"Processing ./wheels/prometheus_client-0.23.1-py3-none-any.whl (from -r a.txt (line 1))\n",
-            "prometheus_client 0.23.1",
-        ),
-        (b"Processing /w/flower-2.2.0.tar.gz\n", "flower 2.2.0"),
-        (b"  Downloading celery-5.6.2-py3-none-any.whl (445 kB)\n", None),
-        (b"  Using cached celery-5.6.2-py3-none-any.whl (445 kB)\n", None),
-        (b"Requirement already satisfied: celery==5.6.2\n", None),
-    ],
-)
-def test_each_package_that_pip_begins_is_counted(line: bytes, package: str | None) -> None:
-    assert package_of(line) == package
+    words = ["make", f"VENV={tmp_path}", f"{tmp_path}/local.stamp"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert (done.returncode, "is no virtual environment" in done.stderr) == (2, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
