@@ -1,4 +1,4 @@
-"""The stack's small parts: ports, environment, Procfile, env file, log follower, what Flower counted."""
+"""The stack's small parts: ports, environment, Procfile, env file, log follower."""
 
 import os
 import shlex
@@ -14,7 +14,6 @@ from honcho.environ import parse_procfile
 from ledger.jobs import Pool
 from stack import plan as ports
 from stack import up
-from stack.__main__ import finished_by_worker
 from stack.plan import ROOT, Plan, clean
 from stack.stack import StackError
 from stack.up import MOST, Follower
@@ -104,7 +103,7 @@ def test_the_producer_finds_the_stack_that_is_up_and_waits_for_one_that_starts(t
     assert producer() == (0, "/a b/$HOME'\n")
     assert producer(DOWNPOUR_DOWNLOADS="/mine") == (0, "/mine\n")
     assert producer(DOWNPOUR_REDIS_URL="redis://other/0") == (0, "None\n")
-    assert [each.name for each in file.parent.iterdir()] == ["stack.env"]
+    assert {each.name for each in file.parent.iterdir()} == {"stack.env", "stack.lock"}
 
 
 INTERRUPTED = """
@@ -125,13 +124,12 @@ def test_ctrl_c_in_the_first_second_ends_without_a_traceback(module: str, at: st
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_env_file_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_file_of_a_stack_that_is_up_is_not_taken_and_a_leftover_is(tmp_path: Path) -> None:
     file = tmp_path / "run" / "stack.env"
-    up.claim(file)
-    up.claim(file)  # this process is no `stack up`, so the file is a leftover
-    monkeypatch.setattr(up, "_alive", lambda pid: pid == os.getpid())
-    with pytest.raises(StackError, match=f"up already, as process {os.getpid()}"):
+    lock, held = up.claim(file)
+    with held, pytest.raises(StackError, match=f"up already, as {lock} says"):
         up.claim(file)
+    up.claim(file)[1].close()
 
 
 def test_the_follower_shows_whole_lines_once_and_nothing_a_terminal_obeys(tmp_path: Path) -> None:
@@ -158,17 +156,6 @@ def test_a_long_log_that_was_shown_starts_again(tmp_path: Path) -> None:
     with log.open("ab") as more:
         more.write(b"next\n")
     assert next(iter(follower.lines())).endswith("next")
-
-
-def test_flowers_counters_become_jobs_by_worker() -> None:
-    metrics = """# TYPE flower_events_total counter
-flower_events_total{task="downpour.download",type="task-succeeded",worker="threads@here"} 2.0
-flower_events_total{task="downpour.threads",type="task-succeeded",worker="threads@here"} 1.0
-flower_events_total{task="downpour.download",type="task-started",worker="threads@here"} 9.0
-flower_events_total{task="downpour.download",type="task-succeeded",worker="gevent@here"} 4.0
-"""
-    assert finished_by_worker(metrics) == {"threads@here": 3, "gevent@here": 4}
-    assert finished_by_worker("") == {}
 
 
 def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> None:
