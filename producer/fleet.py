@@ -16,7 +16,6 @@ A stack of our own needs what ``requirements/local.txt`` installs; nothing of it
 from __future__ import annotations
 
 import contextlib
-import resource
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from stack.stack import Stack
 
 APP = "worker.app"
-_OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
 
 def start(pool: experiment.PoolKind, concurrency: int | None, setup: Setup) -> str:
@@ -134,7 +132,6 @@ class Private:
         self._stack = _stack(settings)
 
     def __enter__(self) -> Self:
-        _allow_many_files()
         with _stack_errors():
             self._stack.__enter__()
         variables = self._stack.plan.downpour("producer")
@@ -233,12 +230,3 @@ def _ended(stack: Stack, names: Sequence[str]) -> Iterator[str]:
     for name in names:
         if (code := stack.processes[name].returncode) is not None:
             yield f"{name} ended in the middle of it: {describe_exit(code)}"
-
-
-def _allow_many_files() -> None:
-    """What we start inherits it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
