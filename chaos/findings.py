@@ -67,7 +67,6 @@ def report(course: Course, command: str) -> Report:
         overall=overall(blows, interrupted, course.fleet.deserted),
         redis_gap={"away": Spread.of(course.faults.away), **redis_gap(blows, jobs, ended)},
         unasked_exits=dict(Counter(course.fleet.exits)),
-        starts={member.name: member.starts for member in course.fleet.members},
         unhealthy=course.unhealthy,
         struck=one_by_one(blows, interrupted, course.begun),
         complete=course.complete,

@@ -145,7 +145,6 @@ class Report:
     overall: dict[str, Spread | None]  # back, again: of all interrupted jobs, and by case; see ``findings.overall``
     redis_gap: dict[str, Spread | None]  # Redis killed → it answers again (away); by pool: → the next job begins
     unasked_exits: dict[str, int]  # processes that ended without a fault, by name and code
-    starts: dict[str, int]  # of each supervised process
     unhealthy: tuple[str, ...]  # at the end
     struck: tuple[Struck, ...]
     complete: bool  # False: a deadline cut it off

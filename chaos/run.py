@@ -31,7 +31,6 @@ from stack.stack import Stack
 LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)
 SETTLE = 120.0  # seconds after the load in which every job must have its end
-_READY = 90.0  # seconds for all processes to be up
 _FILL = 20.0  # seconds in which the queues are filled before the first fault
 _PAUSE = (1.8, 8.0)  # seconds on average between two faults, at least and at most
 _SAY_EVERY = 5.0  # seconds
@@ -56,7 +55,7 @@ class Course:
         self.options, self.subject, self.access_log, self._say = options, subject, access_log, say
         batch = max(500, min(2000, options.jobs // 20))  # starting a producer takes as long as 100 jobs
         self.feed = Feed(subject, options.seed, options.jobs, batch, low=round(batch * 0.6))
-        self.fleet = Fleet(subject.members())
+        self.fleet = Fleet(subject.stack, subject.members())
         self.faults = Faults(subject.stack, self.fleet, self.feed, options.seed, disk)
         downloads = subject.stack.plan.downloads
         self.witness = Witness(downloads, self.feed.planned, subject.finished, subject.note)
@@ -71,12 +70,9 @@ class Course:
     def run(self) -> None:
         """
         Raises:
-            StackError: Redis could not be started again.
+            StackError: a process could not be started, or Redis not again.
         """
         self.fleet.start()
-        if late := self.fleet.wait_ready(_READY):
-            self.unhealthy = tuple(late)
-            return
         self.begun = time.time()
         deadline = time.monotonic() + self.options.limit
         self.witness.start()
@@ -205,7 +201,7 @@ def course(
         if disk:
             closing.callback(disk.close)
         made = Course(options, subject(stack, options.each), access_log, say, disk)
-        closing.callback(made.fleet.stop, GRACE + 5)
+        closing.callback(made.fleet.stop)
         try:
             made.run()
             yield made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from chaos.schedule import KILLS, Kind
 from ledger.jobs import Pool
 from ledger.redis_client import connect
 from ledger.settings import Settings
-from stack.plan import ROOT, heartbeat
+from stack.plan import CONCURRENCY, ROOT
 from stack.processes import Command
 from stack.stack import Stack
 
@@ -64,6 +63,12 @@ class Ended:
     kind: str | None = None  # of the failure
 
 
+def worker_line(app: str, pool: Pool, node: str) -> str:
+    """The Procfile's command of a worker, for this app and under a name of its own."""
+    options = f"-c {CONCURRENCY[pool]} -l INFO -E"
+    return f"celery -A {app} worker -P {pool} -Q {pool.queue} -n {node}@%h {options}"
+
+
 class Subject(ABC):
     """What asks Redis raises ``redis.RedisError`` while Redis is away.
 
@@ -76,6 +81,8 @@ class Subject(ABC):
     about: str
     prefix: str  # of the queues' keys
     role: str  # as whom it submits
+    app: str  # that its workers run
+    variables: Mapping[str, str] = {}  # for its workers only
     tidies_within: float = 0.0  # seconds after which what killed workers left on the disk is gone
     spared: Set[Kind] = frozenset()
 
@@ -100,25 +107,15 @@ class Subject(ABC):
         argv = [str(Path(env["PATH"].partition(os.pathsep)[0]) / "python"), *map(str, words)]
         return Command(name, argv, env, ROOT, self.stack.plan.log(name))
 
-    def member(self, command: Command, pool: Pool | None = None) -> Member:
-        health = self.stack.plan.health(command.name)
-        env = {**command.env, "DOWNPOUR_HEALTH_FILE": str(health)}
-        own = dataclasses.replace(command, env=env, log=self.stack.plan.log(command.name))
-        return Member(own, heartbeat(health), pool)
-
-    def deployed(self, pool: Pool, number: int, extra: Mapping[str, str] | None = None) -> Command:
-        """The Procfile's worker, under a node name of its own."""
-        command = self.stack.plan.command(f"worker-{pool}")
-        node = f"-n {pool}-{number}@%h"
-        argv = [*command.argv[:-1], command.argv[-1].replace(f"-n {pool}@%h", node)]
-        if shlex.split(node)[1] not in argv[-1]:
-            raise ValueError(f"expected a node name to replace, got {command.argv[-1]!r}")
-        env = {**command.env, **(extra or {})}
-        return dataclasses.replace(command, name=f"{pool}-{number}", argv=argv, env=env)
-
-    @abstractmethod
     def members(self) -> list[Member]:
         """Everything that is supervised: workers, and what else runs beside them."""
+        made = []
+        for pool in Pool:
+            for node in (f"{pool}-{number}" for number in range(1, self.each + 1)):
+                command = self.stack.plan.command(f"worker-{node}", line=worker_line(self.app, pool, node))
+                own = dataclasses.replace(command, env={**command.env, **self.variables})
+                made.append(Member(self.stack, own, pool))
+        return made
 
     @abstractmethod
     def submission(self, batch: str, pool: Pool, manifest: Path) -> Command:
