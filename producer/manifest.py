@@ -316,7 +316,7 @@ def read(
         columns, piped: as ``entries`` takes them.
 
     Raises:
-        ManifestError: a CSV header or a Parquet file that we do not understand.
+        ManifestError: a CSV header that we do not understand.
     """
     found: Iterable[Entry] = (
         enumerate(source, 1) if isinstance(source, Sequence) else entries(source, format_, FIELDS, columns, piped=piped)
