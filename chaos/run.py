@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)
 SETTLE = 120.0  # seconds after the load in which every job must have its end
 _FILL = 20.0  # seconds in which the queues are filled before the first fault
-_PAUSE = (1.8, 8.0)  # seconds on average between two faults, at least and at most
+_PAUSE = 1.8  # seconds on average between two faults
 _SAY_EVERY = 5.0  # seconds
 _HEALTH_JOBS = 20  # per pool, at the end
 
@@ -65,7 +64,6 @@ class Course:
         self.unhealthy: tuple[str, ...] = ()
         self.begun = self.over = 0.0  # epoch
         self._said = 0.0
-        self._taken: deque[tuple[float, int]] = deque(maxlen=400)
 
     def run(self) -> None:
         """
@@ -133,36 +131,20 @@ class Course:
             self._tick("filling the queues")
 
     def _pause(self, number: int, fault: Fault, deadline: float) -> None:
-        """As long as it takes to spread the faults over the jobs."""
-        begun = time.monotonic()
-        while time.monotonic() < deadline:
+        end = min(deadline, time.monotonic() + fault.share * _PAUSE)
+        while time.monotonic() < end:
             self._tick(f"{number} of {len(self.deck)} faults")
-            left = max(0, self.options.jobs - self._progress())
-            average = left / self._rate() / (len(self.deck) - number)
-            if time.monotonic() - begun >= fault.share * min(max(average, _PAUSE[0]), _PAUSE[1]):
-                return
 
     def _tick(self, what: str) -> None:
         time.sleep(0.1)
         now = time.monotonic()
-        self._taken.append((now, self._progress()))
         if now - self._said >= _SAY_EVERY:
             self._said = now
             queues = " ".join(f"{pool[0]}:{self._queued_in(pool)}" for pool in Pool)
             self._say(
                 f"{time.time() - self.begun:5.0f} s  {what}; {self.feed.submitted:,} submitted, "
-                f"{self._rate():.0f}/s, queued {queues}, {len(self.fleet.exits)} unasked exits"
+                f"queued {queues}, {len(self.fleet.exits)} unasked exits"
             )
-
-    def _progress(self) -> int:
-        return self.feed.submitted - self._queued()
-
-    def _rate(self) -> float:
-        """Jobs taken per second, of late."""
-        if len(self._taken) < 20:
-            return 50.0
-        (then, before), (now, after) = self._taken[0], self._taken[-1]
-        return max(5.0, (after - before) / (now - then))
 
     def _queued(self) -> int:
         return sum(self._queued_in(pool) for pool in Pool)

@@ -49,7 +49,7 @@ def main() -> None:
 @click.option("--keep", type=Folder, help="A folder that receives the downloaded files and stays.")
 def demo(scenario: str, keep: Path | None) -> None:
     """Start everything, compare the three pools, stop everything."""
-    with _ends_on_signals(), Stack(flower=True, downloads=keep, say=_say) as stack:
+    with ends_on_signals(), Stack(flower=True, downloads=keep, say=_say) as stack:
         click.echo(f"\nFlower shows it happening: {stack.plan.flower_url}/lanes\n")
         code = _alongside(stack, "-m", "producer", "compare", "--scenario", scenario)
         click.echo("\nstopping")
@@ -79,7 +79,7 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 @_ports_and_pools
 def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
-    with _ends_on_signals(), ExitStack() as both:
+    with ends_on_signals(), ExitStack() as both:
         lock, held = shown.claim(shown.ENV_FILE)
         both.enter_context(held)
         faults = both.enter_context(FaultServer()) if with_faults else None
@@ -169,7 +169,7 @@ def _show_logs(stack: Stack) -> None:
 
 
 @contextmanager
-def _ends_on_signals() -> Iterator[None]:
+def ends_on_signals() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP end the stack in order, a second one without the grace; errors become a message."""
     latest = -math.inf
 

@@ -111,10 +111,10 @@ def test_a_port_that_is_insisted_on_and_taken_is_an_error(stack: Stack) -> None:
 PROGRAM = """
 import signal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored, as nohup does
-from stack.__main__ import _ends_on_signals
+from stack.__main__ import ends_on_signals
 from stack.stack import Stack
 from tests.waiting import wait_for
-with _ends_on_signals(), Stack({}, sweep=False) as stack:
+with ends_on_signals(), Stack({}, sweep=False) as stack:
     print(stack.plan.private, flush=True)
     wait_for(stack.check, seconds=60)  # says nothing while all is well
 """
@@ -209,9 +209,9 @@ UP = """
 import json, signal, sys
 from pathlib import Path
 from ledger.jobs import Pool
-from stack.__main__ import _show_logs, _ends_on_signals
+from stack.__main__ import _show_logs, ends_on_signals
 from stack.stack import Stack
-with _ends_on_signals(), Stack(dict.fromkeys(Pool, 2), downloads=Path(sys.argv[1])) as stack:
+with ends_on_signals(), Stack(dict.fromkeys(Pool, 2), downloads=Path(sys.argv[1])) as stack:
     print(json.dumps([stack.plan.origin_url, stack.plan.env("producer")]), flush=True)
     _show_logs(stack)
 """
