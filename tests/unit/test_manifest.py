@@ -301,28 +301,7 @@ def test_options_are_read_back_as_they_were_written(sha256: str | None, filename
     assert decode_job(encode_job(job)) == job
 
 
-def test_a_job_without_options_takes_no_room_for_them() -> None:
-    assert len(json.loads(encode_job(Job("http://a/f", "f", "ab" * 32, 7)))) == 4
-
-
 # -- names
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("http://a/b/c%20d.txt?q=1#f", "c d.txt"),
-        ("http://a/", "download"),
-        ("http://a", "download"),
-        ("http://a/..", "download"),
-        ("http://a/%2e%2e%2fetc%2fpasswd", "passwd"),
-        ("http://a/a%00b%0a", "ab"),
-        ("http://a/%ff", "ÿ"),  # Latin-1
-        ("http://a/" + "x" * 300 + ".tar", "x" * 251 + ".tar"),
-    ],
-)
-def test_a_url_gives_one_safe_segment(url: str, name: str) -> None:
-    assert name_of_url(url) == name
 
 
 def test_names_are_unique_in_the_manifests_order() -> None:
@@ -348,15 +327,6 @@ def test_names_are_unique_where_case_and_the_form_of_unicode_do_not_count() -> N
 def test_a_hundred_thousand_equal_names_take_no_quadratic_time() -> None:
     names = Names()
     assert [names.give("x") for _ in range(100_000)][-1] == "x-100000"
-
-
-@given(st.text())
-def test_any_url_path_gives_a_segment_that_a_file_system_takes(text: str) -> None:
-    name = name_of_url(f"http://a/{text}")
-    assert name == PurePosixPath(name).name
-    assert 0 < len(name.encode()) <= LONGEST
-    assert name.isprintable()
-    assert name.strip(".") != ""
 
 
 @given(st.lists(st.text(max_size=300), max_size=30))
