@@ -121,14 +121,9 @@ class Fleet:
         for member in members:
             member.free = True
 
-    def wait_ready(self, seconds: float) -> list[str]:
-        """Wait until all members are ready; the names of those that are not."""
-        deadline = time.monotonic() + seconds
-        while late := [member.name for member in self.members if not member.ready]:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(POLL)
-        return late
+    @property
+    def unready(self) -> list[str]:
+        return [member.name for member in self.members if not member.ready]
 
     def stop(self) -> None:
         """From now on nothing is started again."""

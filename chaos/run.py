@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,8 +23,6 @@ from chaos.schedule import Fault, Kind, deck
 from chaos.subject import Subject
 from ledger.jobs import Pool
 from ledger.settings import Settings
-from stack.plan import HOST, ROOT
-from stack.processes import Command
 from stack.stack import Stack
 
 LEASE = float(Settings.model_fields["lease"].default)
@@ -107,21 +105,16 @@ class Course:
 
     def _await_tidiness(self) -> None:
         """A killed worker leaves temp files; live workers remove those of ended jobs from time to time."""
-        end = time.monotonic() + self.subject.tidies_within
-        while any(temp_files(self.subject.stack.plan.downloads)) and time.monotonic() < end:
-            time.sleep(0.5)
+        _wait(lambda: not any(temp_files(self.subject.stack.plan.downloads)), self.subject.tidies_within)
 
     def _health_check(self) -> None:
         """All processes are up, and each pool does new jobs without help."""
-        late = self.fleet.wait_ready(30)
+        _wait(lambda: not self.fleet.unready, 30)
         last = {
             each.batch: each.jobs for each in [self.feed.submit(pool, _HEALTH_JOBS, name="health") for pool in Pool]
         }
-        end = time.monotonic() + 60
-        while (missing := self._awaited(last)) and time.monotonic() < end:
-            time.sleep(0.1)
-        ill = [member.name for member in self.fleet.members if not member.ready]
-        self.unhealthy = tuple(sorted({*late, *ill, *(["the last jobs"] if missing else [])}))
+        _wait(lambda: not self._awaited(last), 60)
+        self.unhealthy = tuple(sorted([*self.fleet.unready, *(["the last jobs"] if self._awaited(last) else [])]))
 
     def _wait_for_load(self, deadline: float) -> None:
         filled = min(deadline, time.monotonic() + _FILL)
@@ -163,6 +156,12 @@ class Course:
             return 1
 
 
+def _wait(look: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not look() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 @contextmanager
 def course(
     options: Options, subject: Callable[[Stack, int], Subject], say: Callable[[str], None], evidence: Path | None
@@ -176,9 +175,8 @@ def course(
         settings = {"DOWNPOUR_GRACE": str(GRACE)}  # the default, where the stack alone would be hastier
         stack = closing.enter_context(Stack({}, origin=False, sweep=False, settings=settings))
         access_log = stack.plan.private / "access.jsonl"
-        words = ("-m", "origin", "--host", HOST, "--port", str(stack.plan.origin_port), "--access-log", str(access_log))
-        log = stack.plan.log("origin")
-        stack.launch(Command("origin", [sys.executable, *words], stack.plan.env("origin"), ROOT, log))
+        line = f"python -m origin --port {stack.plan.origin_port} --access-log {shlex.quote(str(access_log))}"
+        stack.launch(stack.plan.command("origin", line=line))
         disk = _disk(stack.plan.downloads, options.jobs, say)
         if disk:
             closing.callback(disk.close)

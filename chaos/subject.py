@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis import Redis
-
 from chaos.fleet import Member
 from chaos.mix import Planned
 from chaos.schedule import KILLS, Kind
@@ -89,13 +87,10 @@ class Subject(ABC):
     def __init__(self, stack: Stack, each: int) -> None:
         self.stack = stack
         self.each = each
-        self.redis = self.client()
-
-    def client(self) -> Redis:
-        """An own connection, as the administrator, for looking only."""
-        env = self.stack.plan.env("admin")
+        env = stack.plan.downpour("admin")  # a connection of our own, for looking only
         password = Path(env["DOWNPOUR_REDIS_PASSWORD_FILE"])
-        return connect(Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password), connections=4)
+        settings = Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password)
+        self.redis = connect(settings, connections=4)
 
     def queued(self, pool: Pool) -> int:
         """Messages on the pool's queue."""
