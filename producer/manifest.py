@@ -295,48 +295,6 @@ class BadLine:
         return f"line {self.number}: {self.problem}"
 
 
-def read(
-    source: BinaryIO | Sequence[str],
-    format_: Format | None = None,
-    *,
-    names: Names | None = None,
-    known: Known | None = None,
-    server_names: bool = False,
-    step: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    piped: bool = False,
-) -> Iterator[Job | BadLine]:
-    """The jobs and bad lines of a manifest, or of URLs, in order. Names are unique among the jobs.
-
-    Args:
-        names: of the batch; None: a new one.
-        known: jobs of the batch, which are left out.
-        server_names: where the manifest gives no filename, the server may.
-        step: of each job.
-        columns, piped: as ``entries`` takes them.
-
-    Raises:
-        ManifestError: a CSV header that we do not understand.
-    """
-    found: Iterable[Entry] = (
-        enumerate(source, 1) if isinstance(source, Sequence) else entries(source, format_, FIELDS, columns, piped=piped)
-    )
-    names = names or Names()
-    naming = Naming.SERVER if server_names else Naming.FIXED
-    for number, entry in found:
-        try:
-            if isinstance(entry, ValueError):
-                raise entry
-            if isinstance(entry, str) and not known and "@" not in entry:  # most lines
-                wanted = _name_of_url(check_url(entry))
-                if names.is_new(entry, None):
-                    yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=step)
-            elif job := _job(_row({"url": entry} if isinstance(entry, str) else entry), names, known, naming, step):
-                yield job
-        except ValueError as error:
-            yield BadLine(number, str(error), lost=not isinstance(error, Remark))
-
-
 def _job(row: ManifestRow, names: Names, known: Known | None, naming: Naming, step: str | None) -> Job | None:
     """The name comes last: a bad entry takes none away. None: the entry was there before, or the batch has it."""
     named = row.filename is not None
@@ -435,23 +393,9 @@ class Reader:
         return self.jobs(names, Known(batch(), names))
 
     def jobs(self, names: Names | None = None, known: Known | None = None) -> Iterator[Job]:
-        """The good ones."""
+        """The good ones; what is wrong with the others is reported once."""
         names, self.bad, said = names or self.new_names(), 0, self._said
-        format_ = Format(self.format) if self.format else format_of(Path(str(getattr(self.source, "name", ""))))
-        if not isinstance(self.source, Sequence):
-            self._piped = self._piped or not self.source.seekable()
-            if self._start is not None:
-                self.source.seek(self._start)
-        for item in read(
-            self.source,
-            format_,
-            names=names,
-            known=known,
-            server_names=self.server_names,
-            step=self.step,
-            columns=self.columns,
-            piped=self._piped,
-        ):
+        for item in self.items(names, known):
             if isinstance(item, Job):
                 yield item
                 continue
@@ -462,3 +406,39 @@ class Reader:
         if self.bad > _MOST_SAID and self._said > said:
             self.report(f"{self.bad:,} bad lines, the first {_MOST_SAID} of which are above")
         self.repeated = names.repeated
+
+    def items(self, names: Names, known: Known | None = None) -> Iterator[Job | BadLine]:
+        """Jobs and bad lines, in order.
+
+        Args:
+            names: of the batch; they are unique among the jobs.
+            known: jobs of the batch, which are left out.
+
+        Raises:
+            ManifestError: a CSV header that we do not understand.
+        """
+        naming = Naming.SERVER if self.server_names else Naming.FIXED
+        for number, entry in self._entries():
+            try:
+                if isinstance(entry, ValueError):
+                    raise entry
+                if isinstance(entry, str) and not known and "@" not in entry:  # most lines
+                    wanted = _name_of_url(check_url(entry))
+                    if names.is_new(entry, None):
+                        yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=self.step)
+                    continue
+                row = _row({"url": entry} if isinstance(entry, str) else entry)
+                if job := _job(row, names, known, naming, self.step):
+                    yield job
+            except ValueError as error:
+                yield BadLine(number, str(error), lost=not isinstance(error, Remark))
+
+    def _entries(self) -> Iterable[Entry]:
+        """From the beginning."""
+        if isinstance(self.source, Sequence):
+            return enumerate(self.source, 1)
+        self._piped = self._piped or not self.source.seekable()
+        if self._start is not None:
+            self.source.seek(self._start)
+        format_ = Format(self.format) if self.format else format_of(Path(str(getattr(self.source, "name", ""))))
+        return entries(self.source, format_, FIELDS, self.columns, piped=self._piped)

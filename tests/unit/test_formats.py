@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from download.filenames import check_filename
 from ledger.jobs import Job, folded
 from producer.errors import ManifestError
 from producer.formats import Format, format_of
-from producer.manifest import BadLine, read
+from producer.manifest import BadLine, Names, Reader
 from producer.urls import check_url
 
 DIGEST = "ab" * 32
+
+
+def read(source: Any, format_: Format | None = None, **options: Any) -> Iterator[Job | BadLine]:
+    return Reader(source, format_, print, **options).items(Names())
 
 
 def items(text: str | bytes, format_: Format) -> list[Job | BadLine]:

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
@@ -23,9 +24,15 @@ from ledger.records import decode_job, encode_job
 from producer import urls
 from producer.errors import ManifestError, OtherManifestError
 from producer.formats import Format
-from producer.manifest import FIELDS, BadLine, Known, Names, Reader, _filename, _name_of_url, read
+from producer.manifest import FIELDS, BadLine, Known, Names, Reader, _filename, _name_of_url
 
 DIGEST = "Ab" * 32
+
+
+def read(
+    source: Any, format_: Format | None = None, names: Names | None = None, **options: Any
+) -> Iterator[Job | BadLine]:
+    return Reader(source, format_, print, **options).items(names or Names())
 
 
 def jobs(text: str | bytes, format_: Format | None = None) -> list[Job | BadLine]:
