@@ -257,20 +257,8 @@ def test_workers_start_download_stop_and_start_again() -> None:
         assert members(str(private), stack.processes["worker-prefork"].pid) == []
         stack.start("worker-prefork")
         for pool in ("threads", "prefork"):
-            words = [
-                "-m",
-                "producer",
-                "submit",
-                "--wait",
-                "--name",
-                pool,
-                "--pool",
-                pool,
-                f"{stack.plan.origin_url}/files/a",
-            ]
-            subprocess.run(
-                [sys.executable, *words], env=stack.plan.env("producer"), cwd=plan_module.ROOT, check=True, timeout=30
-            )
+            url = f"{stack.plan.origin_url}/files/a"
+            assert producer(stack.plan.env("producer"), "submit", "--wait", "--name", pool, "--pool", pool, url) == 0
             assert (stack.plan.downloads / pool / "a").stat().st_size == 65536
         assert stack.stop("worker-threads", "worker-prefork", grace=20) == []
         assert stack.processes["worker-threads"].returncode == 0
