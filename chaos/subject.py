@@ -15,6 +15,7 @@ from chaos.schedule import KILLS, Kind
 from ledger.jobs import Pool
 from ledger.redis_client import connect
 from ledger.settings import Settings
+from producer.fleet import worker_line
 from stack.plan import CONCURRENCY, ROOT
 from stack.processes import Command
 from stack.stack import Stack
@@ -61,12 +62,6 @@ class Ended:
     kind: str | None = None  # of the failure
 
 
-def worker_line(app: str, pool: Pool, node: str) -> str:
-    """The Procfile's command of a worker, for this app and under a name of its own."""
-    options = f"-c {CONCURRENCY[pool]} -l INFO -E"
-    return f"celery -A {app} worker -P {pool} -Q {pool.queue} -n {node}@%h {options}"
-
-
 class Subject(ABC):
     """What asks Redis raises ``redis.RedisError`` while Redis is away.
 
@@ -107,7 +102,8 @@ class Subject(ABC):
         made = []
         for pool in Pool:
             for node in (f"{pool}-{number}" for number in range(1, self.each + 1)):
-                command = self.stack.plan.command(f"worker-{node}", line=worker_line(self.app, pool, node))
+                line = worker_line(node, pool, CONCURRENCY[pool], app=self.app)
+                command = self.stack.plan.command(f"worker-{node}", line=line)
                 own = dataclasses.replace(command, env={**command.env, **self.variables})
                 made.append(Member(self.stack, own, pool))
         return made

@@ -159,7 +159,8 @@ class Private:
         shutil.rmtree(probes, ignore_errors=True)  # process ids come again
         probes.mkdir(mode=0o700)
         nodes = node_names(deployment.pool, deployment.setup.workers)
-        commands = [stack.plan.command(f"worker-{node}", line=worker_line(deployment, node)) for node in nodes]
+        how = Pool(deployment.pool), deployment.concurrency_each, words(deployment.setup)
+        commands = [stack.plan.command(f"worker-{node}", line=worker_line(node, *how)) for node in nodes]
         names = [command.name for command in commands]
         with _stack_errors():
             stack.check()
@@ -189,10 +190,9 @@ class Private:
         shutil.rmtree(self._stack.plan.downloads / batch, ignore_errors=True)
 
 
-def worker_line(deployment: Deployment, node: str) -> str:
+def worker_line(node: str, pool: Pool, concurrency: int | None, more: str = " -E", app: str = APP) -> str:
     """The Procfile's command of a worker, with its own name, concurrency and options."""
-    pool, options = deployment.pool, f"-c {deployment.concurrency_each} -l INFO{words(deployment.setup)}"
-    return f"celery -A {APP} worker -P {pool} -Q {Pool(pool).queue} -n {node}@%h {options}"
+    return f"celery -A {app} worker -P {pool} -Q {pool.queue} -n {node}@%h -c {concurrency} -l INFO{more}"
 
 
 def _stack(settings: Settings) -> Stack:

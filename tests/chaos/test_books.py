@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from honcho.environ import parse_procfile
 
 from chaos import books, findings
 from chaos.books import Look, look
@@ -17,10 +15,9 @@ from chaos.faults import Disk
 from chaos.mix import Planned, plan_batch
 from chaos.report import Books, Spread
 from chaos.schedule import Kind
-from chaos.subject import Blow, Ended, Interruption, worker_line
+from chaos.subject import Blow, Ended, Interruption
 from ledger.jobs import Pool
 from origin.content import Entity
-from stack.plan import ROOT
 
 
 class Shelf:
@@ -160,9 +157,3 @@ def test_a_disk_is_full_when_it_is_as_small_as_what_lies_on_it(tmp_path: Path) -
     finally:
         disk.close()
     assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize("pool", Pool)
-def test_the_workers_are_those_of_the_procfile(pool: Pool) -> None:
-    line = parse_procfile((ROOT / "Procfile").read_text()).processes[f"worker-{pool}"]
-    assert worker_line("worker.app", pool, str(pool)) == re.sub(r"\$\{\w+:-(\d+)\}", r"\1", line)
