@@ -59,13 +59,6 @@ def test_the_version_is_that_of_the_user_agent(capsys: pytest.CaptureFixture[str
     assert Settings.model_fields["user_agent"].default == f"Downpour/{version}"
 
 
-def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--help"]) == 0
-    assert "0 done, 1 not every job is done, 2 wrong usage, 3 Redis cannot be used" in " ".join(
-        capsys.readouterr().out.split()
-    )
-
-
 @pytest.mark.parametrize(
     ("of", "code"),
     [
