@@ -69,11 +69,22 @@ clean: ## remove .venv, caches and build output; downloads stay
 	rm -rf $(VENV) run build dist poolbench/build poolbench/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Brings a virtual environment to what the requirements file pins, each file compared with its hash. One whose Python was
+# upgraded away is made anew; a folder that is no environment is left alone. The stamp is written when all is well.
+define INSTALL
+@$(NEED_PYTHON)test -z "$$(ls -A $(1) 2>/dev/null)" -o -e $(1)/pyvenv.cfg || \
+	{ echo 'install: $(1) is no virtual environment and was left as it is; choose another: make VENV=...' >&2; exit 1; }
+@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+@echo "installing the $$(grep -c '^[A-Za-z0-9]' $<) packages of $<; unpacking them takes as long as collecting them"
+@$(1)/bin/python -m pip install --require-hashes --no-input --disable-pip-version-check -r $<
+@touch $@
+endef
+
 $(LOCAL): requirements/local.txt
-	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@
+	$(call INSTALL,$(VENV))
 
 $(BENCH): requirements/bench.txt
-	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV)/bench $< $@
+	$(call INSTALL,$(VENV)/bench)
 
 $(DEV): requirements/dev.txt
-	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@
+	$(call INSTALL,$(VENV))

@@ -117,17 +117,6 @@ def test_csv_has_the_same_fields_and_only_selects(desk: Desk, settings: Settings
     assert [row["outcome"] for row in everything] == ["done", "failed", "queued"]
 
 
-def test_the_table_is_for_people_and_steers_no_terminal(desk: Desk, settings: Settings) -> None:
-    desk.submit(2)
-    desk.done(0)
-    desk.failed(1)
-    header, done, failed = run(settings, "results", "b").out.splitlines()
-    assert header.split()[:3] == ["job", "outcome", "pool"]
-    assert done.split() == ["0", "done", "threads", "1", "1.0", "kB", "1.50", "b/f0"]
-    assert "status: 404 from" in failed
-    assert "\x1b" not in failed
-
-
 def test_the_exit_code_is_zero_only_when_every_job_is_done(desk: Desk, settings: Settings) -> None:
     desk.submit(2)
     desk.done(0)

@@ -11,7 +11,7 @@ from rich.console import Console
 from ledger.jobs import Batch, Executor, Job, JobRecord, JobState, Pool
 from ledger.settings import Settings
 from producer.cli import run
-from producer.client import _messages, bounded, growing
+from producer.client import bounded
 from producer.results import exit_code
 from producer.watch import Lines, Snapshot, panel
 
@@ -57,13 +57,6 @@ def test_the_version_is_that_of_the_user_agent(capsys: pytest.CaptureFixture[str
     assert run(["--version"]) == 0
     version = capsys.readouterr().out.strip().removeprefix("Downpour, version ")
     assert Settings.model_fields["user_agent"].default == f"Downpour/{version}"
-
-
-def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--help"]) == 0
-    assert "0 done, 1 not every job is done, 2 wrong usage, 3 Redis cannot be used" in " ".join(
-        capsys.readouterr().out.split()
-    )
 
 
 @pytest.mark.parametrize(
@@ -138,31 +131,3 @@ def test_a_bounded_call_gives_its_answer_its_error_or_up() -> None:
             bounded(never.wait, 0.05)
     finally:
         never.set()
-
-
-# -- how many jobs a message carries where the producer chooses
-
-
-def sizes(jobs: int) -> list[int]:
-    manifest = (Job(f"http://h/{n}", str(n)) for n in range(jobs))
-    return [len(message.jobs) for message in _messages("b", manifest, [Pool.THREADS], 0)]
-
-
-def test_a_short_manifest_is_one_job_per_message() -> None:
-    assert sizes(60) == [1] * 60
-
-
-def test_a_long_manifest_costs_few_messages_and_none_is_a_large_part_of_it() -> None:
-    found = sizes(100_000)
-    assert sum(found) == 100_000
-    assert len(found) < 700
-    assert max(found) == 250
-    assert found == sorted(found[:-1]) + found[-1:]
-    done = 0
-    for size in found:
-        assert size <= max(1, done / 32)
-        done += size
-
-
-def test_the_same_place_gives_the_same_message() -> None:
-    assert [growing(before) for before in (0, 63, 64, 8000, 10**6)] == [1, 1, 2, 250, 250]

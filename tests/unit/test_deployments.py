@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from honcho.environ import parse_procfile
 
+from ledger import jobs
 from ledger.jobs import check_batch_name
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import PLAIN, Setup
@@ -69,12 +70,10 @@ def test_a_deployment_has_the_slots_of_all_of_its_workers_and_a_command_that_sta
     )
 
 
-@pytest.mark.parametrize("pool", list(Pool))
-def test_a_worker_without_options_is_started_as_the_procfile_does(pool: Pool) -> None:
+@pytest.mark.parametrize("pool", list(jobs.Pool))
+def test_a_worker_without_options_is_started_as_the_procfile_does(pool: jobs.Pool) -> None:
     line = parse_procfile((ROOT / "Procfile").read_text()).processes[f"worker-{pool}"]
-    (found,) = deployments(parse(f"{pool}:7"), serial=False)
-
-    assert worker_line(found, pool.value) == re.sub(r"\$\{\w+:-\d+\}", "7", line)
+    assert worker_line(pool.value, pool, 7) == re.sub(r"\$\{\w+:-\d+\}", "7", line)
 
 
 def test_workers_that_were_started_by_such_a_command_belong_to_their_pool() -> None:
