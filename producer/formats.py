@@ -8,6 +8,7 @@ csv      a line below a header with ``url`` and some of the other fields, which 
          ``,`` ``;`` ``|`` or a tab; without a header, a URL. No field contains a line break
 jsonl    a line with a JSON object that has these keys
 json     an element of an array: such an object, or a URL
+parquet  a row with these columns; needs pyarrow
 aria2    the URLs of a file and its options, as ``aria2c -i`` reads them
 ======== ============================================================================================
 
@@ -54,6 +55,7 @@ class Format(StrEnum):
     CSV = "csv"
     JSONL = "jsonl"
     JSON = "json"
+    PARQUET = "parquet"
     ARIA2 = "aria2"
 
 
@@ -63,6 +65,7 @@ _SUFFIXES = {
     ".tsv": Format.CSV,
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
+    ".parquet": Format.PARQUET,
 }
 # What a person may take for a manifest, by its first bytes in lower case.
 _FOREIGN = {
@@ -72,7 +75,7 @@ _FOREIGN = {
     b"\xfd7zxz\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"%pdf": "PDF",
-    b"par1": "Parquet; save it as CSV or JSON lines",
+    b"par1": "Parquet",
     b"\xff\xfe\0\0": "UTF-32",
     b"<": "an HTML or XML page",
 }
@@ -103,7 +106,7 @@ def entries(
         piped: whether the input may have been cut off without a sign.
 
     Raises:
-        ManifestError: a CSV header that cannot be used, or a file of another kind.
+        ManifestError: a CSV header or a Parquet file that cannot be used, or a file of another kind.
     """
     number = 0
     try:
@@ -120,14 +123,14 @@ def entries(
 def _entries(
     stream: BinaryIO, format_: Format | None, fields: Sequence[str], columns: Mapping[str, str] | None, *, piped: bool
 ) -> Iterator[Entry]:
+    if columns and format_ is Format.ARIA2:
+        raise ManifestError("expected a table for --columns, got aria2; nothing was submitted")
+    if format_ is Format.PARQUET:
+        return _parquet(stream, fields, columns)
     if format_ is Format.JSON:
         return _json(stream)
     lines = _lines(stream, piped=piped)
-    if format_ is not Format.ARIA2:
-        return _by_first_line(lines, format_, fields, columns)
-    if columns:
-        raise ManifestError("expected a table for --columns, got aria2; nothing was submitted")
-    return _aria2(lines)
+    return _aria2(lines) if format_ is Format.ARIA2 else _by_first_line(lines, format_, fields, columns)
 
 
 def _by_first_line(
@@ -174,6 +177,10 @@ def _opened(stream: BinaryIO, format_: Format | None, *, unpacked: bool = False)
         ManifestError: it is a file of another kind.
     """
     head = stream.read(_HEAD)
+    if format_ is Format.PARQUET or (format_ is None and head.startswith(b"PAR1") and not unpacked):
+        if stream.seekable():
+            stream.seek(-len(head), io.SEEK_CUR)
+        return stream, Format.PARQUET
     pieces = chain([head], iter(lambda: cast(io.BufferedReader, stream).read1(_MAX_LINE), b""))
     if head.startswith(b"\x1f\x8b") and not unpacked:
         return _opened(cast(BinaryIO, gzip.GzipFile(fileobj=_stream_of(pieces))), format_, unpacked=True)
@@ -326,6 +333,42 @@ def _cells(text: str, delimiter: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([text.strip(" ")], delimiter=delimiter, strict=True))]
     except csv.Error as error:
         raise ValueError(f"expected a CSV row, got {_shown(text)}: {error}") from error
+
+
+# -- Parquet
+
+
+def _parquet(stream: BinaryIO, fields: Sequence[str], columns: Mapping[str, str] | None) -> Iterator[Entry]:
+    """A few thousand rows at a time, counted from 1."""
+    try:
+        import pyarrow  # noqa: PLC0415 - an extra that few need
+        from pyarrow.parquet import ParquetFile  # noqa: PLC0415
+    except ImportError as error:
+        raise ManifestError(
+            "a Parquet manifest needs pyarrow, which is not installed (`pip install pyarrow`); nothing was submitted"
+        ) from error
+    if not stream.seekable():
+        raise ManifestError("expected a Parquet manifest to be a file, got a pipe; nothing was submitted")
+    try:
+        file = ParquetFile(stream)
+        names = file.schema_arrow.names
+        wanted = list(columns.values()) if columns else names
+        if problem := _problem(names, fields, columns):
+            raise ManifestError(f"{problem}, got {', '.join(map(shown, names))}; {_BY_NAME}")
+        rows = (row for batch in file.iter_batches(batch_size=2000, columns=wanted) for row in batch.to_pylist())
+        for number, row in enumerate(rows, 1):
+            yield number, {name: _plain(value) for name, value in row.items()}
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ManifestError(f"expected a Parquet file, got one that cannot be read: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A map comes as pairs, and a struct with what it leaves out as None."""
+    if isinstance(value, list) and value and all(isinstance(each, tuple) for each in value):
+        value = dict(value)
+    if isinstance(value, dict):
+        return {name: text for name, text in value.items() if text is not None}
+    return value
 
 
 # -- aria2

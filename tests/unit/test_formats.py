@@ -1,4 +1,4 @@
-"""Manifests that other programs write: tables, archives of text, and aria2's input files."""
+"""Manifests that other programs write: aria2's input files, and Parquet where pyarrow is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import gzip
 import hashlib
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def items(text: str | bytes, format_: Format) -> list[Job | BadLine]:
 @pytest.mark.parametrize(
     ("name", "format_"),
     [
+        ("a.parquet", Format.PARQUET),
         ("A.CSV", Format.CSV),
         ("a.ndjson", Format.JSONL),
         ("a.tsv", Format.CSV),
@@ -119,7 +121,6 @@ def test_a_text_file_has_urls_with_commas_or_a_header() -> None:
         (b"PK\x03\x04....", "an Excel workbook"),
         (b"BZh91AY", "bzip2"),
         (b"%PDF-1.7", "PDF"),
-        (b"PAR1....", "Parquet"),
         (b"\n<!DOCTYPE html><html>", "an HTML or XML page"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "no text"),
         (gzip.compress(gzip.compress(b"http://a/x\n", mtime=0), mtime=0), "gzip inside of gzip"),
@@ -323,6 +324,59 @@ def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(raw: bytes, 
     for item in found:
         if isinstance(item, Job):
             check_url(item.url)
+
+
+# -- Parquet
+
+
+def test_without_pyarrow_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ManifestError, match="needs pyarrow"):
+        list(read(io.BytesIO(b"PAR1"), Format.PARQUET))
+
+
+def parquet_of(columns: Callable[[Any], dict[str, Any]]) -> io.BytesIO:
+    """A file with these columns, made with pyarrow."""
+    arrow, file = pytest.importorskip("pyarrow"), io.BytesIO()
+    pytest.importorskip("pyarrow.parquet").write_table(arrow.table(columns(arrow)), file)
+    file.seek(0)
+    return file
+
+
+def test_rows_become_jobs_and_bad_ones_are_named() -> None:
+    def columns(arrow: Any) -> dict[str, Any]:
+        texts = arrow.map_(arrow.string(), arrow.string())
+        return {
+            "url": ["http://a/x", "ftp://a/y", "http://a/z"],
+            "size": [7, None, None],
+            "mirrors": [["http://b/x"], None, []],
+            "headers": arrow.array([[("X", "1")], None, None], texts),
+        }
+
+    first, bad, last = read(parquet_of(columns), Format.PARQUET)
+    assert first == Job("http://a/x", "x", None, 7, (("X", "1"),), ("http://b/x",))
+    assert isinstance(bad, BadLine)
+    assert bad.number == 2
+    assert last == Job("http://a/z", "z")
+
+
+def test_of_a_parquet_file_the_named_columns_are_read() -> None:
+    file = parquet_of(lambda _: {"ID": [1], "URL": ["http://a/x"], "TEXT": ["a, b"], "size": [7.0]})
+    assert list(read(file, columns={**COLUMNS, "size": "size"})) == [Job("http://a/x", "a, b", None, 7)]
+    with pytest.raises(ManifestError, match="expected each of the columns url, filename once, got 'URL'"):
+        list(read(parquet_of(lambda _: {"URL": ["http://a/x"]}), columns={"url": "url", "filename": "filename"}))
+
+
+@pytest.mark.parametrize("columns", [{"link": ["http://a/x"]}, {"url": ["http://a/x"], "crc32": ["x"]}])
+def test_other_columns_are_refused_as_a_whole(columns: dict[str, list[str]]) -> None:
+    with pytest.raises(ManifestError, match="expected each of the columns"):
+        list(read(parquet_of(lambda _: columns), Format.PARQUET))
+
+
+def test_what_is_no_parquet_file_is_refused() -> None:
+    pytest.importorskip("pyarrow.parquet")
+    with pytest.raises(ManifestError, match="cannot be read"):
+        list(read(io.BytesIO(b"http://a/x\n" * 10), Format.PARQUET))
 
 
 @pytest.mark.parametrize("header", ["", "url,headers\n", "link,headers\n"])
