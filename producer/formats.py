@@ -10,6 +10,7 @@ jsonl    a line with a JSON object that has these keys
 json     an element of an array: such an object, or a URL
 parquet  a row with these columns; needs pyarrow
 aria2    the URLs of a file and its options, as ``aria2c -i`` reads them
+metalink a file of a Metalink document (RFC 5854, .meta4)
 ======== ============================================================================================
 
 Blank lines are skipped. What is wrong with an entry stands in its place; it does not spoil the others. By their first
@@ -31,17 +32,18 @@ from contextlib import suppress
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
+from xml.parsers import expat  # nosec - no document type comes through, see ``_Metalink``
 
 from download.errors import shown
 from download.filenames import name_of_url
 from producer.errors import ManifestError
-from producer.urls import basic
+from producer.urls import MAX_CHARACTERS, basic
 
 MOST_MIRRORS = 20
 _MAX_LINE = 64 * 1024  # bytes
 _HEADERS = re.compile(r"(?i)['\"]?(?:headers|authorization|cookie)\b")
-_HASHES = {"sha-512": "sha512", "sha-256": "sha256", "sha-1": "sha1", "md5": "md5"}  # as aria2 names them
+_HASHES = {"sha-512": "sha512", "sha-256": "sha256", "sha-1": "sha1", "md5": "md5"}  # as aria2 and Metalink name them
 _UNUSED = "which would not be looked at"
 _BY_NAME = "--columns url=NAME,size=NAME takes columns by name and leaves the others alone; nothing was submitted"
 
@@ -57,6 +59,7 @@ class Format(StrEnum):
     JSON = "json"
     PARQUET = "parquet"
     ARIA2 = "aria2"
+    METALINK = "metalink"
 
 
 _SUFFIXES = {
@@ -66,18 +69,26 @@ _SUFFIXES = {
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
     ".parquet": Format.PARQUET,
+    ".meta4": Format.METALINK,
+    ".metalink": Format.METALINK,
 }
-# What a person may take for a manifest, by its first bytes in lower case.
+# What is taken for a manifest, by its first bytes in lower case.
 _FOREIGN = {
     b"\x1f\x8b": "gzip inside of gzip",
     b"pk\x03\x04": "a zip archive, which an Excel workbook is, too; save that as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
     b"bzh": "bzip2",
     b"\xfd7zxz\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
     b"%pdf": "PDF",
+    b"sqlite format 3": "an SQLite database",
     b"par1": "Parquet",
+    b"d8:announce": "a torrent",
     b"\xff\xfe\0\0": "UTF-32",
-    b"<": "an HTML or XML page",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
 }
 _HEAD = 64  # bytes that are looked at
 
@@ -106,7 +117,8 @@ def entries(
         piped: whether the input may have been cut off without a sign.
 
     Raises:
-        ManifestError: a CSV header or a Parquet file that cannot be used, or a file of another kind.
+        ManifestError: a CSV header, a Parquet file or a Metalink document that cannot be used, or a file of another
+            kind.
     """
     number = 0
     try:
@@ -123,8 +135,10 @@ def entries(
 def _entries(
     stream: BinaryIO, format_: Format | None, fields: Sequence[str], columns: Mapping[str, str] | None, *, piped: bool
 ) -> Iterator[Entry]:
-    if columns and format_ is Format.ARIA2:
-        raise ManifestError("expected a table for --columns, got aria2; nothing was submitted")
+    if columns and format_ in (Format.ARIA2, Format.METALINK):
+        raise ManifestError(f"expected a table for --columns, got {format_}; nothing was submitted")
+    if format_ is Format.METALINK:
+        return _metalink(stream)
     if format_ is Format.PARQUET:
         return _parquet(stream, fields, columns)
     if format_ is Format.JSON:
@@ -186,13 +200,15 @@ def _opened(stream: BinaryIO, format_: Format | None, *, unpacked: bool = False)
         return _opened(cast(BinaryIO, gzip.GzipFile(fileobj=_stream_of(pieces))), format_, unpacked=True)
     start = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), None)
-    if not kind and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = codecs.iterdecode(pieces, "utf-16", "backslashreplace")  # no URL and no name has a backslash
-        return _opened(_stream_of(codecs.iterencode(text, "utf-8")), format_, unpacked=True)
-    if kind or b"\0" in head:
-        kind = kind or "UTF-16 without its mark, or no text"
+    if not kind and format_ is not Format.METALINK:  # XML says itself how it is written
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = codecs.iterdecode(pieces, "utf-16", "backslashreplace")  # no URL and no name has a backslash
+            return _opened(_stream_of(codecs.iterencode(text, "utf-8")), format_, unpacked=True)
+        kind = "UTF-16 without its mark, or no text" if b"\0" in head else None
+    if kind:
         raise ManifestError(f"expected a manifest ({', '.join(Format)}), got {kind}; nothing was submitted")
-    return _stream_of(pieces), format_ or (Format.JSON if start.startswith(b"[") else None)
+    told = {b"[": Format.JSON, b"<": Format.METALINK}.get(start[:1])
+    return _stream_of(pieces), format_ or told
 
 
 class _Pieces(io.RawIOBase):
@@ -446,3 +462,99 @@ def _aria2_fields(line: str, options: Sequence[str]) -> Mapping[str, Any]:
             raise ValueError(f"expected a checksum of {', '.join(_HASHES)}, got another kind, {_UNUSED}")
         fields[_HASHES[kind.lower()]] = digest
     return fields
+
+
+# -- Metalink
+
+_SPACE = "urn:ietf:params:xml:ns:metalink"
+_MOST_URLS = 1000  # of one file
+_LAST = 999_999  # the priority of a URL without one
+
+
+def _metalink(stream: BinaryIO) -> Iterator[Entry]:
+    """Files with their URLs by priority, length and hashes, each with the line on which it begins.
+
+    Other hashes beside one of ours, ``pieces``, ``metaurl`` and URLs of other schemes are passed over.
+    """
+    document = _Metalink()
+    for piece in chain(iter(lambda: stream.read(64 * 1024), b""), [b""]):
+        yield from document.feed(piece)
+        if document.broken:
+            return
+
+
+class _Metalink:
+    """A document type is refused before anything in it is expanded: no entity can grow, and none can name a file."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._found: list[Entry] = []
+        self._path: list[str] = []  # open elements
+        self._line = 0  # of the file that is open
+        self._fields: dict[str, Any] = {}
+        self._urls: list[tuple[int, str]] = []  # with their priority
+        self._hashes: dict[str, str] = {}  # by type
+        self._text, self._attributes = "", dict[str, str]()  # of the element that began last
+        self._parser = parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._characters
+
+    def feed(self, piece: bytes) -> list[Entry]:
+        """The files that end in this piece; an empty one is the last."""
+        try:
+            self._parser.Parse(piece, not piece)
+        except expat.ExpatError as error:
+            self.broken = True
+            if not self._path and not self._found and not self._line:
+                raise ManifestError(f"expected a Metalink document, got: {error}; nothing was submitted") from error
+            said = f"expected XML to the end, got: {error}; what follows was not read"
+            self._found.append((error.lineno, ValueError(said)))
+        found, self._found = self._found, []
+        return found
+
+    def _doctype(self, *_: Any) -> NoReturn:
+        raise ManifestError("expected a Metalink document without a document type; nothing was submitted")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        space, _, tag = name.rpartition(" ")
+        self._path.append(tag if space == _SPACE else name)
+        if space == "http://www.metalinker.org/":
+            raise ManifestError("expected Metalink 4 (RFC 5854, .meta4), got Metalink 3; nothing was submitted")
+        if self._path[0] != "metalink":
+            raise ManifestError(f"expected metalink of RFC 5854, got {shown(name)}; nothing was submitted")
+        if self._path == ["metalink", "file"]:
+            self._line = self._parser.CurrentLineNumber
+            self._fields, self._urls, self._hashes = {"filename": attributes.get("name")}, [], {}
+        self._text, self._attributes = "", attributes
+
+    def _characters(self, text: str) -> None:
+        if len(self._text) <= MAX_CHARACTERS:
+            self._text += text
+
+    def _end(self, _: str) -> None:
+        text = self._text.strip()
+        match self._path:
+            case ["metalink", "file", "url"]:
+                if text.lower().startswith(("http://", "https://")) and len(self._urls) < _MOST_URLS:
+                    priority = self._attributes.get("priority", "")
+                    self._urls.append((int(priority) if re.fullmatch("[0-9]{1,6}", priority) else _LAST, text))
+            case ["metalink", "file", "size"]:
+                self._fields["size"] = text
+            case ["metalink", "file", "hash"]:
+                self._hashes[self._attributes.get("type", "").lower()] = text
+            case ["metalink", "file"]:
+                self._found.append((self._line, self._whole()))
+        self._path.pop()
+
+    def _whole(self) -> Mapping[str, Any] | ValueError:
+        """The file that ends."""
+        urls = [url for _, url in sorted(self._urls, key=lambda each: each[0])][: MOST_MIRRORS + 1]
+        if not urls:
+            return ValueError("expected an http or https URL")
+        digests = {_HASHES[kind]: text for kind, text in self._hashes.items() if kind in _HASHES}
+        if self._hashes and not digests:
+            return ValueError(f"expected a hash of {', '.join(_HASHES)}, got another kind, {_UNUSED}")
+        return {**self._fields, **digests, "url": urls[0], "mirrors": urls[1:]}

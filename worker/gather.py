@@ -142,7 +142,7 @@ class Turn:
         self._recent.note(_LONGEST)
 
     def over(self, jobs: int) -> None:
-        """They are over. They did not wait while the process computed, for whatever job, or could not for want of a core."""
+        """They are over. They did not wait while the process computed, or had no core for it, for whatever job."""
         begun, computed = self._begun
         waves = -(-jobs // get_settings().chunk_parallel)
         took = (time.monotonic() - begun) * (1 - self._recent.starved())

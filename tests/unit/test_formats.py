@@ -1,4 +1,4 @@
-"""Manifests that other programs write: aria2's input files, and Parquet where pyarrow is."""
+"""Manifests that other programs write: aria2's input files, Metalink documents, and Parquet where pyarrow is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 from hypothesis import given
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 from download.filenames import check_filename
 from ledger.jobs import Job, folded
 from producer.errors import ManifestError
-from producer.formats import Format, format_of
+from producer.formats import MOST_MIRRORS, Format, format_of
 from producer.manifest import BadLine, Names, Reader
 from producer.urls import check_url
 
 DIGEST = "ab" * 32
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<metalink xmlns="urn:ietf:params:xml:ns:metalink">\n'
 
 
 def read(source: Any, format_: Format | None = None, **options: Any) -> Iterator[Job | BadLine]:
@@ -33,14 +35,20 @@ def items(text: str | bytes, format_: Format) -> list[Job | BadLine]:
     return list(read(io.BytesIO(text if isinstance(text, bytes) else text.encode()), format_))
 
 
+def meta4(*files: str) -> list[Job | BadLine]:
+    return items(HEAD + "\n".join(files) + "\n</metalink>", Format.METALINK)
+
+
 @pytest.mark.parametrize(
     ("name", "format_"),
     [
+        ("x.meta4", Format.METALINK),
         ("a.parquet", Format.PARQUET),
         ("A.CSV", Format.CSV),
         ("a.ndjson", Format.JSONL),
         ("a.tsv", Format.CSV),
         ("a.csv.GZ", Format.CSV),
+        ("x.metalink", Format.METALINK),
         ("a.json", None),
         ("a", None),
     ],
@@ -121,8 +129,7 @@ def test_a_text_file_has_urls_with_commas_or_a_header() -> None:
         (b"PK\x03\x04....", "an Excel workbook"),
         (b"BZh91AY", "bzip2"),
         (b"%PDF-1.7", "PDF"),
-        (b"\n<!DOCTYPE html><html>", "an HTML or XML page"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "no text"),
+        (b"\n<!DOCTYPE html><html>", "an HTML page"),
         (gzip.compress(gzip.compress(b"http://a/x\n", mtime=0), mtime=0), "gzip inside of gzip"),
         ("http://a/x\n".encode("utf-16-le"), "UTF-16 without its mark"),
         ("http://a/x\n".encode("utf-32"), "UTF-32"),
@@ -261,7 +268,41 @@ http://a/y
     ]
 
 
-BAD_ENTRIES = [
+@pytest.mark.parametrize(
+    ("kind", "name", "length"), [("sha-512", "sha512", 64), ("sha-1", "sha1", 20), ("MD5", "md5", 16)]
+)
+def test_a_metalink_with_another_hash_than_sha_256_expects_that(kind: str, name: str, length: int) -> None:
+    (job,) = meta4(f'<file name="f"><hash type="{kind}">{"Ab" * length}</hash><url>http://a/f</url></file>')
+    assert job == Job("http://a/f", "f", digest=f"{name}:{'ab' * length}")
+
+
+def test_metalink_3_is_refused_in_one_sentence() -> None:
+    text = '<?xml version="1.0"?><metalink version="3.0" xmlns="http://www.metalinker.org/"><files/></metalink>'
+    with pytest.raises(ManifestError, match="got Metalink 3; nothing was submitted"):
+        list(read(io.BytesIO(text.encode())))
+
+
+def test_a_metalink_file_has_urls_by_priority_a_length_and_a_digest() -> None:
+    found = meta4(
+        f"""<file name="images/f.iso">
+          <identity>f</identity><size>700</size>
+          <hash type="sha-384">00</hash><hash type="md5">{"00" * 16}</hash><hash type="sha-256">{DIGEST}</hash>
+          <pieces length="262144" type="sha-256"><hash>{"cd" * 32}</hash></pieces>
+          <url location="de" priority="2">http://b/f.iso?x=1&amp;y=2</url>
+          <url>http://c/f.iso</url>
+          <url priority="1"> https://a/f.iso </url>
+          <url priority="1">ftp://a/f.iso</url>
+          <metaurl mediatype="torrent">http://a/f.torrent</metaurl>
+        </file>""",
+        '<file name="g"><url>http://a/g</url></file>',
+    )
+    assert found == [
+        Job("https://a/f.iso", "images/f.iso", DIGEST, 700, (), ("http://b/f.iso?x=1&y=2", "http://c/f.iso")),
+        Job("http://a/g", "g"),
+    ]
+
+
+ARIA2 = [
     ("  out=x", "a URL before its options"),
     ("http://a/f\n out", "options like out=name"),
     ("http://a/f\n checksum=adler32=abc", "another kind, which would not be looked at"),
@@ -276,16 +317,79 @@ BAD_ENTRIES = [
     ("ftp://a/f", "http or https"),
     ("http://a/f\n" + " a=b\n" * 200, "at most 100 options"),
 ]
+METALINK = [
+    ('<file name="f"></file>', "an http or https URL"),
+    ('<file name="../../etc/passwd"><url>http://a/f</url></file>', "a relative path"),
+    ('<file name="/etc/passwd"><url>http://a/f</url></file>', "a relative path"),
+    ('<file name="f"><url>http://a/f</url><size>-1</size></file>', "size"),
+    ('<file name="f"><url>http://a/f</url><hash type="sha-256">xyz</hash></file>', "64 hexadecimal digits"),
+    ('<file name="f"><url>http://a/f</url><hash type="sha-384">00</hash></file>', "which would not be looked at"),
+    ('<file name="f"><url>http://a/f</url><hash type="sha-512">00</hash></file>', "128 hexadecimal digits"),
+    ('<file name="f"><url>http://a b/f</url></file>', "a space"),
+    (f'<file name="f"><url>http://a/{"x" * 100_000}</url></file>', "longer than"),
+]
 
 
-@pytest.mark.parametrize(("text", "said"), BAD_ENTRIES)
-def test_a_file_that_cannot_be_had_as_asked_is_a_bad_line_and_the_next_one_is_good(text: str, said: str) -> None:
-    bad, good = items(f"{text}\nhttp://a/good", Format.ARIA2)
+@pytest.mark.parametrize(
+    ("format_", "text", "said"),
+    [*((Format.ARIA2, *case) for case in ARIA2), *((Format.METALINK, *case) for case in METALINK)],
+)
+def test_a_file_that_cannot_be_had_as_asked_is_a_bad_line_and_the_next_one_is_good(
+    format_: Format, text: str, said: str
+) -> None:
+    if format_ is Format.ARIA2:
+        (bad, good), number = items(f"{text}\nhttp://a/good", format_), 1
+    else:
+        (bad, good), number = meta4(text, '<file name="good"><url>http://a/good</url></file>'), 3
     assert isinstance(bad, BadLine)
-    assert bad.number == 1
+    assert bad.number == number
     assert said in bad.problem
     assert "s3cret" not in bad.problem
     assert good == Job("http://a/good", "good")
+
+
+def test_of_too_many_urls_the_best_are_taken() -> None:
+    urls = "".join(f'<url priority="{n}">http://a/{n}</url>' for n in range(2000, 0, -1))
+    (job,) = meta4(f'<file name="f">{urls}<url priority="9">http://a/late</url></file>')
+    assert isinstance(job, Job)
+    assert len(job.urls) == MOST_MIRRORS + 1
+    numbers = [int(url.rpartition("/")[2]) for url in job.urls]
+    assert numbers == sorted(numbers)
+
+
+LAUGHS = '<!DOCTYPE m [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+FILE = '<!DOCTYPE m [<!ENTITY f SYSTEM "file:///etc/hostname">]>'
+OUTSIDE = '<!DOCTYPE m SYSTEM "http://127.0.0.1:1/x.dtd">'
+
+
+@pytest.mark.parametrize("doctype", [LAUGHS, FILE, OUTSIDE])
+def test_a_document_type_is_refused_before_anything_is_expanded(doctype: str) -> None:
+    opening, file = '<metalink xmlns="urn:ietf:params:xml:ns:metalink">', '<file name="&b;&f;"/></metalink>'
+    text = f'<?xml version="1.0"?>{doctype}{opening}{file}'
+    with pytest.raises(ManifestError, match="without a document type; nothing was submitted"):
+        items(text, Format.METALINK)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "http://a/f\n", "<html></html>", '<metalink version="3.0" xmlns="http://www.metalinker.org/"/>', "\x00", "<"],
+)
+def test_what_is_no_metalink_of_rfc_5854_is_refused(text: str) -> None:
+    with pytest.raises(ManifestError, match="expected"):
+        items(text, Format.METALINK)
+
+
+def test_a_document_that_breaks_off_says_so_and_what_was_whole_counts() -> None:
+    good, bad = items(HEAD + '<file name="f"><url>http://a/f</url></file>\n<file name="g"><url>http', Format.METALINK)
+    assert good == Job("http://a/f", "f")
+    assert isinstance(bad, BadLine)
+    assert bad.number == 4
+    assert "what follows was not read" in bad.problem
+
+
+def test_elements_of_other_namespaces_mean_nothing() -> None:
+    found = meta4('<file name="f"><url>http://a/f</url><x:url xmlns:x="urn:x">http://evil/</x:url></file>')
+    assert found == [Job("http://a/f", "f")]
 
 
 segment = st.text(st.characters(categories=["L", "N"], include_characters="&<>\"' -_"), min_size=1, max_size=20).filter(
@@ -300,6 +404,18 @@ entries = st.lists(
 
 
 @given(entries)
+def test_a_metalink_comes_back_as_it_was_written(rows: list[tuple[str, int | None, str | None]]) -> None:
+    files = []
+    for number, (name, size, sha256) in enumerate(rows):
+        more = "" if size is None else f"<size>{size}</size>"
+        more += f'<hash type="sha-256">{sha256}</hash>' if sha256 else ""
+        files.append(f"<file name={quoteattr(name)}>{more}<url>{escape(f'http://a/{number}?a&b')}</url></file>")
+    assert meta4(*files) == [
+        Job(f"http://a/{n}?a&b", name, sha256, size) for n, (name, size, sha256) in enumerate(rows)
+    ]
+
+
+@given(entries)
 def test_an_aria2_file_comes_back_as_it_was_written(rows: list[tuple[str, int | None, str | None]]) -> None:
     lines = []
     for number, (name, _, sha256) in enumerate(rows):
@@ -309,16 +425,20 @@ def test_an_aria2_file_comes_back_as_it_was_written(rows: list[tuple[str, int | 
 
 
 garbage = st.lists(
-    st.sampled_from(["<", "/", "url", '"', "&", "http://a/f", "\t", "\n", " ", "=", "out", "{", "[", ","])
+    st.sampled_from(
+        ["<", ">", "/", "file", "url", "metalink", '"', "&amp;", "&", "http://a/f", "\t", "\n", " ", "=", "out"]
+    )
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
     max_size=40,
 ).map("".join)
 
 
-@given(st.binary(max_size=300) | garbage.map(str.encode), st.sampled_from([None, *Format]))
-def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(raw: bytes, format_: Format | None) -> None:
+@given(st.binary(max_size=300) | garbage.map(str.encode), st.sampled_from([None, *Format]), st.booleans())
+def test_nothing_but_a_job_a_bad_line_or_a_manifest_error_comes_out(
+    raw: bytes, format_: Format | None, headed: bool
+) -> None:
     try:
-        found = list(read(io.BytesIO(raw), format_))
+        found = list(read(io.BytesIO(HEAD.encode() + raw if headed else raw), format_))
     except ManifestError:
         return
     for item in found:
