@@ -119,7 +119,10 @@ class HttpClient:
             via.admit(target, self._policy)
         request = _request(target, headers, via)
         timeouts.first_byte = None
-        if kept := self._take(target):
+        kept = self._idle.take(target.origin)
+        if kept and kept.readable(0):  # it ended, or something is left in it
+            kept.close()
+        elif kept:
             try:
                 return self._ask(kept, target, request, timeouts)
             except ResetError:
@@ -143,13 +146,6 @@ class HttpClient:
 
     def close(self) -> None:
         self._idle.close()
-
-    def _take(self, target: Target) -> HttpConnection | None:
-        connection = self._idle.take(target.origin)
-        if connection is not None and not connection.quiet:
-            connection.close()
-            return None
-        return connection
 
     @staticmethod
     def _ask(connection: HttpConnection, target: Target, request: list[str], timeouts: Timeouts) -> Response:
@@ -211,26 +207,27 @@ class LookUp:
         self._found: list[str] | Exception = []
         look_up = native("socket", "getaddrinfo") if native_thread else socket.getaddrinfo
 
-        def run() -> None:
-            try:
-                answers = [] if literal else look_up(host, port, type=socket.SOCK_STREAM)
-                self._found = list(dict.fromkeys(str(each[4][0]) for each in answers)) or literal
-            except Exception as error:  # an unusual one, too, must not leave the others waiting
-                self._found = error
-            self.over = time.monotonic()
+        def end(found: list[str] | Exception) -> None:
+            self._found, self.over = found or OSError("none"), time.monotonic()
             done()
 
-        literal = [host] if _is_literal(host) else []
+        def run() -> None:
+            try:
+                answers = look_up(host, port, type=socket.SOCK_STREAM)
+                found: list[str] | Exception = list(dict.fromkeys(str(each[4][0]) for each in answers))
+            except Exception as error:  # an unusual one, too, must not leave the others waiting
+                found = error
+            end(found)
+
         try:
-            if literal:
-                run()
+            if _is_literal(host):
+                end([host])
             elif native_thread:
                 start_native_thread(f"resolve {host}", run)
             else:
                 threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
         except RuntimeError as error:  # no thread left
-            self._found, self.over = error, time.monotonic()
-            done()
+            end(error)
 
     def judged(self, policy: AddressPolicy) -> list[str]:
         """Its addresses, all of them allowed.
@@ -243,9 +240,7 @@ class LookUp:
         found = self._found
         if isinstance(found, Exception):
             _raise_if_machine(found, f"resolving {self._host}: ")
-        if isinstance(found, Exception) or not found:
-            cause = found if isinstance(found, Exception) else None
-            raise DnsError(f"expected an address of {self._host}, got: {found or 'none'}") from cause
+            raise DnsError(f"expected an address of {self._host}, got: {found}") from found
         if not self.allowed:
             for address in found:
                 policy.judge(self._host, address)

@@ -45,10 +45,12 @@ from download.connect import HttpClient
 from download.errors import (
     ChangedError,
     DiskFullError,
+    EmptyError,
     Ended,
     ProtocolError,
     RedirectError,
     ServerError,
+    SizeError,
     StatusError,
     TransientError,
     TruncatedError,
@@ -59,7 +61,7 @@ from download.proxy import NOTE, Proxy
 from download.tempfile import TempFile
 from download.threads import Run, in_place
 from download.timeouts import Limits, Timeouts, translated
-from download.validators import Validators, retry_after
+from download.validators import ContentRange, Validators, retry_after
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
@@ -184,17 +186,15 @@ class Fetcher:
         Raises:
             DownloadError: there is no file. What can be continued stays at temp.
         """
-        timeouts = Timeouts(limits, check)
-        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, algorithm=wanted.algorithm)
-        attempt = _Alone(wanted, file, timeouts, self.user_agent)
+        attempt = _Alone(wanted, temp, limits, check, user_agent=self.user_agent)
         try:
-            with translated(timeouts):
+            with translated(attempt.timeouts):
                 return attempt.fetch(self._client, resume or temp, self.run, progress)
         except BaseException as end:
             attempt.give_up(end)
             raise
         finally:
-            file.close()
+            attempt.temp.close()
 
     def certificate_for(self, host: str) -> Path | None:
         """What to show to a host that asks who we are."""
@@ -209,14 +209,19 @@ class Fetcher:
 class Retrieval:
     """What to ask for, what to make of an answer, and what to leave behind: the same alone and in a group."""
 
-    def __init__(self, wanted: Wanted, temp: TempFile, timeouts: Timeouts, user_agent: str) -> None:
+    late = False  # as ``TempFile`` has it
+
+    def __init__(
+        self, wanted: Wanted, temp: Path | str, limits: Limits, check: Callable[[], None], *, user_agent: str
+    ) -> None:
         """
         Raises:
             BadUrlError: the URL is none that we accept.
         """
         self.wanted = wanted
-        self.temp = temp
-        self.timeouts = timeouts
+        expected, algorithm = wanted.size, wanted.algorithm
+        self.temp = TempFile(temp, max_bytes=limits.max_bytes, expected=expected, algorithm=algorithm, late=self.late)
+        self.timeouts = Timeouts(limits, check)
         self._user_agent = user_agent
         # With the cookies for each. At most twenty redirects, no loop; from https to http only if a digest is expected.
         self._hops = [(Target.parse(wanted.url), "")]
@@ -250,24 +255,21 @@ class Retrieval:
         Raises:
             DownloadError: it would be, but it is not the one that is wanted.
         """
-        if head.status == 206 and not self._is_whole(head):
-            self._go_on_with(head)
-        elif head.status in (200, 203, 206):
-            self.temp.begin(Validators.of(head.target.url, head.headers, head.length, self.wanted.sha256))
-        else:
+        if head.status not in (200, 203, 206):
             return False
+        part = validators.content_range(head.headers.get("Content-Range")) if head.status == 206 else None
+        # A part that was not asked for may be the whole file.
+        whole = part is not None and not self.temp.size and head.length == part.length == part.total
+        if head.status == 206 and not whole:
+            self._go_on_with(part, head)
+        else:
+            self.temp.begin(Validators.of(head.target.url, head.headers, head.length, self.wanted.sha256))
         return True
 
-    def _is_whole(self, head: Head) -> bool:
-        """Whether a part that was not asked for is the whole file."""
-        part = validators.content_range(head.headers.get("Content-Range"))
-        return part is not None and not self.temp.size and head.length == part.length == part.total
-
-    def _go_on_with(self, head: Head) -> None:
+    def _go_on_with(self, part: ContentRange | None, head: Head) -> None:
         kept, offset = self.temp.validators, self.temp.size
-        header = head.headers.get("Content-Range")
-        part = validators.content_range(header)
         if kept is None or not offset or part is None or head.length not in (None, part.length):
+            header = head.headers.get("Content-Range")
             self.temp.discard()  # or the next attempt would meet the same answer
             got = f"status {head.status} with Content-Range {header} and Content-Length {head.length}"
             raise ProtocolError(f"expected a file, or the part of it from byte {offset}, got {got}")
@@ -285,19 +287,17 @@ class Retrieval:
         location = head.headers.get("Location")
         if head.status in _REDIRECTS and location is not None:
             self._hops.append(self._redirected(location, head))
-            return
-        if head.status == 416 and self.temp.size:
+        elif head.status == 416 and self.temp.size:
             self.temp.discard()
             del self._hops[1:]
-            return
-        if head.status == 304 and not self._asked_again and not _CONDITIONS & {n.lower() for n in self.wanted.headers}:
+        elif head.status == 304 and not (self._asked_again or _CONDITIONS & {n.lower() for n in self.wanted.headers}):
             self._asked_again = True  # nothing was asked that this could answer
-            return
-        message = f"expected a file, got status {head.status}"
-        after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
-        if is_passing(head.status) or (head.status in _WAITS and after is not None):
-            raise ServerError(message, after)
-        raise StatusError(message)
+        else:
+            message = f"expected a file, got status {head.status}"
+            after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
+            if is_passing(head.status) or (head.status in _WAITS and after is not None):
+                raise ServerError(message, after)
+            raise StatusError(message)
 
     def _redirected(self, location: str, head: Head) -> tuple[Target, str]:
         """The next target, and the cookies for it."""
@@ -340,12 +340,19 @@ class Retrieval:
             DownloadError: it is not.
         """
         temp, noted = self.temp, []
+        sha256 = temp.digest("sha256")
         if not head.framed:
-            if (self.wanted.sha256 or "").lower() != temp.sha256:  # which proves more than any end
-                validators.verify_unframed(temp.size, ragged=head.ragged)
             noted.append("length: unverified")
-        validators.verify_size(temp.size, announced=temp.total, wanted=self.wanted.size)
-        offered, sha256 = validators.repr_sha256(head.headers.get("Repr-Digest")), temp.sha256
+            if (self.wanted.sha256 or "").lower() != sha256:  # which proves more than any end
+                if head.ragged:  # an attacker can cut TLS
+                    raise TruncatedError(f"expected TLS to be closed in due form, got a cut after {temp.size} bytes")
+                if not temp.size:
+                    raise EmptyError("expected a file, got no byte and no length that says so")
+        if temp.total not in (None, temp.size):
+            raise TruncatedError(f"expected {temp.total} bytes, got {temp.size}")
+        if self.wanted.size not in (None, temp.size):
+            raise SizeError(f"expected {self.wanted.size} bytes, got {temp.size}")
+        offered = validators.repr_sha256(head.headers.get("Repr-Digest"))
         resumed, proven = temp.resumed_from > 0, bool(offered or self.wanted.sha256 or self.wanted.digest)
         for source, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
             validators.verify_digest("sha256", sha256, expected, source, resumed=resumed)
@@ -406,7 +413,7 @@ class _Alone(Retrieval):
             via = (NOTE,) if client.proxy_for(response.target) else ()
             fetched = self.verified(response, *via)
         except BaseException:
-            response.close()
+            response.connection.close()
             raise
         client.keep(response)
         return fetched
@@ -420,7 +427,7 @@ class _Alone(Retrieval):
                     return response
                 self._settle(response)
             except BaseException:
-                response.close()
+                response.connection.close()
                 raise
             client.keep(response)
             self.go_where(response)
@@ -438,19 +445,24 @@ class _Alone(Retrieval):
             raise self.timeouts.interrupt
 
     def _receive(self, response: Response, run: Run, progress: Progress) -> None:
+        temp = self.temp
+
         def tell() -> None:
-            self.timeouts.call(lambda: progress(self.temp.written, self.temp.total))
+            self.timeouts.call(lambda: progress(temp.written, temp.total))
 
         self.timeouts.reading_body()
         tell()
         try:
-            while count := response.read(self.temp.space()):
+            while count := response.read(temp.space()):
                 if self._took(count):
-                    self._write(response, run)
+                    if run is in_place or temp.waiting < WORTH_HANDING_OVER:
+                        temp.write()
+                    else:
+                        run(lambda: self._write_on(response))
                     tell()
         except TruncatedError as error:
             raise self.cut_short() from error
-        self.temp.end()
+        temp.end()
         tell()
 
     def _took(self, count: int) -> bool:
@@ -459,23 +471,13 @@ class _Alone(Retrieval):
         self.timeouts.arrived(count)
         return write
 
-    def _write(self, response: Response, run: Run) -> None:
-        """Write and hash what waits, in another thread if that is worth it.
-
-        Such a thread goes on for a moment with what is here at once: each handing over costs as much as a piece.
-        """
-        temp, until = self.temp, time.monotonic() + _BURST
-
-        def burst() -> None:
-            temp.write()
-            while time.monotonic() < until and (count := response.glance(temp.space())):
-                if self._took(count) and temp.full:
-                    temp.write()
-
-        if run is in_place or temp.waiting < WORTH_HANDING_OVER:
-            temp.write()
-        else:
-            run(burst)
+    def _write_on(self, response: Response) -> None:
+        """In a thread: write, and go on for a moment with what is here at once; handing over costs as much as that."""
+        until = time.monotonic() + _BURST
+        self.temp.write()
+        while time.monotonic() < until and (count := response.glance(self.temp.space())):
+            if self._took(count) and self.temp.full:
+                self.temp.write()
 
 
 def fit_for(target: Target, first: Target, headers: Mapping[str, str]) -> dict[str, str]:

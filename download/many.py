@@ -17,7 +17,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -37,11 +37,9 @@ from download.errors import (
     TruncatedError,
     translate,
 )
-from download.fetch import SETTLE, SETTLE_TIME, Fetched, Fetcher, Retrieval, Wanted
+from download.fetch import SETTLE, SETTLE_TIME, Fetched, Fetcher, Retrieval
 from download.http1 import ENDS, Head, is_informational, status_of, waits
-from download.tempfile import TempFile
 from download.threads import native
-from download.timeouts import Limits, Timeouts
 
 _LOOK_EVERY = 0.1  # seconds
 _KEPT = 64  # connections
@@ -49,7 +47,6 @@ _BUFFER = 256 * 1024  # bytes that libcurl receives at a time
 _FRESH = 30.0  # seconds for which a look-up counts
 _FAILED = 1.0  # ... if it failed: for the transfers that wait for it, and for no later retry
 _MOST_HOSTS = 1000  # kept
-_MOST_SOCKETS = 1000  # remembered, far more than libcurl keeps
 _HANG = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _POLL = {
     pycurl.POLL_IN: select.POLLIN,
@@ -69,25 +66,19 @@ class Again(Ended):
 
 
 class Transfer(Retrieval):
-    """One URL in a group; ``end`` says what came of it, once it is over."""
+    """One URL in a group."""
 
-    def __init__(
-        self, wanted: Wanted, temp: Path | str, limits: Limits, check: Callable[[], None], *, user_agent: str
-    ) -> None:
-        most, algorithm = limits.max_bytes, wanted.algorithm
-        file = TempFile(temp, max_bytes=most, expected=wanted.size, algorithm=algorithm, late=True)
-        super().__init__(wanted, file, Timeouts(limits, check), user_agent)
-        self.end: Fetched | Ended | None = None
-        self.lines: list[bytes] = []  # of the headers; libcurl appends to it
-        self.head: Head | None = None
-        self._connecting = True
-        self._unwanted: int | None = None  # bytes so far, of a body that is no file
-        self._error: BaseException | None = None  # that ended it, whatever libcurl says
+    late = True
+    end: Fetched | Ended | None = None  # what came of it, once it is over
+    head: Head | None = None
+    lines: list[bytes]  # of the headers, since ``begin``; libcurl appends to it
+    _connecting = True
+    _unwanted: int | None = None  # bytes so far, of a body that is no file
+    _error: BaseException | None = None  # that ended it, whatever libcurl says
 
     def begin(self) -> dict[str, str]:
         """Begin with the present target; the headers to send."""
-        self.lines.clear()
-        self.head, self._connecting, self._unwanted = None, True, None
+        self.head, self.lines, self._connecting, self._unwanted = None, [], True, None
         self.timeouts.first_byte = None
         self.timeouts.connecting(self.target.host)
         return self.headers()
@@ -109,10 +100,9 @@ class Transfer(Retrieval):
         return None
 
     def look(self, *, connected: bool) -> None:
-        """Whether it may go on.
-
+        """
         Raises:
-            Ended: not any longer.
+            Ended: it may not go on.
         """
         if self._connecting and connected:
             self._connecting = False
@@ -165,17 +155,15 @@ class Transfer(Retrieval):
 
     def _has_head(self) -> bool:
         """Whether all headers of an answer that counts are here."""
-        if not self.lines or self.lines[-1] not in ENDS:
-            return False
-        return not is_informational(status_of(self._last_answer()[0], self.target.host))
+        lines = self._last_answer()
+        return bool(lines) and lines[-1] in ENDS and not is_informational(status_of(lines[0], self.target.host))
 
     def _read_head(self) -> None:
         self._connecting = False
         if self.timeouts.first_byte is None:
             self.timeouts.first_byte = time.monotonic()
-        if not self.lines:
+        if not (lines := self._last_answer()):
             raise TruncatedError("expected all headers, got the end of the connection before them")
-        lines = self._last_answer()
         self.timeouts.status = status_of(lines[0], self.target.host)  # a failure below has one, too
         self.head = Head(self.target, lines)
         if self.takes(self.head):
@@ -209,7 +197,7 @@ class Loop:
         self.policy = fetcher.policy
         self.ca_file = str(fetcher.ca_file) if fetcher.ca_file else _authorities()
         self.certificate_for = fetcher.certificate_for
-        # Idle connections, the oldest first: by their local port the descriptor, and until when they are kept.
+        # Idle connections: by their local port the descriptor, and until when they are kept.
         self.sockets: dict[int, tuple[int, float]] = {}
         self._closing: set[tuple[str, str, int]] = set()  # origins that answer once per connection
         self._look_ups: dict[tuple[str, int], LookUp] = {}
@@ -492,10 +480,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
-            sockets.pop(port, None)
-            sockets[port] = fd, time.monotonic() + patience  # the youngest is the last
-            if len(sockets) > _MOST_SOCKETS:
-                del sockets[next(iter(sockets))]
+            sockets[port] = fd, time.monotonic() + patience
             return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
         if self._listens and self.opened and not self._surplus:
             return not _peek(self.opened.pop(), close=True).strip(b"\r\n")

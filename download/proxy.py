@@ -25,7 +25,6 @@ from download.http1 import Head, HttpConnection, is_passing
 
 NOTE = "via proxy"
 
-_LONGEST_LINE = 16 * 1024  # bytes, of an answer to CONNECT
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -98,7 +97,7 @@ class Proxy:
         own = [f"Proxy-Authorization: {self.authorization}"] if self.authorization else []
         connection.send([f"CONNECT {place} HTTP/1.1", f"Host: {place}", *own])
         try:
-            status = Head(target, connection.head(_LONGEST_LINE)).status
+            status = Head(target, connection.head()).status
         except (ResetError, TruncatedError) as error:
             raise ConnectError(f"expected the proxy to connect to {place}, it closed the connection") from error
         if not 200 <= status < 300:

@@ -13,9 +13,9 @@ import pytest
 
 from download.fetch import _BURST, WORTH_HANDING_OVER, Fetcher, Wanted, _Alone
 from download.http1 import Response
-from download.tempfile import PIECE, TempFile
+from download.tempfile import PIECE
 from download.threads import native_runner
-from download.timeouts import Limits, Timeouts
+from download.timeouts import Limits
 from download.validators import Validators
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
@@ -188,12 +188,6 @@ def test_a_killed_greenlet_ends_when_its_thread_is_done(tmp_path: Path, begun: b
     assert result.stdout == f"None {int(begun)} {int(begun)} 0\n"
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(30)
-
-
 class Endless:
     """A server that always has more: the greenlet would never be asked again whether to stop."""
 
@@ -206,15 +200,15 @@ class Endless:
 
 
 def test_a_thread_goes_on_for_a_moment_and_no_longer(tmp_path: Path) -> None:
-    temp, endless = TempFile(tmp_path / "t.part"), Endless()
+    attempt = _Alone(Wanted("http://h/"), tmp_path / "t.part", Limits(), lambda: None, user_agent="x")
+    temp, endless = attempt.temp, Endless()
     temp.begin(Validators("http://h/", None, None, None))
     while len(temp.space()) < PIECE:
         temp.took(len(temp.space()))
         temp.write()
     temp.took(PIECE)
     before, begun = temp.written, time.monotonic()
-    attempt = _Alone(Wanted("http://h/"), temp, Timeouts(Limits(), lambda: None), "x")
-    attempt._write(cast("Response", endless), in_a_thread)
+    attempt._write_on(cast("Response", endless))
     assert len(endless.glances) > 1
     assert begun + _BURST <= time.monotonic()
     assert temp.written == before + (1 + len(endless.glances)) * PIECE

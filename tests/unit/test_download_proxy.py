@@ -166,7 +166,7 @@ def test_https_goes_through_connect_and_the_certificate_is_the_target_s(
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", FailureKind.PROTOCOL),
         (b"HTTP/1.1 200 OK\r\n\r\nand more", FailureKind.PROTOCOL),
         (b"HTTP/1.1 200 OK\r\n\r\n\r\n\r\n", FailureKind.PROTOCOL),
-        (b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 20_000, FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 100_000, FailureKind.PROTOCOL),
         (b"HTTP/1.1 200 OK\r\n", FailureKind.CONNECT),
         (b"", FailureKind.CONNECT),
         (b"HTTP/1.1 503 Busy\r\n\r\n", FailureKind.CONNECT),
