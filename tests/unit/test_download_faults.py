@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import socket
-import struct
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from download.errors import LEAVES, ServerError
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import Desk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import Desk, Reciter, Script, moved, ok, reciting, reset, silent
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
@@ -22,34 +20,20 @@ SHA256 = hashlib.sha256(WHOLE).hexdigest()
 QUERY = f"?name=n&size={SIZE}"
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("cut-body", FailureKind.TRUNCATED),
-        ("cut-chunked", FailureKind.TRUNCATED),
-        ("cut-headers", FailureKind.TRUNCATED),
-        ("wrong-length-long", FailureKind.TRUNCATED),
-        ("wrong-length-short", FailureKind.PROTOCOL),
-        ("drip-body", FailureKind.DEADLINE),
-        ("drip-headers", FailureKind.TIMEOUT),
-        ("stall", FailureKind.TIMEOUT),
-        ("reset", FailureKind.RESET),
-        ("bad-headers", FailureKind.PROTOCOL),
-        ("huge-headers", FailureKind.PROTOCOL),
-        ("empty-no-length", FailureKind.EMPTY),
-        ("status/404", FailureKind.STATUS),
-        ("status/410", FailureKind.STATUS),
-        ("status/204", FailureKind.STATUS),
-        ("status/304", FailureKind.STATUS),
-        ("status/408", FailureKind.SERVER),
-        ("status/425", FailureKind.SERVER),
-        ("status/429", FailureKind.SERVER),
-        ("status/500", FailureKind.SERVER),
-        ("status/503", FailureKind.SERVER),
-        ("redirect-loop", FailureKind.REDIRECT),
-        ("redirect-chain/21", FailureKind.REDIRECT),
-    ],
-)
+FAULTS = {
+    FailureKind.TRUNCATED: ("cut-body", "cut-chunked", "cut-headers", "wrong-length-long"),
+    FailureKind.PROTOCOL: ("wrong-length-short", "bad-headers", "huge-headers"),
+    FailureKind.DEADLINE: ("drip-body",),
+    FailureKind.TIMEOUT: ("drip-headers", "stall"),
+    FailureKind.RESET: ("reset",),
+    FailureKind.EMPTY: ("empty-no-length",),
+    FailureKind.STATUS: ("status/404", "status/410", "status/204", "status/304"),
+    FailureKind.SERVER: ("status/408", "status/425", "status/429", "status/500", "status/503"),
+    FailureKind.REDIRECT: ("redirect-loop", "redirect-chain/21"),
+}
+
+
+@pytest.mark.parametrize(("path", "kind"), [(path, kind) for kind, paths in FAULTS.items() for path in paths])
 def test_each_fault_has_its_kind_and_nothing_gets_the_final_name(
     origin: OriginProcess, desk: Desk, path: str, kind: FailureKind
 ) -> None:
@@ -97,19 +81,15 @@ def test_retry_after_comes_with_the_error(origin: OriginProcess, desk: Desk) -> 
         assert error.status == status
 
 
-def moved(location: bytes) -> bytes:
-    return b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
-
-
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (moved(b"?user=s3cret"), FailureKind.REDIRECT),
-        (moved(b"ftp://h/?user=s3cret"), FailureKind.BAD_URL),
-        (moved(b"/a?user=one s3cret"), FailureKind.REDIRECT),
-        (moved(b"http://me:a s3cret@h/"), FailureKind.BAD_URL),
-        (moved(b"http://me:s3cret@h:port/"), FailureKind.BAD_URL),
-        (moved(b"http://me:x/s3cret@h/"), FailureKind.BAD_URL),
+        (moved("?user=s3cret"), FailureKind.REDIRECT),
+        (moved("ftp://h/?user=s3cret"), FailureKind.BAD_URL),
+        (moved("/a?user=one s3cret"), FailureKind.REDIRECT),
+        (moved("http://me:a s3cret@h/"), FailureKind.BAD_URL),
+        (moved("http://me:s3cret@h:port/"), FailureKind.BAD_URL),
+        (moved("http://me:x/s3cret@h/"), FailureKind.BAD_URL),
         (b"220 \x1b]0;title\x07 \x9b31m see http://h/?s3cret\r\n\r\n", FailureKind.PROTOCOL),
         (ok(b"x", "Transfer-Encoding: \x1b[31m").replace(b"Content-Length", b"X"), FailureKind.PROTOCOL),
     ],
@@ -134,22 +114,15 @@ def test_an_error_says_how_far_the_attempt_came(origin: OriginProcess, desk: Des
     assert f"expected {SIZE} bytes, got the end after {SIZE // 2} bytes" in str(error)
 
 
-def _then_silence(server: Reciter, connection: socket.socket) -> None:
-    server.hear(connection)
-    connection.sendall(ok(b"a" * 1000, length=10_000))
-    silent(server, connection)
+PART = ok(b"a" * 1000, length=10_000)
 
 
-def _then_reset(server: Reciter, connection: socket.socket) -> None:
-    server.hear(connection)
-    connection.sendall(ok(b"a" * 1000, length=10_000))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+@pytest.mark.parametrize("then", [silent, lambda _, connection: reset(connection)], ids=["silence", "reset"])
+def test_what_came_with_the_headers_counts_although_nothing_follows(desk: Desk, then: Script) -> None:
+    def script(server: Reciter, connection: socket.socket) -> None:
+        server.answer(connection, PART)
+        then(server, connection)
 
-
-@pytest.mark.parametrize("script", [_then_silence, _then_reset])
-def test_what_came_with_the_headers_counts_although_nothing_follows(
-    desk: Desk, script: Callable[[Reciter, socket.socket], None]
-) -> None:
     with reciting(script) as server:
         assert desk.fails(server.url(), read_timeout=0.3).received == 1000
 
@@ -200,7 +173,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"Content-Length: 5\r\n\r\nhello", FailureKind.PROTOCOL),
         (ok(b"hello", f"Repr-Digest: sha-256=:{base64.b64encode(bytes(32)).decode()}:"), FailureKind.DIGEST),
         (ok(b"", status="302 Found"), FailureKind.STATUS),
-        (ok(b"", "Location: ftp://example.org/", status="302 Found"), FailureKind.BAD_URL),
+        (moved("ftp://example.org/"), FailureKind.BAD_URL),
     ],
 )
 def test_framing_that_cannot_be_trusted_is_an_error(desk: Desk, answer: bytes, kind: FailureKind) -> None:
@@ -254,9 +227,7 @@ def test_surplus_bytes_are_forgiven_where_a_digest_vouches_for_the_rest(desk: De
 
 def test_a_connection_is_used_again_and_one_that_went_away_is_no_failure(desk: Desk) -> None:
     def twice_then_away(server: Reciter, connection: socket.socket) -> None:
-        for _ in range(2):
-            server.hear(connection)
-            connection.sendall(ok(b"hello"))
+        server.answer(connection, ok(b"hello"), ok(b"hello"))
         server.hear(connection)  # and no answer
 
     with reciting(twice_then_away, ok(b"hello")) as server:
