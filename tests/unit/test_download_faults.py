@@ -1,4 +1,7 @@
-"""Whatever a server does to a body or its headers: the file is whole, or the attempt says what was wrong."""
+"""Whatever a server does to a body or its headers: the file is whole, or the attempt says what was wrong.
+
+``test_golden`` asks for each row of the origin's table of faults; here is what the table does not have.
+"""
 
 import base64
 import hashlib
@@ -18,7 +21,6 @@ SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
 SHA256 = hashlib.sha256(WHOLE).hexdigest()
 QUERY = f"?name=n&size={SIZE}"
-
 
 FAULTS = {
     FailureKind.TRUNCATED: ("cut-body", "cut-chunked", "cut-headers", "wrong-length-long"),
@@ -60,11 +62,6 @@ def test_a_further_digest_is_verified_whatever_its_algorithm(origin: OriginProce
     assert error.kind is FailureKind.DIGEST
     assert str(error) == f"expected {algorithm} {other} by the manifest, got {digest}"
     assert desk.leftovers() == []
-
-
-def test_what_could_not_be_verified_is_noted(origin: OriginProcess, desk: Desk) -> None:
-    assert desk.fetch(f"{origin.url}/faults/no-length{QUERY}").notes == ("length: unverified",)
-    assert "repr-digest: verified" in desk.fetch(f"{origin.url}/files/n{QUERY}").notes
 
 
 def test_a_file_that_is_empty_on_purpose_is_a_file(origin: OriginProcess, desk: Desk) -> None:
@@ -145,12 +142,6 @@ def test_another_file_than_wanted_is_refused(
     assert desk.leftovers() == []
 
 
-def test_a_bomb_is_stored_as_small_as_it_came(origin: OriginProcess, desk: Desk) -> None:
-    fetched = desk.fetch(f"{origin.url}/faults/bomb?size=20000000", max_bytes=1_000_000, read_timeout=20)
-    assert fetched.notes == ("content-encoding: gzip, stored raw",)
-    assert fetched.size == desk.temp.stat().st_size < 1_000_000
-
-
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -187,17 +178,11 @@ OK = b"HTTP/1.1 200 OK\r\n"
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",  # bare line feeds
-        OK + b"X: a\r\n b\r\nContent-Length:\r\n 5\r\n\r\nhello",  # folded lines
         OK + b"X: " + b"x" * 60_000 + b"\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"".join(b"X%d: %s\r\n" % (n, b"y" * 1000) for n in range(90)) + b"Content-Length: 5\r\n\r\nhello",
-        OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-        OK + b"Content-Length: 5, 5\r\n\r\nhello",
         OK + b"X: y\r\n" * 6000 + b"Content-Length: 5\r\n\r\nhello",
-        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"X: caf\xe9\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 99\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",
         b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         CHUNKED + b"3;a=b\r\nhel\r\n2 \r\nlo\r\n0\r\nA: b\r\n\r\n",  # extensions, blanks and trailers
         CHUNKED + b"5\nhello\n0\n\n",
@@ -205,12 +190,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 )
 def test_an_unusual_answer_that_is_clear_becomes_a_file(desk: Desk, answer: bytes) -> None:
     with reciting(answer, answer) as server:
-        assert desk.bring(server.url()) == b"hello"
-
-
-def test_informational_answers_are_skipped(desk: Desk) -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
-    with reciting(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + ok(b"hello")) as server:
         assert desk.bring(server.url()) == b"hello"
 
 
