@@ -25,7 +25,7 @@ from typing import Generic, Protocol, TypeVar
 from download.addresses import AddressPolicy, Target
 from download.errors import ConnectError, DnsError, MachineError, RefusedError, ResetError, translate
 from download.http1 import HttpConnection, Response
-from download.proxy import Proxy
+from download.proxy import Proxy, literal
 from download.threads import native, start_native_thread
 from download.timeouts import Timeouts, translated
 
@@ -220,8 +220,8 @@ class LookUp:
             end(found)
 
         try:
-            if _is_literal(host):
-                end([host])
+            if address := literal(host):
+                end([address])
             elif native_thread:
                 start_native_thread(f"resolve {host}", run)
             else:
@@ -246,14 +246,6 @@ class LookUp:
                 policy.judge(self._host, address)
             self.allowed = found
         return found
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> socket.socket:
@@ -304,14 +296,19 @@ def _first_to_answer(host: str, addresses: Sequence[str], port: int, timeouts: T
             try:
                 if left and time.monotonic() >= next_at:
                     address, next_at = left.popleft(), time.monotonic() + _NEXT_AFTER
-                    sock = _begin(address, port)
+                    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
                     begun[sock.fileno()] = sock, address
                     waiting.register(sock, select.POLLOUT)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.setblocking(False)
+                    _raise_if_failed(sock.connect_ex((address, port)))
                 if left:
                     patience = min(patience, max(0.0, next_at - time.monotonic()))
                 for fd, _ in waiting.poll(1000 * patience):
                     sock, address = begun[fd]
-                    _check(sock, address)
+                    _raise_if_failed(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+                    if ip_address(peer := sock.getpeername()[0]) != ip_address(address):  # some have two spellings
+                        raise RefusedError(f"expected a connection to {address}, got one to {peer}")
                     del begun[fd]
                     if address != addresses[0]:
                         remember(host, address)
@@ -334,28 +331,9 @@ def _raise_if_machine(error: Exception, prefix: str) -> None:
         raise cause from error
 
 
-def _begin(address: str, port: int) -> socket.socket:
-    """A socket that is about to connect."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
-        code = sock.connect_ex((address, port))
-        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            raise OSError(code, os.strerror(code))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _check(sock: socket.socket, address: str) -> None:
-    """Whether a socket that was waited for is connected, and to this address."""
-    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+def _raise_if_failed(code: int) -> None:
+    if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
         raise OSError(code, os.strerror(code))
-    peer = sock.getpeername()[0]
-    if ip_address(peer) != ip_address(address):  # some have two spellings
-        raise RefusedError(f"expected a connection to {address}, got one to {peer}")
 
 
 def _tls(sock: socket.socket, context: ssl.SSLContext, host: str, timeouts: Timeouts) -> ssl.SSLSocket:

@@ -264,11 +264,7 @@ class Loop:
     # -- transfers
 
     def _begin(self, transfer: Transfer, *, again: bool = False) -> None:
-        """Give it a handle, or leave it among those whose host is not known yet.
-
-        Args:
-            again: it was one of those.
-        """
+        """Give it a handle, or leave it among those whose host is not known yet, of which it was one if ``again``."""
         target = transfer.target
         try:
             if again:
@@ -391,8 +387,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         self._several = False  # addresses that the host has
         self._place = "", "", 0, ""  # as set; with the address to try first
         self._headers: dict[str, str] = {}  # as set
-        self._listens = False  # to all that libcurl tells
-        self._surplus = False
+        self._listens = self._surplus = False
         self._socket = native("socket", "socket")
         for option, value in (
             (pycurl.NOSIGNAL, 1),
@@ -416,14 +411,10 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
             self.setopt(pycurl.SSLCERT, str(certificate))
 
     def prepare(self, transfer: Transfer, allowed: list[str], *, listen: bool) -> None:
-        """
-        Args:
-            listen: to all that libcurl tells: two dozen calls per answer.
-        """
         target, headers = transfer.target, transfer.begin()
         self.refused, self.dirty, self._surplus, self._host = None, False, False, target.host
         self.opened.clear()
-        if listen != self._listens:
+        if listen != self._listens:  # to all that libcurl tells: two dozen calls per answer
             self._listens = listen
             self.setopt(pycurl.VERBOSE, int(listen))
         if headers != self._headers:
