@@ -15,8 +15,8 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import zip_longest
@@ -107,12 +107,25 @@ class HttpClient:
         self._proxy = proxy
         self._idle: Idle[HttpConnection] = Idle()  # by origin
 
-    def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
-        """Send one request; redirects are the caller's.
+    @contextmanager
+    def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Iterator[Response]:
+        """Send one request; redirects are the caller's. In the end the connection is kept if nothing is left in it.
 
         Raises:
             DownloadError: there is no answer, or none that can be trusted.
         """
+        response = self._get(target, headers, timeouts)
+        try:
+            yield response
+        except BaseException:
+            response.connection.close()
+            raise
+        if not response.finished or response.surplus or response.closes or not response.framed:
+            response.connection.close()
+        else:
+            self._idle.put(target.origin, response.connection, min(IDLE, response.patience))
+
+    def _get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
         self._policy.admit(target)
         via = self.proxy_for(target)
         if via:
@@ -135,14 +148,6 @@ class HttpClient:
 
     def proxy_for(self, target: Target) -> Proxy | None:
         return self._proxy if self._proxy and self._proxy.serves(target) else None
-
-    def keep(self, response: Response) -> None:
-        """The caller is done with an answer: its connection is kept if nothing is left in it."""
-        connection = response.connection
-        if not response.finished or response.surplus or response.closes or not response.framed:
-            connection.close()
-        else:
-            self._idle.put(response.target.origin, connection, min(IDLE, response.patience))
 
     def close(self) -> None:
         self._idle.close()

@@ -407,29 +407,12 @@ class _Alone(Retrieval):
         self.temp.adopt(leftover, self.timeouts.ask, run)  # before the request, so that no server has to wait for it
         if (kept := self.temp.validators) and kept.sha256 != self.wanted.sha256:  # it was begun for another manifest
             self.temp.validators = replace(kept, sha256=None)
-        response = self._open(client)
-        try:
-            self._receive(response, run, progress)
-            via = (NOTE,) if client.proxy_for(response.target) else ()
-            fetched = self.verified(response, *via)
-        except BaseException:
-            response.connection.close()
-            raise
-        client.keep(response)
-        return fetched
-
-    def _open(self, client: HttpClient) -> Response:
-        """The first answer that has the file, or the part of it that is missing; redirects are followed."""
         while True:
-            response = client.get(self.target, self.headers(), self.timeouts)
-            try:
+            with client.get(self.target, self.headers(), self.timeouts) as response:
                 if self.takes(response):
-                    return response
+                    self._receive(response, run, progress)
+                    return self.verified(response, *((NOTE,) if client.proxy_for(response.target) else ()))
                 self._settle(response)
-            except BaseException:
-                response.connection.close()
-                raise
-            client.keep(response)
             self.go_where(response)
 
     def _settle(self, response: Response) -> None:

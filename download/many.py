@@ -55,8 +55,6 @@ _POLL = {
 }
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
-# libcurl's codes, as far as they say one thing. It also refuses answers that can be read: not for it to say.
-_CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT, _CERTIFICATE = 7, 18, 28, 60
 
 
 class Again(Ended):
@@ -173,19 +171,19 @@ class Transfer(Retrieval):
             self.timeouts.draining(SETTLE_TIME)
 
     def failure(self, code: int, text: str, errno: int) -> Exception:
-        """
+        """What libcurl's code means, as far as it says one thing: it also refuses answers that can be read.
+
         Args:
-            code: libcurl's.
             errno: the operating system's; 0: it said nothing.
         """
         host = self.target.host
-        if code == _CANNOT_CONNECT:
+        if code == pycurl.E_COULDNT_CONNECT:
             return ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
-        if code == _TIMED_OUT:  # of libcurl's options only the one for connecting is set
+        if code == pycurl.E_OPERATION_TIMEDOUT:  # of libcurl's options only the one for connecting is set
             return self.timeouts.late()
-        if code == _PARTIAL_FILE:
+        if code == pycurl.E_PARTIAL_FILE:
             return self.cut_short()
-        if code == _CERTIFICATE:
+        if code == pycurl.E_PEER_FAILED_VERIFICATION:
             return TlsError(f"{host}: {text}")
         if errno and (self.lines or self.target.scheme == "http"):  # else it may have been told why, in TLS
             return ResetError(f"{'' if self.head else f'{host}: '}[Errno {errno}] {os.strerror(errno)}")
@@ -206,7 +204,7 @@ class Loop:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT)
         self._poll = native("select", "poll")()
-        self._socket = native("socket", "socket")
+        self.socket = native("socket", "socket")
         self._due: float | None = None  # when libcurl wants to be called
         self._free: list[_Handle] = []
         self._busy: dict[_Handle, Transfer] = {}
@@ -307,7 +305,7 @@ class Loop:
         for port, (fd, until) in tuple(self.sockets.items()):
             if until <= self._looked:
                 del self.sockets[port]
-                _hang_up(self._socket(*_TCP, fileno=fd), port)
+                _hang_up(self.socket(*_TCP, fileno=fd), port)
         for _ in range(len(self._resolving)):
             self._begin(self._resolving.popleft(), again=True)
         for handle, transfer in list(self._busy.items()):
@@ -388,7 +386,6 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         self._place = "", "", 0, ""  # as set; with the address to try first
         self._headers: dict[str, str] = {}  # as set
         self._listens = self._surplus = False
-        self._socket = native("socket", "socket")
         for option, value in (
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
@@ -435,7 +432,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         family, kind, protocol, place = address
         try:
             self._loop.policy.judge(self._host, place[0])
-            opened: socket.socket = self._socket(family, kind, protocol)
+            opened: socket.socket = self._loop.socket(family, kind, protocol)
         except Exception as error:
             self.refused = translate(error, f"connecting to {self._host}: ")
             return pycurl.SOCKET_BAD
@@ -472,7 +469,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
             sockets[port] = fd, time.monotonic() + patience
-            return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
+            return not (waits(fd) and _peek(self._loop.socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
         if self._listens and self.opened and not self._surplus:
             return not _peek(self.opened.pop(), close=True).strip(b"\r\n")
         return False
