@@ -44,6 +44,7 @@ from download.addresses import AddressPolicy, Target, is_below
 from download.connect import HttpClient
 from download.errors import (
     ChangedError,
+    DigestError,
     DiskFullError,
     EmptyError,
     Ended,
@@ -102,7 +103,6 @@ class Fetched:
     received: int  # bytes, in this attempt
     resumed_from: int  # bytes that an earlier attempt had left
     status: int
-    total: int | None  # announced length
     first_byte: float | None  # time.monotonic() of the answer's first byte
     etag: str | None
     last_modified: str | None
@@ -339,27 +339,22 @@ class Retrieval:
         Raises:
             DownloadError: it is not.
         """
-        temp, noted = self.temp, []
-        sha256 = temp.digest("sha256")
-        if not head.framed:
-            noted.append("length: unverified")
-            if (self.wanted.sha256 or "").lower() != sha256:  # which proves more than any end
-                if head.ragged:  # an attacker can cut TLS
-                    raise TruncatedError(f"expected TLS to be closed in due form, got a cut after {temp.size} bytes")
-                if not temp.size:
-                    raise EmptyError("expected a file, got no byte and no length that says so")
-        if temp.total not in (None, temp.size):
-            raise TruncatedError(f"expected {temp.total} bytes, got {temp.size}")
-        if self.wanted.size not in (None, temp.size):
-            raise SizeError(f"expected {self.wanted.size} bytes, got {temp.size}")
+        temp, sha256 = self.temp, self.temp.digest("sha256")
+        noted = [] if head.framed else ["length: unverified"]
+        self._verify_length(head, sha256)
         offered = validators.repr_sha256(head.headers.get("Repr-Digest"))
-        resumed, proven = temp.resumed_from > 0, bool(offered or self.wanted.sha256 or self.wanted.digest)
-        for source, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
-            validators.verify_digest("sha256", sha256, expected, source, resumed=resumed)
+        digests = [("sha256", self.wanted.sha256, "the manifest"), ("sha256", offered, "the server")]
         if self.wanted.digest:
             algorithm, _, expected = self.wanted.digest.partition(":")
-            validators.verify_digest(algorithm, temp.digest(algorithm), expected, "the manifest", resumed=resumed)
+            digests.append((algorithm, expected, "the manifest"))
             noted.append(f"{algorithm}: verified")
+        for algorithm, text, source in digests:
+            if text is not None and text.lower() != (got := temp.digest(algorithm)):
+                message = f"expected {algorithm} {text} by {source}, got {got}"
+                if temp.resumed_from:  # the kept beginning may be to blame: not the last word
+                    raise ChangedError(f"{message} after a resume; what was kept is dropped")
+                raise DigestError(message)
+        proven = any(text for _, text, _ in digests)
         if head.surplus and not proven:
             raise ProtocolError(f"expected {temp.total} bytes and no more, got {head.surplus[:20]!r} after them")
         if offered:
@@ -375,7 +370,6 @@ class Retrieval:
             received=self.timeouts.received,
             resumed_from=temp.resumed_from,
             status=head.status,
-            total=temp.total,
             first_byte=self.timeouts.first_byte,
             etag=head.headers.get("ETag"),
             last_modified=head.headers.get("Last-Modified"),
@@ -386,6 +380,18 @@ class Retrieval:
             url=self.target.url.partition("?")[0] if len(self._hops) > 1 else None,
             content_type=head.headers.get("Content-Type"),
         )
+
+    def _verify_length(self, head: Head, sha256: str) -> None:
+        size = self.temp.size
+        if not head.framed and (self.wanted.sha256 or "").lower() != sha256:  # which proves more than any end
+            if head.ragged:  # an attacker can cut TLS
+                raise TruncatedError(f"expected TLS to be closed in due form, got a cut after {size} bytes")
+            if not size:
+                raise EmptyError("expected a file, got no byte and no length that says so")
+        if self.temp.total not in (None, size):
+            raise TruncatedError(f"expected {self.temp.total} bytes, got {size}")
+        if self.wanted.size not in (None, size):
+            raise SizeError(f"expected {self.wanted.size} bytes, got {size}")
 
     def give_up(self, end: BaseException) -> None:
         """Keep what a later attempt can continue, remove the rest, and note how far it came."""

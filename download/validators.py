@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from download.errors import ChangedError, DigestError
-
 WORTH_KEEPING = 64 * 1024  # bytes; a shorter file is fetched again sooner than its validators are written
 
 _STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
@@ -105,18 +103,6 @@ def mismatch(validators: Validators, headers: Mapping[str, str], part: ContentRa
         return None if etag == validators.etag else f"expected ETag {validators.etag}, got {etag}"
     date = headers.get("Last-Modified", validators.last_modified)
     return None if date == validators.last_modified else f"expected the file of {validators.last_modified}, got {date}"
-
-
-def verify_digest(algorithm: str, got: str, expected: str | None, source: str, *, resumed: bool) -> None:
-    """
-    Raises:
-        DigestError: another content than expected.
-        ChangedError: the same after a resume, where the kept prefix may be to blame: not the last word.
-    """
-    if expected is None or expected.lower() == got:
-        return
-    message = f"expected {algorithm} {expected} by {source}, got {got}"
-    raise ChangedError(f"{message} after a resume; what was kept is dropped") if resumed else DigestError(message)
 
 
 def retry_after(header: str | None, now: float, *, said: str | None = None) -> float | None:

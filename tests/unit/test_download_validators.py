@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from download.errors import ChangedError, DigestError, DownloadError
+from download.errors import DownloadError
 from download.validators import (
     ContentRange,
     Validators,
@@ -20,7 +20,6 @@ from download.validators import (
     repr_sha256,
     strong_date,
     strong_etag,
-    verify_digest,
 )
 from tests.unit.download_kit import Desk, ok, reciting
 
@@ -107,14 +106,6 @@ def test_a_repr_digest_is_found_among_others() -> None:
 def test_no_header_breaks_the_readers(header: str) -> None:
     for read in (strong_etag, content_range, repr_sha256, lambda text: strong_date(text, text)):
         read(header)
-
-
-def test_a_digest_that_differs_is_the_last_word_unless_a_kept_beginning_may_be_to_blame() -> None:
-    verify_digest("sha256", "ab", "AB", "x", resumed=True)
-    verify_digest("sha256", "ab", None, "x", resumed=False)
-    for resumed, error in ((False, DigestError), (True, ChangedError)):
-        with pytest.raises(error):
-            verify_digest("sha256", "ab", "cd", "x", resumed=resumed)
 
 
 SIZE = 66_000  # worth keeping
