@@ -57,9 +57,9 @@ class Idle(Generic[Kept]):
         self._watched = False  # by a thread or a greenlet, which ends once nothing is left
         self._lock = threading.Lock()
 
-    def put(self, key: Hashable, kept: Kept, seconds: float = IDLE) -> None:
+    def put(self, key: Hashable, kept: Kept) -> None:
         with self._lock:
-            self._kept.append((key, kept, time.monotonic() + seconds))
+            self._kept.append((key, kept, time.monotonic() + IDLE))
             surplus = self._kept.pop(0)[1] if len(self._kept) > _MOST_IDLE else None
             watched, self._watched = self._watched, True
         if surplus is not None:
@@ -123,7 +123,7 @@ class HttpClient:
         if not response.finished or response.surplus or response.closes or not response.framed:
             response.connection.close()
         else:
-            self._idle.put(target.origin, response.connection, min(IDLE, response.patience))
+            self._idle.put(target.origin, response.connection)
 
     def _get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
         self._policy.admit(target)

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fcntl import ioctl
 from functools import lru_cache
-from math import inf
 from termios import FIONREAD
 from typing import Any
 
@@ -36,7 +35,6 @@ _MOMENT = 5  # milliseconds; a server on the same machine needs less to fill the
 _STATUS = re.compile(rb"HTTP/1\.\d[ \t]+([1-9]\d\d)(?!\S)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 ENDS = (b"\r\n", b"\n")
-_KEEP_ALIVE = re.compile(r"timeout\s*=\s*(\d{1,9})", re.IGNORECASE)
 _NOTHING = bytes(4)
 _NO_BODY = frozenset({101, 204, 304})
 _PASSING = frozenset({408, 425, 429})
@@ -200,12 +198,6 @@ class Head:
     def framed(self) -> bool:
         """Whether the end of the body can be told from a cut."""
         return self.chunked or self.length is not None
-
-    @property
-    def patience(self) -> float:
-        """Seconds for which the server keeps an idle connection, as far as it says."""
-        match = _KEEP_ALIVE.search(self.headers.get("Keep-Alive", ""))
-        return float(match[1]) if match else inf
 
     @property
     def closes(self) -> bool:

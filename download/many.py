@@ -332,8 +332,7 @@ class Loop:
         elif code:
             more = transfer.over(transfer.failure(code, text, handle.getinfo(pycurl.OS_ERRNO)))
         else:
-            patience = transfer.head.patience if transfer.head else IDLE
-            more = transfer.over(None, complete=handle.complete(min(IDLE, patience)))
+            more = transfer.over(None, complete=handle.complete())
             closes = transfer.head is not None and transfer.head.closes
             # If the server ends a new connection after its answer, then all of its answers may.
             if isinstance(transfer.end, Again) and closes and handle.getinfo(pycurl.NUM_CONNECTS):
@@ -454,21 +453,18 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if kind == pycurl.INFOTYPE_TEXT and text.startswith(b"Excess found"):
             self._surplus = True
 
-    def complete(self, patience: float) -> bool:
+    def complete(self) -> bool:
         """After an answer that was read to its end: whether nothing came after it, as far as it is here already.
 
         What libcurl did not read, it leaves in the socket, which may serve another request. What it did read it drops,
         with the connection, and tells only a handle that listens.
-
-        Args:
-            patience: seconds for which the connection may be idle.
         """
         if self._several and (address := self.getinfo(pycurl.PRIMARY_IP)) != self._place[-1]:
             remember(self._host, address)
         fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
-            sockets[port] = fd, time.monotonic() + patience
+            sockets[port] = fd, time.monotonic() + IDLE
             return not (waits(fd) and _peek(self._loop.socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
         if self._listens and self.opened and not self._surplus:
             return not _peek(self.opened.pop(), close=True).strip(b"\r\n")
