@@ -113,15 +113,16 @@ def test_https_may_step_down_to_http_where_a_strong_digest_is_expected(
 
 
 def test_a_server_that_wants_a_certificate_is_shown_ours_if_it_is_meant_to_see_it(
-    tmp_path: Path, way: type[Desk], authority: Path, server_side: ssl.SSLContext
+    tmp_path: Path, way: type[Desk], authority: Path
 ) -> None:
     ours, ca_file = tmp_path / "ours.pem", authority / "ca.pem"
     ours.write_text((authority / "server.pem").read_text() + (authority / "server.key").read_text())
-    server_side.verify_mode = ssl.CERT_REQUIRED
-    server_side.load_verify_locations(ca_file)
+    demanding = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca_file)
+    demanding.verify_mode = ssl.CERT_REQUIRED
+    demanding.load_cert_chain(ours)
     for hosts in (frozenset({"127.0.0.1"}), frozenset({"good.example"})):
         desk = way(tmp_path, Fetcher(LOOPBACK, ca_file=ca_file, client_cert=ours, client_cert_hosts=hosts))
-        with reciting(ok(BODY), ok(BODY), tls=server_side) as server:
+        with reciting(ok(BODY), ok(BODY), tls=demanding) as server:
             if "127.0.0.1" in hosts:
                 assert desk.bring(server.url(scheme="https")) == BODY
                 desk.final.unlink()
