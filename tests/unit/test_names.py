@@ -27,7 +27,9 @@ cleaned = names.map(clean).filter(lambda name: name is not None)
 
 
 @given(names)
-def test_a_cleaned_name_is_one_safe_segment_and_clean_already(name: str) -> None:
+def test_a_cleaned_name_is_one_safe_segment_that_can_be_written_and_clean_already(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
     result = clean(name)
     if result is None:
         return
@@ -43,6 +45,9 @@ def test_a_cleaned_name_is_one_safe_segment_and_clean_already(name: str) -> None
     assert unicodedata.is_normalized("NFC", result)
     assert clean(result) == result
     assert check_filename(result) == result
+    path = tmp_path_factory.getbasetemp() / result
+    path.write_bytes(b"")
+    path.unlink()
 
 
 @given(st.lists(names, min_size=1, max_size=4).map("/".join))
@@ -67,15 +72,6 @@ def test_a_path_that_the_worker_accepts_stays_below_its_folder(text: str) -> Non
         return
     assert os.path.normpath(f"/d/b/{text}") == f"/d/b/{text}"
     assert max(len(segment.encode()) for segment in text.split("/")) <= LONGEST
-
-
-@given(names)
-def test_a_cleaned_name_can_be_written(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
-    result = clean(name)
-    if result is not None:
-        path = Path(tmp_path_factory.getbasetemp()) / result
-        path.write_bytes(b"")
-        path.unlink()
 
 
 @given(cleaned, st.integers(2, 10**6), st.integers(2, 10**6))
