@@ -60,7 +60,7 @@ def test_a_checked_filename_is_checked_already_and_stays_below_its_folder(text: 
     assert all(clean(segment) == segment for segment in name.split("/"))
     assert len(name.encode()) <= LONGEST_PATH
     assert not PurePosixPath(name).is_absolute()
-    assert final_path(Path("/d"), f"b/{name}").is_relative_to("/d/b")
+    assert Path(final_path(Path("/d"), f"b/{name}")).is_relative_to("/d/b")
     assert ".." not in PurePosixPath(name).parts
 
 
@@ -229,4 +229,4 @@ def test_a_place_does_not_lead_through_a_link(tmp_path: Path) -> None:
             final_path(downloads, path)
     # Where the downloads themselves are is the operator's business.
     (tmp_path / "elsewhere").symlink_to(downloads)
-    assert final_path(tmp_path / "elsewhere", "b/new/x") == tmp_path / "elsewhere/b/new/x"
+    assert final_path(tmp_path / "elsewhere", "b/new/x") == f"{tmp_path}/elsewhere/b/new/x"
