@@ -31,9 +31,8 @@ from poolbench.deployment import node_names
 from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Reach, Scenario
 from poolbench.figures import counted, printable
 from poolbench.runfiles import PoolbenchError
-from poolbench.tasks import private
 from poolbench.tasks.launched import BROKER_ERRORS, Live, PrivateBroker, launched, tail
-from poolbench.tasks.private import Place
+from poolbench.tasks.private import Place, point, strangers
 from poolbench.tasks.probed import EPOCH, Sent, now
 from poolbench.tasks.project import Call, ProjectError
 from poolbench.workload import Display, Ran, Share, Workers
@@ -95,9 +94,10 @@ class OwnTasks:
         self._sends: Counter[tuple[str, str]] = Counter()
         self.plan(len(self.calls))
         self._broker, self._folder = broker, folder
-        self._results = f"{broker.url}/1" if private.has_results(app) else ""
-        private.point(app, broker.url + "/0", self._results)
-        self._refuse(private.strangers(app, broker.url + "/0", self._results))
+        stored = app.conf.result_backend not in (None, "", "disabled", "disabled://")
+        self._results = f"{broker.url}/1" if stored else ""
+        point(app, broker.url + "/0", self._results)
+        self._refuse(strangers(app, broker.url + "/0", self._results))
 
     def plan(self, jobs: int) -> None:
         """So many jobs in each measurement."""

@@ -27,11 +27,6 @@ _OF_ITS_OWN = (
 )  # fmt: skip
 
 
-def has_results(app: Any) -> bool:
-    """Whether its tasks store results."""
-    return (app.conf.result_backend or "disabled") not in ("disabled", "disabled://")
-
-
 def point(app: Any, broker: str, results: str) -> None:
     """Args: results is empty for a project that stores none."""
     conf = app.conf
@@ -58,13 +53,10 @@ def strangers(app: Any, broker: str, results: str) -> list[str]:
         ("broker for writing", app.connection_for_write(), broker),
         ("broker for reading", app.connection_for_read(), broker),
         ("result store", app.backend, stores),
-        *((f"result store of {name}", own, stores) for name, task in app.tasks.items() if (own := _own_store(task))),
     ]
+    own = ((name, getattr(task, "_backend", None)) for name, task in app.tasks.items())
+    used += [(f"result store of {name}", store, stores) for name, store in own if store]
     return [f"{what} is {each.as_uri()}" for what, each, wanted in used if not is_at(each, wanted)]
-
-
-def _own_store(task: Any) -> Any:
-    return getattr(task, "_backend", None)
 
 
 def is_at(used: Any, address: str) -> bool:

@@ -20,7 +20,7 @@ from poolbench.advice import recommend
 from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, deployments, parse
 from poolbench.experiment import BEHIND, Experiment, PoolKind, RunCommand, Setup, to_json
-from poolbench.figures import counted, seconds
+from poolbench.figures import counted
 from poolbench.rounds import Design, run_experiment
 from poolbench.runfiles import PoolbenchError, ReportError, write_whole
 from poolbench.sampler import nominal
@@ -227,7 +227,7 @@ def advised(experiment: Experiment) -> Iterator[str]:
         yield "Jobs failed, and a measurement counts only if all of its jobs are done: the notes say which, and why."
     if not experiment.open_loop:
         return
-    rate, keep = open_loop.highest(experiment.open_loop)
+    rate, _ = open_loop.highest(experiment.open_loop)
     left, behind = open_loop.keeping_up(experiment)
     if behind and len(left.deployments) == 1:
         only = left.deployments[0]
@@ -237,8 +237,6 @@ def advised(experiment: Experiment) -> Iterator[str]:
         found = recommend([left])
         yield f"Answer at {rate:g}/s, without {', '.join(behind)}: {found.answer or found.headline}"
         yield from [f"  {found.command}"] if found.command else []
-    if keep:
-        yield f"The shortest p99 at {rate:g}/s: {keep[0].deployment}, {seconds(keep[0].p99)}."
 
 
 def nothing_done(experiment: Experiment) -> str:
