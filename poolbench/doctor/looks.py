@@ -61,13 +61,18 @@ def check(code: str) -> Callable[[Look], Look]:
     return put
 
 
-def per_worker(code: str, *pools: str) -> Callable[[Callable[[Observation, Worker], Found]], None]:
-    """The same, of one worker at a time, of these pools; default: of all."""
+def per_worker(code: str, *pools: str, late: bool = False) -> Callable[[Callable[[Observation, Worker], Found]], None]:
+    """The same, of one worker at a time, of these pools; default: of all.
+
+    Args:
+        late: of those with tasks that are acknowledged late.
+    """
 
     def put(look: Callable[[Observation, Worker], Found]) -> None:
         def each(seen: Observation) -> Iterator[Result]:
-            for worker in seen.workers:
-                if (not pools or worker.pool in pools) and (found := look(seen, worker)):
+            asked = [worker for worker in seen.workers if not pools or worker.pool in pools]
+            for worker in (worker for worker in asked if worker.late_acked or not late):
+                if found := look(seen, worker):
                     yield Finding(worker.name, found)
 
         LOOKS[code] = each
@@ -76,14 +81,14 @@ def per_worker(code: str, *pools: str) -> Callable[[Callable[[Observation, Worke
 
 
 def per_process(code: str, *pools: str) -> Callable[[Callable[[Worker, WorkerProcess], Found]], None]:
-    """The same, of workers whose process must be seen."""
+    """The same, of workers of these pools whose process must be seen."""
 
     def put(look: Callable[[Worker, WorkerProcess], Found]) -> None:
         def each(seen: Observation) -> Iterator[Result]:
-            for worker in seen.workers:
-                if worker.pool in pools and worker.process is None:
+            for worker in (worker for worker in seen.workers if worker.pool in pools):
+                if worker.process is None:
                     yield NotChecked(worker.name, f"its cores and limits are not known: {_ELSEWHERE}")
-                elif worker.pool in pools and worker.process and (found := look(worker, worker.process)):
+                elif found := look(worker, worker.process):
                     yield Finding(worker.name, found)
 
         LOOKS[code] = each
@@ -200,10 +205,9 @@ def gevent_restores_nothing(seen: Observation) -> Iterator[Result]:
         yield Finding("all workers", f"{len(seen.workers)} gevent, no other pool; acks_late: {_some(late)}")
 
 
-@per_worker("R02")
+@per_worker("R02", late=True)
 def longer_than_visibility(seen: Observation, worker: Worker) -> Found:
-    late = worker.late_acked
-    found = late and _longer(worker, late, seen.visibility)
+    found = _longer(worker, worker.late_acked, seen.visibility)
     return f"visibility timeout {seen.visibility:g} s; {found}" if found else None
 
 
@@ -221,17 +225,16 @@ def poison(_seen: Observation, worker: Worker) -> Found:
     return f"reject_on_worker_lost and acks_late: {_some(tasks)}" if tasks else None
 
 
-@per_worker("R05", "prefork", "threads")
+@per_worker("R05", "prefork", "threads", late=True)
 def redis_restart(_seen: Observation, worker: Worker) -> Found:
-    if __version__ != "5.7.0" or not worker.late_acked:
-        return None
-    return f"Celery {__version__}, {worker.pool}, acks_late: {_some(worker.late_acked)}"
+    here = __version__ == "5.7.0"
+    return f"Celery {__version__}, {worker.pool}, acks_late: {_some(worker.late_acked)}" if here else None
 
 
-@per_worker("R06", "prefork", *_GREEN)
+@per_worker("R06", "prefork", *_GREEN, late=True)
 def twice_after_loss(_seen: Observation, worker: Worker) -> Found:
     on = worker.conf.get("worker_cancel_long_running_tasks_on_connection_loss")
-    if not worker.late_acked or (on and worker.pool != "threads"):
+    if on and worker.pool != "threads":
         return None
     state = "on, without effect" if on else "off"
     return f"{worker.pool}, the setting is {state}; acks_late: {_some(worker.late_acked)}"
@@ -251,14 +254,13 @@ def backoff_alone(seen: Observation) -> Iterator[Result]:
             yield Finding(name, f"retry_backoff = {backoff}, no autoretry_for; default_retry_delay = {delay}")
 
 
-@per_worker("R09", "prefork", "threads")
+@per_worker("R09", "prefork", "threads", late=True)
 def slow_restore(_seen: Observation, worker: Worker) -> Found:
     """Idle prefork and threads workers put a killed worker's messages back after so long, at the latest."""
     throttle = [float(worker.transport_options.get(f"unacked_restore_{word}", 10)) for word in ("interval", "throttle")]
     seconds = worker.visibility + throttle[0] * throttle[1]
-    if not worker.late_acked or seconds <= SLOW_RESTORE:
-        return None
-    return f"after up to {seconds:g} s: visibility timeout {worker.visibility:g} s, and the restore"
+    slow = seconds > SLOW_RESTORE
+    return f"after up to {seconds:g} s: visibility timeout {worker.visibility:g} s, and the restore" if slow else None
 
 
 # -- queues
@@ -351,10 +353,10 @@ def buffers(seen: Observation) -> Iterator[Result]:
             yield Finding("broker", f"{size:,} bytes wait for the subscriber {who}")
 
 
-@per_worker("B06", "gevent")
+@per_worker("B06", "gevent", late=True)
 def connections(_seen: Observation, worker: Worker) -> Found:
     most = int(worker.transport_options.get("max_connections") or MOST_CONNECTIONS)
-    few = worker.late_acked and most < 2 * worker.slots
+    few = most < 2 * worker.slots
     return f"max_connections {most} for {worker.slots} greenlets, acks_late" if few else None
 
 

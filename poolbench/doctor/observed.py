@@ -221,10 +221,10 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observation
     warnings.simplefilter("ignore", DuplicateNodenameWarning)  # a check says so
     try:
         names = Counter(name for reply in app.control.ping(timeout=timeout) for name in reply)
-        before, events = _unacked(broker), _subscribed(app, broker)
+        events, began = _subscribed(app, broker), time.time()
         workers = _workers(app, names, timeout)
         heard = _heard(events, {each.name for each in workers if each.began})
-        after = _unacked(broker)
+        unacked = _unacked(broker)
     except (OperationalError, *broker.connection.connection_errors) as error:
         raise CannotAskError(f"the broker at {broker.address} went away: {type(error).__name__}: {error}") from error
     mute = _mute(broker, names, {int(worker.stats["pid"]) for worker in workers})
@@ -236,9 +236,9 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observation
     held = set[str]().union(*(worker.held for worker in workers))
     limited = {task for worker in workers for task in worker.having("rate_limit")}  # these wait unseen
     orphans = None
-    if before is not None and after is not None:
-        both = [(key, *after[key]) for key in after if key in before]
-        orphans = [time.time() - since for key, task, since in both if key not in held and task not in limited]
+    if unacked is not None:  # what a worker took since it was asked is not among what it has in hand
+        ours = (since for key, task, since in unacked if key not in held and task not in limited)
+        orphans = [time.time() - since for since in ours if since < began]
     silent = sorted(set(names) - {worker.name for worker in workers})
     return Observation(app, broker, workers, names, silent, heard, grace, orphans, mute)
 
@@ -280,11 +280,11 @@ def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> lis
     return [process for process in connected if process.name not in names]
 
 
-def _unacked(broker: Broker) -> dict[str, tuple[str, float]] | None:
-    """The oldest messages that workers took and did not acknowledge: id, task, and when they were taken."""
+def _unacked(broker: Broker) -> list[tuple[str, str, float]] | None:
+    """The oldest messages that workers took and did not acknowledge: id, task, and when each was taken."""
     if broker.redis is None:
         return None
-    options, found = broker.transport_options, {}
+    options, found = broker.transport_options, []
     key, index = (broker.prefix + options.get(f"{name}_key", name) for name in ("unacked", "unacked_index"))
     try:
         tags = dict(broker.ask("zrange", index, 0, OLDEST - 1, withscores=True))
@@ -294,7 +294,7 @@ def _unacked(broker: Broker) -> dict[str, tuple[str, float]] | None:
     for text, since in zip(texts, tags.values(), strict=True):
         with suppress(ValueError, KeyError, TypeError):  # gone meanwhile, or not Celery's
             headers = json.loads(text)[0]["headers"]
-            found[headers["id"]] = (headers["task"], float(since))
+            found.append((headers["id"], headers["task"], float(since)))
     return found
 
 
@@ -321,7 +321,7 @@ def _heard(events: Any, awaited: Collection[str]) -> set[str] | None:
         while True:
             if message := events.get_message(timeout=0.1):
                 heard.update(str(event.get("hostname")) for event in read(message["data"]))
-            elif heard.issuperset(awaited) or time.monotonic() > last:
+            if heard.issuperset(awaited) or time.monotonic() > last:
                 return heard
     except RedisError:
         return None
