@@ -62,6 +62,7 @@ v      attempts made before it was submitted again: history
 o      notes, JSON                                             (done)
 u      ETag and Last-Modified, see ``encode_validators``       (done)
 r      where redirects led to, without the query               (done)
+g      ms that its step took, with one decimal                 (done)
 c      Content-Type, unless it is ``UNKNOWN_TYPE``              (done)
 =====  ===============================================================================================
 
@@ -392,6 +393,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
         final_url=fields.get("r"),
         content_type=fields.get("c"),
         name=fields.get("f"),
+        step=float(fields["g"]) / 1000 if "g" in fields else None,
         before=int(fields.get("v", 0)),
         weight=2 * int(fields.get("l", 0)) + int(fields.get("y", 0)),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +39,6 @@ FEW = 20  # jobs that are looked at one by one; of more, only the batch's counte
 _BATCHES = 50  # newest ones that are asked whether they ran meanwhile
 _WARM_MOST = 200  # jobs that warm a fresh worker up
 _PACKAGES = ("celery", "kombu", "redis", "gevent", "urllib3")
-_STEP = re.compile(r"[a-z-]+: .*, (\d+\.\d+) s")  # as ``download.steps`` notes it
 
 
 class GivenUpError(Exception):
@@ -329,7 +327,6 @@ class Digests:
 
 
 def measured_job(record: JobRecord, nominal: float | None, expected: str | None) -> MeasuredJob:
-    steps = [match for note in record.notes if (match := _STEP.fullmatch(note))] if record.job.step else []
     return MeasuredJob(
         id=record.id,
         filename=record.job.filename,
@@ -342,7 +339,7 @@ def measured_job(record: JobRecord, nominal: float | None, expected: str | None)
         expected_sha256=expected,
         sha256=record.sha256,
         attempts=tuple(_attempt(each) for each in record.attempts),
-        step=float(steps[-1][1]) if steps else None,
+        step=record.step,
     )
 
 

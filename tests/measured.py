@@ -59,7 +59,7 @@ def record(
     state: State = State.DONE,
     sha256: str = SHA256,
     asked: Job | None = None,
-    notes: tuple[str, ...] = (),
+    step: float | None = None,
 ) -> JobRecord:
     return JobRecord(
         id=f"batch.{filename}",
@@ -70,7 +70,7 @@ def record(
         attempts=attempts,
         bytes=1000,
         sha256=sha256 if state is State.DONE else None,
-        notes=notes,
+        step=step,
     )
 
 

@@ -209,10 +209,11 @@ class JobFiles:
             f"expected a free name like {wanted!r}, files that are not this job's have all of them; move them away"
         )
 
-    def result(self, url: str, *notes: str) -> Result:
+    def result(self, url: str, *notes: str, step: float | None = None) -> Result:
         """
         Args:
             url: the one that brought the file.
+            step: seconds that the job's step took.
         """
         fetched, job = self.fetched, self._record.job
         assert fetched is not None  # noqa: S101 - it was published
@@ -232,6 +233,7 @@ class JobFiles:
             self._filename if self._filename != (self._record.name or job.filename) else None,
             fetched.url,
             fetched.content_type,
+            step,
         )
 
 

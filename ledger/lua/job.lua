@@ -474,7 +474,7 @@ local function retry_job(id, states, kinds)
   if have.s == 'f' and next(kinds) and not kinds[(rows[#rows] or {})[7]] then return nil end
   local counters = batch_key(id)
   redis.call('HSET', job_key(id), 's', 'q', 'v', #rows)
-  redis.call('HDEL', job_key(id), 'l', 'y', 'm', 'x', 'e', 'o', 'd', 'u', 'r', 'c', 'b', 'z')
+  redis.call('HDEL', job_key(id), 'l', 'y', 'm', 'x', 'e', 'o', 'd', 'u', 'r', 'c', 'g', 'b', 'z')
   count(id, have.p, have.s, 'q')
   if have.s == 'd' then redis.call('HINCRBY', counters, have.p .. 'b', -(have.b or 0)) end
   in_hand(id, have.p)

@@ -47,8 +47,9 @@ class Desk:
 
     def done(self, number: int) -> None:
         notes, date = ("length: unverified",), "Tue, 15 Nov 1994 12:45:26 GMT"
-        came = {"final_url": "http://b/1;token=abc", "content_type": "text/plain"}
-        result = Result(1000 + number, "ab" * 32, notes, 'W/"v1"', date, **came)
+        result = Result(
+            1000 + number, "ab" * 32, notes, 'W/"v1"', date, final_url="http://b/1;token=abc", content_type="text/plain"
+        )
         assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
 
     def failed(self, number: int) -> None:

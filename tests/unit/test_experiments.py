@@ -84,7 +84,7 @@ def test_spans_add_up_to_the_wall() -> None:
     first = replace(attempt(slot, 0.5, 2.0), first_byte=EPOCH + 0.75)
     asked = Job("http://a/p", "p.html", step="links")
     records = [
-        record(Pool.THREADS, "p.html", first, queued=0.25, asked=asked, notes=("links: 7, 0.5000 s",)),
+        record(Pool.THREADS, "p.html", first, queued=0.25, asked=asked, step=0.5),
         record(Pool.THREADS, "b", attempt(slot, 1.0, 3.0), queued=0.25),
     ]
 
