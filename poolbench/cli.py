@@ -13,15 +13,13 @@ from poolbench.advice import Advice, AnswerLimits, recommend
 from poolbench.doctor.doctor_command import doctor_
 from poolbench.experiment import Experiment
 from poolbench.figures import against, tick_seconds, tick_size
-from poolbench.lanes import to_bytes as trace_bytes
 from poolbench.report import page
 from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
 from poolbench.tasks.commands import record_, run_
 from poolbench.tasks.open_loop import keeping_up
 from poolbench.tasks.plugin import leave
 
-# The longest first: .trace.json is not a format of its own for .json.
-_FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".png")
+_FORMATS = (".html", ".htm", ".md", ".svg", ".png")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -37,7 +35,7 @@ def main() -> None:
     cli(prog_name="poolbench")
 
 
-@click.command("report", short_help="Show measured runs: page, text, pictures, trace.")
+@click.command("report", short_help="Show measured runs: page, text, pictures.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN.json...", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -48,24 +46,19 @@ def main() -> None:
     help=f"What to write, by its suffix: {', '.join(_FORMATS)}. May be repeated.",
 )
 @click.option(
-    "--trace", "traced", type=click.Path(path_type=Path), metavar="FILE", help="A trace for Perfetto; .gz: compressed."
-)
-@click.option(
     "--part",
     type=click.Choice(list(page.PARTS)),
     help="Of a picture; default: the one after which the file is named, else the timeline.",
 )
-def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | None, part: str | None) -> int:
-    """Write what was measured; without -o and --trace, the text on stdout.
+def report_(*, runs: Sequence[Path], outputs: Sequence[Path], part: str | None) -> int:
+    """Write what was measured; without -o, the text on stdout.
 
     -o report.html is one file that needs nothing else. Runs of the same scenario, machine and versions are taken
-    together; others get a part of their own, and pictures and traces are of one kind of runs only.
+    together; others get a part of their own, and pictures are of one kind of runs only.
 
     Exit codes: 0 written, 2 a file that is not a run, or one that cannot be written.
     """
     wanted = [(path, _suffix(path)) for path in outputs]
-    if traced is not None:
-        wanted.append((traced, ".trace.json.gz" if traced.name.lower().endswith(".gz") else ".trace.json"))
     experiments = [read(path) for path in runs]
     if not wanted:
         click.echo(page.text(experiments), nl=False)
@@ -96,8 +89,6 @@ def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str 
         why = "; ".join(differences(groups[0][0], groups[1][0]))
         raise ReportError(f"expected runs of one kind for {path}, got {len(groups)} kinds: {why}")
     experiment = pooled(groups[0])
-    if suffix.startswith(".trace"):
-        return trace_bytes(experiment, compressed=suffix.endswith(".gz"))
     stem = path.name[: -len(suffix)]
     what = part or (stem if stem in page.PARTS else "timeline")
     try:

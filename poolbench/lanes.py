@@ -9,15 +9,12 @@ of its own that says so. Ids are of a host: where several served a measurement, 
 
 from __future__ import annotations
 
-import gzip
 import heapq
-import json
 import math
 import textwrap
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from poolbench.experiment import Deployment, Experiment, MeasuredExecutor, MeasuredJob, Measurement
 from poolbench.figures import counted, seconds, tick_seconds
@@ -318,100 +315,3 @@ def ticks(end: float, most: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(end / most))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if end / (power * factor) <= most)
     return [n * step for n in range(math.floor(end / step + 1e-9) + 1)]
-
-
-# -- as a trace
-
-
-Event = dict[str, Any]
-
-
-def trace(experiment: Experiment) -> dict[str, Any]:
-    """The trace as an object for JSON."""
-    numbers = iter(range(1, 1 << 30))
-    return {
-        "traceEvents": [event for each in shown(experiment) for event in _events(each, numbers)],
-        "displayTimeUnit": "ms",
-        "otherData": {
-            "command": experiment.command,
-            "scenario": experiment.scenario.title,
-            "zero": "of every deployment: its own submission",
-            "notes": list(experiment.notes),
-            "versions": experiment.versions,
-        },
-    }
-
-
-def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
-    text = json.dumps(trace(experiment), separators=(",", ":"), allow_nan=False).encode()
-    return gzip.compress(text, mtime=0) if compressed else text
-
-
-def _events(of: Shown, numbers: Iterator[int]) -> Iterator[Event]:
-    """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
-    for group in of.chart.groups:
-        pids: dict[int | None, int] = {}
-        running: dict[int, Counter[int]] = defaultdict(Counter)  # by process: changes by microsecond
-        for lane in group.lanes:
-            if lane.pid not in pids:
-                pid = pids[lane.pid] = next(numbers)
-                own = lane.pid is not None and group.kind == "process"
-                name = f"{group.label}, pid {lane.pid}" if own else group.label
-                yield _named("process_name", pid, 0, name=f"{of.name}: {name}")
-                yield _named("process_labels", pid, 0, labels=group.executors)
-                yield _named("process_sort_index", pid, 0, sort_index=pid)
-            place = {"pid": pids[lane.pid], "tid": next(numbers)}
-            yield _named("thread_name", **place, name=lane.label)
-            yield _named("thread_sort_index", **place, sort_index=place["tid"])
-            for span in lane.spans:
-                yield from (event | place for event in _run(span))
-                yield from (event | place for event in _wait(span, of.measurement.batch))
-                running[place["pid"]].update({_us(span.started): 1})
-                running[place["pid"]].subtract({_us(span.finished): 1})
-        for pid, changes in running.items():
-            now = 0
-            for moment in sorted(changes):
-                now += changes[moment]
-                yield {"ph": "C", "name": "running", "ts": moment, "pid": pid, "args": {"jobs": now}}
-
-
-def _run(span: Span) -> Iterator[Event]:
-    job, begin, end = span.job, _us(span.started), _us(span.finished)
-    args = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(span)}
-    yield _slice(job.filename, "run", begin, end) | {"args": args | ({"failed": span.failed} if span.failed else {})}
-    if span.first_byte is not None:
-        yield _slice("first byte", "first byte", begin, _us(span.first_byte))
-    if span.step:
-        yield _slice("step", "step", max(begin, _us(span.first_byte or 0.0), _us(span.finished - span.step)), end)
-
-
-def _wait(span: Span, batch: str) -> Iterator[Event]:
-    job, begin, end = span.job, _us(span.queued), _us(span.started)
-    # Local to the process: there it is shown. What has a plain "id" belongs to the whole trace.
-    common = {"cat": "wait", "id2": {"local": f"{batch}.{job.id}@{begin}"}}
-    yield {"ph": "b", "name": "wait", "ts": begin, "args": {"file": job.filename, "job": job.id}} | common
-    yield {"ph": "n", "name": "enqueued", "ts": begin} | common
-    if span.received is not None:
-        yield {"ph": "n", "name": "received", "ts": min(max(_us(span.received), begin), end)} | common
-    yield {"ph": "e", "name": "wait", "ts": end} | common
-
-
-def _slice(name: str, category: str, begin: int, end: int) -> Event:
-    return {"ph": "X", "name": name, "cat": category, "ts": begin, "dur": end - begin}
-
-
-def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:
-    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
-
-
-def _who(span: Span) -> str:
-    who = span.executor
-    if who is None:
-        return "vanished"
-    greenlet = "" if who.greenlet is None else f", greenlet {who.greenlet}"
-    return f"{who.worker}, pid {who.pid}, thread {who.thread}{greenlet}"
-
-
-def _us(seconds: float) -> int:
-    """Whole microseconds, always rounded down: what did not overlap does not overlap afterwards."""
-    return int(seconds * 1e6)

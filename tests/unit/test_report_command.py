@@ -21,18 +21,14 @@ def a_run(tmp_path: Path) -> Path:
 
 
 def test_each_suffix_is_a_format(a_run: Path, tmp_path: Path) -> None:
-    names = ("r.html", "r.md", "timeline.svg", "bars.png", "r.trace.json", "r.trace.json.gz")
+    names = ("r.html", "r.md", "timeline.svg", "bars.png")
     outputs = [word for name in names for word in ("-o", str(tmp_path / name))]
 
-    assert run(["report", str(a_run), *outputs, "--trace", str(tmp_path / "t.json.gz")]) == 0
+    assert run(["report", str(a_run), *outputs]) == 0
     assert (tmp_path / "r.html").read_bytes().startswith(b"<!doctype html>")
     assert (tmp_path / "r.md").read_text().startswith("# gevent:8 finished")
     assert (tmp_path / "timeline.svg").read_text().startswith("<svg")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
-    plain = (tmp_path / "r.trace.json").read_bytes()
-    assert json.loads(plain)["traceEvents"]
-    assert gzip.decompress((tmp_path / "r.trace.json.gz").read_bytes()) == plain
-    assert gzip.decompress((tmp_path / "t.json.gz").read_bytes()) == plain
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -103,7 +99,7 @@ def test_an_unknown_suffix_is_code_two_before_anything_is_read(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report", "no-such-run.json", "-o", str(tmp_path / name)]) == 2
-    assert "expected a file that ends in .trace.json.gz" in capsys.readouterr().err
+    assert "expected a file that ends in .html" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_and_a_folder_that_is_not_there_are_code_two(
