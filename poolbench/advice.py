@@ -20,7 +20,6 @@ from poolbench.choice import ALIKE, REGRET, Choice, Curve, comparable, decide
 from poolbench.deployment import Spec
 from poolbench.experiment import Experiment, MeasuredState, Measurement, PoolKind
 from poolbench.lanes import Shown, shown
-from poolbench.runfiles import pooled
 from poolbench.statistics import LEAST, TIE, Comparison, DeploymentRow, Summary, Verdict, summarise
 
 SEVERAL_CORES = 1.5  # effective ones; with fewer there is no conclusion about several
@@ -98,19 +97,9 @@ class Advice:
         return [(heading, lines) for heading, lines in found if lines]
 
 
-def recommend(
-    experiments: Sequence[Experiment], limits: AnswerLimits | None = None, *, conditions: bool = True
-) -> Advice:
-    """The advice of runs of one kind, taken together.
-
-    Args:
-        conditions: whether the notes on the conditions are among the reasons; not on a page that has them by itself.
-
-    Raises:
-        ValueError: there are none, or they differ in scenario, machine or versions; see ``runfiles.agreeing``.
-    """
+def recommend(experiment: Experiment, limits: AnswerLimits | None = None, *, conditions: bool = True) -> Advice:
+    """Args: conditions: whether the notes on the conditions are among the reasons; not on a page that has them."""
     limits = limits or AnswerLimits()
-    experiment = pooled(experiments)
     if experiment.scenario.demonstration:
         pools = [each for each in shown(experiment) if not each.deployment.serial]
         return Advice(experiment.scenario.name, verdict(pools), Confidence.NONE, (_SHOWS,), limits)

@@ -14,7 +14,7 @@ from poolbench.doctor.doctor_command import doctor_
 from poolbench.experiment import Experiment
 from poolbench.figures import against, tick_seconds, tick_size
 from poolbench.report import page
-from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
+from poolbench.runfiles import ReportError, read, write_whole
 from poolbench.tasks.commands import record_, run_
 from poolbench.tasks.open_loop import keeping_up
 from poolbench.tasks.plugin import leave
@@ -53,8 +53,7 @@ def main() -> None:
 def report_(*, runs: Sequence[Path], outputs: Sequence[Path], part: str | None) -> int:
     """Write what was measured; without -o, the text on stdout.
 
-    -o report.html is one file that needs nothing else. Runs of the same scenario, machine and versions are taken
-    together; others get a part of their own, and pictures are of one kind of runs only.
+    -o report.html is one file that needs nothing else; each run has a part of its own. A picture is of one run.
 
     Exit codes: 0 written, 2 a file that is not a run, or one that cannot be written.
     """
@@ -84,15 +83,12 @@ def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str 
         return page.text(experiments).encode()
     if suffix in (".html", ".htm"):
         return page.page(experiments).encode()
-    groups = agreeing(experiments)
-    if len(groups) > 1:
-        why = "; ".join(differences(groups[0][0], groups[1][0]))
-        raise ReportError(f"expected runs of one kind for {path}, got {len(groups)} kinds: {why}")
-    experiment = pooled(groups[0])
+    if len(experiments) > 1:
+        raise ReportError(f"expected one run for {path}, got {len(experiments)}")
     stem = path.name[: -len(suffix)]
     what = part or (stem if stem in page.PARTS else "timeline")
     try:
-        return page.png(experiment, what) if suffix == ".png" else page.svg(experiment, what).encode()
+        return page.png(experiments[0], what) if suffix == ".png" else page.svg(experiments[0], what).encode()
     except ReportError as error:
         raise ReportError(f"{path}: {error}") from error
 
@@ -121,19 +117,14 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.option(
     "--p99", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="From the submission to a job's end."
 )
-@click.option("--json", "as_json", is_flag=True, help="The advice as JSON on stdout: a list, one per kind of run.")
+@click.option("--json", "as_json", is_flag=True, help="The advice as JSON on stdout: a list, one per run.")
 def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | None, as_json: bool) -> int:
     """Say which pool to deploy, with what concurrency, for the work that was measured, and why.
 
-    Runs of the same scenario, machine and versions are taken together; others are answered one by one.
-
     Exit codes: 0 an answer, 1 cannot tell (one of several is enough), 2 a file that cannot be used.
     """
-    groups = agreeing([keeping_up(read(path))[0] for path in runs])
-    for group in groups[1:]:
-        why = "; ".join(differences(groups[0][0], group[0]))
-        click.echo(f"not taken together with {groups[0][0].scenario.name}, because they differ: {why}", err=True)
-    advices = tuple(recommend(group, AnswerLimits(memory_limit, p99)) for group in groups)
+    limits = AnswerLimits(memory_limit, p99)
+    advices = tuple(recommend(keeping_up(read(path))[0], limits) for path in runs)
     if as_json:
         click.echo(_ADVICE.dump_json(advices, indent=1).decode())
     else:

@@ -238,7 +238,7 @@ def _total_cells(each: Shown) -> Iterator[str]:
 
 
 def _deployments(page: Page, experiment: Experiment) -> None:
-    summary, advice = summarise(experiment), recommend([experiment])
+    summary, advice = summarise(experiment), recommend(experiment)
     if summary.rounds:
         page.paragraph(advice.headline, "bold")
         measured = [(row.name, row.wall.median) for row in summary.whole if row.wall]

@@ -27,14 +27,14 @@ from poolbench.lanes import Lane, Shown, name_of, render, shown
 from poolbench.report import charts, lanes_svg, tables
 from poolbench.report.charts import Chart
 from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
-from poolbench.runfiles import ReportError, agreeing, pooled
+from poolbench.runfiles import ReportError
 from poolbench.statistics import METHOD, Summary, summarise
 from poolbench.tasks import open_loop
 
 
-def _section(group: Sequence[Experiment]) -> dict[str, Any]:
-    """What a report says of runs of one kind, by the names that both templates use."""
-    experiment, advice = pooled(group), recommend(group, conditions=False)
+def _section(experiment: Experiment) -> dict[str, Any]:
+    """What a report says of a run, by the names that both templates use."""
+    advice = recommend(experiment, conditions=False)
     summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
     found = (
@@ -115,7 +115,7 @@ def text(experiments: Sequence[Experiment]) -> str:
     """As Markdown: nothing that others wrote is markup, or steers a terminal."""
     templates = _templates(finalize=lambda value: value if isinstance(value, Markup) else _plain(str(value)))
     templates.filters["code"] = _code
-    sections = [_section(group) for group in agreeing(experiments)]
+    sections = [_section(experiment) for experiment in experiments]
     for section in sections:
         section["timeline"] = render(section["experiment"], width=100)
     return templates.get_template("report.md.j2").render(sections=sections)
@@ -133,7 +133,7 @@ def _code(lines: Sequence[str]) -> Markup:
 
 
 def page(experiments: Sequence[Experiment]) -> str:
-    sections = [section | _drawn(section) for section in map(_section, agreeing(experiments))]
+    sections = [section | _drawn(section) for section in map(_section, experiments)]
     templates = _templates(autoescape=True)
     templates.filters["tied"] = w.tied
     return templates.get_template("page.html.j2").render(

@@ -29,7 +29,7 @@ def text(sentences: Iterable[str]) -> str:
 
 
 def advice(*deployments: Made, limits: Limits | None = None, **how: object) -> Advice:
-    return recommend([made(*deployments, **how)], limits)  # type: ignore[arg-type]
+    return recommend(made(*deployments, **how), limits)  # type: ignore[arg-type]
 
 
 def curve(pool: Pool, *slots: int, run: float = 0.5, **how: object) -> list[Made]:
@@ -102,14 +102,14 @@ def test_a_tie_in_memory_too_goes_to_the_shorter_tail() -> None:
     def slow_tail(of: Measurement) -> Measurement:
         return replace(of, spans=replace(of.spans, ran=(*of.spans.ran[:-2], 3.0, 3.0)))
 
-    found = recommend([remeasured(experiment, slow_tail, "threads:8")])
+    found = recommend(remeasured(experiment, slow_tail, "threads:8"))
 
     assert found.answer == "gevent:8"
     assert found.criterion == "a shorter p99 of latency"
 
 
 def test_jobs_that_compute_get_processes_as_many_as_effective_cores() -> None:
-    found = recommend([counting(cores=2.0)])
+    found = recommend(counting(cores=2.0))
 
     assert found.answer == "prefork:2"
     assert "jobs wait for that core" in text(found.reasoning)
@@ -131,7 +131,7 @@ def test_what_the_scenario_calls_itself_changes_nothing(bound: Bound) -> None:
     experiment = counting()
     other = replace(experiment, scenario=replace(experiment.scenario, bound=bound))
 
-    assert recommend([other]) == recommend([experiment])
+    assert recommend(other) == recommend(experiment)
 
 
 def test_an_answer_says_what_it_gives_up() -> None:
@@ -163,7 +163,7 @@ def test_slots_that_are_not_known_are_not_in_the_command() -> None:
         for each in experiment.deployments
     )
 
-    found = recommend([replace(experiment, deployments=deployments)])
+    found = recommend(replace(experiment, deployments=deployments))
 
     assert found.command == "celery -A worker.app worker -P threads -Q downloads.threads -n threads@%h -E"
 
@@ -242,7 +242,7 @@ def test_what_may_be_many_times_as_fast_is_told_as_a_factor() -> None:
 
 def test_a_process_per_slot_costs_what_the_curve_says() -> None:
     """Given children of 30 MiB, I expect that figure, although they are there before the first job."""
-    found = recommend([counting()])
+    found = recommend(counting())
 
     assert "Memory per process: each runs one job at once, and adds 30.0 MiB to the peak" in text(found.gives_up)
 
@@ -250,7 +250,7 @@ def test_a_process_per_slot_costs_what_the_curve_says() -> None:
 def test_what_whoever_measured_noted_is_repeated() -> None:
     experiment = replace(made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)), notes=("the stack was shared",))
 
-    assert "Note: the stack was shared." in recommend([experiment]).reasoning
+    assert "Note: the stack was shared." in recommend(experiment).reasoning
 
 
 def test_one_deployment_alone_is_no_answer() -> None:
@@ -263,12 +263,12 @@ def test_one_deployment_alone_is_no_answer() -> None:
 def test_nothing_measured_is_no_answer() -> None:
     empty = replace(made(Made(Pool.THREADS, 8, 0.1)), deployments=(), measurements=())
 
-    assert recommend([empty]).answer is None
+    assert recommend(empty).answer is None
 
 
 def test_several_cores_are_not_spoken_of_when_the_machine_gave_one() -> None:
     """Given a machine that says 2 cores and gives 1.1, I expect no conclusion about several."""
-    found = recommend([counting(cores=1.1)])
+    found = recommend(counting(cores=1.1))
 
     assert "CPU matters here, and the probes found 1.1 effective cores: below 1.5 nothing is said" in text(
         found.because
@@ -277,7 +277,7 @@ def test_several_cores_are_not_spoken_of_when_the_machine_gave_one() -> None:
 
 
 def test_cores_that_nobody_probed_are_not_spoken_of_either() -> None:
-    found = recommend([replace(counting(), cores=None)])
+    found = recommend(replace(counting(), cores=None))
 
     assert "CPU matters here, and cores were not probed" in text(found.because)
 
@@ -294,7 +294,7 @@ def test_excluded_turns_do_not_count_and_are_named() -> None:
         Made(Pool.THREADS, 8, 0.1, excluded={3: "another process took 0.9 cores"}), Made(Pool.GEVENT, 8, 0.2)
     )
 
-    found = recommend([remeasured(experiment, lambda of: replace(of, wall=99.0) if of.excluded else of)])
+    found = recommend(remeasured(experiment, lambda of: replace(of, wall=99.0) if of.excluded else of))
 
     assert found.answer == "threads:8"
     assert "Excluded, 1 measurement: threads:8 round 3: another process took 0.9 cores." in text(found.reasoning)
@@ -329,7 +329,7 @@ def test_little_noise_makes_a_small_difference_certain_and_not_important() -> No
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     walls = {"threads:8": 1.0, "gevent:8": 1.02}
 
-    found = recommend([remeasured(experiment, lambda of: replace(of, wall=walls[of.deployment] + of.round / 10_000))])
+    found = recommend(remeasured(experiment, lambda of: replace(of, wall=walls[of.deployment] + of.round / 10_000)))
 
     assert found.answer == "gevent:8"
     assert found.tied == ("threads:8",)
@@ -342,7 +342,7 @@ def test_what_may_be_much_slower_is_no_tie_even_if_it_takes_less_memory() -> Non
     factors = (1.0, 0.98, 1.1, 1.1, 1.2, 1.1)
     even = remeasured(experiment, lambda of: replace(of, wall=1.0))
 
-    found = recommend([remeasured(even, lambda of: replace(of, wall=factors[of.round]), "gevent:8")])
+    found = recommend(remeasured(even, lambda of: replace(of, wall=factors[of.round]), "gevent:8"))
 
     assert found.answer == "threads:8"
     assert found.tied == ()
@@ -353,7 +353,7 @@ def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1, idle=80 * MIB), Made(Pool.GEVENT, 8, 0.1))
     blind = remeasured(experiment, lambda of: replace(of, usage=None), "threads:8")
 
-    assert recommend([blind]).criterion != "less memory"
+    assert recommend(blind).criterion != "less memory"
 
 
 def test_jobs_that_do_not_fill_a_core_are_not_said_to_wait_for_it() -> None:
@@ -373,7 +373,7 @@ def test_how_much_more_cpu_jobs_may_take_is_said() -> None:
 
 
 def test_an_answer_that_needs_most_of_the_cores_says_what_fewer_would_do() -> None:
-    assert "Fewer cores: it uses 1.9 of 2" in text(recommend([counting()]).would_change)
+    assert "Fewer cores: it uses 1.9 of 2" in text(recommend(counting()).would_change)
 
 
 def test_an_answer_at_the_end_of_its_curve_may_change_with_more_slots() -> None:
@@ -481,7 +481,7 @@ def test_many_excluded_turns_speak_against_confidence() -> None:
 def test_measuring_that_took_much_speaks_against_confidence() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
 
-    found = recommend([replace(experiment, sampling=Sampling(0.25, 1.0, 0.11))])
+    found = recommend(replace(experiment, sampling=Sampling(0.25, 1.0, 0.11)))
 
     assert "measuring took 11% of the CPU that the deployments took" in found.because
 
@@ -490,7 +490,7 @@ def test_measuring_that_took_much_speaks_against_confidence() -> None:
 
 
 def test_a_memory_limit_leaves_out_what_is_larger() -> None:
-    found = recommend([counting()], Limits(memory=100 * MIB))
+    found = recommend(counting(), Limits(memory=100 * MIB))
 
     assert found.answer is not None
     assert found.answer.startswith("threads")
@@ -524,8 +524,8 @@ def test_memory_that_was_not_measured_does_not_keep_a_limit() -> None:
     experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
     blind = remeasured(experiment, lambda of: replace(of, usage=None), "threads:8")
 
-    assert recommend([blind], Limits(memory=100 * MIB)).answer == "gevent:8"
-    assert recommend([blind]).answer == "threads:8"
+    assert recommend(blind, Limits(memory=100 * MIB)).answer == "gevent:8"
+    assert recommend(blind).answer == "threads:8"
 
 
 # -- whatever was measured
@@ -555,7 +555,7 @@ def test_an_answer_is_one_of_the_deployments_and_no_answer_has_its_reasons(  # n
     deployments = [
         Made(pool, n, 0.1, noise=noise, work=work, setup=setup) for pool in pools for n in slots for setup in setups
     ]
-    found = recommend([made(*deployments, jobs=16, rounds=rounds, seed=seed, cores=cores)])
+    found = recommend(made(*deployments, jobs=16, rounds=rounds, seed=seed, cores=cores))
 
     if found.answer is None:
         assert found.confidence is Confidence.NONE

@@ -73,6 +73,6 @@ def test_each_note_stands_once_and_where_a_reader_looks_for_it(
 
 
 def test_advice_that_has_no_page_around_it_has_all_of_them(noted: Experiment) -> None:
-    found = recommend([noted]).reasoning
+    found = recommend(noted).reasoning
 
     assert [line for line in found if line.startswith("Note: ")] == [f"Note: {note}." for note in noted.notes]
