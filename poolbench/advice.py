@@ -25,13 +25,12 @@ from poolbench.statistics import LEAST, TIE, Comparison, DeploymentRow, Summary,
 SEVERAL_CORES = 1.5  # effective ones; with fewer there is no conclusion about several
 FULL = 0.8  # of the effective cores: the CPU is what limits
 MATTERS = 0.4  # of the effective cores: with others on the machine, more cores might have been used
-ONE_CORE = 0.85  # cores that a single process uses: as good as one, for Python
+ONE_CORE = 0.85  # cores that a process of threads or greenlets uses: as good as one, for Python
 ROUNDS = 5  # with fewer, an interval depends on how the noise is distributed
 NARROWER = 9  # rounds from which on an interval is narrower than the range
 MOST_ROUNDS = 30  # more are not proposed
 OFTEN = 0.2  # of the measurements excluded: the machine was not ours
 OURS = 0.75  # of the machine's cores; with less, others are measured too
-SAMPLING = 0.05  # of the deployments' CPU
 LATE = 0.005  # seconds of scheduling latency more than elsewhere: worth a sentence
 _NAMED = 3  # deployments in one clause; more are counted
 _SHOWS = "a demonstration shows the models; run a scenario that measures them, or your own jobs"
@@ -80,7 +79,6 @@ class Advice:
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
     criterion: str | None = None  # ... and what it was chosen by; None: nothing decides
     gives_up: tuple[str, ...] = ()  # what others do better
-    would_change: tuple[str, ...] = ()  # the answer
     next: tuple[str, ...] = ()  # commands that would make the answer surer
     reasoning: tuple[str, ...] = ()  # to be numbered
 
@@ -90,15 +88,13 @@ class Advice:
         found = [
             ("What limits the confidence" if self.answer else "Why there is no answer", self.because),
             ("What it gives up", self.gives_up),
-            ("What would change it", self.would_change),
             ("What to measure next", self.next),
             ("How it was found", self.reasoning),
         ]
         return [(heading, lines) for heading, lines in found if lines]
 
 
-def recommend(experiment: Experiment, limits: AnswerLimits | None = None, *, conditions: bool = True) -> Advice:
-    """Args: conditions: whether the notes on the conditions are among the reasons; not on a page that has them."""
+def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Advice:
     limits = limits or AnswerLimits()
     if experiment.scenario.demonstration:
         pools = [each for each in shown(experiment) if not each.deployment.serial]
@@ -107,8 +103,7 @@ def recommend(experiment: Experiment, limits: AnswerLimits | None = None, *, con
     able = comparable(summary)
     rows = [row for row in able if limits.kept_by(row)]
     choice = decide(summary, rows) if len(able) >= 2 else None
-    notes = experiment.notes if conditions else experiment.caveats
-    reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in notes)]
+    reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in experiment.caveats)]
     if beyond := [f"{row.name} ({_limited(row)})" for row in able if row not in rows]:
         reasoning.append(f"Beyond the limits: {', '.join(beyond)}.")
     why = _nothing_to_choose(able, rows)
@@ -245,7 +240,6 @@ class _Explanation:
             tied=tuple(row.name for row in choice.tied if row is not self.pick),
             criterion=choice.criterion,
             gives_up=tuple(self.gives_up()),
-            would_change=tuple(self.would_change()),
         )
 
     def beside(self, row: DeploymentRow) -> Comparison:
@@ -255,7 +249,6 @@ class _Explanation:
         yield from (self.curve(curve) for curve in self.choice.curves if len(curve.rows) > 1)
         if len(self.choice.tied) > 1:
             yield self.tie()
-        yield from self.cpu()
 
     def curve(self, curve: Curve) -> str:
         points = ", ".join(figures.rate_of(row) for row in curve.rows)
@@ -273,38 +266,6 @@ class _Explanation:
         return (
             f"A tie of {len(tied)}, decided by less memory, then a shorter p99 of latency, then a lower"
             f" concurrency{options} (where they differ by more than {ALIKE:.0%}): {rows}. {decided}."
-        )
-
-    # -- cores
-
-    def cpu(self) -> Iterator[str]:
-        used, cores, pick = self.pick.cores, self.cores, self.pick
-        if used is None or pick.cpu_per_job is None:
-            yield "CPU was not measured: nothing is said about it."
-            return
-        of = f"{used / cores:.0%} of the {cores:.2g} cores that the probes found" if cores else "cores were not probed"
-        yield (
-            f"{pick.name} uses {figures.seconds(pick.cpu_per_job.median)} of CPU per job, {used:.2g} cores:"
-            f" {of} (of the workers alone)."
-        )
-        yield from filter(None, map(self.one_core, self.choice.curves))
-
-    def one_core(self, curve: Curve) -> str | None:
-        """A pool of one process that fills one core: its jobs wait for one another."""
-        least, most = curve.rows[0], curve.rows[-1]
-        full = ONE_CORE * min(1.0, self.cores or 1.0)
-        if most.deployment.processes != 1 or least is most or most.cores is None or most.cores < full:
-            return None
-        if not least.run or not most.run:
-            return None
-        grew = most.run.p50 / least.run.p50 if least.run.p50 else 1.0
-        where = (
-            "one thread of one process" if curve.pool is PoolKind.GEVENT else "one process, whose threads share the GIL"
-        )
-        return (
-            f"{curve.name} is {where}: {most.name} uses {most.cores:.2g} cores, and a job runs"
-            f" {figures.seconds(most.run.p50)} there instead of {figures.seconds(least.run.p50)} in {least.name},"
-            f" {grew:.2g} times as long: jobs wait for that core."
         )
 
     @property
@@ -369,8 +330,6 @@ class _Explanation:
         cores = experiment.cores
         if cores and cores.effective < OURS * cores.nominal:
             yield f"the machine gave {cores.effective:.2g} of its {cores.nominal} cores: others were at work"
-        if experiment.sampling and experiment.sampling.share > SAMPLING:
-            yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the deployments took"
 
     def next(self) -> Iterator[str]:
         """Commands that would settle what is open."""
@@ -397,8 +356,6 @@ class _Explanation:
         wanted = max(math.ceil(count * (self.choice.regret / TIE) ** 2), count + 2, ROUNDS)
         return min(wanted if wanted <= ROUNDS else max(wanted, NARROWER), MOST_ROUNDS)
 
-    # -- what it costs, and what would change it
-
     def gives_up(self) -> Iterator[str]:
         """What others do better."""
         pick = self.pick
@@ -409,53 +366,11 @@ class _Explanation:
             ours, least = value(pick), value(best)
             if ours is not None and least is not None and least < ours * (1 - ALIKE) - trifle:
                 yield f"{name}: {words(ours)}; {best.name} {words(least)} ({figures.back(self.beside(best))})."
-        where = f" (it ran in {pick.executors})" if pick.executors else ""
         if of := pick.deployment.processes:
             most = pick.deployment.concurrency_each
             yield (
                 f"Isolation: what kills {'the' if of == 1 else 'a'} process takes all jobs that run in it"
-                f"{f', up to {most}' if most else ''}; a process of prefork runs one{where}."
-            )
-        elif each := self.choice.curve.memory_per_job_at_once:
-            yield f"Memory per process: each runs one job at once, and adds {figures.size(each)} to the peak{where}."
-
-    def would_change(self) -> Iterator[str]:
-        """Circumstances under which the same figures, or more of them, give another answer."""
-        pick, deployment = self.pick, self.pick.deployment
-        for name, value, words, _ in _COSTS[:2]:
-            yield from self.under_limit(name, value, words)
-        yield from self.other_cores()
-        # Growth says nothing about workers that are started anew for each measurement.
-        if deployment.running and pick.memory and pick.memory.grows and pick.memory.growth:
-            yield (
-                f"Time: memory grew by {figures.size(pick.memory.growth.median)} from round to round"
-                f" ({self.experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."
-            )
-
-    def under_limit(self, name: str, value: Value, words: Callable[[float], str]) -> Iterator[str]:
-        """The choice under a limit that the pick just misses."""
-        if (ours := value(self.pick)) is None:
-            return
-        left = [row for row in self.rows if (theirs := value(row)) is not None and theirs < ours * (1 - ALIKE)]
-        if other := decide(self.summary, left):
-            unsure = "" if other.certain else ", which is not certain"
-            then = f"{other.pick.name}{unsure} ({figures.back(self.beside(other.pick))})"
-            yield f"{name} limited to less than {words(ours)}: then {then}."
-
-    def other_cores(self) -> Iterator[str]:
-        used, cores, of = self.pick.cores, self.cores, self.pick.deployment.processes
-        if not used or self.pick.cpu_per_job is None:
-            return
-        if cores and used >= 0.5 * cores:
-            yield f"Fewer cores: it uses {used:.2g} of {cores:.2g}; with fewer than that, CPU limits it."
-        most, why = cores or 1.0, f"there are {cores or 1.0:.2g} cores"
-        if of is not None and of <= max(most, 1.0):
-            which = "one process" if of == 1 else f"{of} processes"
-            most, why = of, f"{which} cannot use more than {'one core' if of == 1 else of}"
-        if (room := most / used) > 1.1:
-            yield (
-                f"Jobs with more CPU: at {room:.2g} times the {figures.seconds(self.pick.cpu_per_job.median)} per job"
-                f" CPU is the limit, because {why}."
+                f"{f', up to {most}' if most else ''}; a process of prefork runs one."
             )
 
 

@@ -110,8 +110,6 @@ def spans(submitted: float, records: Sequence[MeasuredJob]) -> Spans:
         queued=_rounded(max(0.0, record.queued - submitted) for record in records),
         waited=_rounded(max(0.0, at - record.queued) for record, at, _ in begun),
         ran=_rounded(last.finished - at for _, at, last in begun),
-        first_byte=tuple(None if last.first_byte is None else round(last.first_byte - at, 4) for _, at, last in begun),
-        step=_rounded(each.step or 0.0 for each in records) if any(each.step is not None for each in records) else (),
     )
 
 

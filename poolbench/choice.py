@@ -47,13 +47,6 @@ class Curve:
         """Whether a concurrency above the saturation point was measured."""
         return self.saturation is not self.rows[-1]
 
-    @property
-    def memory_per_job_at_once(self) -> float | None:
-        """Bytes that each further job at once adds to the peak, over the whole curve; None: it takes two points."""
-        least, most = self.rows[0], self.rows[-1]
-        more = (most.deployment.concurrency or 0) - (least.deployment.concurrency or 0)
-        return (most.peak - least.peak) / more if more and most.peak and least.peak else None
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:

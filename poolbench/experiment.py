@@ -171,13 +171,11 @@ class MeasuredJob:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Every job of a measurement, by its number: columns, for there may be many. Empty if not every job is done."""
+    """Seconds of every job of a measurement, by its number, in columns. Empty if not every job is done."""
 
     queued: tuple[float, ...] = ()  # since the submission
     waited: tuple[float, ...] = ()  # in the queue, until it was claimed
     ran: tuple[float, ...] = ()  # from its claim to its end
-    first_byte: tuple[float | None, ...] = ()  # from its claim
-    step: tuple[float, ...] = ()  # part of ``ran``; empty: there was none
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +195,8 @@ class Usage:
     cpu: float  # seconds, user and system
     pss_idle: int  # proportional set size just before the submission
     pss_peak: int
-    pss_end: int  # just after: what stays
-    processes: int  # at the peak
-    threads: int
-    voluntary_switches: int
-    involuntary_switches: int
-    samples: int
+    processes: int  # at the most
     scheduling: SchedulingLatency | None = None  # None: not known
-
-    @property
-    def switches(self) -> int:
-        return self.voluntary_switches + self.involuntary_switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,15 +271,6 @@ class Cores:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """What measuring cost."""
-
-    every: float  # seconds
-    cpu: float  # seconds of CPU that sampling took, over all measurements that count
-    share: float  # of the CPU that the deployments used meanwhile
-
-
-@dataclass(frozen=True, slots=True)
 class RunCommand:
     """The command of an experiment, so that it can be run again with other options."""
 
@@ -360,7 +340,6 @@ class Experiment:
     versions: dict[str, str]
     machine: dict[str, str | int | float]
     cores: Cores | None = None
-    sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
     open_loop: tuple[OpenLoop, ...] = ()  # by deployment, each by rate

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
-from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Sampling, Usage
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Usage
 from poolbench.sampler import Probes, Sampler
 from poolbench.workload import Display, Workers, Workload
 
@@ -88,7 +88,6 @@ class _Rounds:
         self._measurements: list[Measurement] = []
         self._took: dict[str, float] = {}  # seconds of a deployment's last measurement, by name
         self._stamp = stamp()
-        self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
 
     def run(self) -> RunOutcome:
         self._started, self._machine = self._workload.now(), sampler.describe_machine()  # before the load is ours
@@ -148,7 +147,7 @@ class _Rounds:
         keep = number == 1 or jobs <= KEEP_ALL
         seen = _Observed(list(excluded))
         with workload.deployed(deployment, batch) as workers:
-            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, batch, seen):
+            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, seen):
                 ran = workload.run(deployment, batch, workers, self._display, warm_up=warm_up)
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
@@ -183,7 +182,7 @@ class _Rounds:
         return rounds + sum(self._took[each.name] for each in rest)
 
     @contextmanager
-    def _observed(self, workers: Workers, batch: str, seen: _Observed) -> Iterator[None]:
+    def _observed(self, workers: Workers, seen: _Observed) -> Iterator[None]:
         watch = Sampler(workers.roots, workers.probes)
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
@@ -192,7 +191,6 @@ class _Rounds:
         finally:
             seen.usage = watch.stop()
             seen.pids = frozenset(watch.pids)
-            self._costs[batch] = watch.cost
         after, seconds, now = sampler.machine(), time.monotonic() - begun, _cpu(workers.others)
         ours = None if others is None or now is None or not seen.usage else now - others + seen.usage.cpu
         if before and after:
@@ -215,16 +213,9 @@ class _Rounds:
             versions=self._versions,
             machine=self._machine,
             cores=self._probes.cores(),
-            sampling=self._sampling(),
             notes=tuple(note.text for note in notes),
             caveats=tuple(note.text for note in notes if note.caveat),
         )
-
-    def _sampling(self) -> Sampling | None:
-        counted = [(each.batch, each.usage) for each in self._measurements if each.counts and each.usage]
-        used = sum(usage.cpu for _, usage in counted)
-        cost = sum(self._costs.get(batch, 0.0) for batch, _ in counted)
-        return Sampling(sampler.EVERY, round(cost, 4), round(cost / used, 4) if used else 0.0) if counted else None
 
 
 def arrived(job: MeasuredJob, received: float | None) -> MeasuredJob:

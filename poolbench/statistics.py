@@ -3,16 +3,6 @@
 Only measurements that count are used; a row says how many do not, and why. A figure is a median over measurements with
 the interval of that median (see ``Estimate``), unless it says otherwise.
 
-Where the time goes, per job, in two sums (``Split``):
-
-    submit + wait + run + step       = latency: from the submission to the job's end, on average
-    run + step + overhead            = concurrency * wall / jobs: what a job costs of the deployment's capacity
-
-``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
-without the step, ``step`` the work on the file. ``overhead`` is capacity in which none of our jobs ran: messages,
-claims, records between two jobs, and idle capacity at the beginning and the end. (Of a concurrency above the number of
-jobs, only as much as there are jobs is counted.)
-
 Two deployments are compared round by round, so that the machine's drift from round to round cancels in their ratio:
 one ratio for each pair, used wherever the two are spoken of. The verdict follows from the interval of the median ratio
 (``judge``); of fewer than three rounds it follows from what was seen, widened by ``_WIDENED``. Of twenty comparisons of
@@ -22,13 +12,13 @@ equals, one is called a difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, pairwise
+from itertools import combinations
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency, Spans, Usage
+from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -122,40 +112,6 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Seconds per job, means over all jobs of all measurements that count; see the top."""
-
-    submit: float
-    wait: float
-    run: float
-    step: float
-    overhead: float | None  # None: the concurrency is not known
-
-    @property
-    def way(self) -> float:
-        return self.submit + self.wait + self.run + self.step
-
-    @property
-    def cost(self) -> float | None:
-        return None if self.overhead is None else self.run + self.step + self.overhead
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Proportional set sizes in bytes, medians over measurements."""
-
-    idle: float  # before the submission
-    peak: float
-    per_job_at_once: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
-    growth: Estimate | None  # from the end of a measurement to that of its next; None: fewer than two
-
-    @property
-    def grows(self) -> bool:
-        """Whether it is sure that memory grows from round to round."""
-        return bool(self.growth and self.growth.interval and self.growth.interval[0] > 0)
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentRow:
     """A deployment's figures; None: not known."""
 
@@ -167,15 +123,11 @@ class DeploymentRow:
     jobs_per_second: Estimate | None
     speedup: Estimate | None  # over the serial baseline, by rounds
     ran: tuple[float, float] | None  # seconds: the sum of its jobs' runs, and the longest; medians
-    ideal: float | None  # seconds: no schedule of all paced jobs is shorter than max(longest, sum / concurrency)
-    share_of_ideal: Estimate | None  # ideal / wall
-    split: Split | None
     latency: Tail | None  # from the submission to the job's end
-    run: Tail | None  # from the claim to the end, the step included
     cpu_per_job: Estimate | None  # seconds
     cores_used: Estimate | None  # seconds of CPU per second
-    memory: Memory | None
-    switches_per_job: Estimate | None  # voluntary and involuntary
+    idle: float | None  # bytes, before the submission: proportional set sizes of all processes, the median
+    peak: float | None  # bytes, at the most
     scheduling: SchedulingLatency | None  # p50 and p99: medians over measurements; worst: of all
     executors: str | None  # of the last measurement that counts
 
@@ -187,11 +139,6 @@ class DeploymentRow:
     def rate(self) -> float:
         """Jobs per second; 0: not known."""
         return self.jobs_per_second.median if self.jobs_per_second else 0.0
-
-    @property
-    def peak(self) -> float | None:
-        """Bytes of memory."""
-        return self.memory.peak if self.memory else None
 
     @property
     def p99(self) -> float | None:
@@ -302,10 +249,7 @@ def summarise(experiment: Experiment) -> Summary:
 def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> DeploymentRow:
     every = list(experiment.of(deployment.name, counted=False))
     counted = sorted((each for each in every if each.counts), key=lambda each: each.round)
-    concurrency = 1 if deployment.serial else deployment.concurrency
     jobs = max((each.checks.jobs for each in every if each.counts), default=0)
-    paced = experiment.scenario.nominal if jobs == experiment.scenario.jobs else ()
-    ideal = max(*paced, sum(paced) / concurrency) if paced and concurrency else None
     used = [(each.usage, each) for each in counted if each.usage]
     ran = [each.spans.ran for each in counted if each.spans.ran]
     return DeploymentRow(
@@ -317,15 +261,11 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
         speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,
         ran=(median(map(sum, ran)), median(map(max, ran))) if ran else None,
-        ideal=ideal,
-        share_of_ideal=estimate([ideal / each.wall for each in counted if each.wall]) if ideal else None,
-        split=_split(counted, concurrency),
-        latency=_tail(map(latencies_of, counted)),
-        run=_tail(each.spans.ran for each in counted),
+        latency=_tail(counted),
         cpu_per_job=estimate([usage.cpu / each.checks.done for usage, each in used if each.checks.done]),
         cores_used=estimate([usage.cpu / each.wall for usage, each in used if each.wall]),
-        memory=_memory([usage for usage, _ in used], deployment.concurrency),
-        switches_per_job=estimate([usage.switches / each.checks.done for usage, each in used if each.checks.done]),
+        idle=median(usage.pss_idle for usage, _ in used) if used else None,
+        peak=median(usage.pss_peak for usage, _ in used) if used else None,
         scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
         executors=counted[-1].checks.executors if counted else None,
     )
@@ -336,46 +276,11 @@ def _rate(measurement: Measurement) -> float | None:
     return done / wall if wall and done else None
 
 
-def latencies_of(measurement: Measurement) -> tuple[float, ...]:
-    """Seconds from the submission to each job's end."""
-    spans = measurement.spans
-    return tuple(sum(parts) for parts in zip(spans.queued, spans.waited, spans.ran, strict=True))
-
-
-def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
-    ordered = sorted(value for column in columns for value in column)
-    if not ordered:
-        return None
-    return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99)))
-
-
-def _split(measurements: Sequence[Measurement], concurrency: int | None) -> Split | None:
-    known = [each for each in measurements if each.spans.ran and each.wall is not None]
-    jobs = sum(len(each.spans.ran) for each in known)
-    if not jobs:
-        return None
-
-    def mean(of: Callable[[Spans], Sequence[float]]) -> float:
-        return sum(sum(of(each.spans)) for each in known) / jobs
-
-    ran, step = mean(lambda spans: spans.ran), mean(lambda spans: spans.step)
-    overhead = None
-    if concurrency:
-        offered = sum(min(concurrency, len(each.spans.ran)) * (each.wall or 0.0) for each in known)
-        overhead = offered / jobs - ran
-    return Split(mean(lambda spans: spans.queued), mean(lambda spans: spans.waited), ran - step, step, overhead)
-
-
-def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
-    if not usages:
-        return None
-    added = median(usage.pss_peak - usage.pss_idle for usage in usages)
-    return Memory(
-        idle=median(usage.pss_idle for usage in usages),
-        peak=median(usage.pss_peak for usage in usages),
-        per_job_at_once=added / concurrency if concurrency else None,
-        growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
-    )
+def _tail(measurements: Sequence[Measurement]) -> Tail | None:
+    """Of the seconds from the submission to each job's end."""
+    spans = [each.spans for each in measurements]
+    ordered = sorted(sum(job) for of in spans for job in zip(of.queued, of.waited, of.ran, strict=True))
+    return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99))) if ordered else None
 
 
 def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:

@@ -34,13 +34,12 @@ from poolbench.tasks import open_loop
 
 def _section(experiment: Experiment) -> dict[str, Any]:
     """What a report says of a run, by the names that both templates use."""
-    advice = recommend(experiment, conditions=False)
+    advice = recommend(experiment)
     summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
     found = (
         tables.speed(summary, advice.beside),
         tables.arrivals(experiment),
-        tables.split(summary),
         tables.cost(summary),
     )
     first, more = "; ".join(advice.because[:2]), len(advice.because) - 2  # beside the confidence; all of many are below
@@ -84,9 +83,6 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
         probes = ", ".join(f"{probe:.2f}" for probe in cores.probes)
         yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
     yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
-    if sampling := experiment.sampling:
-        share = w.percent(sampling.share)
-        yield "Sampling", f"used {w.seconds(sampling.cpu)} of CPU: {share} of what the deployments used"
     for each in experiment.deployments:
         yield each.name, "was running already" if each.running else each.command or ""
     yield "Method", METHOD

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from poolbench import figures as w
 from poolbench.experiment import Deployment, Experiment, Measurement
-from poolbench.statistics import Comparison, DeploymentRow, Estimate, Split, Summary
+from poolbench.statistics import Comparison, DeploymentRow, Estimate, Summary
 from poolbench.tasks import open_loop
 
 
@@ -93,7 +93,7 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     return _of_rows(
         "How fast",
         "Medians of the rounds that count, with the interval of each (95 %). Latency: from the submission to a job's"
-        " end. Ideal: the longest job, or the sum over the concurrency.",
+        " end.",
         summary,
         [
             ("rounds", counted),
@@ -101,7 +101,6 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
             *compared,
             ("jobs per second", lambda row: _estimate(row.jobs_per_second)),
             ("faster than serial", speedup),
-            ("of the ideal", lambda row: _estimate(row.share_of_ideal, w.percent)),
             ("latency p50", lambda row: _if(row.latency.p50 if row.latency else None)),
             ("p95", lambda row: _if(row.latency.p95 if row.latency else None)),
             ("p99", lambda row: _if(row.p99)),
@@ -109,44 +108,13 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     )
 
 
-def split(summary: Summary) -> Table:
-    def part(seconds: Callable[[Split], float | None]) -> Callable[[DeploymentRow], Cell]:
-        return lambda row: _if(seconds(row.split) if row.split else None)
-
-    return _of_rows(
-        "Where a job's time goes",
-        "Means over all jobs. Until queued + waited + ran + its step = its whole way; ran + its step + overhead ="
-        " what it took of the capacity (concurrency times time). In the overhead none of our jobs ran.",
-        summary,
-        [
-            ("until queued", part(lambda of: of.submit)),
-            ("waited", part(lambda of: of.wait)),
-            ("ran", part(lambda of: of.run)),
-            ("its step", part(lambda of: of.step or None)),
-            ("its whole way", part(lambda of: of.way)),
-            ("overhead", part(lambda of: of.overhead)),
-            ("of the capacity", part(lambda of: of.cost)),
-        ],
-    )
-
-
 def cost(summary: Summary) -> Table:
     def peak(row: DeploymentRow) -> Cell:
-        if row.memory is None:
-            return Cell()
-        grows = row.deployment.running and row.memory.grows
-        return Cell(
-            w.size(row.memory.peak), "grows from round to round" if grows else f"idle {w.size(row.memory.idle)}"
-        )
+        return Cell(w.size(row.peak), f"idle {w.size(row.idle)}") if row.peak else Cell()
 
-    def per_job_at_once(row: DeploymentRow) -> Cell:
-        memory, concurrency = row.memory, row.deployment.concurrency
-        if not memory or not concurrency:
-            return Cell()
-        return Cell(w.size(memory.peak / concurrency), f"work adds {w.size(memory.per_job_at_once)}")
-
-    def growth(row: DeploymentRow) -> Cell:
-        return _estimate(row.memory.growth if row.memory and row.deployment.running else None, w.size)
+    def each(row: DeploymentRow) -> Cell:
+        concurrency = row.deployment.concurrency
+        return Cell(w.size(row.peak / concurrency)) if row.peak and concurrency else Cell()
 
     def late(row: DeploymentRow) -> Cell:
         found = row.scheduling
@@ -154,17 +122,14 @@ def cost(summary: Summary) -> Table:
 
     return _of_rows(
         "What it cost",
-        "All processes of the deployment's workers together. Memory is the proportional set size, at the peak; workers"
-        " that live on also have what they grew by from round to round. Scheduling latency: how late a thread wakes"
-        " that wants the interpreter at fixed moments.",
+        "All processes of the deployment's workers together. Memory is the proportional set size. Scheduling"
+        " latency: how late a thread wakes that wants the interpreter at fixed moments.",
         summary,
         [
             ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
             ("cores used", lambda row: _estimate(row.cores_used)),
             ("memory, peak", peak),
-            ("memory per job at once", per_job_at_once),
-            ("memory grew per round", growth),
-            ("context switches per job", lambda row: _estimate(row.switches_per_job)),
+            ("memory per job at once", each),
             ("scheduling latency p99", late),
             ("ran on", lambda row: Cell(row.executors or w.NONE)),
         ],
