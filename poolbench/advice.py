@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import product
 from typing import NamedTuple
 
 from poolbench import figures
@@ -97,8 +98,7 @@ class Advice:
 def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Advice:
     limits = limits or AnswerLimits()
     if experiment.scenario.demonstration:
-        pools = [each for each in shown(experiment) if not each.deployment.serial]
-        return Advice(experiment.scenario.name, verdict(pools), Confidence.NONE, (_SHOWS,), limits)
+        return Advice(experiment.scenario.name, verdict(shown(experiment)), Confidence.NONE, (_SHOWS,), limits)
     summary = summarise(experiment)
     able = comparable(summary)
     rows = [row for row in able if limits.kept_by(row)]
@@ -389,22 +389,20 @@ class DemoFinding(StrEnum):
 
 
 class Totals(NamedTuple):
-    """Seconds; ``total`` and ``ratio`` are None unless every job is done.
+    """Seconds; ``total`` is None unless every job is done.
 
     ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
-    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
+    claim, HTTP, publication and records cost stands in ``total``, and cannot hide in the baseline.
     """
 
     sum: float
     longest: float
     total: float | None  # from just before the submission to the last file's finish
-    ratio: float | None  # total ÷ longest
 
 
 def totals(measurement: Measurement) -> Totals:
     nominal = [job.nominal or 0.0 for job in measurement.jobs]
-    longest, wall = max(nominal, default=0.0), measurement.wall
-    return Totals(sum(nominal), longest, wall, wall / longest if wall is not None and longest else None)
+    return Totals(sum(nominal), max(nominal, default=0.0), measurement.wall)
 
 
 def find(each: Shown) -> DemoFinding:
@@ -420,46 +418,19 @@ def find(each: Shown) -> DemoFinding:
 
 
 def verdict(found: Sequence[Shown]) -> str:
-    """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
-    pools = [each for each in found if not each.deployment.serial]
+    """One sentence: the pools, whose files take the same seconds, grouped by what was found; then the baseline."""
     clauses = []
-    for finding in DemoFinding:
-        if alike := [each for each in pools if find(each) is finding]:
-            where = "in " + " and ".join(each.name for each in alike)
-            if len(alike) == len(pools) > 1:
-                where = {2: "in both models", 3: "in all three models"}.get(len(pools), f"in all {len(pools)} cases")
-            said = _shortest(alike) if finding is DemoFinding.LONGEST else ", ".join(map(_figures, alike))
-            clauses.append(f"{where} the total is {finding.value}: {said}")
-    clauses += [_serial(each) for each in found if each.deployment.serial]
+    for serial, finding in product((False, True), DemoFinding):
+        if alike := [each for each in found if each.deployment.serial is serial and find(each) is finding]:
+            where = "one at a time" if serial else f"in {_listed([each.name for each in alike])}"
+            took, of = _listed([_took(each) for each in alike]), totals(alike[0].measurement)
+            clauses.append(f"{where} the total is {finding.value}: {took} (longest {of.longest:g} s, sum {of.sum:g} s)")
     sentence = "; ".join(clauses) or "nothing was compared"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _shortest(alike: Sequence[Shown]) -> str:
-    """All had files of the same seconds."""
-    took = [totals(each.measurement) for each in alike]
-    said = dict.fromkeys(figures.seconds(total) for total in sorted(each.total or 0.0 for each in took))
-    return f"{' to '.join([*said][:: max(len(said) - 1, 1)])}, not {took[0].sum:g} s"
-
-
-def _figures(each: Shown) -> str:
-    found = totals(each.measurement)
-    if found.total is None:
-        return each.name + _not_done(each.measurement)
-    text = f"{each.name} {found.total:.2f} s (longest {found.longest:g} s, sum {found.sum:g} s)"
-    waited = max(job.attempts[0].started - job.queued if job.attempts else 0.0 for job in each.measurement.jobs)
-    if find(each) is not DemoFinding.LONGEST and waited > found.longest * TOLERANCE:
-        text += f" with {waited:.1f} s in the queue"
-    return text
-
-
-def _not_done(measurement: Measurement) -> str:
-    lost = (job for job in measurement.jobs if job.state is not MeasuredState.DONE)
-    return f" ({', '.join(f'{job.filename} {job.state}' for job in lost)})"
-
-
-def _serial(each: Shown) -> str:
-    found = totals(each.measurement)
-    if found.total is None:
-        return f"one at a time it is {find(each).value}{_not_done(each.measurement)}"
-    return f"one at a time it is {find(each).value}: {found.total:.2f} s (sum {found.sum:g} s)"
+def _took(each: Shown) -> str:
+    if each.measurement.wall is not None:
+        return f"{each.measurement.wall:.2f} s"
+    lost = (job for job in each.measurement.jobs if job.state is not MeasuredState.DONE)
+    return ", ".join(f"{job.filename} {job.state}" for job in lost)

@@ -116,7 +116,8 @@ class DeploymentRow:
     """A deployment's figures; None: not known."""
 
     deployment: Deployment
-    jobs: int  # the most that it had in a measurement; the baseline may run a part of them
+    jobs: int  # the most that it had in a measurement
+    partial: bool  # these are not all jobs of the scenario: the baseline may run a part of them
     measurements: int  # that count
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
@@ -202,16 +203,7 @@ class Summary:
     @property
     def whole(self) -> list[DeploymentRow]:
         """The deployments that ran all jobs."""
-        return [row for row in self.rows if row.wall and row.jobs == self._jobs]
-
-    @property
-    def partial(self) -> list[DeploymentRow]:
-        """Those that ran some of them."""
-        return [row for row in self.rows if row.wall and row.jobs < self._jobs]
-
-    @property
-    def _jobs(self) -> int:
-        return max((row.jobs for row in self.rows if row.wall), default=0)
+        return [row for row in self.rows if row.wall and not row.partial]
 
     @property
     def ends(self) -> Ends | None:
@@ -219,8 +211,9 @@ class Summary:
         stands for all. None: not known."""
         if self.paced:
             return Ends(sum(self.paced), max(self.paced))
-        ran = sorted((*self.partial, *self.whole), key=lambda row: not row.deployment.serial)
-        return next((Ends(row.ran[0] * self._jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
+        jobs = max((row.jobs for row in self.whole), default=0)
+        ran = sorted((row for row in self.rows if row.ran), key=lambda row: not row.deployment.serial)
+        return next((Ends(row.ran[0] * jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
 
 
 def _inverse(ratio: Estimate | None) -> Estimate | None:
@@ -255,6 +248,7 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
     return DeploymentRow(
         deployment=deployment,
         jobs=jobs,
+        partial=0 < jobs < experiment.scenario.jobs,
         measurements=len(counted),
         excluded=tuple(f"round {each.round}: {each.why}" for each in every if each.round > 0 and not each.counts),
         wall=estimate([each.wall for each in counted if each.wall is not None]),

@@ -126,7 +126,9 @@ def _reading(of: Summary) -> str:
     how = "Whiskers: the interval of the median." if any(row.measurements > 1 for row in of.whole) else ""
     if of.ends:
         how += " Outlined: all jobs one by one; upright: the longest of them."
-    return how + "".join(f" {row.name} ran {row.jobs:,} of the jobs and is not drawn." for row in of.partial)
+    return how + "".join(
+        f" {row.name} ran {row.jobs:,} of the jobs and is not drawn." for row in of.rows if row.partial
+    )
 
 
 def bars(summary: Summary, width: float = WIDE) -> Chart:

@@ -8,8 +8,6 @@ forbids the page to load anything. Without Altair it has no charts, and says so.
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ from markupsafe import Markup
 
 from poolbench import figures as w
 from poolbench.advice import recommend
-from poolbench.experiment import Experiment, to_json
+from poolbench.experiment import Experiment
 from poolbench.lanes import Lane, Shown, name_of, render, shown
 from poolbench.report import charts, lanes_svg, tables
 from poolbench.report.charts import Chart
@@ -153,7 +151,7 @@ def _style() -> str:
 
 
 def _drawn(section: dict[str, Any]) -> dict[str, Any]:
-    """What only the page has: charts, lanes for the script, the raw data."""
+    """What only the page has: charts, lanes for the script."""
     summary, drawable = section["summary"], charts.drawable()
     spans = [span for each in section["shown"] for span in each.chart.spans]
     throughput = charts.throughput(summary) if drawable else None
@@ -164,7 +162,6 @@ def _drawn(section: dict[str, Any]) -> dict[str, Any]:
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
         "data": as_script(timelines(section["shown"])),
-        "raw": compressed(section["experiment"]),
     }
 
 
@@ -175,9 +172,6 @@ def _figure(wide: Chart, narrow: Chart | None = None) -> dict[str, Any]:
 
 # -- what the script of the page gets
 
-# 10 µs: of ten thousand jobs' moments, the digits behind would be most of the page.
-_FRACTION = re.compile(r"(\.\d{5})\d+(?=,?$)", re.MULTILINE)
-_INDENT = re.compile(r"^ +", re.MULTILINE)
 _TICK = 1e-4  # seconds: moments are whole tenths of milliseconds, shorter than as fractions
 
 
@@ -227,15 +221,6 @@ def as_script(value: Any) -> Markup:
     """JSON inside of a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
-
-
-def compressed(experiment: Experiment) -> str:
-    """The experiment's JSON, without indents and with fractions cut after five digits; gzip, base64.
-
-    One value stands on each line, and a text ends with its quotation mark: only numbers are cut.
-    """
-    text = _INDENT.sub("", _FRACTION.sub(r"\1", to_json(experiment)))
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 
 # -- as pictures

@@ -19,6 +19,9 @@ class Cell:
     text: str = w.NONE
     note: str = ""  # its interval, or what else belongs to it
 
+    def __str__(self) -> str:
+        return f"{self.text} ({self.note})" if self.note else self.text
+
 
 @dataclass(frozen=True, slots=True)
 class TableLine:
@@ -54,7 +57,7 @@ def _estimate(found: Estimate | None, words: Callable[[float], str] = w.signific
     if found is None:
         return Cell()
     low, high = found.ends
-    between = f"{words(low)} – {words(high)}"
+    between = f"{words(low)}–{words(high)}"
     seen = "" if found.interval else "seen: "
     return Cell(words(found.median), "" if found.n < 2 else seen + between)
 
@@ -63,12 +66,34 @@ def _if(value: float | None, words: Callable[[float], str] = w.seconds) -> Cell:
     return Cell() if value is None else Cell(words(value))
 
 
+def _median(found: Estimate | None, words: Callable[[float], str] = w.seconds) -> Cell:
+    return _if(found.median if found else None, words)
+
+
 # -- the deployments
+
+
+def brief(summary: Summary) -> Table:
+    """For a terminal."""
+    return _of_rows(
+        "",
+        "Medians of the rounds that count, in brackets the interval of the median. Took: from just before the"
+        " submission to the last job's end. CPU and memory (proportional, at the peak) are of all processes of the"
+        " workers.",
+        summary,
+        [
+            ("rounds", lambda row: Cell(str(row.measurements))),
+            ("jobs/s (95 %)", lambda row: _estimate(row.jobs_per_second)),
+            ("took", lambda row: _median(row.wall)),
+            ("× serial", lambda row: _median(row.speedup, w.factor)),
+            ("CPU/job", lambda row: _median(row.cpu_per_job)),
+            ("memory", lambda row: _if(row.peak, w.size)),
+        ],
+    )
 
 
 def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     """Args: beside: a deployment and each of the others; adds its column."""
-    most = max((row.jobs for row in summary.rows), default=0)
     by_name = {each.b: each for each in beside}
 
     def counted(row: DeploymentRow) -> Cell:
@@ -76,18 +101,14 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
 
     def wall(row: DeploymentRow) -> Cell:
         found = _estimate(row.wall, w.seconds)
-        return Cell(found.text, f"{row.jobs:,} of the jobs") if 0 < row.jobs < most else found
+        return Cell(found.text, f"{row.jobs:,} of the jobs") if row.partial else found
 
     def speedup(row: DeploymentRow) -> Cell:
         return Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
 
     def sooner(row: DeploymentRow) -> Cell:
-        found = by_name.get(row.name)
-        return (
-            Cell(w.times(found.ratio.median), f"{w.between(found.ratio)}: {found.verdict}")
-            if found and found.ratio
-            else Cell()
-        )
+        ratio = by_name[row.name].ratio if row.name in by_name else None
+        return Cell(w.times(ratio.median), f"{w.between(ratio)}: {by_name[row.name].verdict}") if ratio else Cell()
 
     compared: list[Column] = [(f"beside it, {beside[0].a} was", sooner)] if beside else []
     return _of_rows(

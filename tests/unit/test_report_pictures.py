@@ -148,7 +148,6 @@ def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
     found = race_of(few())
 
     assert found.ends == Ends(20.0, 0.5)
-    assert found.partial == []
     assert svg(few(), "bars").count(">longest job 500 ms<") == 1
 
 
@@ -156,7 +155,7 @@ def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran
     found = race_of(sampled())
 
     assert [row.name for row in found.whole] == ["threads:8"]
-    assert [row.name for row in found.partial] == ["serial"]
+    assert [row.name for row in found.rows if row.partial] == ["serial"]
     assert found.ends == Ends(20.0, 0.5)
     assert "serial ran 10 of the jobs and is not drawn" in page([sampled()])
     assert "<small>10 of the jobs</small>" in page([sampled()])
