@@ -48,7 +48,7 @@ def main() -> None:
 @click.option(
     "--part",
     type=click.Choice(list(page.PARTS)),
-    help="Of a picture; default: the one after which the file is named, else the timeline.",
+    help="Of a picture; default: the one after which the file is named, else the bars.",
 )
 def report_(*, runs: Sequence[Path], outputs: Sequence[Path], part: str | None) -> int:
     """Write what was measured; without -o, the text on stdout.
@@ -86,7 +86,7 @@ def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str 
     if len(experiments) > 1:
         raise ReportError(f"expected one run for {path}, got {len(experiments)}")
     stem = path.name[: -len(suffix)]
-    what = part or (stem if stem in page.PARTS else "timeline")
+    what = part or (stem if stem in page.PARTS else "bars")
     try:
         return page.png(experiments[0], what) if suffix == ".png" else page.svg(experiments[0], what).encode()
     except ReportError as error:

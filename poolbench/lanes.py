@@ -206,6 +206,21 @@ def _first_fit(spans: Sequence[Span]) -> list[list[Span]]:
 # -- as text
 
 
+def in_words(of: Shown) -> str:
+    """The lanes, for a reader who does not see them."""
+    lanes, spans = of.chart, list(of.chart.spans)
+    if not spans:
+        return "nothing ran"
+    executors = ", ".join(group.executors for group in lanes.groups)
+    found = of.measurement
+    kind = "" if found.counts else "a measurement that does not count: " if found.round else "only the warm-up: "
+    return (
+        f"{kind}{counted(len(spans), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
+        f" the first began after {seconds(min(span.started for span in spans))}, the last ended after"
+        f" {seconds(lanes.end)}; the longest wait was {seconds(max(span.waited for span in spans))}"
+    )
+
+
 MOST_LANES = 16  # of one deployment; the rest is counted
 _MARGIN = 2
 _LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room

@@ -21,10 +21,10 @@ from markupsafe import Markup
 from poolbench import figures as w
 from poolbench.advice import recommend
 from poolbench.experiment import Experiment
-from poolbench.lanes import Lane, Shown, name_of, render, shown
-from poolbench.report import charts, lanes_svg, tables
+from poolbench.lanes import Lane, Shown, in_words, name_of, render, shown
+from poolbench.report import charts, tables
 from poolbench.report.charts import Chart
-from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
+from poolbench.report.palette import DARK, LIGHT, MARKS, variables
 from poolbench.runfiles import ReportError
 from poolbench.statistics import METHOD, Summary, summarise
 from poolbench.tasks import open_loop
@@ -55,7 +55,7 @@ def _section(experiment: Experiment) -> dict[str, Any]:
         "about": _about(experiment, summary),
         "arrivals": open_loop.sentence(experiment.open_loop) if experiment.open_loop else "",
         "tables": [tables.known(table) for table in found if table.lines],
-        "lanes": [(each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept],
+        "lanes": [(each.name, each.deployment.look, in_words(each)) for each in kept],
         "excluded": tables.excluded(experiment),
         "checks": tables.checks(experiment),
         "conditions": list(_conditions(experiment)),
@@ -146,7 +146,6 @@ def _style() -> str:
         f":root{{color-scheme:light dark;{light}}}"
         f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
         f"@media print{{:root{{color-scheme:light;{light}}}}}"
-        f"{DRAWING}"
     )
 
 
@@ -225,7 +224,7 @@ def as_script(value: Any) -> Markup:
 
 # -- as pictures
 
-PARTS = ("timeline", "bars", "throughput")
+PARTS = ("bars", "throughput")
 
 
 def svg(experiment: Experiment, part: str) -> str:
@@ -233,8 +232,6 @@ def svg(experiment: Experiment, part: str) -> str:
     Raises:
         ReportError: the experiment has nothing to show in this part, or what draws it is not installed.
     """
-    if part == "timeline":
-        return lanes_svg.timeline(experiment)
     summary = summarise(experiment)
     chart = charts.bars(summary) if part == "bars" else charts.throughput(summary)
     if chart is None:

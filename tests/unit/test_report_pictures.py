@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from poolbench.experiment import Experiment, MeasuredJob
+from poolbench.experiment import Experiment
 from poolbench.figures import seconds, significant, size
 from poolbench.lanes import ticks
 from poolbench.report import charts
@@ -20,8 +20,7 @@ from poolbench.report.page import PARTS, page, png, svg
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.runfiles import ReportError
 from poolbench.statistics import Ends, Summary, summarise
-from tests.experiments import EPOCH, remeasured
-from tests.reported import few, many, sampled, sweep, varied, with_jobs
+from tests.reported import few, sampled, sweep, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _TEXT, _MARKS = ("ink", "muted"), ("prefork", "threads", "gevent", "serial", "wait")
@@ -81,22 +80,13 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
         for text, anchor, x, y in found:
             assert 0 <= x <= width, (part, text)
             assert 0 <= y <= height, (part, text)
-            if part != "timeline" and anchor == "end":
+            if anchor == "end":
                 assert x >= 5 * len(text), (part, text)
 
 
 def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None:
-    experiment = few()
-    without = remeasured(experiment, lambda of: replace(of, jobs=()))
-
     with pytest.raises(ReportError, match="expected several concurrencies of a pool"):
-        svg(experiment, "throughput")
-    with pytest.raises(ReportError, match="no measurement's jobs were kept"):
-        svg(without, "timeline")
-
-
-def test_a_timeline_of_thirty_thousand_attempts_is_a_picture_of_a_few_megabytes() -> None:
-    assert len(svg(many(), "timeline")) < 3_000_000
+        svg(few(), "throughput")
 
 
 def test_png_has_twice_the_pixels_and_more_in_it_than_paper() -> None:
@@ -134,7 +124,6 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
     assert re.search(r"^gevent:2 +█{40,} 6\.\d\d s$", found, re.MULTILINE)
     assert found.count("<caption>") == 3
     assert found.count("<canvas") == 9
-    assert svg(sweep(), "timeline").startswith("<svg")
 
 
 # -- the sum against the longest
@@ -227,11 +216,3 @@ def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> 
 
 def test_ticks_are_round_and_within_the_axis() -> None:
     assert ticks(10, 5) == [0, 2, 4, 6, 8, 10]
-
-
-def test_a_timeline_of_jobs_that_took_no_time_is_drawn() -> None:
-    def change(_: int, job: MeasuredJob) -> MeasuredJob:
-        first = replace(job.attempts[0], started=EPOCH, finished=EPOCH)
-        return replace(job, queued=EPOCH, step=None, attempts=(first,))
-
-    assert ">0 s</text>" in svg(with_jobs(few(), change), "timeline")
