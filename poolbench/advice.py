@@ -19,7 +19,7 @@ from typing import NamedTuple
 from poolbench import figures
 from poolbench.choice import ALIKE, REGRET, Choice, Curve, comparable, decide
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, MeasuredState, Measurement, PoolKind
+from poolbench.experiment import Experiment, MeasuredState, Measurement
 from poolbench.lanes import Shown, shown
 from poolbench.statistics import LEAST, TIE, Comparison, DeploymentRow, Summary, Verdict, summarise
 
@@ -106,7 +106,7 @@ def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Adv
     reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in experiment.caveats)]
     if beyond := [f"{row.name} ({_limited(row)})" for row in able if row not in rows]:
         reasoning.append(f"Beyond the limits: {', '.join(beyond)}.")
-    why = _nothing_to_choose(able, rows)
+    why = _nothing_to_choose(able)
     none = Advice(
         scenario=experiment.scenario.name,
         headline=f"These measurements cannot tell which deployment is the fastest: {why}.",
@@ -114,7 +114,7 @@ def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Adv
         because=(why,),
         limits=limits,
         compared=tuple(row.name for row in rows),
-        next=tuple(_next_when_unable(experiment, able)),
+        next=() if len(able) >= 2 else (str(experiment.request.having(repeat=ROUNDS)),),
         reasoning=tuple(reasoning),
     )
     return _Explanation(experiment, summary, rows, choice).complete(none) if choice else none
@@ -143,31 +143,12 @@ def _limited(row: DeploymentRow) -> str:
     return f"{peak}, " + (f"p99 {figures.seconds(row.p99)}" if row.p99 is not None else "p99 not known")
 
 
-def _nothing_to_choose(able: Sequence[DeploymentRow], rows: Sequence[DeploymentRow]) -> str:
-    if len(able) >= 2 and not rows:
-        peaks = [(row.peak, row.name) for row in able if row.peak is not None]
-        tails = [(row.p99, row.name) for row in able if row.p99 is not None]
-        least = f"; the least memory is {figures.size(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
-        shortest = f"; the shortest p99 is {figures.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
-        return f"no deployment keeps the limits{least}{shortest}"
+def _nothing_to_choose(able: Sequence[DeploymentRow]) -> str:
+    if len(able) >= 2:
+        return "no deployment keeps the limits"
     if able:
         return f"only {able[0].name} has rounds that count, and there is nothing to compare it with"
     return "no round counts"
-
-
-def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> Iterator[str]:
-    """Commands that would bring something to choose from: more rounds, or deployments half as large."""
-    if len(able) < 2:
-        yield str(experiment.request.having(repeat=ROUNDS))
-        return
-    fewest: dict[tuple[PoolKind, object], Spec] = {}
-    for row in able:
-        each = row.deployment
-        half = Spec(each.pool, (each.concurrency_each or 0) // 2, each.setup)
-        if each.concurrency_each:
-            fewest[each.kind] = min(half, fewest.get(each.kind, half), key=lambda spec: spec.concurrency or 0)
-    if names := [spec.name for spec in fewest.values() if spec.concurrency]:
-        yield str(experiment.request.having(pools=",".join(names)))
 
 
 # -- with a choice
@@ -251,7 +232,7 @@ class _Explanation:
             yield self.tie()
 
     def curve(self, curve: Curve) -> str:
-        points = ", ".join(figures.rate_of(row) for row in curve.rows)
+        points = ", ".join(f"{row.name} {figures.significant(row.rate)} jobs/s" for row in curve.rows)
         if curve.saturation is not curve.best:
             why = f"{curve.best.name} is not worth a higher concurrency"
         else:
@@ -291,8 +272,8 @@ class _Explanation:
         if self.infinite:
             return f"{self.pick.name} and {rival} cannot be compared: there is no round in which both count"
         return (
-            f"{rival} may be {figures.faster(self.choice.regret, self.pick.name)}; an answer is given only if it is"
-            f" certain that nothing is more than {REGRET:.0%} faster"
+            f"{rival} may be {figures.times(1 + self.choice.regret)} as fast as {self.pick.name}; an answer is given"
+            f" only if it is certain that nothing is more than {REGRET:.0%} faster"
         )
 
     def caveats(self) -> Iterator[str]:
@@ -365,7 +346,8 @@ class _Explanation:
             )
             ours, least = value(pick), value(best)
             if ours is not None and least is not None and least < ours * (1 - ALIKE) - trifle:
-                yield f"{name}: {words(ours)}; {best.name} {words(least)} ({figures.back(self.beside(best))})."
+                compared = figures.against(self.beside(best))
+                yield f"{name}: {words(ours)}; {words(least)} with {best.name}, beside which it was {compared}."
         if of := pick.deployment.processes:
             most = pick.deployment.concurrency_each
             yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from poolbench.statistics import Comparison, DeploymentRow, Estimate, Verdict
+from poolbench.statistics import Comparison, Estimate
 
 NONE = "–"
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|µs|%|×|B|[KMGT]iB)(?!\w))")
@@ -102,29 +102,8 @@ def against(found: Comparison) -> str:
     return f"{times(found.ratio.median)}{seen}, {found.verdict}"
 
 
-def back(found: Comparison) -> str:
-    """The second one seen from the first, by the same ratio: ``6.7 × slower``, ``equally fast, 0.98–1.03``"""
-    if found.ratio is None or found.verdict is Verdict.CANNOT_TELL:
-        return f"whether it is slower cannot be told, {between(found.ratio)}"
-    if found.verdict is Verdict.EQUAL:
-        return f"{found.verdict}, {between(found.ratio)}"
-    return f"{times(found.ratio.median)} {'slower' if found.verdict is Verdict.FASTER else 'as fast'}"
-
-
 def by_ratio(found: Comparison) -> float:
     return found.ratio.median if found.ratio else 0.0
-
-
-def faster(part: float, other: str) -> str:
-    """``up to 12% faster than threads:8``; large shares as a factor."""
-    if part < 1:
-        return f"up to {part:.0%} faster than {other}"
-    return f"up to {factor(1 + part)} times as fast as {other}"
-
-
-def rate_of(row: DeploymentRow) -> str:
-    """``threads:8 139 jobs/s``"""
-    return f"{row.name} {significant(row.rate)} jobs/s"
 
 
 def bars(rows: Sequence[tuple[str, float]], width: int) -> list[str]:

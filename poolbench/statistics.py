@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import permutations
 from statistics import fmean, median, stdev
 
 from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency
@@ -178,7 +178,7 @@ class Ends:
 @dataclass(frozen=True, slots=True)
 class Summary:
     rows: tuple[DeploymentRow, ...]  # in the order of the experiment's deployments
-    comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
+    comparisons: dict[tuple[str, str], Comparison]  # each pair in both orders; the serial baseline is in none
     paced: tuple[float, ...]  # seconds that the origin was asked to take for each job; empty: it was not
     rounds: int  # without the warm-up
     excluded: int  # measurements
@@ -187,13 +187,7 @@ class Summary:
         return next(row for row in self.rows if row.name == deployment)
 
     def compare(self, a: str, b: str) -> Comparison:
-        for found in self.comparisons:
-            if (found.a, found.b) == (a, b):
-                return found
-            if (found.a, found.b) == (b, a):
-                ratio = _inverse(found.ratio)
-                return Comparison(a, b, ratio, judge(ratio))
-        raise KeyError(f"expected two deployments that are compared, got {a!r} and {b!r}")
+        return self.comparisons[a, b]
 
     @property
     def rivals(self) -> list[DeploymentRow]:
@@ -216,20 +210,13 @@ class Summary:
         return next((Ends(row.ran[0] * jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
 
 
-def _inverse(ratio: Estimate | None) -> Estimate | None:
-    if ratio is None:
-        return None
-    interval = (1 / ratio.interval[1], 1 / ratio.interval[0]) if ratio.interval else None
-    return Estimate(1 / ratio.median, 1 / ratio.high, 1 / ratio.low, ratio.n, interval)
-
-
 def summarise(experiment: Experiment) -> Summary:
     serial = next((each.name for each in experiment.deployments if each.serial), None)
     rows = tuple(_row(experiment, each, serial) for each in experiment.deployments)
-    pairs = combinations((row for row in rows if not row.deployment.serial), 2)
+    pairs = permutations([each.name for each in experiment.deployments if not each.serial], 2)
     return Summary(
         rows=rows,
-        comparisons=tuple(_compare(experiment, a, b) for a, b in pairs),
+        comparisons={(a, b): _compare(experiment, a, b) for a, b in pairs},
         paced=experiment.scenario.nominal,
         rounds=len({each.round for each in experiment.measurements if each.round > 0}),
         excluded=sum(len(row.excluded) for row in rows),
@@ -297,9 +284,9 @@ def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 
-def _compare(experiment: Experiment, a: DeploymentRow, b: DeploymentRow) -> Comparison:
-    ratio = estimate(_ratios(experiment, a.name, b.name))
-    return Comparison(a.name, b.name, ratio, judge(ratio))
+def _compare(experiment: Experiment, a: str, b: str) -> Comparison:
+    ratio = estimate(_ratios(experiment, a, b))
+    return Comparison(a, b, ratio, judge(ratio))
 
 
 def judge(ratio: Estimate | None) -> Verdict:

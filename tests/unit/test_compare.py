@@ -259,9 +259,9 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
     [
         (["--pools", "asyncio"], "prefork, threads, gevent"),
         (["--pools", "threads,threads"], "each pool once"),
-        (["--pools", "threads:0"], "with 1 to 1000"),
+        (["--pools", "threads:0"], "1 to 1000"),
         (["--pools", "threads:8,gevent"], "for every pool"),
-        (["--pools", "threads+events=off"], "'--pools': expected threads:CONCURRENCY before +events=off"),
+        (["--pools", "threads+events=off"], "'--pools': expected prefork, threads, gevent alone"),
         (["small", "--scenario", "large"], "one scenario"),
         (["article", "--jobs", "7"], "two jobs per pool"),
         (["--repeat", "0"], "--repeat"),
