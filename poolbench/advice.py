@@ -128,10 +128,6 @@ def _measured(experiment: Experiment, summary: Summary, able: Sequence[Deploymen
         f"Measured: {experiment.scenario.title} ({figures.counted(experiment.scenario.jobs, 'job')});"
         f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')}."
     )
-    excluded = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
-    if excluded:
-        more = f"; and {len(excluded) - 6} more" if len(excluded) > 6 else ""
-        yield f"Excluded, {figures.counted(len(excluded), 'measurement')}: {'; '.join(excluded[:6])}{more}."
     few = [row for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         names = ", ".join(f"{row.name} ({row.measurements})" for row in few)

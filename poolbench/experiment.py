@@ -84,17 +84,6 @@ class MeasuredAttempt:
     reason: str | None = None
 
 
-class Bound(StrEnum):
-    """What the jobs of a scenario wait for most; for people, never for the advice."""
-
-    LATENCY = "latency"  # a server that takes its time
-    OVERHEAD = "overhead"  # queue, claim, records: the files are small
-    THROUGHPUT = "throughput"  # bytes, and hashing them
-    CPU = "cpu"  # a step in pure Python, which holds the GIL
-    MIXED = "mixed"
-    UNKNOWN = "unknown"  # a person's own manifest
-
-
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How a deployment's workers are set up, beyond pool and concurrency; by default as ``worker.app`` has it."""
@@ -252,7 +241,6 @@ class Scenario:
 
     name: str  # "slow"; "manifest"
     title: str  # a sentence for people
-    bound: Bound
     jobs: int
     seed: int | None
     nominal: tuple[float, ...] = ()  # seconds per job, where the origin paces them; empty: it does not
@@ -335,8 +323,7 @@ class Experiment:
     measurements: tuple[Measurement, ...]
     started: float
     finished: float
-    command: str  # that makes it again, with its seed
-    request: RunCommand  # the same in parts
+    request: RunCommand  # that makes it again, with its seed
     versions: dict[str, str]
     machine: dict[str, str | int | float]
     cores: Cores | None = None
@@ -349,6 +336,10 @@ class Experiment:
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:
         """Its measurements, in the order of the rounds."""
         return (each for each in self.measurements if each.deployment == deployment and (each.counts or not counted))
+
+    @property
+    def command(self) -> str:
+        return str(self.request)
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -208,7 +208,6 @@ class _Rounds:
             measurements=tuple(self._measurements),
             started=self._started,
             finished=finished,
-            command=str(design.request),
             request=design.request,
             versions=self._versions,
             machine=self._machine,

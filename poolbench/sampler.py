@@ -110,8 +110,7 @@ class MachineCounters:
     busy: float  # seconds of CPU, over all cores; steal is not in it
     idle: float
     stolen: float
-    swapped: int  # pages, in and out
-    major_faults: int
+    major_faults: int  # pages that were waited for: read from the disk, swapped in
 
 
 def cpu(pids: Iterable[int]) -> float:
@@ -151,7 +150,6 @@ def machine() -> MachineCounters | None:
         busy=times.user + times.nice + times.system + times.irq + times.softirq,
         idle=times.idle + times.iowait,
         stolen=times.steal,
-        swapped=int(memory.get("pswpin", 0)) + int(memory.get("pswpout", 0)),
         major_faults=int(memory.get("pgmajfault", 0)),
     )
 

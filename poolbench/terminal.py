@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from poolbench import checks
 from poolbench.advice import recommend, totals, verdict
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
 from poolbench.figures import NONE, bars, counted, printable
@@ -198,9 +199,7 @@ _LEGEND = (
 def close(page: Page, experiment: Experiment) -> None:
     page.say()
     (_demonstration if experiment.scenario.demonstration else _deployments)(page, experiment)
-    found = [each for each in experiment.measurements if each.counts or experiment.scenario.demonstration]
-    if found:
-        page.paragraph(checks_said(found), "" if all(each.checks.passed for each in found) else "red")
+    page.paragraph(checks.said(experiment), "red" if checks.failed(experiment) else "")
     for note in experiment.notes:
         page.paragraph(f"Note: {note}.", "dim")
 
@@ -244,11 +243,3 @@ def _deployments(page: Page, experiment: Experiment) -> None:
     page.paragraph(table.reading, "dim")
     if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
-
-
-def checks_said(measurements: Sequence[Measurement]) -> str:
-    """Whether each job ran exactly once, on the deployment under test; from the records alone."""
-    if wrong := [f"{each.deployment}: {fault}" for each in measurements for fault in each.checks.faults]:
-        return f"Checks failed: {'; '.join(wrong)}."
-    jobs = sum(each.checks.jobs for each in measurements)
-    return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test, with the result that was expected."

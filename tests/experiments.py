@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from poolbench.experiment import (
     PLAIN,
-    Bound,
     Checks,
     Cores,
     Deployment,
@@ -86,7 +85,6 @@ def made(
     jobs: int = 40,
     rounds: int = 5,
     seed: int = 1,
-    bound: Bound = Bound.LATENCY,
     cores: float = 2.0,
     nominal: float | None = None,
     drift: float = 0.0,
@@ -109,7 +107,7 @@ def made(
     request = Request(("producer", "compare", "made"), options)
     return Experiment(
         scenario=Scenario(
-            "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
+            "made", "Jobs that nobody ran", jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
         ),
         deployments=tuple(
             Deployment(
@@ -126,7 +124,6 @@ def made(
         measurements=tuple(measurements),
         started=EPOCH,
         finished=EPOCH + 1000.0,
-        command=str(request),
         request=request,
         versions={"python": "CPython 3.13.0", "celery": "5.7.0"},
         machine={"system": "Linux", "processor": "x86_64", "cores": 2, "memory": 24 * 2**30, "load": 0.1},

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from poolbench import checks
 from poolbench import figures as w
 from poolbench.advice import recommend
 from poolbench.experiment import Experiment
@@ -56,8 +57,8 @@ def _section(experiment: Experiment) -> dict[str, Any]:
         "arrivals": open_loop.sentence(experiment.open_loop) if experiment.open_loop else "",
         "tables": [tables.known(table) for table in found if table.lines],
         "lanes": [(each.name, each.deployment.look, in_words(each)) for each in kept],
-        "excluded": tables.excluded(experiment),
-        "checks": tables.checks(experiment),
+        "excluded": [f"{row.name} {why}" for row in summary.rows for why in row.excluded],
+        "checks": checks.said(experiment),
         "conditions": list(_conditions(experiment)),
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
-from poolbench.experiment import Deployment, Experiment, Measurement
+from poolbench.experiment import Experiment
 from poolbench.statistics import Comparison, DeploymentRow, Estimate, Summary
 from poolbench.tasks import open_loop
 
@@ -166,43 +166,4 @@ def arrivals(experiment: Experiment) -> Table:
         " sent to its end. In brackets: how many were due and had not begun when the last one was due.",
         ("deployment", "arrivals", "jobs", "latency p50", "p95", "p99", "keeps up"),
         tuple(TableLine(name, looks.get(name, ""), tuple(map(Cell, cells))) for name, *cells in rows),
-    )
-
-
-# -- the measurements
-
-
-def excluded(experiment: Experiment) -> Table:
-    looks = {each.name: each.look for each in experiment.deployments}
-    found = (each for each in experiment.measurements if each.round > 0 and not each.counts)
-    return Table(
-        "Measurements that do not count",
-        "They were measured, and something disturbed them; no figure above uses them.",
-        ("deployment", "round", "why", "took"),
-        tuple(
-            TableLine(
-                each.deployment,
-                looks.get(each.deployment, ""),
-                (Cell(str(each.round)), Cell(each.why), Cell(w.seconds(each.wall))),
-            )
-            for each in found
-        ),
-    )
-
-
-def checks(experiment: Experiment) -> Table:
-    def line(deployment: Deployment, measurements: Sequence[Measurement]) -> TableLine:
-        found = [each.checks for each in measurements]
-        sums = [sum(counts) for counts in zip(*(each.counts for each in found), strict=True)]
-        faults = "; ".join(dict.fromkeys(fault for each in found for fault in each.faults))
-        verdict = Cell("passed" if all(each.passed for each in found) else "failed", faults)
-        return TableLine(deployment.name, deployment.look, (*(Cell(f"{value:,}") for value in sums), verdict))
-
-    by_deployment = [(each, list(experiment.of(each.name, counted=False))) for each in experiment.deployments]
-    return Table(
-        "Checks",
-        "From the jobs' records alone, over all rounds, also the warm-up and the excluded ones: was each job done, by"
-        " exactly one attempt, on a worker of the deployment, with the right result?",
-        ("deployment", "jobs", "done", "by one attempt", "here only", "right result", "checks"),
-        tuple(line(deployment, found) for deployment, found in by_deployment if found),
     )

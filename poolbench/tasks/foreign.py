@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import poolbench
 from poolbench.deployment import node_names
-from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Reach, Scenario
+from poolbench.experiment import Deployment, MeasuredJob, Note, Reach, Scenario
 from poolbench.figures import counted, percent, printable
 from poolbench.runfiles import PoolbenchError
 from poolbench.tasks import redirect
@@ -98,7 +98,7 @@ class OwnTasks:
         self._planned = self.repeated(jobs)
         names = list(dict.fromkeys(call.task for call in self.calls))
         title = f"{counted(len(self.calls), 'call')} of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
-        self.scenario = Scenario("tasks", title, Bound.UNKNOWN, jobs, None, tasks=tuple(names))
+        self.scenario = Scenario("tasks", title, jobs, None, tasks=tuple(names))
 
     def repeated(self, jobs: int) -> list[Call]:
         """The calls, again from the first one if there are not enough."""

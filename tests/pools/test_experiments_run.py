@@ -101,7 +101,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
     assert experiment.cores is not None
     assert len(experiment.cores.probes) == 4  # before each round, and at the end
     assert "60 jobs in " in text
-    assert "Checks passed: 480 jobs, each ran once" in text.replace("\n", " ")
+    assert "Checks passed: 540 jobs, each ran once" in text.replace("\n", " ")
 
 
 def test_the_step_of_the_cpu_scenario_runs_in_all_three_pools(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from rich.console import Console
 
 from ledger.jobs import FailureKind
 from poolbench.advice import DemoFinding, find, totals, verdict
-from poolbench.checks import executors
+from poolbench.checks import executors, said
 from poolbench.experiment import MeasuredState as State
-from poolbench.experiment import Measurement, from_json, to_json
 from poolbench.experiment import PoolKind as Pool
+from poolbench.experiment import from_json, to_json
 from poolbench.lanes import Shown
-from poolbench.terminal import Page, checks_said, close
+from poolbench.terminal import Page, close
 from poolbench.workload import Running
 from producer import cli
 from producer.scenarios import ARTICLE_FILES, Options, article
@@ -25,10 +24,6 @@ from tests.measured import attempt, experiment, gevent, job, prefork, serial, sh
 from tests.reported import varied
 
 ALL = (prefork(), threads(), gevent(), serial())
-
-
-def measurements(found: Iterable[Shown]) -> list[Measurement]:
-    return [each.measurement for each in found]
 
 
 def failed() -> Shown:
@@ -141,18 +136,17 @@ def test_the_report_of_a_demonstration_says_what_it_shows_and_advises_nothing(
 
 
 def test_the_books_balance_when_every_job_ran_once_on_its_pool() -> None:
-    assert checks_said(measurements(ALL)).startswith("Checks passed: 8 jobs, each ran once, on the pool under test,")
+    assert said(experiment(*ALL)).startswith("Checks passed: 8 jobs, each ran once, on the pool under test,")
 
 
 def test_the_books_name_what_does_not_balance() -> None:
     stranger = shown(Pool.GEVENT, prefork().measurement.jobs)
-    other_bytes = shown(
-        Pool.THREADS, [replace(job(Pool.THREADS, "x", 1, attempt(who(Pool.THREADS, 1, 2), 0, 1)), sha256="1" * 64)]
-    )
+    slot = attempt(who(Pool.THREADS, 1, 2), 0, 1)
+    other_bytes = shown(Pool.THREADS, [replace(job(Pool.THREADS, "x", 1, slot), sha256="1" * 64)], name="threads:1")
 
-    assert checks_said(measurements([stranger, failed(), other_bytes])) == (
+    assert said(experiment(stranger, failed(), other_bytes)) == (
         "Checks failed: gevent: Guide.pdf ran on prefork@host; gevent: Demo_Video.mp4 ran on prefork@host; threads:"
-        " bad.bin is failed; threads: bad.bin ran 2 times; threads: x has another sha256 than the origin's."
+        " bad.bin is failed; threads: bad.bin ran 2 times; threads:1: x has another sha256 than the origin's."
     )
 
 

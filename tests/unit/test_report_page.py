@@ -136,9 +136,9 @@ def test_headings_leave_no_level_out(shown: Page) -> None:
 
 def test_every_deployment_has_a_row_in_each_table_and_every_table_a_caption(shown: Page) -> None:
     tables = shown.source.split("<table")[1:]
-    assert len(tables) == shown.source.count("<caption>") == 4
+    assert len(tables) == shown.source.count("<caption>") == 2
 
-    for table in (tables[0], tables[1], tables[3]):
+    for table in tables:
         rows = re.findall(r'<th scope="row">(?:<svg.*?</svg>)?(.*?)</th>', table.split("</table>")[0], re.DOTALL)
         assert rows == ["serial", "prefork:4", "threads:8", "gevent:8"]
 
@@ -216,7 +216,7 @@ def test_the_tables_of_the_text_have_as_many_cells_in_each_row() -> None:
     lines = [line for line in text([few()]).splitlines() if line.startswith("|")]
 
     counts = [len(re.split(r"(?<!\\)\|", line)) for line in lines]
-    assert len(lines) == 6 + 6 + 3 + 6
+    assert len(lines) == 6 + 6
     assert [counts[0]] * 6 == counts[:6]
     assert lines[1].startswith("| --- | ---: |")
 

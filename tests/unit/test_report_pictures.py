@@ -122,7 +122,7 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
     found = page([sweep()])
     assert "This page has no charts: install requirements/local.txt, or poolbench[report]." in found
     assert re.search(r"^gevent:2 +█{40,} 6\.\d\d s$", found, re.MULTILINE)
-    assert found.count("<caption>") == 3
+    assert found.count("<caption>") == 2
     assert found.count("<canvas") == 9
 
 
