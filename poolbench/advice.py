@@ -3,14 +3,12 @@
 The answer follows from the measurements alone (``choice`` says how), never from what the scenario calls itself. Where
 the noise is larger than the difference, where too little was measured, or where nothing keeps the limits, there is
 none: the sentence says what is known, and a command what to run next. A demonstration has a sentence about its totals.
-
-A conclusion about several cores depends on the probes: below ``SEVERAL_CORES`` effective cores there is none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
@@ -23,25 +21,15 @@ from poolbench.experiment import Experiment, MeasuredState, Measurement
 from poolbench.lanes import Shown, shown
 from poolbench.statistics import LEAST, TIE, Comparison, DeploymentRow, Summary, Verdict, summarise
 
-SEVERAL_CORES = 1.5  # effective ones; with fewer there is no conclusion about several
+SEVERAL_CORES = 1.5  # effective ones; with fewer nothing is known about several
 FULL = 0.8  # of the effective cores: the CPU is what limits
-MATTERS = 0.4  # of the effective cores: with others on the machine, more cores might have been used
 ONE_CORE = 0.85  # cores that a process of threads or greenlets uses: as good as one, for Python
 ROUNDS = 5  # with fewer, an interval depends on how the noise is distributed
-NARROWER = 9  # rounds from which on an interval is narrower than the range
 MOST_ROUNDS = 30  # more are not proposed
 OFTEN = 0.2  # of the measurements excluded: the machine was not ours
 OURS = 0.75  # of the machine's cores; with less, others are measured too
-LATE = 0.005  # seconds of scheduling latency more than elsewhere: worth a sentence
 _NAMED = 3  # deployments in one clause; more are counted
 _SHOWS = "a demonstration shows the models; run a scenario that measures them, or your own jobs"
-
-Value = Callable[[DeploymentRow], float | None]
-_COSTS: tuple[tuple[str, Value, Callable[[float], str], float], ...] = (  # the last: of how much more a word is worth
-    ("Memory at the peak", lambda row: row.peak, figures.size, 0.0),
-    ("Latency p99", lambda row: row.p99, figures.seconds, 0.0),
-    ("Scheduling latency p99", lambda row: row.late, figures.seconds, LATE),
-)
 
 
 class Confidence(StrEnum):
@@ -253,14 +241,6 @@ class _Explanation:
             return False
         return (of is not None and used >= ONE_CORE * of) or (self.cores is not None and used >= FULL * self.cores)
 
-    @property
-    def gated(self) -> bool:
-        """Whether more than one core would matter, and could not be seen."""
-        if self.cores is not None and self.cores >= SEVERAL_CORES:
-            return False
-        used = [row.cores or 0.0 for curve in self.choice.curves for row in (curve.saturation, curve.best)]
-        return max(used) >= MATTERS * (self.cores or 1.0)
-
     # -- what limits the confidence, and what to measure next
 
     def too_noisy(self) -> str:
@@ -298,15 +278,12 @@ class _Explanation:
                 yield f"the saturation point of {name} was not reached: a concurrency above {each} was not measured"
         if choice.certain and choice.regret > TIE:
             yield f"another may be up to {choice.regret:.0%} faster"
-        if self.gated:
-            found = f"the probes found {self.cores:.2g} effective cores" if self.cores else "cores were not probed"
-            yield (
-                f"CPU matters here, and {found}: below {SEVERAL_CORES} nothing is said about several cores; run"
-                " it again on a machine with at least two free cores"
-            )
         cores = experiment.cores
-        if cores and cores.effective < OURS * cores.nominal:
-            yield f"the machine gave {cores.effective:.2g} of its {cores.nominal} cores: others were at work"
+        if not cores or cores.effective < max(SEVERAL_CORES, OURS * cores.nominal):
+            gave = (
+                f"gave {cores.effective:.2g} of its {cores.nominal} cores" if cores else "was not probed for its cores"
+            )
+            yield f"the machine {gave}: for jobs that compute, another one may give another answer"
 
     def next(self) -> Iterator[str]:
         """Commands that would settle what is open."""
@@ -314,7 +291,7 @@ class _Explanation:
         if self.infinite and self.pick.measurements >= ROUNDS:
             return  # more of the same would bring nothing
         if not choice.certain or self.pick.measurements < ROUNDS or choice.regret > TIE:
-            yield str(again.having(repeat=self.rounds()))
+            yield str(again.having(repeat=min(max(2 * self.pick.measurements, ROUNDS), MOST_ROUNDS)))
         if pick.concurrency and not choice.curve.reached and not self.busy:
             jobs = 4 * pick.concurrency if pick.concurrency >= self.experiment.scenario.jobs else None
             wider = [Spec(pick.pool, (pick.concurrency_each or 0) * times, pick.setup) for times in (2, 4)]
@@ -323,27 +300,18 @@ class _Explanation:
                 pools = ",".join([self.pick.name, *names]) if names else None
                 yield str(again.having(pools=pools, jobs=jobs))
 
-    def rounds(self) -> int:
-        """As many as make the interval narrow enough: its width falls with the square root of their number."""
-        count = self.pick.measurements
-        if count < LEAST:
-            return ROUNDS
-        if self.infinite:
-            return max(2 * count, ROUNDS)
-        wanted = max(math.ceil(count * (self.choice.regret / TIE) ** 2), count + 2, ROUNDS)
-        return min(wanted if wanted <= ROUNDS else max(wanted, NARROWER), MOST_ROUNDS)
-
     def gives_up(self) -> Iterator[str]:
         """What others do better."""
         pick = self.pick
-        for name, value, words, trifle in _COSTS:
-            best = min(
-                (row for row in self.rows if value(row) is not None), key=lambda row: value(row) or 0.0, default=pick
-            )
-            ours, least = value(pick), value(best)
-            if ours is not None and least is not None and least < ours * (1 - ALIKE) - trifle:
-                compared = figures.against(self.beside(best))
-                yield f"{name}: {words(ours)}; {words(least)} with {best.name}, beside which it was {compared}."
+        for what, values, words in (
+            ("Memory at the peak", {row.name: row.peak for row in self.rows}, figures.size),
+            ("Latency p99", {row.name: row.p99 for row in self.rows}, figures.seconds),
+        ):
+            known = {name: value for name, value in values.items() if value is not None}
+            best, ours = min(known, key=lambda name: known[name], default=""), known.get(pick.name)
+            if ours is not None and known[best] < ours * (1 - ALIKE):
+                compared = figures.against(self.summary.compare(pick.name, best))
+                yield f"{what}: {words(ours)}; {words(known[best])} with {best}, beside which it was {compared}."
         if of := pick.deployment.processes:
             most = pick.deployment.concurrency_each
             yield (

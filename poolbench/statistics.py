@@ -147,11 +147,6 @@ class DeploymentRow:
         return self.latency.p99 if self.latency else None
 
     @property
-    def late(self) -> float | None:
-        """Seconds of scheduling latency, p99."""
-        return self.scheduling.p99 if self.scheduling else None
-
-    @property
     def cores(self) -> float | None:
         """Cores' worth of CPU that it used."""
         return self.cores_used.median if self.cores_used else None

@@ -112,7 +112,7 @@ def test_jobs_that_compute_get_processes_as_many_as_effective_cores() -> None:
     found = recommend(counting(cores=2.0))
 
     assert found.answer == "prefork:2"
-    assert "CPU matters" not in text(found.because)
+    assert "the machine gave" not in text(found.because)
 
 
 def test_jobs_that_wait_get_the_saturation_point_of_the_curve() -> None:
@@ -125,14 +125,11 @@ def test_jobs_that_wait_get_the_saturation_point_of_the_curve() -> None:
 
 
 def test_an_answer_says_what_it_gives_up() -> None:
-    found = advice(
-        Made(Pool.GEVENT, 8, 0.1, idle=80 * MIB, late=0.2), Made(Pool.PREFORK, 8, 0.2, idle=30 * MIB, late=0.001)
-    )
+    found = advice(Made(Pool.GEVENT, 8, 0.1, idle=80 * MIB), Made(Pool.PREFORK, 8, 0.2, idle=30 * MIB))
 
     given_up = text(found.gives_up)
     assert found.answer == "gevent:8"
     assert "Memory at the peak: 80.8 MiB; 30.8 MiB with prefork:8, beside which it was 2.1 × (" in given_up
-    assert "Scheduling latency p99: 200 ms; 1.00 ms with prefork:8, beside which it was 2.1 × (" in given_up
     assert "Isolation: what kills the process takes all jobs that run in it, up to 8" in given_up
 
 
@@ -208,13 +205,6 @@ def test_deployments_that_never_count_in_one_round_are_no_answer() -> None:
     assert "cannot tell" in found.headline
 
 
-def test_a_machine_that_others_use_speaks_against_confidence() -> None:
-    """Given probes that found 0.4 of 2 cores, as on a machine full of other work, I expect it to be said."""
-    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), cores=0.4)
-
-    assert "the machine gave 0.4 of its 2 cores: others were at work" in found.because
-
-
 def test_what_may_be_many_times_as_fast_is_told_as_a_factor() -> None:
     found = advice(Made(Pool.THREADS, 8, 0.1, noise=0.9), Made(Pool.GEVENT, 8, 0.1, noise=0.9), rounds=3)
 
@@ -240,26 +230,13 @@ def test_nothing_measured_is_no_answer() -> None:
     assert recommend(empty).answer is None
 
 
-def test_several_cores_are_not_spoken_of_when_the_machine_gave_one() -> None:
-    """Given a machine that says 2 cores and gives 1.1, I expect no conclusion about several."""
-    found = recommend(counting(cores=1.1))
+@pytest.mark.parametrize(("cores", "gave"), [(1.1, "gave 1.1 of its 2 cores"), (None, "was not probed for its cores")])
+def test_a_machine_without_two_cores_says_nothing_about_several(cores: float | None, gave: str) -> None:
+    """Given a machine that says 2 cores and gives 1.1, or that nobody probed, I expect it to be said."""
+    found = recommend(counting(cores) if cores else replace(counting(), cores=None))
 
-    assert "CPU matters here, and the probes found 1.1 effective cores: below 1.5 nothing is said" in text(
-        found.because
-    )
+    assert f"the machine {gave}: for jobs that compute, another one may give another answer" in found.because
     assert found.confidence is not Confidence.HIGH
-
-
-def test_cores_that_nobody_probed_are_not_spoken_of_either() -> None:
-    found = recommend(replace(counting(), cores=None))
-
-    assert "CPU matters here, and cores were not probed" in text(found.because)
-
-
-def test_few_cores_do_not_matter_to_jobs_that_wait() -> None:
-    found = advice(*curve(Pool.THREADS, 8, 16, 32, saturation=16), *curve(Pool.GEVENT, 8, 16), jobs=64, cores=1.1)
-
-    assert "several cores" not in text([*found.reasoning, *found.because])
 
 
 def test_excluded_turns_do_not_count() -> None:
@@ -327,12 +304,6 @@ def test_memory_that_is_not_known_of_all_does_not_decide_a_tie() -> None:
     blind = remeasured(experiment, lambda of: replace(of, usage=None), "threads:8")
 
     assert recommend(blind).criterion != "less memory"
-
-
-def test_small_lateness_is_not_worth_a_word() -> None:
-    found = advice(Made(Pool.THREADS, 8, 0.1, late=0.004), Made(Pool.GEVENT, 8, 0.2, late=0.001))
-
-    assert "Scheduling latency" not in text(found.gives_up)
 
 
 # -- deployments with options
