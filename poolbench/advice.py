@@ -69,7 +69,7 @@ class Advice:
     criterion: str | None = None  # ... and what it was chosen by; None: nothing decides
     gives_up: tuple[str, ...] = ()  # what others do better
     next: tuple[str, ...] = ()  # commands that would make the answer surer
-    reasoning: tuple[str, ...] = ()  # to be numbered
+    reasoning: tuple[str, ...] = ()
 
     @property
     def lists(self) -> list[tuple[str, tuple[str, ...]]]:

@@ -26,11 +26,6 @@ def tick_seconds(value: float) -> str:
     return f"{round(value * scale, 6):,.10g} {unit}"
 
 
-def tick_size(value: float) -> str:
-    scaled, unit = _scaled(value)
-    return f"{round(scaled, 1):,.10g} {unit}"
-
-
 def seconds(value: float | None) -> str:
     if value is None:
         return NONE
@@ -42,18 +37,13 @@ def seconds(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
+    """Bytes, in the unit that leaves less than 1024 of it."""
     if value is None:
         return NONE
-    scaled, unit = _scaled(value)
-    return f"{significant(scaled)} {unit}"
-
-
-def _scaled(value: float) -> tuple[float, str]:
-    """Bytes, in the unit that leaves less than 1024 of it."""
     power = 0
     while abs(value) >= 1024 and power < len(_UNITS) - 1:
         value, power = value / 1024, power + 1
-    return value, _UNITS[power]
+    return f"{significant(value)} {_UNITS[power]}"
 
 
 def percent(share: float) -> str:

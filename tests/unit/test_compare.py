@@ -260,7 +260,7 @@ def test_a_terminal_has_one_live_line_and_a_pipe_has_lines_now_and_then() -> Non
         (["article", "--jobs", "7"], "two jobs per pool"),
         (["--repeat", "0"], "--repeat"),
         (["--scenario", "nonsense"], "article"),
-        (["--json", "/nowhere/at/all.json"], "a folder that exists"),
+        (["--json", "/nowhere/at/all.json"], "No such file or directory"),
     ],
 )
 def test_wrong_usage_ends_with_2_before_anything_runs(

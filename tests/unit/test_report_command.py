@@ -80,7 +80,7 @@ def test_an_unknown_suffix_is_code_two_before_anything_is_read(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report", "no-such-run.json", "-o", str(tmp_path / name)]) == 2
-    assert "expected a file that ends in .html" in capsys.readouterr().err
+    assert "expected files that end in .html" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_and_a_folder_that_is_not_there_are_code_two(
