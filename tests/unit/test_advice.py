@@ -195,48 +195,10 @@ def test_of_few_rounds_a_small_difference_beside_a_large_one_leaves_an_answer_of
     assert found.next[0] == "producer compare made --jobs 40 --seed 1 --repeat 5"
 
 
-def test_deployments_that_never_count_in_one_round_are_no_answer() -> None:
-    """Given one that counts in the first three rounds and one that counts in the others, I expect no ratio."""
-    first, last = dict.fromkeys((4, 5, 6), "load"), dict.fromkeys((1, 2, 3), "load")
-    found = advice(Made(Pool.THREADS, 8, 0.1, excluded=first), Made(Pool.GEVENT, 8, 0.5, excluded=last), rounds=6)
-
-    assert found.answer is None
-    assert "there is no round in which both count" in found.because[0]
-    assert "cannot tell" in found.headline
-
-
-def test_what_may_be_many_times_as_fast_is_told_as_a_factor() -> None:
-    found = advice(Made(Pool.THREADS, 8, 0.1, noise=0.9), Made(Pool.GEVENT, 8, 0.1, noise=0.9), rounds=3)
-
-    assert re.search(r" \d+ × as fast as", found.because[0])
-
-
-def test_what_whoever_measured_noted_is_repeated() -> None:
-    experiment = replace(made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)), caveats=("the stack was shared",))
-
-    assert "Note: the stack was shared." in recommend(experiment).reasoning
-
-
-def test_one_deployment_alone_is_no_answer() -> None:
-    found = advice(Made(Pool.THREADS, 8, 0.1), Made(Pool.THREADS, 1, 0.1, serial=True))
-
-    assert found.answer is None
-    assert "nothing to compare it with" in text(found.because)
-
-
 def test_nothing_measured_is_no_answer() -> None:
     empty = replace(made(Made(Pool.THREADS, 8, 0.1)), deployments=(), measurements=())
 
     assert recommend(empty).answer is None
-
-
-@pytest.mark.parametrize(("cores", "gave"), [(1.1, "gave 1.1 of its 2 cores"), (None, "was not probed for its cores")])
-def test_a_machine_without_two_cores_says_nothing_about_several(cores: float | None, gave: str) -> None:
-    """Given a machine that says 2 cores and gives 1.1, or that nobody probed, I expect it to be said."""
-    found = recommend(counting(cores) if cores else replace(counting(), cores=None))
-
-    assert f"the machine {gave}: for jobs that compute, another one may give another answer" in found.because
-    assert found.confidence is not Confidence.HIGH
 
 
 def test_excluded_turns_do_not_count() -> None:
@@ -257,21 +219,6 @@ def test_a_deployment_with_too_few_good_turns_is_not_compared_and_is_named() -> 
 
     assert found.answer == "gevent:8"
     assert "fewer than 3 of their rounds count: threads:8 (2)" in text(found.reasoning)
-
-
-def test_a_curve_that_still_rises_asks_for_more_slots() -> None:
-    found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=128)
-
-    assert found.answer == "threads:16"
-    assert "a concurrency above 16 was not measured" in text(found.because)
-    assert any("threads:32,threads:64" in command for command in found.next)
-
-
-def test_as_many_slots_as_jobs_asks_for_more_jobs() -> None:
-    found = advice(*curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4), jobs=16)
-
-    assert "the saturation point needs more jobs" in text(found.because)
-    assert any("--jobs 64" in command for command in found.next)
 
 
 def test_little_noise_makes_a_small_difference_certain_and_not_important() -> None:
@@ -375,22 +322,43 @@ def test_two_workers_are_not_said_to_be_one_process() -> None:
 
 # -- what speaks against confidence
 
-
-def test_one_pool_alone_cannot_speak_for_the_others() -> None:
-    found = advice(*curve(Pool.THREADS, 4, 8, 16, saturation=8), jobs=64)
-
-    assert found.answer == "threads:8"
-    assert found.because == ("no pool but threads was compared",)
-    assert found.confidence is Confidence.MODERATE
+PAIR = Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)
+RISING = *curve(Pool.THREADS, 4, 8, 16), *curve(Pool.GEVENT, 4)
+FIRST, LAST = dict.fromkeys((1, 2, 3), "load"), dict.fromkeys((4, 5, 6), "load")
 
 
-def test_many_excluded_turns_speak_against_confidence() -> None:
-    excluded = {1: "load", 2: "load"}
-    found = advice(
-        Made(Pool.THREADS, 8, 0.1, excluded=excluded), Made(Pool.GEVENT, 8, 0.2, excluded=excluded), rounds=7, jobs=8
-    )
+@pytest.mark.parametrize(
+    ("experiment", "because", "next_"),
+    [
+        (made(*RISING, jobs=128), "a concurrency above 16 was not measured", "threads:32,threads:64"),
+        (made(*RISING, jobs=16), "the saturation point needs more jobs", "--jobs 64"),
+        (made(*curve(Pool.THREADS, 4, 8, 16, saturation=8), jobs=64), "no pool but threads was compared", ""),
+        (
+            made(*(replace(each, excluded={1: "load", 2: "load"}) for each in PAIR), rounds=7, jobs=8),
+            "4 of 14 measurements were excluded",
+            "",
+        ),
+        (made(*PAIR, cores=1.1), "the machine gave 1.1 of its 2 cores: for jobs that compute, another one may", ""),
+        (replace(made(*PAIR), cores=None), "the machine was not probed for its cores", ""),
+        (made(*(replace(each, noise=0.9) for each in PAIR), rounds=3), " × as fast as", "--repeat 6"),
+        (
+            made(replace(PAIR[0], excluded=LAST), replace(PAIR[1], excluded=FIRST), rounds=6),
+            "there is no round in which both count",
+            "",
+        ),
+        (made(PAIR[0], Made(Pool.THREADS, 1, 0.1, serial=True)), "nothing to compare it with", "--repeat 5"),
+    ],
+    ids=["rising", "few-jobs", "one-pool", "excluded", "one-core", "no-probe", "noise", "no-round", "alone"],
+)
+def test_what_limits_the_confidence_is_said_with_what_to_measure_next(
+    experiment: Experiment, because: str, next_: str
+) -> None:
+    found = recommend(replace(experiment, caveats=("the stack was shared",)))
 
-    assert "4 of 14 measurements were excluded" in found.because
+    assert because in text(found.because)
+    assert next_ in text(found.next)
+    assert found.confidence is not Confidence.HIGH
+    assert "Note: the stack was shared." in found.reasoning
 
 
 # -- limits
