@@ -86,9 +86,7 @@ class Page:
             self._show_live(f"  {self._where()}starting", 0, None)
             return
         deployment = position.deployment
-        share = workload.share(deployment)
-        named = zip(share.names, share.nominal, strict=True)
-        files = [name if seconds is None else f"{name} ({seconds:g} s)" for name, seconds in named]
+        files = workload.share(deployment).names
         serial = f"{', then '.join(files)}, one at a time on {deployment.pool}"
         self.say()
         self.say(f"{deployment.name}: {serial if deployment.serial else ' and '.join(files)}", "bold")
@@ -153,9 +151,7 @@ class Page:
             for fault in measurement.checks.faults:
                 self.say(f"    {fault}", "red")
         elif self._show:
-            found = totals(measurement)
-            paced = f"; longest {found.longest:g} s, sum {found.sum:g} s" if found.longest else ""
-            self.say(f"  total {measurement.wall:.2f} s{paced}")
+            self.say(f"  total {measurement.wall:.2f} s")
         else:
             done, wall = measurement.checks.done, measurement.wall
             self.say(f"  {self._where()}{done:,} jobs in {wall:.2f} s · {done / wall:.1f}/s")

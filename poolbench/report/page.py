@@ -36,21 +36,14 @@ def _section(experiment: Experiment) -> dict[str, Any]:
     advice = recommend(experiment)
     summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
-    found = (
-        tables.speed(summary, advice.beside),
-        tables.arrivals(experiment),
-        tables.cost(summary),
-    )
-    first, more = "; ".join(advice.because[:2]), len(advice.because) - 2  # beside the confidence; all of many are below
-    behind = advice.lists if more > 0 or not (advice.answer and advice.because) else advice.lists[1:]
+    found = (tables.speed(summary, advice.beside), tables.arrivals(experiment), tables.cost(summary))
     return {
         "experiment": experiment,
         "summary": summary,
         "shown": kept,
         "advice": advice,
         "demonstration": demonstration,
-        "because": f"{first}; and {more} more" if more > 0 else first,
-        "lists": [] if demonstration else behind,
+        "lists": [] if demonstration else advice.lists,
         "title": title[:1].upper() + title[1:],
         "took": w.bars([(row.name, row.wall.median) for row in summary.whole if row.wall], 80),
         "about": _about(experiment, summary),
@@ -64,12 +57,9 @@ def _section(experiment: Experiment) -> dict[str, Any]:
 
 
 def _about(experiment: Experiment, summary: Summary) -> str:
-    scenario, deployments = experiment.scenario, len(experiment.deployments)
-    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(deployments, 'deployment')}"]
-    parts += [f"{w.size(scenario.bytes)} in all"] if scenario.bytes else []
-    parts += [w.counted(summary.rounds, "round")]
-    parts += [] if scenario.seed is None else [f"seed {scenario.seed}"]
-    return f"{', '.join(parts)}; {_moment(experiment.started)}"
+    jobs, deployments = experiment.scenario.jobs, len(experiment.deployments)
+    each = f"{w.counted(jobs, 'job')} for each of {w.counted(deployments, 'deployment')}"
+    return f"{each}, {w.counted(summary.rounds, 'round')}; {_moment(experiment.started)}"
 
 
 def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -77,8 +67,7 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     yield "When", f"{_moment(experiment.started)} to {_moment(experiment.finished)}"
     machine = experiment.machine | {"memory": w.size(float(experiment.machine.get("memory") or 0))}
     yield "Machine", ", ".join(f"{name} {machine[name]}" for name in experiment.machine)
-    cores = experiment.cores
-    if cores:
+    if cores := experiment.cores:
         probes = ", ".join(f"{probe:.2f}" for probe in cores.probes)
         yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
     yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
@@ -90,8 +79,6 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 
 def _moment(seconds: float) -> str:
-    if not 0 <= seconds < 1e11:  # no year of ours
-        return f"{seconds:g} s since the epoch"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
