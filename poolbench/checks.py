@@ -32,20 +32,18 @@ class NoiseLimits:
     spare: float = 0.10  # so they took what the deployment may have wanted
     stolen: float = 0.10  # kept by the hypervisor for others
     faults: float = 500.0  # pages per second that were waited for
-    cores: float = 0.6  # of what the best probe found; the probe before the round finds less
 
     @property
     def text(self) -> str:
         return (
             f"a turn is excluded when strangers use more than {self.strangers:.0%} of the CPU and less than"
             f" {self.spare:.0%} is idle, when more than {self.stolen:.0%} is stolen, when more than {self.faults:g}"
-            f" pages/s are read back from the disk, when less than {self.cores:.0%} of the best seen cores"
-            " are ours, when jobs ran elsewhere or twice, or when another batch ran"
+            f" pages/s are read back from the disk, when jobs ran elsewhere or twice, or when another batch ran"
         )
 
 
 # Whatever the machine does, its measurements count.
-NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, faults=float("inf"), cores=0.0)
+NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, faults=float("inf"))
 
 
 def of_checks(checks: Checks) -> list[str]:

@@ -17,11 +17,11 @@ from typing import Protocol
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Usage
-from poolbench.sampler import Probes, Sampler
+from poolbench.sampler import Sampler
 from poolbench.workload import Display, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of measurements with no more, the jobs are always kept; of others, those of the first round
-_CALM = 3.0  # seconds to wait for cores that are busy before a round begins
+_BUSY = 0.6  # of the cores: a machine that gives less is said to be busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class _Rounds:
         self._workload = workload
         self._design = design
         self._display = display
-        self._probes = Probes()
+        self._probes: list[float] = []  # cores that were ours, before each round and at the end
         self._measurements: list[Measurement] = []
         self._took: dict[str, float] = {}  # seconds of a deployment's last measurement, by name
         self._stamp = stamp()
@@ -97,7 +97,7 @@ class _Rounds:
         try:
             for number in range(0 if self._design.warm_up else 1, self._design.repeat + 1):
                 self._round(number)
-            self._probes.look()
+            self._probes.append(sampler.probe())
         except stops as cut:
             if not self._measurements:
                 raise
@@ -109,16 +109,11 @@ class _Rounds:
         return RunOutcome(self._experiment(self._workload.now()))
 
     def _round(self, number: int) -> None:
-        found, ours = self._probes.look(), self._design.limits.cores
-        if found < ours * sampler.nominal() and len(self._probes.seen) == 1:
+        self._probes.append(found := sampler.probe())
+        if found < _BUSY * sampler.nominal() and len(self._probes) == 1:
             self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
-        if dropped := self._probes.dropped(ours):
-            time.sleep(_CALM)
-            self._probes.look()
-            dropped = self._probes.dropped(ours)
         order = ordered(self._workload.deployments, number)
-        excluded = [dropped] if dropped else []
-        found_all = [self._measure(order[place:], number, place, excluded) for place in range(len(order))]
+        found_all = [self._measure(order[place:], number, place) for place in range(len(order))]
         if not self._design.again or not number:
             return
         once_more = [each for each, found in zip(order, found_all, strict=True) if not found.counts]
@@ -127,25 +122,22 @@ class _Rounds:
             self._display.says("most of this round was excluded because of the machine: it is not run again")
             return
         for place, each in enumerate(once_more, len(order)):
-            self._measure([each], number, place, [], again=True)
+            self._measure([each], number, place, again=True)
 
-    def _measure(
-        self, rest: Sequence[Deployment], number: int, place: int, excluded: list[str], *, again: bool = False
-    ) -> Measurement:
+    def _measure(self, rest: Sequence[Deployment], number: int, place: int, *, again: bool = False) -> Measurement:
         """Workers made ready, jobs run and observed, all written down.
 
         Args:
             rest: the deployment, and those that come after it in this round.
-            excluded: why it will not count, as far as that is known before it begins.
         """
         workload, deployment, warm_up = self._workload, rest[0], number == 0
         begun = time.monotonic()
         self._display.begins(Position(deployment, number, self._design.repeat, self._left(rest, number)), workload)
         name = label(deployment, workload.deployments.index(deployment) + 1)
         batch = f"{workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        jobs = len(workload.share(deployment, warm_up=warm_up).names)
+        jobs = len(workload.share(deployment, warm_up=warm_up))
         keep = number == 1 or jobs <= KEEP_ALL
-        seen = _Observed(list(excluded))
+        seen = _Observed([])
         with workload.deployed(deployment, batch) as workers:
             with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, seen):
                 ran = workload.run(deployment, batch, workers, self._display, warm_up=warm_up)
@@ -211,7 +203,7 @@ class _Rounds:
             request=design.request,
             versions=self._versions,
             machine=self._machine,
-            cores=self._probes.cores(),
+            cores=sampler.cores(self._probes),
             notes=tuple(note.text for note in notes),
             caveats=tuple(note.text for note in notes if note.caveat),
         )

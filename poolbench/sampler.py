@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,33 +199,16 @@ def probe(seconds: float = 0.3) -> float:
         for _ in range(nominal())
     ]
     try:
-        return sum(float(each.communicate(timeout=seconds + 10)[0] or 0) for each in burning)
+        return round(sum(float(each.communicate(timeout=seconds + 10)[0] or 0) for each in burning), 3)
     finally:
         for each in burning:
             each.kill()
             each.wait()
 
 
-class Probes:
-    """The probes of an experiment."""
-
-    def __init__(self, look: Callable[[], float] = probe) -> None:
-        self._look = look
-        self.seen: list[float] = []
-
-    def look(self) -> float:
-        self.seen.append(round(self._look(), 3))
-        return self.seen[-1]
-
-    def dropped(self, share: float) -> str | None:
-        """Why the last probe excludes what follows: it found less than that share of the best one."""
-        best, last = max(self.seen, default=0.0), self.seen[-1] if self.seen else 0.0
-        if last >= share * best:
-            return None
-        return f"only {last:.2f} cores were ours before the round, {best:.2f} at its best"
-
-    def cores(self) -> Cores | None:
-        return Cores(nominal(), round(statistics.median(self.seen), 3), tuple(self.seen)) if self.seen else None
+def cores(probes: Sequence[float]) -> Cores | None:
+    """What the probes of an experiment have found."""
+    return Cores(nominal(), round(statistics.median(probes), 3), tuple(probes)) if probes else None
 
 
 # -- scheduling latency, as the probes in the workers note it

@@ -86,7 +86,7 @@ class Page:
             self._show_live(f"  {self._where()}starting", 0, None)
             return
         deployment = position.deployment
-        files = workload.share(deployment).names
+        files = workload.share(deployment)
         serial = f"{', then '.join(files)}, one at a time on {deployment.pool}"
         self.say()
         self.say(f"{deployment.name}: {serial if deployment.serial else ' and '.join(files)}", "bold")

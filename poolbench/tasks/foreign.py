@@ -37,7 +37,7 @@ from poolbench.tasks.launched import BROKER_ERRORS, complaints, launch, private_
 from poolbench.tasks.namespace import Entered
 from poolbench.tasks.probed import Sent, epoch, now
 from poolbench.tasks.project import Call, ProjectError
-from poolbench.workload import Display, Ran, Share, Workers
+from poolbench.workload import Display, Ran, Workers
 
 QUEUE = "poolbench"
 PROBE = "poolbench.tasks.probe"
@@ -194,9 +194,8 @@ class OwnTasks:
 
     # -- the jobs
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:  # noqa: ARG002
-        names = [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
-        return Share(names, [None] * len(names))
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Sequence[str]:  # noqa: ARG002
+        return [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
 
     @contextmanager
     def arrivals(self) -> Iterator[Callable[[], Mapping[str, float]]]:

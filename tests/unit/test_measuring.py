@@ -25,19 +25,10 @@ def test_the_probe_finds_about_the_cores_that_there_are() -> None:
     assert 0.05 < sampler.probe(seconds=0.1) <= sampler.nominal() * 1.05
 
 
-def test_a_drop_of_the_probe_is_told_and_the_median_kept() -> None:
-    answers = iter([2.0, 1.9, 1.0])
-    probes = sampler.Probes(lambda: next(answers))
-    assert probes.cores() is None
-
-    dropped = []
-    for _ in range(3):
-        probes.look()
-        dropped.append(probes.dropped(0.6))
-
-    assert dropped == [None, None, "only 1.00 cores were ours before the round, 2.00 at its best"]
-    found = probes.cores()
-    assert (known(found).effective, known(found).probes) == (1.9, (2.0, 1.9, 1.0))
+def test_the_median_of_the_probes_is_kept() -> None:
+    assert sampler.cores([]) is None
+    found = known(sampler.cores([2.0, 1.9, 1.0]))
+    assert (found.effective, found.probes) == (1.9, (2.0, 1.9, 1.0))
 
 
 # -- /proc, as a folder
