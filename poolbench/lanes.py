@@ -199,16 +199,14 @@ def _first_fit(spans: Sequence[Span]) -> list[list[Span]]:
 
 def in_words(of: Shown) -> str:
     """The lanes, for a reader who does not see them."""
-    lanes, spans = of.chart, list(of.chart.spans)
-    if not spans:
+    count, found = sum(1 for _ in of.chart.spans), of.measurement
+    if not count:
         return "nothing ran"
-    executors = ", ".join(group.executors for group in lanes.groups)
-    found = of.measurement
     kind = "" if found.counts else "a measurement that does not count: " if found.round else "only the warm-up: "
+    executors = ", ".join(group.executors for group in of.chart.groups)
     return (
-        f"{kind}{counted(len(spans), 'attempt')} on {executors}; at most {lanes.peak:,} at once;"
-        f" the first began after {seconds(min(span.started for span in spans))}, the last ended after"
-        f" {seconds(lanes.end)}; the longest wait was {seconds(max(span.waited for span in spans))}"
+        f"{kind}{counted(count, 'attempt')} on {executors}; at most {of.chart.peak:,} at once; the last ended after"
+        f" {seconds(of.chart.end)}"
     )
 
 

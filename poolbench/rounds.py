@@ -63,7 +63,7 @@ class RunOutcome:
 
 
 @dataclass(slots=True)
-class _Observed:
+class _Sampled:
     """What was seen around a run."""
 
     excluded: list[str]
@@ -117,10 +117,6 @@ class _Rounds:
         if not self._design.again or not number:
             return
         once_more = [each for each, found in zip(order, found_all, strict=True) if not found.counts]
-        by_machine = [each for each in found_all if not each.counts and each.wall is not None and each.checks.passed]
-        if len(by_machine) > max(1, len(order) / 2):
-            self._display.says("most of this round was excluded because of the machine: it is not run again")
-            return
         for place, each in enumerate(once_more, len(order)):
             self._measure([each], number, place, again=True)
 
@@ -137,7 +133,7 @@ class _Rounds:
         batch = f"{workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
         jobs = len(workload.share(deployment, warm_up=warm_up))
         keep = number == 1 or jobs <= KEEP_ALL
-        seen = _Observed([])
+        seen = _Sampled([])
         with workload.deployed(deployment, batch) as workers:
             with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, seen):
                 ran = workload.run(deployment, batch, workers, self._display, warm_up=warm_up)
@@ -174,7 +170,7 @@ class _Rounds:
         return rounds + sum(self._took[each.name] for each in rest)
 
     @contextmanager
-    def _observed(self, workers: Workers, seen: _Observed) -> Iterator[None]:
+    def _observed(self, workers: Workers, seen: _Sampled) -> Iterator[None]:
         watch = Sampler(workers.roots, workers.probes)
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
