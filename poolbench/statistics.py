@@ -18,7 +18,7 @@ from enum import StrEnum
 from itertools import permutations
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency
+from poolbench.experiment import Deployment, Experiment, Measurement
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -123,13 +123,13 @@ class DeploymentRow:
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
     speedup: Estimate | None  # over the serial baseline, by rounds
-    ran: tuple[float, float] | None  # seconds: the sum of its jobs' runs, and the longest; medians
     latency: Tail | None  # from the submission to the job's end
     cpu_per_job: Estimate | None  # seconds
     cores_used: Estimate | None  # seconds of CPU per second
     idle: float | None  # bytes, before the submission: proportional set sizes of all processes, the median
     peak: float | None  # bytes, at the most
-    scheduling: SchedulingLatency | None  # p50 and p99: medians over measurements; worst: of all
+    late: float | None  # seconds: the p99 of the scheduling latency, median over measurements
+    worst: float | None  # seconds: its worst value
     executors: str | None  # of the last measurement that counts
 
     @property
@@ -174,7 +174,7 @@ class Ends:
 class Summary:
     rows: tuple[DeploymentRow, ...]  # in the order of the experiment's deployments
     comparisons: dict[tuple[str, str], Comparison]  # each pair in both orders; the serial baseline is in none
-    paced: tuple[float, ...]  # seconds that the origin was asked to take for each job; empty: it was not
+    ends: Ends | None  # as the jobs were paced, or else ran on the baseline, or on the first deployment
     rounds: int  # without the warm-up
     excluded: int  # measurements
 
@@ -194,16 +194,6 @@ class Summary:
         """The deployments that ran all jobs."""
         return [row for row in self.rows if row.wall and not row.partial]
 
-    @property
-    def ends(self) -> Ends | None:
-        """As the jobs were paced, or as they ran on the baseline, or else on the first deployment; a part of the jobs
-        stands for all. None: not known."""
-        if self.paced:
-            return Ends(sum(self.paced), max(self.paced))
-        jobs = max((row.jobs for row in self.whole), default=0)
-        ran = sorted((row for row in self.rows if row.ran), key=lambda row: not row.deployment.serial)
-        return next((Ends(row.ran[0] * jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
-
 
 def summarise(experiment: Experiment) -> Summary:
     serial = next((each.name for each in experiment.deployments if each.serial), None)
@@ -212,10 +202,19 @@ def summarise(experiment: Experiment) -> Summary:
     return Summary(
         rows=rows,
         comparisons={(a, b): _compare(experiment, a, b) for a, b in pairs},
-        paced=experiment.scenario.nominal,
+        ends=_ends(experiment),
         rounds=len({each.round for each in experiment.measurements if each.round > 0}),
         excluded=sum(len(row.excluded) for row in rows),
     )
+
+
+def _ends(experiment: Experiment) -> Ends | None:
+    """A part of the jobs stands for all."""
+    if paced := experiment.scenario.nominal:
+        return Ends(sum(paced), max(paced))
+    in_order = sorted(experiment.deployments, key=lambda each: not each.serial)
+    spans = (of.spans.ran for each in in_order for of in experiment.of(each.name) if of.spans.ran)
+    return next((Ends(sum(ran) * experiment.scenario.jobs / len(ran), max(ran)) for ran in spans), None)
 
 
 # -- a deployment
@@ -226,7 +225,7 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
     counted = sorted((each for each in every if each.counts), key=lambda each: each.round)
     jobs = max((each.checks.jobs for each in every if each.counts), default=0)
     used = [(each.usage, each) for each in counted if each.usage]
-    ran = [each.spans.ran for each in counted if each.spans.ran]
+    scheduling = [usage.scheduling for usage, _ in used if usage.scheduling]
     return DeploymentRow(
         deployment=deployment,
         jobs=jobs,
@@ -236,13 +235,13 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         wall=estimate([each.wall for each in counted if each.wall is not None]),
         jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
         speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,
-        ran=(median(map(sum, ran)), median(map(max, ran))) if ran else None,
         latency=_tail(counted),
         cpu_per_job=estimate([usage.cpu / each.checks.done for usage, each in used if each.checks.done]),
         cores_used=estimate([usage.cpu / each.wall for usage, each in used if each.wall]),
         idle=median(usage.pss_idle for usage, _ in used) if used else None,
         peak=median(usage.pss_peak for usage, _ in used) if used else None,
-        scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
+        late=median(each.p99 for each in scheduling) if scheduling else None,
+        worst=max((each.worst for each in scheduling), default=None),
         executors=counted[-1].checks.executors if counted else None,
     )
 
@@ -257,17 +256,6 @@ def _tail(measurements: Sequence[Measurement]) -> Tail | None:
     spans = [each.spans for each in measurements]
     ordered = sorted(sum(job) for of in spans for job in zip(of.queued, of.waited, of.ran, strict=True))
     return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99))) if ordered else None
-
-
-def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:
-    if not seen:
-        return None
-    return SchedulingLatency(
-        p50=median(each.p50 for each in seen),
-        p99=median(each.p99 for each in seen),
-        worst=max(each.worst for each in seen),
-        samples=sum(each.samples for each in seen),
-    )
 
 
 # -- two deployments

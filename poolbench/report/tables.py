@@ -138,8 +138,7 @@ def cost(summary: Summary) -> Table:
         return Cell(w.size(row.peak / concurrency)) if row.peak and concurrency else Cell()
 
     def late(row: DeploymentRow) -> Cell:
-        found = row.scheduling
-        return Cell(w.seconds(found.p99), f"worst {w.seconds(found.worst)}") if found else Cell()
+        return Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
 
     return _of_rows(
         "What it cost",
