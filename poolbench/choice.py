@@ -53,7 +53,6 @@ class Choice:
     """What to take, and what it was chosen from."""
 
     pick: DeploymentRow
-    best: DeploymentRow  # the fastest of the saturation points
     curves: tuple[Curve, ...]
     tied: tuple[DeploymentRow, ...]  # saturation points that are tied with the fastest, itself included
     criterion: str | None  # what decided among them; None: nothing had to, or nothing does
@@ -93,7 +92,6 @@ def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
     rival = max(others, key=lambda row: gains[row.name], default=None)
     return Choice(
         pick=pick,
-        best=best,
         curves=curves,
         tied=tied,
         criterion=criterion,
