@@ -47,7 +47,8 @@ def _target(_context: click.Context, _parameter: click.Parameter, path: Path | N
         try:
             check_whole(path)
         except OSError as error:
-            raise click.BadParameter(f"expected a file that can be written, got {path}: {error.strerror}") from error
+            got = f"{str(path)!r}: {error.strerror}"
+            raise click.BadParameter(f"expected a file that can be written, got {got}") from error
     return path
 
 
