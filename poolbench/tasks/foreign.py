@@ -28,14 +28,14 @@ from typing import Any
 from kombu import Queue
 
 from poolbench.deployment import node_names
-from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Reach, Scenario
+from poolbench.experiment import Deployment, MeasuredJob, Note, Reach, Scenario
 from poolbench.figures import counted, printable
 from poolbench.runfiles import PoolbenchError
 from poolbench.tasks.launched import BROKER_ERRORS, Live, PrivateBroker, launched, tail
 from poolbench.tasks.private import Place, point, strangers
 from poolbench.tasks.probed import EPOCH, Sent, now
 from poolbench.tasks.project import Call, ProjectError
-from poolbench.workload import Display, Ran, Share, Workers
+from poolbench.workload import Display, Ran, Workers
 
 QUEUE = "poolbench"
 PROBE = "poolbench.tasks.probe"
@@ -104,7 +104,7 @@ class OwnTasks:
         self._planned = self.repeated(jobs)
         names = list(dict.fromkeys(call.task for call in self.calls))
         title = f"{counted(len(self.calls), 'call')} of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
-        self.scenario = Scenario("tasks", title, Bound.UNKNOWN, jobs, None, tasks=tuple(names))
+        self.scenario = Scenario("tasks", title, jobs, None, tasks=tuple(names))
 
     def repeated(self, jobs: int) -> list[Call]:
         """The calls, again from the first one if there are not enough."""
@@ -180,9 +180,8 @@ class OwnTasks:
 
     # -- the jobs
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:  # noqa: ARG002
-        names = [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
-        return Share(names, [None] * len(names))
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Sequence[str]:  # noqa: ARG002
+        return [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
 
     @contextmanager
     def arrivals(self) -> Iterator[Callable[[], Mapping[str, float]]]:

@@ -234,7 +234,7 @@ def advised(experiment: Experiment) -> Iterator[str]:
         yield f"Answer at {rate:g}/s: {only.name}, the only one that keeps up."
         yield f"  {only.command}"
     elif behind:
-        found = recommend([left])
+        found = recommend(left)
         yield f"Answer at {rate:g}/s, without {', '.join(behind)}: {found.answer or found.headline}"
         yield from [f"  {found.command}"] if found.command else []
 
