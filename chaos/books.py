@@ -77,7 +77,6 @@ def work(jobs: Sequence[Planned], ended: Mapping[str, Ended], access_log: Path) 
         attempts=sum(len(each.starts) for each in ended.values()),
         attempts_lost=sum(each.lost for each in ended.values()),
         handed_back=sum(each.handed_back for each in ended.values()),
-        fetched_whole=sum(whole.values()),
         fetched_again=sum(whole[job.target] > 1 for job in jobs),
         failed_kinds=dict(Counter(str(each.kind) for each in ended.values() if each.state == "failed")),
     )

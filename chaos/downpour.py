@@ -40,6 +40,7 @@ class Downpour(Subject):
     about = "Downpour with its default settings"
     prefix = str(Settings.model_fields["key_prefix"].default)
     role = "producer"
+    app = "worker.app"
     tidies_within = CLEAN_UP_EVERY + 5
 
     def __init__(self, stack: Stack, each: int) -> None:
@@ -51,10 +52,7 @@ class Downpour(Subject):
         self._rows: dict[str, dict[str, Any]] = {}
 
     def members(self) -> list[Member]:
-        workers = [
-            self.member(self.deployed(pool, number), pool) for pool in Pool for number in range(1, self.each + 1)
-        ]
-        return [*workers, self.member(self.stack.plan.command("sweep"))]
+        return [*super().members(), Member(self.stack, self.stack.plan.command("sweep"))]
 
     def submission(self, batch: str, pool: Pool, manifest: Path) -> Any:
         words = ("-m", "producer", "submit", "-i", manifest, "--format", "jsonl", "--pool", pool, "--name", batch)

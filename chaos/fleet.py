@@ -1,7 +1,4 @@
-"""Workers under a supervisor that starts again what ended, at once, as a container runtime with a restart policy does.
-
-It signals only processes that it started and has not reaped: a look and a signal happen under one lock.
-"""
+"""Services of the stack that are started again when they have ended, at once, as a container runtime does it."""
 
 from __future__ import annotations
 
@@ -11,58 +8,52 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import psutil
 
 from ledger.jobs import Pool
-from stack.plan import Probe
 from stack.processes import Command, Process, Restarts
+from stack.stack import Stack
 
 POLL = 0.03  # seconds between two looks
 
 
+@dataclass(eq=False, slots=True)
 class Member:
-    """One supervised process and its successors.
+    """One of them: a process and its successors."""
 
-    Args:
-        probe: when it is ready.
-    """
+    stack: Stack
+    command: Command
+    pool: Pool | None = None
+    free: bool = True  # no fault is being played on it
+    asked_to_end: Process | None = None  # its end is our doing
+    restarts: Restarts = field(default_factory=lambda: Restarts(0.1, 5.0, 10.0))  # as Docker does it
 
-    def __init__(self, command: Command, probe: Probe, pool: Pool | None = None) -> None:
-        self.command, self.pool = command, pool
-        self.name = command.name
-        self.starts = 0
-        self.free = True  # no fault is being played on it
-        self.asked_to_end = False  # its next end is our doing
-        self._probe = probe
-        self._process: Process | None = None
-        self._lock = threading.Lock()
-        self._restarts = Restarts(0.1, 5.0, 10.0)  # as Docker does it
+    @property
+    def name(self) -> str:
+        return self.command.name
 
-    def start(self) -> None:
-        with self._lock:
-            self._process, self.asked_to_end = Process(self.command), False
-            self.starts += 1
+    @property
+    def process(self) -> Process:
+        return self.stack.processes[self.name]
 
     @property
     def ready(self) -> bool:
-        process = self._process
-        return process is not None and process.running and self._probe.look(process)
+        process = self.process
+        return process.running and self.stack.plan.probe(self.name).look(process)
 
     def pids(self) -> list[int]:
         """The main process and its children; none when it has ended."""
-        with self._lock:
-            if self._process is None or not self._process.running:
-                return []
-            return [self._process.pid, *self._process.children()]
+        process = self.process
+        return [process.pid, *process.children()] if process.running else []
 
     def signal(self, number: signal.Signals, *, group: bool) -> bool:
         """To the main process, or to all of its group at once; whether there was one."""
-        with self._lock:
-            if self._process is None or not self._process.running:
-                return False
-            self._process.signal(number, group=group)
-            return True
+        process = self.process
+        if running := process.running:
+            process.signal(number, group=group)
+        return running
 
     def kill_child(self, pid: int) -> bool:
         """SIGKILL to one child; whether there was one."""
@@ -75,32 +66,30 @@ class Member:
 
     def look(self) -> str | None:
         """Start it again if it has ended; its name and exit code, if no fault made it end."""
-        with self._lock:
-            process, unasked = self._process, None
-            if process and self._restarts.noticed(process) and not self.asked_to_end:
-                unasked = f"{self.name}: {process.returncode}"
-        if self._restarts.due():
-            self.start()
-        return unasked
-
-    def end(self, grace: float) -> None:
-        if self._process is not None:
-            self.signal(signal.SIGCONT, group=True)
-            self._process.stop(grace)
+        process = self.process
+        if self.restarts.noticed(process) and self.asked_to_end is not process:
+            return f"{self.name}: {process.returncode}"
+        if self.restarts.due():
+            self.stack.processes[self.name] = Process(self.command)
+        return None
 
 
 class Fleet:
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, stack: Stack, members: Sequence[Member]) -> None:
         self.members = list(members)
         self.exits: list[str] = []  # that no fault asked for
+        self._stack = stack
         self._deserted: dict[Pool, list[float]] = {pool: [] for pool in Pool}  # looks that found no worker, epoch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="fleet", daemon=True)
         self._choice = threading.Lock()
 
     def start(self) -> None:
-        for member in self.members:
-            member.start()
+        """
+        Raises:
+            StackError: one ended, or was not ready in time.
+        """
+        self._stack.launch(*(member.command for member in self.members))
         self._thread.start()
 
     def of(self, pool: Pool | None) -> list[Member]:
@@ -132,24 +121,15 @@ class Fleet:
         for member in members:
             member.free = True
 
-    def wait_ready(self, seconds: float) -> list[str]:
-        """Wait until all members are ready; the names of those that are not."""
-        deadline = time.monotonic() + seconds
-        while late := [member.name for member in self.members if not member.ready]:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(POLL)
-        return late
+    @property
+    def unready(self) -> list[str]:
+        return [member.name for member in self.members if not member.ready]
 
-    def stop(self, grace: float) -> None:
-        """SIGTERM to all at once, SIGKILL after the grace."""
+    def stop(self) -> None:
+        """From now on nothing is started again."""
         self._stop.set()
-        self._thread.join(10)
-        threads = [threading.Thread(target=member.end, args=(grace,)) for member in self.members]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(grace + 30)
+        if self._thread.is_alive():
+            self._thread.join(10)
 
     def _supervise(self) -> None:
         while not self._stop.wait(POLL):

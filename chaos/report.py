@@ -81,7 +81,6 @@ class Work:
     attempts: int  # begun, as far as the subject's own notes say
     attempts_lost: int  # whose holder died
     handed_back: int  # by a worker that was told to stop
-    fetched_whole: int  # answers that the origin sent to their last byte
     fetched_again: int  # jobs whose last byte the origin sent more than once: an upper bound, see docs/chaos.md
     failed_kinds: dict[str, int] = field(default_factory=dict)
 
@@ -133,8 +132,6 @@ class Report:
     load_seconds: float  # from the first fault's pause to the last job's end
     machine: dict[str, str | int | float]
     versions: dict[str, str]
-    settings: dict[str, str]
-    mix: str
     faults: dict[str, int]  # carried out, by kind
     kills: int  # of them, those that sent a SIGKILL to a process that existed
     spared: int  # not carried out: no ready victim
@@ -145,7 +142,6 @@ class Report:
     overall: dict[str, Spread | None]  # back, again: of all interrupted jobs, and by case; see ``findings.overall``
     redis_gap: dict[str, Spread | None]  # Redis killed → it answers again (away); by pool: → the next job begins
     unasked_exits: dict[str, int]  # processes that ended without a fault, by name and code
-    starts: dict[str, int]  # of each supervised process
     unhealthy: tuple[str, ...]  # at the end
     struck: tuple[Struck, ...]
     complete: bool  # False: a deadline cut it off

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,16 +23,13 @@ from chaos.schedule import Fault, Kind, deck
 from chaos.subject import Subject
 from ledger.jobs import Pool
 from ledger.settings import Settings
-from stack.plan import HOST, ROOT
-from stack.processes import Command
 from stack.stack import Stack
 
 LEASE = float(Settings.model_fields["lease"].default)
 GRACE = float(Settings.model_fields["grace"].default)
 SETTLE = 120.0  # seconds after the load in which every job must have its end
-_READY = 90.0  # seconds for all processes to be up
 _FILL = 20.0  # seconds in which the queues are filled before the first fault
-_PAUSE = (1.8, 8.0)  # seconds on average between two faults, at least and at most
+_PAUSE = 1.8  # seconds on average between two faults
 _SAY_EVERY = 5.0  # seconds
 _HEALTH_JOBS = 20  # per pool, at the end
 
@@ -56,7 +52,7 @@ class Course:
         self.options, self.subject, self.access_log, self._say = options, subject, access_log, say
         batch = max(500, min(2000, options.jobs // 20))  # starting a producer takes as long as 100 jobs
         self.feed = Feed(subject, options.seed, options.jobs, batch, low=round(batch * 0.6))
-        self.fleet = Fleet(subject.members())
+        self.fleet = Fleet(subject.stack, subject.members())
         self.faults = Faults(subject.stack, self.fleet, self.feed, options.seed, disk)
         downloads = subject.stack.plan.downloads
         self.witness = Witness(downloads, self.feed.planned, subject.finished, subject.note)
@@ -66,17 +62,13 @@ class Course:
         self.unhealthy: tuple[str, ...] = ()
         self.begun = self.over = 0.0  # epoch
         self._said = 0.0
-        self._taken: deque[tuple[float, int]] = deque(maxlen=400)
 
     def run(self) -> None:
         """
         Raises:
-            StackError: Redis could not be started again.
+            StackError: a process could not be started, or Redis not again.
         """
         self.fleet.start()
-        if late := self.fleet.wait_ready(_READY):
-            self.unhealthy = tuple(late)
-            return
         self.begun = time.time()
         deadline = time.monotonic() + self.options.limit
         self.witness.start()
@@ -113,21 +105,16 @@ class Course:
 
     def _await_tidiness(self) -> None:
         """A killed worker leaves temp files; live workers remove those of ended jobs from time to time."""
-        end = time.monotonic() + self.subject.tidies_within
-        while any(temp_files(self.subject.stack.plan.downloads)) and time.monotonic() < end:
-            time.sleep(0.5)
+        _wait(lambda: not any(temp_files(self.subject.stack.plan.downloads)), self.subject.tidies_within)
 
     def _health_check(self) -> None:
         """All processes are up, and each pool does new jobs without help."""
-        late = self.fleet.wait_ready(30)
+        _wait(lambda: not self.fleet.unready, 30)
         last = {
             each.batch: each.jobs for each in [self.feed.submit(pool, _HEALTH_JOBS, name="health") for pool in Pool]
         }
-        end = time.monotonic() + 60
-        while (missing := self._awaited(last)) and time.monotonic() < end:
-            time.sleep(0.1)
-        ill = [member.name for member in self.fleet.members if not member.ready]
-        self.unhealthy = tuple(sorted({*late, *ill, *(["the last jobs"] if missing else [])}))
+        _wait(lambda: not self._awaited(last), 60)
+        self.unhealthy = tuple(sorted([*self.fleet.unready, *(["the last jobs"] if self._awaited(last) else [])]))
 
     def _wait_for_load(self, deadline: float) -> None:
         filled = min(deadline, time.monotonic() + _FILL)
@@ -137,36 +124,20 @@ class Course:
             self._tick("filling the queues")
 
     def _pause(self, number: int, fault: Fault, deadline: float) -> None:
-        """As long as it takes to spread the faults over the jobs."""
-        begun = time.monotonic()
-        while time.monotonic() < deadline:
+        end = min(deadline, time.monotonic() + fault.share * _PAUSE)
+        while time.monotonic() < end:
             self._tick(f"{number} of {len(self.deck)} faults")
-            left = max(0, self.options.jobs - self._progress())
-            average = left / self._rate() / (len(self.deck) - number)
-            if time.monotonic() - begun >= fault.share * min(max(average, _PAUSE[0]), _PAUSE[1]):
-                return
 
     def _tick(self, what: str) -> None:
         time.sleep(0.1)
         now = time.monotonic()
-        self._taken.append((now, self._progress()))
         if now - self._said >= _SAY_EVERY:
             self._said = now
             queues = " ".join(f"{pool[0]}:{self._queued_in(pool)}" for pool in Pool)
             self._say(
                 f"{time.time() - self.begun:5.0f} s  {what}; {self.feed.submitted:,} submitted, "
-                f"{self._rate():.0f}/s, queued {queues}, {len(self.fleet.exits)} unasked exits"
+                f"queued {queues}, {len(self.fleet.exits)} unasked exits"
             )
-
-    def _progress(self) -> int:
-        return self.feed.submitted - self._queued()
-
-    def _rate(self) -> float:
-        """Jobs taken per second, of late."""
-        if len(self._taken) < 20:
-            return 50.0
-        (then, before), (now, after) = self._taken[0], self._taken[-1]
-        return max(5.0, (after - before) / (now - then))
 
     def _queued(self) -> int:
         return sum(self._queued_in(pool) for pool in Pool)
@@ -185,6 +156,12 @@ class Course:
             return 1
 
 
+def _wait(look: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not look() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 @contextmanager
 def course(
     options: Options, subject: Callable[[Stack, int], Subject], say: Callable[[str], None], evidence: Path | None
@@ -198,14 +175,13 @@ def course(
         settings = {"DOWNPOUR_GRACE": str(GRACE)}  # the default, where the stack alone would be hastier
         stack = closing.enter_context(Stack({}, origin=False, sweep=False, settings=settings))
         access_log = stack.plan.private / "access.jsonl"
-        words = ("-m", "origin", "--host", HOST, "--port", str(stack.plan.origin_port), "--access-log", str(access_log))
-        log = stack.plan.log("origin")
-        stack.launch(Command("origin", [sys.executable, *words], stack.plan.env("origin"), ROOT, log))
+        line = f"python -m origin --port {stack.plan.origin_port} --access-log {shlex.quote(str(access_log))}"
+        stack.launch(stack.plan.command("origin", line=line))
         disk = _disk(stack.plan.downloads, options.jobs, say)
         if disk:
             closing.callback(disk.close)
         made = Course(options, subject(stack, options.each), access_log, say, disk)
-        closing.callback(made.fleet.stop, GRACE + 5)
+        closing.callback(made.fleet.stop)
         try:
             made.run()
             yield made

@@ -6,6 +6,7 @@ Those files survive everything that is killed here, so the comparison is about m
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import psutil
 
-from chaos.fleet import Member
 from chaos.mix import Planned
 from chaos.schedule import STRANGE
 from chaos.subject import Blow, Ended, Interruption, Subject
@@ -40,38 +40,26 @@ class Mark:
 class Stock(Subject):
     prefix = ""
     role = "admin"
+    app = "chaos.stock_app"
     spared = STRANGE
 
     def __init__(self, stack: Stack, each: int, profile: str) -> None:
         super().__init__(stack, each)
         self.name, self.about = f"stock {profile}", ABOUT[profile]
-        self._profile = profile
         self._folder = stack.plan.private / "marks"
         self._folder.mkdir(exist_ok=True)
+        admin = stack.plan.env("admin")
+        as_admin = {name: admin[name] for name in ("DOWNPOUR_REDIS_URL", "DOWNPOUR_REDIS_PASSWORD_FILE")}
+        self.variables = {"CHAOS_PROFILE": profile, "CHAOS_MARKS": str(self._folder), **as_admin}
         (stack.plan.downloads / ".partial").mkdir(exist_ok=True)
         self._reading = threading.Lock()
         self._read: dict[Path, int] = {}  # bytes
         self._marks: list[Mark] = []
         self._pools: dict[str, Pool] = {}
 
-    @property
-    def _variables(self) -> dict[str, str]:
-        env = self.stack.plan.env("admin")
-        names = ("DOWNPOUR_REDIS_URL", "DOWNPOUR_REDIS_PASSWORD_FILE")
-        return {"CHAOS_PROFILE": self._profile, "CHAOS_MARKS": str(self._folder), **{name: env[name] for name in names}}
-
-    def members(self) -> list[Member]:
-        made = []
-        for pool in Pool:
-            for number in range(1, self.each + 1):
-                command = self.deployed(pool, number, self._variables)
-                argv = [*command.argv[:-1], command.argv[-1].replace("-A worker.app", "-A chaos.stock_app")]
-                made.append(self.member(Command(command.name, argv, command.env, command.cwd), pool))
-        return made
-
     def submission(self, batch: str, pool: Pool, manifest: Path) -> Command:
         command = self.python("producer", "-m", "chaos.stock_app", manifest, pool, batch)
-        return Command(command.name, command.argv, {**command.env, **self._variables}, command.cwd, command.log)
+        return dataclasses.replace(command, env={**command.env, **self.variables})
 
     def begun(self, batch: str) -> bool:
         return any(self.stack.plan.private.rglob(f"{batch}.begun"))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-
-from redis import Redis
 
 from chaos.fleet import Member
 from chaos.mix import Planned
@@ -18,7 +15,8 @@ from chaos.schedule import KILLS, Kind
 from ledger.jobs import Pool
 from ledger.redis_client import connect
 from ledger.settings import Settings
-from stack.plan import ROOT, heartbeat
+from producer.fleet import worker_line
+from stack.plan import CONCURRENCY, ROOT
 from stack.processes import Command
 from stack.stack import Stack
 
@@ -76,19 +74,18 @@ class Subject(ABC):
     about: str
     prefix: str  # of the queues' keys
     role: str  # as whom it submits
+    app: str  # that its workers run
+    variables: Mapping[str, str] = {}  # for its workers only
     tidies_within: float = 0.0  # seconds after which what killed workers left on the disk is gone
     spared: Set[Kind] = frozenset()
 
     def __init__(self, stack: Stack, each: int) -> None:
         self.stack = stack
         self.each = each
-        self.redis = self.client()
-
-    def client(self) -> Redis:
-        """An own connection, as the administrator, for looking only."""
-        env = self.stack.plan.env("admin")
+        env = stack.plan.downpour("admin")  # a connection of our own, for looking only
         password = Path(env["DOWNPOUR_REDIS_PASSWORD_FILE"])
-        return connect(Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password), connections=4)
+        settings = Settings(redis_url=env["DOWNPOUR_REDIS_URL"], redis_password_file=password)
+        self.redis = connect(settings, connections=4)
 
     def queued(self, pool: Pool) -> int:
         """Messages on the pool's queue."""
@@ -100,25 +97,16 @@ class Subject(ABC):
         argv = [str(Path(env["PATH"].partition(os.pathsep)[0]) / "python"), *map(str, words)]
         return Command(name, argv, env, ROOT, self.stack.plan.log(name))
 
-    def member(self, command: Command, pool: Pool | None = None) -> Member:
-        health = self.stack.plan.health(command.name)
-        env = {**command.env, "DOWNPOUR_HEALTH_FILE": str(health)}
-        own = dataclasses.replace(command, env=env, log=self.stack.plan.log(command.name))
-        return Member(own, heartbeat(health), pool)
-
-    def deployed(self, pool: Pool, number: int, extra: Mapping[str, str] | None = None) -> Command:
-        """The Procfile's worker, under a node name of its own."""
-        command = self.stack.plan.command(f"worker-{pool}")
-        node = f"-n {pool}-{number}@%h"
-        argv = [*command.argv[:-1], command.argv[-1].replace(f"-n {pool}@%h", node)]
-        if shlex.split(node)[1] not in argv[-1]:
-            raise ValueError(f"expected a node name to replace, got {command.argv[-1]!r}")
-        env = {**command.env, **(extra or {})}
-        return dataclasses.replace(command, name=f"{pool}-{number}", argv=argv, env=env)
-
-    @abstractmethod
     def members(self) -> list[Member]:
         """Everything that is supervised: workers, and what else runs beside them."""
+        made = []
+        for pool in Pool:
+            for node in (f"{pool}-{number}" for number in range(1, self.each + 1)):
+                line = worker_line(node, pool, CONCURRENCY[pool], app=self.app)
+                command = self.stack.plan.command(f"worker-{node}", line=line)
+                own = dataclasses.replace(command, env={**command.env, **self.variables})
+                made.append(Member(self.stack, own, pool))
+        return made
 
     @abstractmethod
     def submission(self, batch: str, pool: Pool, manifest: Path) -> Command:

@@ -15,8 +15,8 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import zip_longest
@@ -25,7 +25,7 @@ from typing import Generic, Protocol, TypeVar
 from download.addresses import AddressPolicy, Target
 from download.errors import ConnectError, DnsError, MachineError, RefusedError, ResetError, translate
 from download.http1 import HttpConnection, Response
-from download.proxy import Proxy
+from download.proxy import Proxy, literal
 from download.threads import native, start_native_thread
 from download.timeouts import Timeouts, translated
 
@@ -57,9 +57,9 @@ class Idle(Generic[Kept]):
         self._watched = False  # by a thread or a greenlet, which ends once nothing is left
         self._lock = threading.Lock()
 
-    def put(self, key: Hashable, kept: Kept, seconds: float = IDLE) -> None:
+    def put(self, key: Hashable, kept: Kept) -> None:
         with self._lock:
-            self._kept.append((key, kept, time.monotonic() + seconds))
+            self._kept.append((key, kept, time.monotonic() + IDLE))
             surplus = self._kept.pop(0)[1] if len(self._kept) > _MOST_IDLE else None
             watched, self._watched = self._watched, True
         if surplus is not None:
@@ -107,19 +107,35 @@ class HttpClient:
         self._proxy = proxy
         self._idle: Idle[HttpConnection] = Idle()  # by origin
 
-    def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
-        """Send one request; redirects are the caller's.
+    @contextmanager
+    def get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Iterator[Response]:
+        """Send one request; redirects are the caller's. In the end the connection is kept if nothing is left in it.
 
         Raises:
             DownloadError: there is no answer, or none that can be trusted.
         """
+        response = self._get(target, headers, timeouts)
+        try:
+            yield response
+        except BaseException:
+            response.connection.close()
+            raise
+        if not response.finished or response.surplus or response.closes or not response.framed:
+            response.connection.close()
+        else:
+            self._idle.put(target.origin, response.connection)
+
+    def _get(self, target: Target, headers: dict[str, str], timeouts: Timeouts) -> Response:
         self._policy.admit(target)
         via = self.proxy_for(target)
         if via:
             via.admit(target, self._policy)
         request = _request(target, headers, via)
         timeouts.first_byte = None
-        if kept := self._take(target):
+        kept = self._idle.take(target.origin)
+        if kept and kept.readable(0):  # it ended, or something is left in it
+            kept.close()
+        elif kept:
             try:
                 return self._ask(kept, target, request, timeouts)
             except ResetError:
@@ -133,23 +149,8 @@ class HttpClient:
     def proxy_for(self, target: Target) -> Proxy | None:
         return self._proxy if self._proxy and self._proxy.serves(target) else None
 
-    def keep(self, response: Response) -> None:
-        """The caller is done with an answer: its connection is kept if nothing is left in it."""
-        connection = response.connection
-        if not response.finished or response.surplus or response.closes or not response.framed:
-            connection.close()
-        else:
-            self._idle.put(response.target.origin, connection, min(IDLE, response.patience))
-
     def close(self) -> None:
         self._idle.close()
-
-    def _take(self, target: Target) -> HttpConnection | None:
-        connection = self._idle.take(target.origin)
-        if connection is not None and not connection.quiet:
-            connection.close()
-            return None
-        return connection
 
     @staticmethod
     def _ask(connection: HttpConnection, target: Target, request: list[str], timeouts: Timeouts) -> Response:
@@ -211,26 +212,27 @@ class LookUp:
         self._found: list[str] | Exception = []
         look_up = native("socket", "getaddrinfo") if native_thread else socket.getaddrinfo
 
-        def run() -> None:
-            try:
-                answers = [] if literal else look_up(host, port, type=socket.SOCK_STREAM)
-                self._found = list(dict.fromkeys(str(each[4][0]) for each in answers)) or literal
-            except Exception as error:  # an unusual one, too, must not leave the others waiting
-                self._found = error
-            self.over = time.monotonic()
+        def end(found: list[str] | Exception) -> None:
+            self._found, self.over = found or OSError("none"), time.monotonic()
             done()
 
-        literal = [host] if _is_literal(host) else []
+        def run() -> None:
+            try:
+                answers = look_up(host, port, type=socket.SOCK_STREAM)
+                found: list[str] | Exception = list(dict.fromkeys(str(each[4][0]) for each in answers))
+            except Exception as error:  # an unusual one, too, must not leave the others waiting
+                found = error
+            end(found)
+
         try:
-            if literal:
-                run()
+            if address := literal(host):
+                end([address])
             elif native_thread:
                 start_native_thread(f"resolve {host}", run)
             else:
                 threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
         except RuntimeError as error:  # no thread left
-            self._found, self.over = error, time.monotonic()
-            done()
+            end(error)
 
     def judged(self, policy: AddressPolicy) -> list[str]:
         """Its addresses, all of them allowed.
@@ -243,22 +245,12 @@ class LookUp:
         found = self._found
         if isinstance(found, Exception):
             _raise_if_machine(found, f"resolving {self._host}: ")
-        if isinstance(found, Exception) or not found:
-            cause = found if isinstance(found, Exception) else None
-            raise DnsError(f"expected an address of {self._host}, got: {found or 'none'}") from cause
+            raise DnsError(f"expected an address of {self._host}, got: {found}") from found
         if not self.allowed:
             for address in found:
                 policy.judge(self._host, address)
             self.allowed = found
         return found
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def connect(host: str, port: int, policy: AddressPolicy, timeouts: Timeouts) -> socket.socket:
@@ -309,14 +301,19 @@ def _first_to_answer(host: str, addresses: Sequence[str], port: int, timeouts: T
             try:
                 if left and time.monotonic() >= next_at:
                     address, next_at = left.popleft(), time.monotonic() + _NEXT_AFTER
-                    sock = _begin(address, port)
+                    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
                     begun[sock.fileno()] = sock, address
                     waiting.register(sock, select.POLLOUT)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.setblocking(False)
+                    _raise_if_failed(sock.connect_ex((address, port)))
                 if left:
                     patience = min(patience, max(0.0, next_at - time.monotonic()))
                 for fd, _ in waiting.poll(1000 * patience):
                     sock, address = begun[fd]
-                    _check(sock, address)
+                    _raise_if_failed(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+                    if ip_address(peer := sock.getpeername()[0]) != ip_address(address):  # some have two spellings
+                        raise RefusedError(f"expected a connection to {address}, got one to {peer}")
                     del begun[fd]
                     if address != addresses[0]:
                         remember(host, address)
@@ -339,28 +336,9 @@ def _raise_if_machine(error: Exception, prefix: str) -> None:
         raise cause from error
 
 
-def _begin(address: str, port: int) -> socket.socket:
-    """A socket that is about to connect."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
-        code = sock.connect_ex((address, port))
-        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            raise OSError(code, os.strerror(code))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _check(sock: socket.socket, address: str) -> None:
-    """Whether a socket that was waited for is connected, and to this address."""
-    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+def _raise_if_failed(code: int) -> None:
+    if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
         raise OSError(code, os.strerror(code))
-    peer = sock.getpeername()[0]
-    if ip_address(peer) != ip_address(address):  # some have two spellings
-        raise RefusedError(f"expected a connection to {address}, got one to {peer}")
 
 
 def _tls(sock: socket.socket, context: ssl.SSLContext, host: str, timeouts: Timeouts) -> ssl.SSLSocket:

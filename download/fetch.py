@@ -44,11 +44,14 @@ from download.addresses import AddressPolicy, Target, is_below
 from download.connect import HttpClient
 from download.errors import (
     ChangedError,
+    DigestError,
     DiskFullError,
+    EmptyError,
     Ended,
     ProtocolError,
     RedirectError,
     ServerError,
+    SizeError,
     StatusError,
     TransientError,
     TruncatedError,
@@ -59,7 +62,7 @@ from download.proxy import NOTE, Proxy
 from download.tempfile import TempFile
 from download.threads import Run, in_place
 from download.timeouts import Limits, Timeouts, translated
-from download.validators import Validators, retry_after
+from download.validators import ContentRange, Validators, retry_after
 
 Progress = Callable[[int, int | None], None]  # bytes on disk, announced total
 
@@ -100,7 +103,6 @@ class Fetched:
     received: int  # bytes, in this attempt
     resumed_from: int  # bytes that an earlier attempt had left
     status: int
-    total: int | None  # announced length
     first_byte: float | None  # time.monotonic() of the answer's first byte
     etag: str | None
     last_modified: str | None
@@ -184,17 +186,15 @@ class Fetcher:
         Raises:
             DownloadError: there is no file. What can be continued stays at temp.
         """
-        timeouts = Timeouts(limits, check)
-        file = TempFile(temp, max_bytes=limits.max_bytes, expected=wanted.size, algorithm=wanted.algorithm)
-        attempt = _Alone(wanted, file, timeouts, self.user_agent)
+        attempt = _Alone(wanted, temp, limits, check, user_agent=self.user_agent)
         try:
-            with translated(timeouts):
+            with translated(attempt.timeouts):
                 return attempt.fetch(self._client, resume or temp, self.run, progress)
         except BaseException as end:
             attempt.give_up(end)
             raise
         finally:
-            file.close()
+            attempt.temp.close()
 
     def certificate_for(self, host: str) -> Path | None:
         """What to show to a host that asks who we are."""
@@ -209,14 +209,19 @@ class Fetcher:
 class Retrieval:
     """What to ask for, what to make of an answer, and what to leave behind: the same alone and in a group."""
 
-    def __init__(self, wanted: Wanted, temp: TempFile, timeouts: Timeouts, user_agent: str) -> None:
+    late = False  # as ``TempFile`` has it
+
+    def __init__(
+        self, wanted: Wanted, temp: Path | str, limits: Limits, check: Callable[[], None], *, user_agent: str
+    ) -> None:
         """
         Raises:
             BadUrlError: the URL is none that we accept.
         """
         self.wanted = wanted
-        self.temp = temp
-        self.timeouts = timeouts
+        expected, algorithm = wanted.size, wanted.algorithm
+        self.temp = TempFile(temp, max_bytes=limits.max_bytes, expected=expected, algorithm=algorithm, late=self.late)
+        self.timeouts = Timeouts(limits, check)
         self._user_agent = user_agent
         # With the cookies for each. At most twenty redirects, no loop; from https to http only if a digest is expected.
         self._hops = [(Target.parse(wanted.url), "")]
@@ -250,24 +255,21 @@ class Retrieval:
         Raises:
             DownloadError: it would be, but it is not the one that is wanted.
         """
-        if head.status == 206 and not self._is_whole(head):
-            self._go_on_with(head)
-        elif head.status in (200, 203, 206):
-            self.temp.begin(Validators.of(head.target.url, head.headers, head.length, self.wanted.sha256))
-        else:
+        if head.status not in (200, 203, 206):
             return False
+        part = validators.content_range(head.headers.get("Content-Range")) if head.status == 206 else None
+        # A part that was not asked for may be the whole file.
+        whole = part is not None and not self.temp.size and head.length == part.length == part.total
+        if head.status == 206 and not whole:
+            self._go_on_with(part, head)
+        else:
+            self.temp.begin(Validators.of(head.target.url, head.headers, head.length, self.wanted.sha256))
         return True
 
-    def _is_whole(self, head: Head) -> bool:
-        """Whether a part that was not asked for is the whole file."""
-        part = validators.content_range(head.headers.get("Content-Range"))
-        return part is not None and not self.temp.size and head.length == part.length == part.total
-
-    def _go_on_with(self, head: Head) -> None:
+    def _go_on_with(self, part: ContentRange | None, head: Head) -> None:
         kept, offset = self.temp.validators, self.temp.size
-        header = head.headers.get("Content-Range")
-        part = validators.content_range(header)
         if kept is None or not offset or part is None or head.length not in (None, part.length):
+            header = head.headers.get("Content-Range")
             self.temp.discard()  # or the next attempt would meet the same answer
             got = f"status {head.status} with Content-Range {header} and Content-Length {head.length}"
             raise ProtocolError(f"expected a file, or the part of it from byte {offset}, got {got}")
@@ -285,19 +287,17 @@ class Retrieval:
         location = head.headers.get("Location")
         if head.status in _REDIRECTS and location is not None:
             self._hops.append(self._redirected(location, head))
-            return
-        if head.status == 416 and self.temp.size:
+        elif head.status == 416 and self.temp.size:
             self.temp.discard()
             del self._hops[1:]
-            return
-        if head.status == 304 and not self._asked_again and not _CONDITIONS & {n.lower() for n in self.wanted.headers}:
+        elif head.status == 304 and not (self._asked_again or _CONDITIONS & {n.lower() for n in self.wanted.headers}):
             self._asked_again = True  # nothing was asked that this could answer
-            return
-        message = f"expected a file, got status {head.status}"
-        after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
-        if is_passing(head.status) or (head.status in _WAITS and after is not None):
-            raise ServerError(message, after)
-        raise StatusError(message)
+        else:
+            message = f"expected a file, got status {head.status}"
+            after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
+            if is_passing(head.status) or (head.status in _WAITS and after is not None):
+                raise ServerError(message, after)
+            raise StatusError(message)
 
     def _redirected(self, location: str, head: Head) -> tuple[Target, str]:
         """The next target, and the cookies for it."""
@@ -339,20 +339,22 @@ class Retrieval:
         Raises:
             DownloadError: it is not.
         """
-        temp, noted = self.temp, []
-        if not head.framed:
-            if (self.wanted.sha256 or "").lower() != temp.sha256:  # which proves more than any end
-                validators.verify_unframed(temp.size, ragged=head.ragged)
-            noted.append("length: unverified")
-        validators.verify_size(temp.size, announced=temp.total, wanted=self.wanted.size)
-        offered, sha256 = validators.repr_sha256(head.headers.get("Repr-Digest")), temp.sha256
-        resumed, proven = temp.resumed_from > 0, bool(offered or self.wanted.sha256 or self.wanted.digest)
-        for source, expected in (("the manifest", self.wanted.sha256), ("the server", offered)):
-            validators.verify_digest("sha256", sha256, expected, source, resumed=resumed)
+        temp, sha256 = self.temp, self.temp.digest("sha256")
+        noted = [] if head.framed else ["length: unverified"]
+        self._verify_length(head, sha256)
+        offered = validators.repr_sha256(head.headers.get("Repr-Digest"))
+        digests = [("sha256", self.wanted.sha256, "the manifest"), ("sha256", offered, "the server")]
         if self.wanted.digest:
             algorithm, _, expected = self.wanted.digest.partition(":")
-            validators.verify_digest(algorithm, temp.digest(algorithm), expected, "the manifest", resumed=resumed)
+            digests.append((algorithm, expected, "the manifest"))
             noted.append(f"{algorithm}: verified")
+        for algorithm, text, source in digests:
+            if text is not None and text.lower() != (got := temp.digest(algorithm)):
+                message = f"expected {algorithm} {text} by {source}, got {got}"
+                if temp.resumed_from:  # the kept beginning may be to blame: not the last word
+                    raise ChangedError(f"{message} after a resume; what was kept is dropped")
+                raise DigestError(message)
+        proven = any(text for _, text, _ in digests)
         if head.surplus and not proven:
             raise ProtocolError(f"expected {temp.total} bytes and no more, got {head.surplus[:20]!r} after them")
         if offered:
@@ -368,7 +370,6 @@ class Retrieval:
             received=self.timeouts.received,
             resumed_from=temp.resumed_from,
             status=head.status,
-            total=temp.total,
             first_byte=self.timeouts.first_byte,
             etag=head.headers.get("ETag"),
             last_modified=head.headers.get("Last-Modified"),
@@ -379,6 +380,18 @@ class Retrieval:
             url=self.target.url.partition("?")[0] if len(self._hops) > 1 else None,
             content_type=head.headers.get("Content-Type"),
         )
+
+    def _verify_length(self, head: Head, sha256: str) -> None:
+        size = self.temp.size
+        if not head.framed and (self.wanted.sha256 or "").lower() != sha256:  # which proves more than any end
+            if head.ragged:  # an attacker can cut TLS
+                raise TruncatedError(f"expected TLS to be closed in due form, got a cut after {size} bytes")
+            if not size:
+                raise EmptyError("expected a file, got no byte and no length that says so")
+        if self.temp.total not in (None, size):
+            raise TruncatedError(f"expected {self.temp.total} bytes, got {size}")
+        if self.wanted.size not in (None, size):
+            raise SizeError(f"expected {self.wanted.size} bytes, got {size}")
 
     def give_up(self, end: BaseException) -> None:
         """Keep what a later attempt can continue, remove the rest, and note how far it came."""
@@ -400,29 +413,12 @@ class _Alone(Retrieval):
         self.temp.adopt(leftover, self.timeouts.ask, run)  # before the request, so that no server has to wait for it
         if (kept := self.temp.validators) and kept.sha256 != self.wanted.sha256:  # it was begun for another manifest
             self.temp.validators = replace(kept, sha256=None)
-        response = self._open(client)
-        try:
-            self._receive(response, run, progress)
-            via = (NOTE,) if client.proxy_for(response.target) else ()
-            fetched = self.verified(response, *via)
-        except BaseException:
-            response.close()
-            raise
-        client.keep(response)
-        return fetched
-
-    def _open(self, client: HttpClient) -> Response:
-        """The first answer that has the file, or the part of it that is missing; redirects are followed."""
         while True:
-            response = client.get(self.target, self.headers(), self.timeouts)
-            try:
+            with client.get(self.target, self.headers(), self.timeouts) as response:
                 if self.takes(response):
-                    return response
+                    self._receive(response, run, progress)
+                    return self.verified(response, *((NOTE,) if client.proxy_for(response.target) else ()))
                 self._settle(response)
-            except BaseException:
-                response.close()
-                raise
-            client.keep(response)
             self.go_where(response)
 
     def _settle(self, response: Response) -> None:
@@ -438,19 +434,24 @@ class _Alone(Retrieval):
             raise self.timeouts.interrupt
 
     def _receive(self, response: Response, run: Run, progress: Progress) -> None:
+        temp = self.temp
+
         def tell() -> None:
-            self.timeouts.call(lambda: progress(self.temp.written, self.temp.total))
+            self.timeouts.call(lambda: progress(temp.written, temp.total))
 
         self.timeouts.reading_body()
         tell()
         try:
-            while count := response.read(self.temp.space()):
+            while count := response.read(temp.space()):
                 if self._took(count):
-                    self._write(response, run)
+                    if run is in_place or temp.waiting < WORTH_HANDING_OVER:
+                        temp.write()
+                    else:
+                        run(lambda: self._write_on(response))
                     tell()
         except TruncatedError as error:
             raise self.cut_short() from error
-        self.temp.end()
+        temp.end()
         tell()
 
     def _took(self, count: int) -> bool:
@@ -459,23 +460,13 @@ class _Alone(Retrieval):
         self.timeouts.arrived(count)
         return write
 
-    def _write(self, response: Response, run: Run) -> None:
-        """Write and hash what waits, in another thread if that is worth it.
-
-        Such a thread goes on for a moment with what is here at once: each handing over costs as much as a piece.
-        """
-        temp, until = self.temp, time.monotonic() + _BURST
-
-        def burst() -> None:
-            temp.write()
-            while time.monotonic() < until and (count := response.glance(temp.space())):
-                if self._took(count) and temp.full:
-                    temp.write()
-
-        if run is in_place or temp.waiting < WORTH_HANDING_OVER:
-            temp.write()
-        else:
-            run(burst)
+    def _write_on(self, response: Response) -> None:
+        """In a thread: write, and go on for a moment with what is here at once; handing over costs as much as that."""
+        until = time.monotonic() + _BURST
+        self.temp.write()
+        while time.monotonic() < until and (count := response.glance(self.temp.space())):
+            if self._took(count) and self.temp.full:
+                self.temp.write()
 
 
 def fit_for(target: Target, first: Target, headers: Mapping[str, str]) -> dict[str, str]:

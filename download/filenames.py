@@ -31,7 +31,7 @@ _PARAMETER = re.compile(rf';\s*({_TOKEN})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.D
 _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
 
 
-def final_path(downloads: Path, path: str) -> Path:
+def final_path(downloads: Path, path: str) -> str:
     """A record's path below the downloads folder.
 
     The producer has checked it already. This is the second lock: for a record that something else wrote, and for a
@@ -48,7 +48,7 @@ def final_path(downloads: Path, path: str) -> Path:
         folder = path[: slash.start()]
         if os.path.islink(f"{downloads}/{folder}"):  # noqa: PTH114 - asked for each file
             raise FileNameError(f"expected a folder, but {folder!r} is a symbolic link; nothing was published")
-    return Path(f"{downloads}/{path}")
+    return f"{downloads}/{path}"
 
 
 def from_disposition(header: str | None) -> str | None:

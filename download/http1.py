@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fcntl import ioctl
 from functools import lru_cache
-from math import inf
 from termios import FIONREAD
 from typing import Any
 
@@ -36,7 +35,6 @@ _MOMENT = 5  # milliseconds; a server on the same machine needs less to fill the
 _STATUS = re.compile(rb"HTTP/1\.\d[ \t]+([1-9]\d\d)(?!\S)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 ENDS = (b"\r\n", b"\n")
-_KEEP_ALIVE = re.compile(r"timeout\s*=\s*(\d{1,9})", re.IGNORECASE)
 _NOTHING = bytes(4)
 _NO_BODY = frozenset({101, 204, 304})
 _PASSING = frozenset({408, 425, 429})
@@ -81,15 +79,14 @@ class HttpConnection:
             self.timeouts.first_byte = time.monotonic()
         return count
 
-    def glance(self, room: memoryview, moment: int = _MOMENT) -> int | None:
-        """As ``receive``, from any thread, but wait only so many milliseconds; None: nothing came, or the end."""
+    def glance(self, room: memoryview, moment: int = _MOMENT) -> int:
+        """As ``receive``, from any thread, but wait only so many milliseconds; 0: nothing came, or the end."""
         self.sock.settimeout(0)
         with suppress(OSError):
-            return self.sock.recv_into(room) or None
-        if moment and self._readable(moment):
-            with suppress(OSError):
-                return self.sock.recv_into(room) or None
-        return None
+            return self.sock.recv_into(room)
+        with suppress(OSError):
+            return self.sock.recv_into(room) if moment and self.readable(moment) else 0
+        return 0
 
     def take(self, room: memoryview) -> int:
         """As ``receive``, but first what was received already."""
@@ -120,7 +117,7 @@ class HttpConnection:
         del self.ahead[:size]
         return line
 
-    def head(self, most: int = _LONGEST) -> list[bytes]:
+    def head(self) -> list[bytes]:
         """The lines of an answer up to its body, informational answers skipped; fewer if the connection ends there.
 
         Raises:
@@ -128,10 +125,10 @@ class HttpConnection:
             ProtocolError: it is none of HTTP, or has too many headers.
         """
         while True:
-            lines = [self.line(most)]
+            lines, left = [self.line()], _LONGEST
             if not lines[0]:
                 raise ResetError(f"{self.host}: Remote end closed connection without response")
-            status, left = status_of(lines[0], self.host), most
+            status = status_of(lines[0], self.host)
             while lines[-1].endswith(b"\n") and lines[-1] not in ENDS:
                 left -= len(lines[-1])
                 lines.append(self.line(left))
@@ -142,15 +139,11 @@ class HttpConnection:
         """Some of what is here at once, and stays here."""
         decrypted = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
         if not self.ahead and (decrypted or waits(self.sock.fileno())):
-            self.ahead += self._room[: self.glance(self._room, moment=0) or 0]
+            self.ahead += self._room[: self.glance(self._room, moment=0)]
         return bytes(self.ahead)
 
-    @property
-    def quiet(self) -> bool:
-        """Whether an idle connection is still there, with nothing in it."""
-        return not self._readable(0)
-
-    def _readable(self, milliseconds: int) -> bool:
+    def readable(self, milliseconds: int) -> bool:
+        """Whether bytes or the end have come, or come that soon."""
         waiting = native("select", "poll")()  # waited for by the thread itself, not by gevent's hub
         waiting.register(self.sock.fileno(), select.POLLIN)
         return bool(waiting.poll(milliseconds))
@@ -207,12 +200,6 @@ class Head:
         return self.chunked or self.length is not None
 
     @property
-    def patience(self) -> float:
-        """Seconds for which the server keeps an idle connection, as far as it says."""
-        match = _KEEP_ALIVE.search(self.headers.get("Keep-Alive", ""))
-        return float(match[1]) if match else inf
-
-    @property
     def closes(self) -> bool:
         """Whether the server said that the connection ends with this answer."""
         said = self.headers.get("Connection", "").lower()
@@ -230,13 +217,6 @@ class Response(Head):
         self._left = self.length or 0  # bytes; of the chunk if it is chunked
         self._in_chunk = False
         self.finished = False
-
-    def close(self) -> None:
-        self.connection.close()
-
-    @property
-    def ragged(self) -> bool:  # type: ignore[override]
-        return self.connection.ragged
 
     def read(self, room: memoryview) -> int:
         """Put there what has arrived, and wait if nothing has; how many bytes that is, 0 at the end.
@@ -258,16 +238,16 @@ class Response(Head):
             self._left -= count
         return count or self._finish()
 
-    def glance(self, room: memoryview) -> int | None:
-        """As ``read``, from any thread, of a body whose length is known; None: nothing came within a moment.
+    def glance(self, room: memoryview) -> int:
+        """As ``read``, from any thread, of a body whose length is known; 0: nothing came within a moment.
 
         An end is left to ``read``: it may close the socket, and a socket of gevent belongs to the hub's thread.
         """
         if self.chunked or not self._left:
-            return None  # in the middle of a chunk's size there is no stopping
+            return 0  # in the middle of a chunk's size there is no stopping
         room = room[: self._left]
         count = self.connection.take(room) if self.connection.ahead else self.connection.glance(room)
-        self._left -= count or 0
+        self._left -= count
         return count
 
     def _next_chunk(self) -> None:
@@ -288,7 +268,7 @@ class Response(Head):
     def _finish(self) -> int:
         """The body is complete. Whatever follows contradicts its length."""
         if not self.finished:
-            self.finished = True
+            self.finished, self.ragged = True, self.connection.ragged
             self.surplus = self.connection.rest().strip(b"\r\n")
             if not self.surplus:
                 self.connection.ahead.clear()

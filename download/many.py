@@ -17,7 +17,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -37,11 +37,9 @@ from download.errors import (
     TruncatedError,
     translate,
 )
-from download.fetch import SETTLE, SETTLE_TIME, Fetched, Fetcher, Retrieval, Wanted
+from download.fetch import SETTLE, SETTLE_TIME, Fetched, Fetcher, Retrieval
 from download.http1 import ENDS, Head, is_informational, status_of, waits
-from download.tempfile import TempFile
 from download.threads import native
-from download.timeouts import Limits, Timeouts
 
 _LOOK_EVERY = 0.1  # seconds
 _KEPT = 64  # connections
@@ -49,7 +47,6 @@ _BUFFER = 256 * 1024  # bytes that libcurl receives at a time
 _FRESH = 30.0  # seconds for which a look-up counts
 _FAILED = 1.0  # ... if it failed: for the transfers that wait for it, and for no later retry
 _MOST_HOSTS = 1000  # kept
-_MOST_SOCKETS = 1000  # remembered, far more than libcurl keeps
 _HANG = select.POLLHUP | select.POLLERR | select.POLLNVAL
 _POLL = {
     pycurl.POLL_IN: select.POLLIN,
@@ -58,8 +55,6 @@ _POLL = {
 }
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
-# libcurl's codes, as far as they say one thing. It also refuses answers that can be read: not for it to say.
-_CANNOT_CONNECT, _PARTIAL_FILE, _TIMED_OUT, _CERTIFICATE = 7, 18, 28, 60
 
 
 class Again(Ended):
@@ -69,25 +64,19 @@ class Again(Ended):
 
 
 class Transfer(Retrieval):
-    """One URL in a group; ``end`` says what came of it, once it is over."""
+    """One URL in a group."""
 
-    def __init__(
-        self, wanted: Wanted, temp: Path | str, limits: Limits, check: Callable[[], None], *, user_agent: str
-    ) -> None:
-        most, algorithm = limits.max_bytes, wanted.algorithm
-        file = TempFile(temp, max_bytes=most, expected=wanted.size, algorithm=algorithm, late=True)
-        super().__init__(wanted, file, Timeouts(limits, check), user_agent)
-        self.end: Fetched | Ended | None = None
-        self.lines: list[bytes] = []  # of the headers; libcurl appends to it
-        self.head: Head | None = None
-        self._connecting = True
-        self._unwanted: int | None = None  # bytes so far, of a body that is no file
-        self._error: BaseException | None = None  # that ended it, whatever libcurl says
+    late = True
+    end: Fetched | Ended | None = None  # what came of it, once it is over
+    head: Head | None = None
+    lines: list[bytes]  # of the headers, since ``begin``; libcurl appends to it
+    _connecting = True
+    _unwanted: int | None = None  # bytes so far, of a body that is no file
+    _error: BaseException | None = None  # that ended it, whatever libcurl says
 
     def begin(self) -> dict[str, str]:
         """Begin with the present target; the headers to send."""
-        self.lines.clear()
-        self.head, self._connecting, self._unwanted = None, True, None
+        self.head, self.lines, self._connecting, self._unwanted = None, [], True, None
         self.timeouts.first_byte = None
         self.timeouts.connecting(self.target.host)
         return self.headers()
@@ -109,10 +98,9 @@ class Transfer(Retrieval):
         return None
 
     def look(self, *, connected: bool) -> None:
-        """Whether it may go on.
-
+        """
         Raises:
-            Ended: not any longer.
+            Ended: it may not go on.
         """
         if self._connecting and connected:
             self._connecting = False
@@ -165,17 +153,15 @@ class Transfer(Retrieval):
 
     def _has_head(self) -> bool:
         """Whether all headers of an answer that counts are here."""
-        if not self.lines or self.lines[-1] not in ENDS:
-            return False
-        return not is_informational(status_of(self._last_answer()[0], self.target.host))
+        lines = self._last_answer()
+        return bool(lines) and lines[-1] in ENDS and not is_informational(status_of(lines[0], self.target.host))
 
     def _read_head(self) -> None:
         self._connecting = False
         if self.timeouts.first_byte is None:
             self.timeouts.first_byte = time.monotonic()
-        if not self.lines:
+        if not (lines := self._last_answer()):
             raise TruncatedError("expected all headers, got the end of the connection before them")
-        lines = self._last_answer()
         self.timeouts.status = status_of(lines[0], self.target.host)  # a failure below has one, too
         self.head = Head(self.target, lines)
         if self.takes(self.head):
@@ -185,19 +171,19 @@ class Transfer(Retrieval):
             self.timeouts.draining(SETTLE_TIME)
 
     def failure(self, code: int, text: str, errno: int) -> Exception:
-        """
+        """What libcurl's code means, as far as it says one thing: it also refuses answers that can be read.
+
         Args:
-            code: libcurl's.
             errno: the operating system's; 0: it said nothing.
         """
         host = self.target.host
-        if code == _CANNOT_CONNECT:
+        if code == pycurl.E_COULDNT_CONNECT:
             return ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
-        if code == _TIMED_OUT:  # of libcurl's options only the one for connecting is set
+        if code == pycurl.E_OPERATION_TIMEDOUT:  # of libcurl's options only the one for connecting is set
             return self.timeouts.late()
-        if code == _PARTIAL_FILE:
+        if code == pycurl.E_PARTIAL_FILE:
             return self.cut_short()
-        if code == _CERTIFICATE:
+        if code == pycurl.E_PEER_FAILED_VERIFICATION:
             return TlsError(f"{host}: {text}")
         if errno and (self.lines or self.target.scheme == "http"):  # else it may have been told why, in TLS
             return ResetError(f"{'' if self.head else f'{host}: '}[Errno {errno}] {os.strerror(errno)}")
@@ -209,7 +195,7 @@ class Loop:
         self.policy = fetcher.policy
         self.ca_file = str(fetcher.ca_file) if fetcher.ca_file else _authorities()
         self.certificate_for = fetcher.certificate_for
-        # Idle connections, the oldest first: by their local port the descriptor, and until when they are kept.
+        # Idle connections: by their local port the descriptor, and until when they are kept.
         self.sockets: dict[int, tuple[int, float]] = {}
         self._closing: set[tuple[str, str, int]] = set()  # origins that answer once per connection
         self._look_ups: dict[tuple[str, int], LookUp] = {}
@@ -218,7 +204,7 @@ class Loop:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT)
         self._poll = native("select", "poll")()
-        self._socket = native("socket", "socket")
+        self.socket = native("socket", "socket")
         self._due: float | None = None  # when libcurl wants to be called
         self._free: list[_Handle] = []
         self._busy: dict[_Handle, Transfer] = {}
@@ -276,11 +262,7 @@ class Loop:
     # -- transfers
 
     def _begin(self, transfer: Transfer, *, again: bool = False) -> None:
-        """Give it a handle, or leave it among those whose host is not known yet.
-
-        Args:
-            again: it was one of those.
-        """
+        """Give it a handle, or leave it among those whose host is not known yet, of which it was one if ``again``."""
         target = transfer.target
         try:
             if again:
@@ -323,7 +305,7 @@ class Loop:
         for port, (fd, until) in tuple(self.sockets.items()):
             if until <= self._looked:
                 del self.sockets[port]
-                _hang_up(self._socket(*_TCP, fileno=fd), port)
+                _hang_up(self.socket(*_TCP, fileno=fd), port)
         for _ in range(len(self._resolving)):
             self._begin(self._resolving.popleft(), again=True)
         for handle, transfer in list(self._busy.items()):
@@ -350,8 +332,7 @@ class Loop:
         elif code:
             more = transfer.over(transfer.failure(code, text, handle.getinfo(pycurl.OS_ERRNO)))
         else:
-            patience = transfer.head.patience if transfer.head else IDLE
-            more = transfer.over(None, complete=handle.complete(min(IDLE, patience)))
+            more = transfer.over(None, complete=handle.complete())
             closes = transfer.head is not None and transfer.head.closes
             # If the server ends a new connection after its answer, then all of its answers may.
             if isinstance(transfer.end, Again) and closes and handle.getinfo(pycurl.NUM_CONNECTS):
@@ -403,9 +384,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         self._several = False  # addresses that the host has
         self._place = "", "", 0, ""  # as set; with the address to try first
         self._headers: dict[str, str] = {}  # as set
-        self._listens = False  # to all that libcurl tells
-        self._surplus = False
-        self._socket = native("socket", "socket")
+        self._listens = self._surplus = False
         for option, value in (
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
@@ -428,14 +407,10 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
             self.setopt(pycurl.SSLCERT, str(certificate))
 
     def prepare(self, transfer: Transfer, allowed: list[str], *, listen: bool) -> None:
-        """
-        Args:
-            listen: to all that libcurl tells: two dozen calls per answer.
-        """
         target, headers = transfer.target, transfer.begin()
         self.refused, self.dirty, self._surplus, self._host = None, False, False, target.host
         self.opened.clear()
-        if listen != self._listens:
+        if listen != self._listens:  # to all that libcurl tells: two dozen calls per answer
             self._listens = listen
             self.setopt(pycurl.VERBOSE, int(listen))
         if headers != self._headers:
@@ -456,7 +431,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         family, kind, protocol, place = address
         try:
             self._loop.policy.judge(self._host, place[0])
-            opened: socket.socket = self._socket(family, kind, protocol)
+            opened: socket.socket = self._loop.socket(family, kind, protocol)
         except Exception as error:
             self.refused = translate(error, f"connecting to {self._host}: ")
             return pycurl.SOCKET_BAD
@@ -478,25 +453,19 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if kind == pycurl.INFOTYPE_TEXT and text.startswith(b"Excess found"):
             self._surplus = True
 
-    def complete(self, patience: float) -> bool:
+    def complete(self) -> bool:
         """After an answer that was read to its end: whether nothing came after it, as far as it is here already.
 
         What libcurl did not read, it leaves in the socket, which may serve another request. What it did read it drops,
         with the connection, and tells only a handle that listens.
-
-        Args:
-            patience: seconds for which the connection may be idle.
         """
         if self._several and (address := self.getinfo(pycurl.PRIMARY_IP)) != self._place[-1]:
             remember(self._host, address)
         fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
             port = self.getinfo(pycurl.LOCAL_PORT)
-            sockets.pop(port, None)
-            sockets[port] = fd, time.monotonic() + patience  # the youngest is the last
-            if len(sockets) > _MOST_SOCKETS:
-                del sockets[next(iter(sockets))]
-            return not (waits(fd) and _peek(self._socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
+            sockets[port] = fd, time.monotonic() + IDLE
+            return not (waits(fd) and _peek(self._loop.socket(*_TCP, fileno=fd), close=False).strip(b"\r\n"))
         if self._listens and self.opened and not self._surplus:
             return not _peek(self.opened.pop(), close=True).strip(b"\r\n")
         return False

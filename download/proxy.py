@@ -20,12 +20,11 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
 from download.addresses import AddressPolicy, Network, Target, is_below
-from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError, ResetError, TruncatedError
+from download.errors import BadUrlError, ConnectError, ProtocolError, RefusedError, ResetError, TruncatedError, shown
 from download.http1 import Head, HttpConnection, is_passing
 
 NOTE = "via proxy"
 
-_LONGEST_LINE = 16 * 1024  # bytes, of an answer to CONNECT
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -53,13 +52,11 @@ class Proxy:
             parts = urlsplit(url)
             credentials, _, place = parts.netloc.rpartition("@")
             target = Target.parse(f"{parts.scheme}://{place}{parts.path}")
-            stated = parts.port is not None and not (parts.path.strip("/") or parts.query or parts.fragment)
+            if parts.scheme != "http" or parts.port is None or parts.path.strip("/") or parts.query or parts.fragment:
+                raise ValueError
         except (BadUrlError, ValueError):
-            raise ValueError("DOWNPOUR_PROXY: expected http://[user:password@]host:port, got no such URL") from None
-        if parts.scheme != "http" or not stated:
-            raise ValueError(
-                f"DOWNPOUR_PROXY: expected http://[user:password@]host:port, got {parts.scheme}://{place}{parts.path}"
-            )
+            expected, got = "http://[user:password@]host:port", shown(url) if re.match(r"\w+://", url) else "no URL"
+            raise ValueError(f"DOWNPOUR_PROXY: expected {expected}, got {got}") from None
         user, _, password = credentials.partition(":")
         basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode() if credentials else None
         networks, names = _told_apart(direct)
@@ -98,7 +95,7 @@ class Proxy:
         own = [f"Proxy-Authorization: {self.authorization}"] if self.authorization else []
         connection.send([f"CONNECT {place} HTTP/1.1", f"Host: {place}", *own])
         try:
-            status = Head(target, connection.head(_LONGEST_LINE)).status
+            status = Head(target, connection.head()).status
         except (ResetError, TruncatedError) as error:
             raise ConnectError(f"expected the proxy to connect to {place}, it closed the connection") from error
         if not 200 <= status < 300:

@@ -25,8 +25,8 @@ PIECE = 16 * 1024  # bytes; a few milliseconds of parsing
 Step = Callable[[Path, Callable[[], None]], str]
 
 
-def run(name: str, file: Path, check: Callable[[], None]) -> str:
-    """Do a step; its outcome for the record.
+def run(name: str, file: Path, check: Callable[[], None]) -> tuple[str, float]:
+    """Do a step; its outcome as people read it, and the seconds that it took.
 
     Args:
         check: asked between pieces; what it raises ends the step.
@@ -44,7 +44,8 @@ def run(name: str, file: Path, check: Callable[[], None]) -> str:
         raise
     except Exception as error:
         raise StepError(f"step {name}: {type(error).__name__}: {error}; the file is not published") from error
-    return f"{name}: {outcome}, {time.monotonic() - begun:.4f} s"
+    took = time.monotonic() - begun
+    return f"{name}: {outcome}, {took:.4f} s", took
 
 
 def links(file: Path, check: Callable[[], None]) -> str:

@@ -46,6 +46,7 @@ _QUICKLY = 0.1  # seconds
 _IN_A_ROW = 4  # times; a server that sends slowly still sends what it sends at once
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # the latter always fails
 # File systems that know no unnamed files, and systems that do not.
 _NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT})
@@ -134,10 +135,6 @@ class TempFile:
     def full(self) -> bool:
         return self.waiting == len(self._buffer)
 
-    @property
-    def sha256(self) -> str:
-        return self.digest("sha256")
-
     def digest(self, algorithm: str) -> str:
         return self._digests[algorithm].hexdigest()
 
@@ -172,7 +169,7 @@ class TempFile:
             _write_validators(self.path, validators)
             leftover.rename(self.path)
             validators_path(leftover).unlink(missing_ok=True)
-        self._open(fd)
+        self._fd, self.identity = fd, _identity(fd)
         self.validators, self.written = validators, os.fstat(fd).st_size
         if validators.total is not None:
             # Ask for at least one byte: only an answer proves that the rest is unchanged.
@@ -222,7 +219,7 @@ class TempFile:
         except FileNotFoundError:  # the first file of all
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.place, flags, 0o666)
-        self._open(fd)
+        self._fd, self.identity = fd, _identity(fd)
         _lock(fd)
         if self.validators and self.validators.worth_keeping:
             _write_validators(self.path, self.validators)
@@ -230,9 +227,6 @@ class TempFile:
         room = disk.f_bavail * disk.f_frsize
         if self.total is not None and self.total > room:
             raise DiskFullError(f"expected room for {self.total} bytes, got {room}")
-
-    def _open(self, fd: int) -> None:
-        self._fd, self.identity = fd, _identity(fd)
 
     # -- receive
 
@@ -392,10 +386,14 @@ def publish(
                 raise
             raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
         _remove(temp)
+        if fsync:
+            folder = os.open(final.parent, _OPEN_FOLDER)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         os.close(fd)
-    if fsync:
-        _sync_folder(final.parent)
 
 
 def _link(temp: Path, final: Path) -> None:
@@ -406,7 +404,7 @@ def _link(temp: Path, final: Path) -> None:
             raise
         # A file system without links cannot do both in one step. An empty file that holds the name for a moment would
         # be a half-written one if we died. So no two of ours do it at once, and the moment of another program is short.
-        folder = os.open(temp.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(temp.parent, _OPEN_FOLDER)
         try:
             until = time.monotonic() + _FROZEN
             while not _lock(folder) and time.monotonic() < until:
@@ -418,14 +416,6 @@ def _link(temp: Path, final: Path) -> None:
             with suppress(OSError):
                 fcntl.flock(folder, fcntl.LOCK_UN)  # gevent closes folders later
             os.close(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None]) -> bool:
@@ -445,21 +435,16 @@ def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None])
         while body:  # a disk that fills up takes a part first
             body = body[os.write(fd, body) :]
         stamp(fd)
-        return _linked(fd, final)
+        try:
+            # Naming a folder makes it linkat(), which alone follows the link that stands for the open file.
+            os.link(f"/proc/self/fd/{fd}", final, src_dir_fd=fd, follow_symlinks=True)
+        except FileExistsError:
+            raise
+        except OSError:  # no /proc, or no links
+            return False
+        return True
     finally:
         os.close(fd)
-
-
-def _linked(fd: int, final: str) -> bool:
-    """Give an open file its name; False: no /proc, or no links."""
-    try:
-        # Naming a folder makes it linkat(), which alone follows the link that stands for the open file.
-        os.link(f"/proc/self/fd/{fd}", final, src_dir_fd=fd, follow_symlinks=True)
-    except FileExistsError:
-        raise
-    except OSError:
-        return False
-    return True
 
 
 @cache

@@ -87,11 +87,6 @@ class Timeouts:
         kind, message = self._late
         return kind(f"{message} after {self.received} bytes" if self._in_body else message)
 
-    @property
-    def remaining(self) -> float:
-        """Seconds of the present phase."""
-        return max(0.0, self._until - time.monotonic())
-
     def before_read(self) -> None:
         """A new wait for body bytes: silence is counted from here, not from what we did in between."""
         if self._in_body:

@@ -12,7 +12,7 @@ Kept true by ``tests/fault/test_last_events.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from typing import Any
@@ -20,7 +20,6 @@ from typing import Any
 from redis import Redis
 
 from ledger.jobs import JobState
-from ledger.leases import Lease
 from ledger.records import Keys
 
 _AT_ONCE = 500  # events per PUBLISH
@@ -60,22 +59,16 @@ def tell_flower(redis: Redis, keys: Keys, jobs: Mapping[str, Sequence[TakenOver]
         _publish(redis, keys, events[at : at + _AT_ONCE])
 
 
-def tell_totals(redis: Redis, keys: Keys, totals: Mapping[str, Any], processes: Iterable[Lease]) -> None:
+def tell_totals(redis: Redis, keys: Keys, totals: Mapping[str, Any]) -> None:
     """For Flower's page of lanes, see ``deploy/lanes_page.py``; Celery and Flower make nothing of it.
 
     Args:
         totals: as JSON can have it.
-        processes: those that are alive.
 
     Raises:
         redis.RedisError: as ``tell_flower``.
     """
-    alive = [
-        (each.identity.worker, each.identity.pool, each.identity.family, each.identity.pid, each.held)
-        for each in processes
-        if each.identity.pool
-    ]
-    _publish(redis, keys, [{"type": "ledger-totals", "hostname": "sweep", **totals, "processes": alive}])
+    _publish(redis, keys, [{"type": "ledger-totals", "hostname": "sweep", **totals}])
 
 
 def _publish(redis: Redis, keys: Keys, events: Sequence[Mapping[str, Any]]) -> None:

@@ -183,7 +183,9 @@ class JobRecord:
     final_url: str | None = None  # once done: where redirects led to, without its query
     content_type: str | None = None  # once done, unless it is ``UNKNOWN_TYPE``
     name: str | None = None  # the final filename, if it is not the job's
+    step: float | None = None  # once done: seconds that its step took
     before: int = 0  # attempts made before it was submitted again: history, they count no more
+    weight: int = 0  # of its holders' deaths against it, see ``weight`` in lua/common.lua
 
     @property
     def batch(self) -> str:
@@ -258,6 +260,7 @@ class Result:
     name: str | None = None  # the final filename, if it is not the one that the record has
     final_url: str | None = None  # where redirects led to, without its query
     content_type: str | None = None
+    step: float | None = None  # seconds that the job's step took
 
 
 @dataclass(frozen=True, slots=True)

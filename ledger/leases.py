@@ -1,4 +1,4 @@
-"""Leases: each process that runs jobs renews its lease every second.
+"""Leases: each process that runs jobs renews its lease every second, or every two while it has none.
 
 A worker process (a prefork child; the one process of a threads or gevent worker) registers once, as an *incarnation*,
 and renews its own lease, so when it dies or freezes the lease passes, and the sweep takes its jobs over. A lease that
@@ -128,12 +128,14 @@ class Leases:
             found.append(Lease(incarnation, Identity.read(text), 0.0 if end else int(left) / 1000, end, int(held)))
         return found
 
-    def touch(self, pool: Pool, refs: Sequence[str], worker: str = "") -> bool:
+    def touch(self, pool: Pool, refs: Sequence[str], worker: str = "") -> tuple[bool, bool]:
         """Say that these messages are in a worker's hands, so that the sweep does not take them for vanished.
 
         Returns:
-            Whether the worker may take more: its pool is not paused, and it is not drained.
+            Whether the worker may take more: its pool is not paused, and it is not drained. And whether a fault of a
+            machine is noted, whichever worker's.
         """
         groups = [refs[at : at + AT_ONCE] for at in range(0, len(refs), AT_ONCE)] or [[]]
-        answers = [self._call("touch", pool, worker, *group) for group in groups]
-        return all(answers)
+        for group in groups:
+            may_take, faults = self._call("touch", pool, worker, *group)
+        return bool(may_take), bool(faults)

@@ -451,6 +451,7 @@ def _close_args(closing: Closing) -> list[Any]:
         args += ["f", result.name] if result.name else []
         args += ["r", result.final_url[:LONGEST_URL]] if result.final_url else []
         kind = (result.content_type or UNKNOWN_TYPE)[:LONGEST_TYPE]
+        args += ["g", round(1000 * result.step, 1)] if result.step is not None else []
         args += ["c", kind] if kind != UNKNOWN_TYPE and kind.isprintable() else []
     if closing.state is JobState.DONE and claim.record.job.headers:
         args += ["j", encode_job(claim.record.job.spent)]

@@ -20,7 +20,7 @@ paused                       set     pools whose jobs stay queued for now
 drained                      set     names of workers that take nothing new
 unwell                       hash    worker → fault of its machine, JSON, while it takes nothing new; ``worker.machine``
 suspects:POOL                zset    ids of queued jobs that may have killed their process, the next to be tried first
-trial:POOL                   hash    the one of them that was let run: ``id``, and ``since`` when it has, ledger clock
+trial:POOL                   hash    those of them that were let run, and since when they have, ledger clock
 incarnations                 hash    incarnation id → what process it is, JSON
 leases                       hash    incarnation id → its end, ms of the ledger clock; or how it ended: ended, died
 held:INCARNATION             set     ids of the jobs it runs
@@ -53,7 +53,7 @@ w      who runs it, as in ``a``; noted with its progress       (running)
 x      cancel requested                                        (running)
 f      final filename, if a server proposed another one, or a file that is not the job's had its name
 m      the host whose slot it has (running), or in whose queue it is (waiting)
-l      losses that count: how often its holder died while it ran alone, or was on trial
+l      losses that count: how often its holder died while it ran alone, or was tried alone
 y      losses in company: how often its holder died together with other jobs, or with its whole prefork worker
 e      end of its time, if limited, ms of the ledger clock     (from the first claim until it is final)
 a      closed attempts, JSON rows joined by commas; they begin so many ms after ``q``
@@ -62,6 +62,7 @@ v      attempts made before it was submitted again: history
 o      notes, JSON                                             (done)
 u      ETag and Last-Modified, see ``encode_validators``       (done)
 r      where redirects led to, without the query               (done)
+g      ms that its step took, with one decimal                 (done)
 c      Content-Type, unless it is ``UNKNOWN_TYPE``              (done)
 =====  ===============================================================================================
 
@@ -392,5 +393,7 @@ def decode(id_: str, fields: Mapping[str, str]) -> JobRecord:
         final_url=fields.get("r"),
         content_type=fields.get("c"),
         name=fields.get("f"),
+        step=float(fields["g"]) / 1000 if "g" in fields else None,
         before=int(fields.get("v", 0)),
+        weight=2 * int(fields.get("l", 0)) + int(fields.get("y", 0)),
     )

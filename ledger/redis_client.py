@@ -24,6 +24,10 @@ from ledger.settings import Settings
 T = TypeVar("T")
 
 _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*\n|\s+-- .*$", re.MULTILINE)
+_FUNCTION = re.compile(
+    r"^(?:local function |function (commands)\.)(\w+)\([^)]*\)(?: .+\n|\n(?:.*\n)*?end\n)", re.MULTILINE
+)
 
 _TOLD_TO = 0.001  # seconds: Redis' scripts cut their moments to milliseconds
 AT_ONCE = 500  # jobs or messages that one call names: a few milliseconds of Redis' time
@@ -31,7 +35,7 @@ AWAY = (ConnectionError, TimeoutError)  # Redis may come back
 QUICK = 2.0  # seconds for the answer to a question that is asked again in a second anyway
 
 # A network may drop a connection that is idle, and say so to neither end. What was idle for this long is not trusted,
-IDLE = 2  # seconds
+IDLE = 3  # seconds
 # ... and the system asks the other end: one that does not answer is gone after 7 seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2}
 KEEPALIVE = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
@@ -188,28 +192,54 @@ def eviction_warning(policy: str) -> str:
 
 
 class Library:
-    """The commands of ``lua/NAME.lua``: one script, sent as its hash, loaded again when Redis has forgotten it.
+    """The commands of ``lua/NAME.lua``: each a script, sent as its hash, loaded again when Redis has forgotten it.
 
     A line ``--include NAME`` stands for the text of another file. A Redis without memory takes all commands but those
     that are named as ``refused_when_full``.
     """
 
     def __init__(self, redis: Redis, prefix: str, name: str, *, refused_when_full: Collection[str] = ()) -> None:
-        text = _text(name)
-        self._script = redis.register_script("#!lua flags=allow-oom\n" + text)
-        self._refusable = redis.register_script("#!lua\n" + text) if refused_when_full else self._script
-        self._refused_when_full = frozenset(refused_when_full)
+        self._redis = redis
+        self._name = name
+        self._refused_when_full = refused_when_full
         self._prefix = prefix
+        self._scripts: dict[str, Any] = {}
 
     def __call__(self, command: str, *args: Any, client: Redis | None = None) -> Any:
-        script = self._refusable if command in self._refused_when_full else self._script
+        if (script := self._scripts.get(command)) is None:
+            flags = "" if command in self._refused_when_full else " flags=allow-oom"
+            text = f"#!lua{flags}\n{_needed(self._name, command)}"
+            script = self._scripts[command] = self._redis.register_script(text)
         return script(args=[self._prefix, command, *args], client=client)
 
 
-@cache
 def _text(name: str) -> str:
     text = resources.files("ledger").joinpath("lua", f"{name}.lua").read_text()
     return _INCLUDE.sub(lambda match: _text(match[1]), text)
+
+
+@cache
+def _parts(name: str) -> list[tuple[str | None, str, str]]:
+    """A library in its order: functions (whether it is a command, its name, its text) and what stands between them."""
+    text = _COMMENT.sub("", _text(name))
+    parts: list[tuple[str | None, str, str]] = []
+    at = 0
+    for found in _FUNCTION.finditer(text):
+        parts += [(None, "", text[at : found.start()]), (found[1], found[2], found[0])]
+        at = found.end()
+    return [*parts, (None, "", text[at:])]
+
+
+def _needed(name: str, command: str) -> str:
+    """What one command needs of its library. Redis makes every function of a script anew with each call: all of them
+    take 20 µs, several times as long as most commands."""
+    used: set[str] = set()
+    needed: list[str] = []
+    for of_commands, function, text in reversed(_parts(name)):  # a function is used only below
+        if not function or (function == command if of_commands else function in used):
+            used.update(re.findall(r"\w+", text))
+            needed.append(text)
+    return "".join(reversed(needed))
 
 
 class PerProcess(Generic[T]):

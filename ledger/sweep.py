@@ -2,13 +2,14 @@
 
 Each round, all of it safe to repeat and to run twice at once:
   1. worker processes whose lease has passed: their jobs go back on their queues, or end as poison;
-  2. waiting jobs that are due: back on their queues;
-  3. jobs that wait for a host which has room: back on their queues, too;
-  4. jobs whose time is used up: failed;
-  5. suspects of having killed their process: the next one may run;
-  6. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/sweep.lua`` says how it knows;
-  7. batches that ended long enough ago: some of their records are removed, if the settings say so;
-  8. how many jobs there are, and which worker processes are alive: Flower is told.
+  2. one look at Redis, which of the steps down to 7 have nothing to do: they are left out;
+  3. waiting jobs that are due: back on their queues;
+  4. jobs that wait for a host which has room: back on their queues, too;
+  5. jobs whose time is used up: failed;
+  6. suspects of having killed their process: the next ones may run;
+  7. jobs that need a message, and jobs whose message vanished: one is sent. ``lua/sweep.lua`` says how it knows;
+  8. batches that ended long enough ago: some of their records are removed, if the settings say so;
+  9. how many jobs there are, and which worker processes are alive: Flower is told, if that has changed.
 
 One step that fails, for whatever reason, does not stop the others. All time is the ledger clock's (``lua/common.lua``).
 """
@@ -37,6 +38,8 @@ from ledger.redis_client import AT_ONCE, Library, connect, eviction_policy, evic
 from ledger.settings import Settings, settings_of
 
 _NAMES = 100  # of old batches, per call
+_TOLD = 3  # rounds in which Flower is told the same totals; that a process holds nothing it must hear twice
+_TOLD_AGAIN = 10  # ... and then in each tenth
 _COUNTED = 200  # newest batches whose jobs Flower is told: two milliseconds of Redis' time
 _GAP = 2.0  # seconds without any call after which the ledger clock stands still, at the least
 _LATE = 10.0  # seconds that a holder gets to end a job whose time is used up, at the least
@@ -109,6 +112,21 @@ class Sweep:
         self._living: set[str] = set()  # names of workers that have a process with a lease
         self._gap_is_set = False
         self._failing: dict[str, int] = {}  # by step: in how many rounds it failed, one after the other
+        self._totals: Mapping[str, object] = {}  # of the last round
+        self._same = 0  # rounds since they changed
+        self._idle: frozenset[str] = frozenset()  # names of steps that have nothing to do in this round
+        self._steps = {
+            "lost": self._take_over_the_lost,
+            "look": self._look,
+            "dead": self._finish_the_dead,
+            "due": self._put_back_due,
+            "hosts": self._wake,
+            "overdue": self._end_overdue,
+            "suspects": self._try_suspects,
+            "send": self._send_all,
+            "expire": self._expire,
+            "totals": self._tell_totals,
+        }
 
     def check_redis(self) -> None:
         with contextlib.suppress(RedisError, OSError):  # away: the first round says so
@@ -127,31 +145,35 @@ class Sweep:
             self._gap_is_set = True
         swept = Swept()
         away: RedisError | OSError | None = None
-        for step in (
-            self._take_over_the_dead,
-            self._put_back_due,
-            self._wake,
-            self._end_overdue,
-            self._try_suspects,
-            self._send_all,
-            self._expire,
-            self._tell_totals,
-        ):
+        for name, step in self._steps.items():
+            if name in self._idle and not (name == "send" and swept != Swept()):  # what was put back needs messages
+                continue
             try:
                 step(swept)
             except (RedisError, OSError) as error:
                 away = error
             except Exception:
-                rounds = self._failing[step.__name__] = self._failing.get(step.__name__, 0) + 1
+                rounds = self._failing[name] = self._failing.get(name, 0) + 1
                 if rounds % _LOG_AGAIN == 1:
-                    log.exception("step %s failed, the others go on; the next round tries it again", step.__name__)
+                    log.exception("step %s failed, the others go on; the next round tries it again", name)
             else:
-                self._failing.pop(step.__name__, None)
+                self._failing.pop(name, None)
         if away:
             raise away
         return swept
 
-    def _take_over_the_dead(self, swept: Swept) -> None:
+    @property
+    def quiet(self) -> bool:
+        """Whether no process holds a job, and nothing has changed for some rounds."""
+        held = sum(each.held for each in self._alive or ())
+        return not held and self._same >= _TOLD and self._idle.issuperset(("due", "hosts", "suspects", "send"))
+
+    def _look(self, _swept: Swept) -> None:
+        self._idle = frozenset()
+        queues = [each for pool in Pool for each in (pool, self._keys.queue(pool))]
+        self._idle = frozenset(map(str, self._call("idle", round(self._settings.message_grace * 1000), *queues)))
+
+    def _take_over_the_lost(self, swept: Swept) -> None:
         self._alive = None
         known = self._leases.known()
         groups = {lease.identity.family for lease in known}
@@ -163,9 +185,12 @@ class Sweep:
             if not lease.alive:
                 worker, evidence = lease.identity.worker, self._evidence(lease, known)
                 taken.setdefault(worker, []).extend(self._take_over(lease.incarnation, worker, evidence, swept))
-        for incarnation in self._redis.smembers(self._keys.dead):  # a sweep died in the middle
-            taken.setdefault("unknown", []).extend(self._take_over(str(incarnation), "unknown", "nothing", swept))
         self._tell(taken)
+
+    def _finish_the_dead(self, swept: Swept) -> None:
+        """A sweep died while it took their jobs over."""
+        for incarnation in self._redis.smembers(self._keys.dead):
+            self._tell({"unknown": self._take_over(str(incarnation), "unknown", "nothing", swept)})
 
     def _evidence(self, dead: Lease, known: Sequence[Lease]) -> str:
         """What the death of a process says about its jobs: a loss counts only against a job that was alone.
@@ -263,9 +288,16 @@ class Sweep:
         jobs: dict[str, dict[str, int]] = {pool: {} for pool in Pool}
         for (pool, state), count in zip(flat[::2], flat[1::2], strict=True):
             jobs[POOLS[pool]][STATES[state]] = count
-        totals = {"jobs": jobs, "submitted": submitted, "batches": batches, "counted": counted}
-        with contextlib.suppress(RedisError):  # Redis' users are of a version before this one
-            tell_totals(self._redis, self._keys, totals, self._alive)
+        alive = [
+            (who.worker, who.pool, who.family, who.pid, each.held)
+            for each in self._alive
+            if (who := each.identity).pool
+        ]
+        totals = {"jobs": jobs, "submitted": submitted, "batches": batches, "counted": counted, "processes": alive}
+        self._same, self._totals = self._same + 1 if totals == self._totals else 0, totals
+        if self._same < _TOLD or self._same % _TOLD_AGAIN == 0:
+            with contextlib.suppress(RedisError):  # Redis' users are of a version before this one
+                tell_totals(self._redis, self._keys, totals)
 
 
 def _reason(record: JobRecord) -> str:
@@ -295,7 +327,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             soon = _TRIAL_ROUNDS if swept.trials else max(0, soon - 1)
             if swept != Swept():
                 log.info("swept %s", " ".join(f"{name}={count}" for name, count in asdict(swept).items() if count))
-        stop.wait(min(_SOON, settings.sweep_every) if soon else settings.sweep_every)
+        stop.wait(min(_SOON, settings.sweep_every) if soon else settings.sweep_every * (2 if sweep.quiet else 1))
 
 
 def main() -> None:

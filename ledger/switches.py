@@ -2,7 +2,7 @@
 
 A paused pool takes no new jobs anywhere; a drained worker takes none, the others of its pool do. What runs goes on.
 Reserved messages stay queued in the ledger and are sent again later, so nothing is lost. The flags lie in Redis and
-outlive every process. ``lua/job.lua`` obeys them at once. Within some two seconds a worker stops consuming its queue,
+outlive every process. ``lua/job.lua`` obeys them at once. Within some three seconds a worker stops consuming its queue,
 and the sweep sends nothing to a paused pool.
 Kept true by ``tests/pools/test_control.py``.
 """

@@ -11,8 +11,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from http.client import responses
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import parse_qsl, unquote
@@ -286,30 +285,17 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
 
 
 def _not_modified(validators: Mapping[str, str], headers: Mapping[str, str]) -> bool:
-    """If-None-Match compares weakly and, where present, makes If-Modified-Since void."""
+    """If-None-Match compares weakly and, where present, makes If-Modified-Since void; dates match exactly."""
     wanted = headers.get("if-none-match")
-    if wanted is not None:
-        tags = {tag.strip().removeprefix("W/") for tag in wanted.split(",")}
-        return wanted.strip() == "*" or ("ETag" in validators and validators["ETag"].removeprefix("W/") in tags)
-    since, changed = _date(headers.get("if-modified-since")), _date(validators.get("Last-Modified"))
-    return since is not None and changed is not None and changed <= since
+    if wanted is None:
+        return "Last-Modified" in validators and headers.get("if-modified-since") == validators["Last-Modified"]
+    tags = {tag.strip().removeprefix("W/") for tag in wanted.split(",")}
+    return wanted.strip() == "*" or ("ETag" in validators and validators["ETag"].removeprefix("W/") in tags)
 
 
 def _if_range_holds(validators: Mapping[str, str], condition: str | None) -> bool:
     """If-Range compares strongly: weak tags never match, dates match exactly."""
-    if condition is None or condition.startswith('"'):
-        return condition in (None, validators.get("ETag"))
-    date = _date(condition)
-    return date is not None and date == _date(validators.get("Last-Modified"))
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        date = None if text is None else parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    # A date without a zone is no HTTP-date and cannot be compared with one.
-    return date if date is not None and date.tzinfo is not None else None
+    return condition is None or (not condition.startswith("W/") and condition in validators.values())
 
 
 def repr_digest(sha256: bytes) -> dict[str, str]:

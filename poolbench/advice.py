@@ -3,46 +3,33 @@
 The answer follows from the measurements alone (``choice`` says how), never from what the scenario calls itself. Where
 the noise is larger than the difference, where too little was measured, or where nothing keeps the limits, there is
 none: the sentence says what is known, and a command what to run next. A demonstration has a sentence about its totals.
-
-A conclusion about several cores depends on the probes: below ``SEVERAL_CORES`` effective cores there is none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import product
 from typing import NamedTuple
 
 from poolbench import figures
 from poolbench.choice import ALIKE, REGRET, Choice, Curve, comparable, decide
 from poolbench.deployment import Spec
-from poolbench.experiment import Experiment, MeasuredState, Measurement, PoolKind
+from poolbench.experiment import Experiment, MeasuredState, Measurement
 from poolbench.lanes import Shown, shown
-from poolbench.runfiles import pooled
 from poolbench.statistics import LEAST, TIE, Comparison, DeploymentRow, Summary, Verdict, summarise
 
-SEVERAL_CORES = 1.5  # effective ones; with fewer there is no conclusion about several
+SEVERAL_CORES = 1.5  # effective ones; with fewer nothing is known about several
 FULL = 0.8  # of the effective cores: the CPU is what limits
-MATTERS = 0.4  # of the effective cores: with others on the machine, more cores might have been used
-ONE_CORE = 0.85  # cores that a single process uses: as good as one, for Python
+ONE_CORE = 0.85  # cores that a process of threads or greenlets uses: as good as one, for Python
 ROUNDS = 5  # with fewer, an interval depends on how the noise is distributed
-NARROWER = 9  # rounds from which on an interval is narrower than the range
 MOST_ROUNDS = 30  # more are not proposed
 OFTEN = 0.2  # of the measurements excluded: the machine was not ours
 OURS = 0.75  # of the machine's cores; with less, others are measured too
-SAMPLING = 0.05  # of the deployments' CPU
-LATE = 0.005  # seconds of scheduling latency more than elsewhere: worth a sentence
 _NAMED = 3  # deployments in one clause; more are counted
 _SHOWS = "a demonstration shows the models; run a scenario that measures them, or your own jobs"
-
-Value = Callable[[DeploymentRow], float | None]
-_COSTS: tuple[tuple[str, Value, Callable[[float], str], float], ...] = (  # the last: of how much more a word is worth
-    ("Memory at the peak", lambda row: row.peak, figures.size, 0.0),
-    ("Latency p99", lambda row: row.p99, figures.seconds, 0.0),
-    ("Scheduling latency p99", lambda row: row.late, figures.seconds, LATE),
-)
 
 
 class Confidence(StrEnum):
@@ -81,9 +68,8 @@ class Advice:
     tied: tuple[str, ...] = ()  # those as good as the answer in jobs per second ...
     criterion: str | None = None  # ... and what it was chosen by; None: nothing decides
     gives_up: tuple[str, ...] = ()  # what others do better
-    would_change: tuple[str, ...] = ()  # the answer
     next: tuple[str, ...] = ()  # commands that would make the answer surer
-    reasoning: tuple[str, ...] = ()  # to be numbered
+    reasoning: tuple[str, ...] = ()
 
     @property
     def lists(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -91,38 +77,24 @@ class Advice:
         found = [
             ("What limits the confidence" if self.answer else "Why there is no answer", self.because),
             ("What it gives up", self.gives_up),
-            ("What would change it", self.would_change),
             ("What to measure next", self.next),
             ("How it was found", self.reasoning),
         ]
         return [(heading, lines) for heading, lines in found if lines]
 
 
-def recommend(
-    experiments: Sequence[Experiment], limits: AnswerLimits | None = None, *, conditions: bool = True
-) -> Advice:
-    """The advice of runs of one kind, taken together.
-
-    Args:
-        conditions: whether the notes on the conditions are among the reasons; not on a page that has them by itself.
-
-    Raises:
-        ValueError: there are none, or they differ in scenario, machine or versions; see ``runfiles.agreeing``.
-    """
+def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Advice:
     limits = limits or AnswerLimits()
-    experiment = pooled(experiments)
     if experiment.scenario.demonstration:
-        pools = [each for each in shown(experiment) if not each.deployment.serial]
-        return Advice(experiment.scenario.name, verdict(pools), Confidence.NONE, (_SHOWS,), limits)
+        return Advice(experiment.scenario.name, verdict(shown(experiment)), Confidence.NONE, (_SHOWS,), limits)
     summary = summarise(experiment)
     able = comparable(summary)
     rows = [row for row in able if limits.kept_by(row)]
     choice = decide(summary, rows) if len(able) >= 2 else None
-    notes = experiment.notes if conditions else experiment.caveats
-    reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in notes)]
+    reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in experiment.caveats)]
     if beyond := [f"{row.name} ({_limited(row)})" for row in able if row not in rows]:
         reasoning.append(f"Beyond the limits: {', '.join(beyond)}.")
-    why = _nothing_to_choose(able, rows)
+    why = _nothing_to_choose(able)
     none = Advice(
         scenario=experiment.scenario.name,
         headline=f"These measurements cannot tell which deployment is the fastest: {why}.",
@@ -130,7 +102,7 @@ def recommend(
         because=(why,),
         limits=limits,
         compared=tuple(row.name for row in rows),
-        next=tuple(_next_when_unable(experiment, able)),
+        next=() if len(able) >= 2 else (str(experiment.request.having(repeat=ROUNDS)),),
         reasoning=tuple(reasoning),
     )
     return _Explanation(experiment, summary, rows, choice).complete(none) if choice else none
@@ -144,10 +116,6 @@ def _measured(experiment: Experiment, summary: Summary, able: Sequence[Deploymen
         f"Measured: {experiment.scenario.title} ({figures.counted(experiment.scenario.jobs, 'job')});"
         f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')}."
     )
-    excluded = [f"{row.name} {reason}" for row in summary.rows for reason in row.excluded]
-    if excluded:
-        more = f"; and {len(excluded) - 6} more" if len(excluded) > 6 else ""
-        yield f"Excluded, {figures.counted(len(excluded), 'measurement')}: {'; '.join(excluded[:6])}{more}."
     few = [row for row in summary.rows if row not in able and not row.deployment.serial]
     if few:
         names = ", ".join(f"{row.name} ({row.measurements})" for row in few)
@@ -159,31 +127,12 @@ def _limited(row: DeploymentRow) -> str:
     return f"{peak}, " + (f"p99 {figures.seconds(row.p99)}" if row.p99 is not None else "p99 not known")
 
 
-def _nothing_to_choose(able: Sequence[DeploymentRow], rows: Sequence[DeploymentRow]) -> str:
-    if len(able) >= 2 and not rows:
-        peaks = [(row.peak, row.name) for row in able if row.peak is not None]
-        tails = [(row.p99, row.name) for row in able if row.p99 is not None]
-        least = f"; the least memory is {figures.size(min(peaks)[0])} ({min(peaks)[1]})" if peaks else ""
-        shortest = f"; the shortest p99 is {figures.seconds(min(tails)[0])} ({min(tails)[1]})" if tails else ""
-        return f"no deployment keeps the limits{least}{shortest}"
+def _nothing_to_choose(able: Sequence[DeploymentRow]) -> str:
+    if len(able) >= 2:
+        return "no deployment keeps the limits"
     if able:
         return f"only {able[0].name} has rounds that count, and there is nothing to compare it with"
     return "no round counts"
-
-
-def _next_when_unable(experiment: Experiment, able: Sequence[DeploymentRow]) -> Iterator[str]:
-    """Commands that would bring something to choose from: more rounds, or deployments half as large."""
-    if len(able) < 2:
-        yield str(experiment.request.having(repeat=ROUNDS))
-        return
-    fewest: dict[tuple[PoolKind, object], Spec] = {}
-    for row in able:
-        each = row.deployment
-        half = Spec(each.pool, (each.concurrency_each or 0) // 2, each.setup)
-        if each.concurrency_each:
-            fewest[each.kind] = min(half, fewest.get(each.kind, half), key=lambda spec: spec.concurrency or 0)
-    if names := [spec.name for spec in fewest.values() if spec.concurrency]:
-        yield str(experiment.request.having(pools=",".join(names)))
 
 
 # -- with a choice
@@ -256,7 +205,6 @@ class _Explanation:
             tied=tuple(row.name for row in choice.tied if row is not self.pick),
             criterion=choice.criterion,
             gives_up=tuple(self.gives_up()),
-            would_change=tuple(self.would_change()),
         )
 
     def beside(self, row: DeploymentRow) -> Comparison:
@@ -266,10 +214,9 @@ class _Explanation:
         yield from (self.curve(curve) for curve in self.choice.curves if len(curve.rows) > 1)
         if len(self.choice.tied) > 1:
             yield self.tie()
-        yield from self.cpu()
 
     def curve(self, curve: Curve) -> str:
-        points = ", ".join(figures.rate_of(row) for row in curve.rows)
+        points = ", ".join(f"{row.name} {figures.significant(row.rate)} jobs/s" for row in curve.rows)
         if curve.saturation is not curve.best:
             why = f"{curve.best.name} is not worth a higher concurrency"
         else:
@@ -286,38 +233,6 @@ class _Explanation:
             f" concurrency{options} (where they differ by more than {ALIKE:.0%}): {rows}. {decided}."
         )
 
-    # -- cores
-
-    def cpu(self) -> Iterator[str]:
-        used, cores, pick = self.pick.cores, self.cores, self.pick
-        if used is None or pick.cpu_per_job is None:
-            yield "CPU was not measured: nothing is said about it."
-            return
-        of = f"{used / cores:.0%} of the {cores:.2g} cores that the probes found" if cores else "cores were not probed"
-        yield (
-            f"{pick.name} uses {figures.seconds(pick.cpu_per_job.median)} of CPU per job, {used:.2g} cores:"
-            f" {of} (of the workers alone)."
-        )
-        yield from filter(None, map(self.one_core, self.choice.curves))
-
-    def one_core(self, curve: Curve) -> str | None:
-        """A pool of one process that fills one core: its jobs wait for one another."""
-        least, most = curve.rows[0], curve.rows[-1]
-        full = ONE_CORE * min(1.0, self.cores or 1.0)
-        if most.deployment.processes != 1 or least is most or most.cores is None or most.cores < full:
-            return None
-        if not least.run or not most.run:
-            return None
-        grew = most.run.p50 / least.run.p50 if least.run.p50 else 1.0
-        where = (
-            "one thread of one process" if curve.pool is PoolKind.GEVENT else "one process, whose threads share the GIL"
-        )
-        return (
-            f"{curve.name} is {where}: {most.name} uses {most.cores:.2g} cores, and a job runs"
-            f" {figures.seconds(most.run.p50)} there instead of {figures.seconds(least.run.p50)} in {least.name},"
-            f" {grew:.2g} times as long: jobs wait for that core."
-        )
-
     @property
     def busy(self) -> bool:
         """Whether CPU limits the pick: the cores that there are, or the one that each of its processes can use."""
@@ -326,14 +241,6 @@ class _Explanation:
             return False
         return (of is not None and used >= ONE_CORE * of) or (self.cores is not None and used >= FULL * self.cores)
 
-    @property
-    def gated(self) -> bool:
-        """Whether more than one core would matter, and could not be seen."""
-        if self.cores is not None and self.cores >= SEVERAL_CORES:
-            return False
-        used = [row.cores or 0.0 for curve in self.choice.curves for row in (curve.saturation, curve.best)]
-        return max(used) >= MATTERS * (self.cores or 1.0)
-
     # -- what limits the confidence, and what to measure next
 
     def too_noisy(self) -> str:
@@ -341,8 +248,8 @@ class _Explanation:
         if self.infinite:
             return f"{self.pick.name} and {rival} cannot be compared: there is no round in which both count"
         return (
-            f"{rival} may be {figures.faster(self.choice.regret, self.pick.name)}; an answer is given only if it is"
-            f" certain that nothing is more than {REGRET:.0%} faster"
+            f"{rival} may be {figures.times(1 + self.choice.regret)} as fast as {self.pick.name}; an answer is given"
+            f" only if it is certain that nothing is more than {REGRET:.0%} faster"
         )
 
     def caveats(self) -> Iterator[str]:
@@ -371,17 +278,12 @@ class _Explanation:
                 yield f"the saturation point of {name} was not reached: a concurrency above {each} was not measured"
         if choice.certain and choice.regret > TIE:
             yield f"another may be up to {choice.regret:.0%} faster"
-        if self.gated:
-            found = f"the probes found {self.cores:.2g} effective cores" if self.cores else "cores were not probed"
-            yield (
-                f"CPU matters here, and {found}: below {SEVERAL_CORES} nothing is said about several cores; run"
-                " it again on a machine with at least two free cores"
-            )
         cores = experiment.cores
-        if cores and cores.effective < OURS * cores.nominal:
-            yield f"the machine gave {cores.effective:.2g} of its {cores.nominal} cores: others were at work"
-        if experiment.sampling and experiment.sampling.share > SAMPLING:
-            yield f"measuring took {experiment.sampling.share:.0%} of the CPU that the deployments took"
+        if not cores or cores.effective < max(SEVERAL_CORES, OURS * cores.nominal):
+            gave = (
+                f"gave {cores.effective:.2g} of its {cores.nominal} cores" if cores else "was not probed for its cores"
+            )
+            yield f"the machine {gave}: for jobs that compute, another one may give another answer"
 
     def next(self) -> Iterator[str]:
         """Commands that would settle what is open."""
@@ -389,7 +291,7 @@ class _Explanation:
         if self.infinite and self.pick.measurements >= ROUNDS:
             return  # more of the same would bring nothing
         if not choice.certain or self.pick.measurements < ROUNDS or choice.regret > TIE:
-            yield str(again.having(repeat=self.rounds()))
+            yield str(again.having(repeat=min(max(2 * self.pick.measurements, ROUNDS), MOST_ROUNDS)))
         if pick.concurrency and not choice.curve.reached and not self.busy:
             jobs = 4 * pick.concurrency if pick.concurrency >= self.experiment.scenario.jobs else None
             wider = [Spec(pick.pool, (pick.concurrency_each or 0) * times, pick.setup) for times in (2, 4)]
@@ -398,75 +300,23 @@ class _Explanation:
                 pools = ",".join([self.pick.name, *names]) if names else None
                 yield str(again.having(pools=pools, jobs=jobs))
 
-    def rounds(self) -> int:
-        """As many as make the interval narrow enough: its width falls with the square root of their number."""
-        count = self.pick.measurements
-        if count < LEAST:
-            return ROUNDS
-        if self.infinite:
-            return max(2 * count, ROUNDS)
-        wanted = max(math.ceil(count * (self.choice.regret / TIE) ** 2), count + 2, ROUNDS)
-        return min(wanted if wanted <= ROUNDS else max(wanted, NARROWER), MOST_ROUNDS)
-
-    # -- what it costs, and what would change it
-
     def gives_up(self) -> Iterator[str]:
         """What others do better."""
         pick = self.pick
-        for name, value, words, trifle in _COSTS:
-            best = min(
-                (row for row in self.rows if value(row) is not None), key=lambda row: value(row) or 0.0, default=pick
-            )
-            ours, least = value(pick), value(best)
-            if ours is not None and least is not None and least < ours * (1 - ALIKE) - trifle:
-                yield f"{name}: {words(ours)}; {best.name} {words(least)} ({figures.back(self.beside(best))})."
-        where = f" (it ran in {pick.executors})" if pick.executors else ""
+        for what, values, words in (
+            ("Memory at the peak", {row.name: row.peak for row in self.rows}, figures.size),
+            ("Latency p99", {row.name: row.p99 for row in self.rows}, figures.seconds),
+        ):
+            known = {name: value for name, value in values.items() if value is not None}
+            best, ours = min(known, key=lambda name: known[name], default=""), known.get(pick.name)
+            if ours is not None and known[best] < ours * (1 - ALIKE):
+                compared = figures.against(self.summary.compare(pick.name, best))
+                yield f"{what}: {words(ours)}; {words(known[best])} with {best}, beside which it was {compared}."
         if of := pick.deployment.processes:
             most = pick.deployment.concurrency_each
             yield (
                 f"Isolation: what kills {'the' if of == 1 else 'a'} process takes all jobs that run in it"
-                f"{f', up to {most}' if most else ''}; a process of prefork runs one{where}."
-            )
-        elif each := self.choice.curve.memory_per_job_at_once:
-            yield f"Memory per process: each runs one job at once, and adds {figures.size(each)} to the peak{where}."
-
-    def would_change(self) -> Iterator[str]:
-        """Circumstances under which the same figures, or more of them, give another answer."""
-        pick, deployment = self.pick, self.pick.deployment
-        for name, value, words, _ in _COSTS[:2]:
-            yield from self.under_limit(name, value, words)
-        yield from self.other_cores()
-        # Growth says nothing about workers that are started anew for each measurement.
-        if deployment.running and pick.memory and pick.memory.grows and pick.memory.growth:
-            yield (
-                f"Time: memory grew by {figures.size(pick.memory.growth.median)} from round to round"
-                f" ({self.experiment.scenario.jobs} jobs), and what a worker needs after a day was not measured."
-            )
-
-    def under_limit(self, name: str, value: Value, words: Callable[[float], str]) -> Iterator[str]:
-        """The choice under a limit that the pick just misses."""
-        if (ours := value(self.pick)) is None:
-            return
-        left = [row for row in self.rows if (theirs := value(row)) is not None and theirs < ours * (1 - ALIKE)]
-        if other := decide(self.summary, left):
-            unsure = "" if other.certain else ", which is not certain"
-            then = f"{other.pick.name}{unsure} ({figures.back(self.beside(other.pick))})"
-            yield f"{name} limited to less than {words(ours)}: then {then}."
-
-    def other_cores(self) -> Iterator[str]:
-        used, cores, of = self.pick.cores, self.cores, self.pick.deployment.processes
-        if not used or self.pick.cpu_per_job is None:
-            return
-        if cores and used >= 0.5 * cores:
-            yield f"Fewer cores: it uses {used:.2g} of {cores:.2g}; with fewer than that, CPU limits it."
-        most, why = cores or 1.0, f"there are {cores or 1.0:.2g} cores"
-        if of is not None and of <= max(most, 1.0):
-            which = "one process" if of == 1 else f"{of} processes"
-            most, why = of, f"{which} cannot use more than {'one core' if of == 1 else of}"
-        if (room := most / used) > 1.1:
-            yield (
-                f"Jobs with more CPU: at {room:.2g} times the {figures.seconds(self.pick.cpu_per_job.median)} per job"
-                f" CPU is the limit, because {why}."
+                f"{f', up to {most}' if most else ''}; a process of prefork runs one."
             )
 
 
@@ -485,22 +335,20 @@ class DemoFinding(StrEnum):
 
 
 class Totals(NamedTuple):
-    """Seconds; ``total`` and ``ratio`` are None unless every job is done.
+    """Seconds; ``total`` is None unless every job is done.
 
     ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
-    claim, HTTP, publication and records cost stands in ``total`` and ``ratio``, and cannot hide in the baseline.
+    claim, HTTP, publication and records cost stands in ``total``, and cannot hide in the baseline.
     """
 
     sum: float
     longest: float
     total: float | None  # from just before the submission to the last file's finish
-    ratio: float | None  # total ÷ longest
 
 
 def totals(measurement: Measurement) -> Totals:
     nominal = [job.nominal or 0.0 for job in measurement.jobs]
-    longest, wall = max(nominal, default=0.0), measurement.wall
-    return Totals(sum(nominal), longest, wall, wall / longest if wall is not None and longest else None)
+    return Totals(sum(nominal), max(nominal, default=0.0), measurement.wall)
 
 
 def find(each: Shown) -> DemoFinding:
@@ -516,46 +364,19 @@ def find(each: Shown) -> DemoFinding:
 
 
 def verdict(found: Sequence[Shown]) -> str:
-    """One sentence: the pools grouped by what was found, then the serial row, which is a baseline and not a pool."""
-    pools = [each for each in found if not each.deployment.serial]
+    """One sentence: the pools, whose files take the same seconds, grouped by what was found; then the baseline."""
     clauses = []
-    for finding in DemoFinding:
-        if alike := [each for each in pools if find(each) is finding]:
-            where = "in " + " and ".join(each.name for each in alike)
-            if len(alike) == len(pools) > 1:
-                where = {2: "in both models", 3: "in all three models"}.get(len(pools), f"in all {len(pools)} cases")
-            said = _shortest(alike) if finding is DemoFinding.LONGEST else ", ".join(map(_figures, alike))
-            clauses.append(f"{where} the total is {finding.value}: {said}")
-    clauses += [_serial(each) for each in found if each.deployment.serial]
+    for serial, finding in product((False, True), DemoFinding):
+        if alike := [each for each in found if each.deployment.serial is serial and find(each) is finding]:
+            where = "one at a time" if serial else f"in {_listed([each.name for each in alike])}"
+            took, of = _listed([_took(each) for each in alike]), totals(alike[0].measurement)
+            clauses.append(f"{where} the total is {finding.value}: {took} (longest {of.longest:g} s, sum {of.sum:g} s)")
     sentence = "; ".join(clauses) or "nothing was compared"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _shortest(alike: Sequence[Shown]) -> str:
-    """All had files of the same seconds."""
-    took = [totals(each.measurement) for each in alike]
-    said = dict.fromkeys(figures.seconds(total) for total in sorted(each.total or 0.0 for each in took))
-    return f"{' to '.join([*said][:: max(len(said) - 1, 1)])}, not {took[0].sum:g} s"
-
-
-def _figures(each: Shown) -> str:
-    found = totals(each.measurement)
-    if found.total is None:
-        return each.name + _not_done(each.measurement)
-    text = f"{each.name} {found.total:.2f} s (longest {found.longest:g} s, sum {found.sum:g} s)"
-    waited = max(job.attempts[0].started - job.queued if job.attempts else 0.0 for job in each.measurement.jobs)
-    if find(each) is not DemoFinding.LONGEST and waited > found.longest * TOLERANCE:
-        text += f" with {waited:.1f} s in the queue"
-    return text
-
-
-def _not_done(measurement: Measurement) -> str:
-    lost = (job for job in measurement.jobs if job.state is not MeasuredState.DONE)
-    return f" ({', '.join(f'{job.filename} {job.state}' for job in lost)})"
-
-
-def _serial(each: Shown) -> str:
-    found = totals(each.measurement)
-    if found.total is None:
-        return f"one at a time it is {find(each).value}{_not_done(each.measurement)}"
-    return f"one at a time it is {find(each).value}: {found.total:.2f} s (sum {found.sum:g} s)"
+def _took(each: Shown) -> str:
+    if each.measurement.wall is not None:
+        return f"{each.measurement.wall:.2f} s"
+    lost = (job for job in each.measurement.jobs if job.state is not MeasuredState.DONE)
+    return ", ".join(f"{job.filename} {job.state}" for job in lost)

@@ -31,22 +31,19 @@ class NoiseLimits:
     strangers: float = 0.25  # used by processes that are not the stack's, while less than ``spare`` was idle:
     spare: float = 0.10  # so they took what the deployment may have wanted
     stolen: float = 0.10  # kept by the hypervisor for others
-    swapped: float = 100.0  # pages per second, in and out
     faults: float = 500.0  # pages per second that were waited for
-    cores: float = 0.6  # of what the best probe found; the probe before the round finds less
 
     @property
     def text(self) -> str:
         return (
             f"a turn is excluded when strangers use more than {self.strangers:.0%} of the CPU and less than"
-            f" {self.spare:.0%} is idle, when more than {self.stolen:.0%} is stolen, when more than {self.swapped:g}"
-            f" pages/s are swapped or {self.faults:g} read back, when less than {self.cores:.0%} of the best seen cores"
-            " are ours, when jobs ran elsewhere or twice, or when another batch ran"
+            f" {self.spare:.0%} is idle, when more than {self.stolen:.0%} is stolen, when more than {self.faults:g}"
+            f" pages/s are read back from the disk, when jobs ran elsewhere or twice, or when another batch ran"
         )
 
 
 # Whatever the machine does, its measurements count.
-NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, swapped=float("inf"), faults=float("inf"), cores=0.0)
+NONE = NoiseLimits(strangers=2.0, spare=0.0, stolen=2.0, faults=float("inf"))
 
 
 def of_checks(checks: Checks) -> list[str]:
@@ -68,8 +65,6 @@ def of_machine(
     busy, idle, stolen = after.busy - before.busy, after.idle - before.idle, after.stolen - before.stolen
     whole = max(busy + idle + stolen, 1e-9)
     found = []
-    if seconds > 0 and (swapped := (after.swapped - before.swapped) / seconds) > limits.swapped:
-        found.append(f"the machine swapped {swapped:.0f} pages/s")
     if seconds > 0 and (faults := (after.major_faults - before.major_faults) / seconds) > limits.faults:
         found.append(f"the machine waited for {faults:.0f} pages/s from its disk")
     if stolen / whole > limits.stolen:
@@ -110,8 +105,6 @@ def spans(submitted: float, records: Sequence[MeasuredJob]) -> Spans:
         queued=_rounded(max(0.0, record.queued - submitted) for record in records),
         waited=_rounded(max(0.0, at - record.queued) for record, at, _ in begun),
         ran=_rounded(last.finished - at for _, at, last in begun),
-        first_byte=tuple(None if last.first_byte is None else round(last.first_byte - at, 4) for _, at, last in begun),
-        step=_rounded(each.step or 0.0 for each in records) if any(each.step is not None for each in records) else (),
     )
 
 
@@ -172,7 +165,20 @@ def executors(pool: PoolKind, records: Sequence[MeasuredJob]) -> str:
     return f"{of_threads} of {of_processes}" if several else of_processes
 
 
+def final(experiment: Experiment) -> list[Measurement]:
+    """The last measurement of each deployment in each round."""
+    return list({(each.deployment, each.round): each for each in experiment.measurements}.values())
+
+
 def failed(experiment: Experiment) -> bool:
-    """Whether jobs failed, or checks failed: those of the last measurement of each deployment in each round."""
-    last = {(each.deployment, each.round): each for each in experiment.measurements}
-    return not all(each.checks.passed for each in last.values())
+    """Whether jobs failed, or checks failed."""
+    return not all(each.checks.passed for each in final(experiment))
+
+
+def said(experiment: Experiment) -> str:
+    """Whether each job ran exactly once, on the deployment under test; from the records alone."""
+    found = final(experiment)
+    if wrong := [f"{each.deployment}: {fault}" for each in found for fault in each.checks.faults]:
+        return f"Checks failed: {'; '.join(wrong)}."
+    jobs = sum(each.checks.jobs for each in found)
+    return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test, with the result that was expected."

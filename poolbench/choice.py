@@ -47,20 +47,12 @@ class Curve:
         """Whether a concurrency above the saturation point was measured."""
         return self.saturation is not self.rows[-1]
 
-    @property
-    def memory_per_job_at_once(self) -> float | None:
-        """Bytes that each further job at once adds to the peak, over the whole curve; None: it takes two points."""
-        least, most = self.rows[0], self.rows[-1]
-        more = (most.deployment.concurrency or 0) - (least.deployment.concurrency or 0)
-        return (most.peak - least.peak) / more if more and most.peak and least.peak else None
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What to take, and what it was chosen from."""
 
     pick: DeploymentRow
-    best: DeploymentRow  # the fastest of the saturation points
     curves: tuple[Curve, ...]
     tied: tuple[DeploymentRow, ...]  # saturation points that are tied with the fastest, itself included
     criterion: str | None  # what decided among them; None: nothing had to, or nothing does
@@ -100,7 +92,6 @@ def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
     rival = max(others, key=lambda row: gains[row.name], default=None)
     return Choice(
         pick=pick,
-        best=best,
         curves=curves,
         tied=tied,
         criterion=criterion,

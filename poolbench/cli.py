@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from pathlib import Path
 
 import click
@@ -12,16 +12,14 @@ from pydantic import TypeAdapter
 from poolbench.advice import Advice, AnswerLimits, recommend
 from poolbench.doctor.doctor_command import doctor_
 from poolbench.experiment import Experiment
-from poolbench.figures import against, tick_seconds, tick_size
-from poolbench.lanes import to_bytes as trace_bytes
+from poolbench.figures import against
 from poolbench.report import page
-from poolbench.runfiles import ReportError, agreeing, differences, pooled, read, write_whole
+from poolbench.runfiles import ReportError, read, write_whole
 from poolbench.tasks.commands import record_, run_
 from poolbench.tasks.open_loop import keeping_up
 from poolbench.tasks.plugin import leave
 
-# The longest first: .trace.json is not a format of its own for .json.
-_FORMATS = (".trace.json.gz", ".trace.json", ".html", ".htm", ".md", ".svg", ".png")
+_FORMATS = (".html", ".md", ".svg", ".png")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -37,7 +35,7 @@ def main() -> None:
     cli(prog_name="poolbench")
 
 
-@click.command("report", short_help="Show measured runs: page, text, pictures, trace.")
+@click.command("report", short_help="Show measured runs: page, text, pictures.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN.json...", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -48,29 +46,24 @@ def main() -> None:
     help=f"What to write, by its suffix: {', '.join(_FORMATS)}. May be repeated.",
 )
 @click.option(
-    "--trace", "traced", type=click.Path(path_type=Path), metavar="FILE", help="A trace for Perfetto; .gz: compressed."
-)
-@click.option(
     "--part",
     type=click.Choice(list(page.PARTS)),
-    help="Of a picture; default: the one after which the file is named, else the timeline.",
+    help="Of a picture; default: the one after which the file is named, else the bars.",
 )
-def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | None, part: str | None) -> int:
-    """Write what was measured; without -o and --trace, the text on stdout.
+def report_(*, runs: Sequence[Path], outputs: Sequence[Path], part: str | None) -> int:
+    """Write what was measured; without -o, the text on stdout.
 
-    -o report.html is one file that needs nothing else. Runs of the same scenario, machine and versions are taken
-    together; others get a part of their own, and pictures and traces are of one kind of runs only.
+    -o report.html is one file that needs nothing else; each run has a part of its own. A picture is of one run.
 
     Exit codes: 0 written, 2 a file that is not a run, or one that cannot be written.
     """
-    wanted = [(path, _suffix(path)) for path in outputs]
-    if traced is not None:
-        wanted.append((traced, ".trace.json.gz" if traced.name.lower().endswith(".gz") else ".trace.json"))
+    if wrong := [str(path) for path in outputs if path.suffix.lower() not in _FORMATS]:
+        raise click.BadParameter(f"expected files that end in {', '.join(_FORMATS)}; got {', '.join(wrong)}")
     experiments = [read(path) for path in runs]
-    if not wanted:
+    if not outputs:
         click.echo(page.text(experiments), nl=False)
-    for path, suffix in wanted:
-        content = _made(experiments, path, suffix, part)
+    for path in outputs:
+        content = _made(experiments, path, part)
         try:
             write_whole(path, content)
         except OSError as error:
@@ -79,31 +72,14 @@ def report_(*, runs: Sequence[Path], outputs: Sequence[Path], traced: Path | Non
     return 0
 
 
-def _suffix(path: Path) -> str:
-    found = next((suffix for suffix in _FORMATS if path.name.lower().endswith(suffix)), None)
-    if found is None:
-        raise click.BadParameter(f"expected a file that ends in {', '.join(_FORMATS)}; got {str(path)!r}")
-    return found
-
-
-def _made(experiments: Sequence[Experiment], path: Path, suffix: str, part: str | None) -> bytes:
-    if suffix == ".md":
-        return page.text(experiments).encode()
-    if suffix in (".html", ".htm"):
-        return page.page(experiments).encode()
-    groups = agreeing(experiments)
-    if len(groups) > 1:
-        why = "; ".join(differences(groups[0][0], groups[1][0]))
-        raise ReportError(f"expected runs of one kind for {path}, got {len(groups)} kinds: {why}")
-    experiment = pooled(groups[0])
-    if suffix.startswith(".trace"):
-        return trace_bytes(experiment, compressed=suffix.endswith(".gz"))
-    stem = path.name[: -len(suffix)]
-    what = part or (stem if stem in page.PARTS else "timeline")
-    try:
-        return page.png(experiment, what) if suffix == ".png" else page.svg(experiment, what).encode()
-    except ReportError as error:
-        raise ReportError(f"{path}: {error}") from error
+def _made(experiments: Sequence[Experiment], path: Path, part: str | None) -> bytes:
+    suffix = path.suffix.lower()
+    if suffix in (".md", ".html"):
+        return (page.text if suffix == ".md" else page.page)(experiments).encode()
+    if len(experiments) > 1:
+        raise ReportError(f"expected one run for {path}, got {len(experiments)}")
+    what = part or (path.stem if path.stem in page.PARTS else "bars")
+    return page.png(experiments[0], what) if suffix == ".png" else page.svg(experiments[0], what).encode()
 
 
 # -- recommend
@@ -114,14 +90,10 @@ _ADVICE = TypeAdapter(tuple[Advice, ...])
 
 def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """``268435456``, ``256M``, ``256MiB``"""
-    if text is None:
-        return None
-    number = text.lower().removesuffix("b").removesuffix("i")
-    unit = number[-1:] if number[-1:].isalpha() else ""
-    digits = number.removesuffix(unit)
-    if unit not in _UNITS or not (digits.isascii() and digits.isdigit()) or int(digits) == 0:
+    found = re.fullmatch(r"([1-9][0-9]*)([kmg]?)(i?b)?", text.lower()) if text else None
+    if text is not None and not found:
         raise click.BadParameter(f"expected bytes, or a number with K, M or G; got {text!r}")
-    return int(digits) * _UNITS[unit]
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 @click.command("recommend", short_help="Say which pool, with what concurrency, from measured runs.")
@@ -130,19 +102,14 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.option(
     "--p99", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="From the submission to a job's end."
 )
-@click.option("--json", "as_json", is_flag=True, help="The advice as JSON on stdout: a list, one per kind of run.")
+@click.option("--json", "as_json", is_flag=True, help="The advice as JSON on stdout: a list, one per run.")
 def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | None, as_json: bool) -> int:
     """Say which pool to deploy, with what concurrency, for the work that was measured, and why.
 
-    Runs of the same scenario, machine and versions are taken together; others are answered one by one.
-
     Exit codes: 0 an answer, 1 cannot tell (one of several is enough), 2 a file that cannot be used.
     """
-    groups = agreeing([keeping_up(read(path))[0] for path in runs])
-    for group in groups[1:]:
-        why = "; ".join(differences(groups[0][0], group[0]))
-        click.echo(f"not taken together with {groups[0][0].scenario.name}, because they differ: {why}", err=True)
-    advices = tuple(recommend(group, AnswerLimits(memory_limit, p99)) for group in groups)
+    limits = AnswerLimits(memory_limit, p99)
+    advices = tuple(recommend(keeping_up(read(path))[0], limits) for path in runs)
     if as_json:
         click.echo(_ADVICE.dump_json(advices, indent=1).decode())
     else:
@@ -152,9 +119,7 @@ def recommend_(*, runs: Sequence[Path], memory_limit: int | None, p99: float | N
 
 def lines(advice: Advice) -> Iterator[str]:
     """The advice for people."""
-    limits = advice.limits
-    memory = f", at most {tick_size(limits.memory)}" if limits.memory else ""
-    yield f"Scenario {advice.scenario}{memory}{f', p99 at most {tick_seconds(limits.p99)}' if limits.p99 else ''}"
+    yield f"Scenario {advice.scenario}"
     yield f"  {advice.headline}"
     if advice.answer:
         yield f"  Confidence: {advice.confidence}"
@@ -165,8 +130,7 @@ def lines(advice: Advice) -> Iterator[str]:
         yield from ("", f"{advice.beside[0].a} beside the others, by jobs per second:")
         yield from (f"  {each.b}: {against(each)}" for each in advice.beside)
     for title, sentences in advice.lists:
-        numbers = (f"{n}. " for n in range(1, len(sentences) + 1)) if sentences is advice.reasoning else repeat("")
-        yield from ("", f"{title}:", *(f"  {number}{said}" for number, said in zip(numbers, sentences, strict=False)))
+        yield from ("", f"{title}:", *(f"  {said}" for said in sentences))
 
 
 for command in (run_, record_, report_, recommend_, doctor_):

@@ -11,15 +11,16 @@ Options may be combined. A name has them in this order, so that a deployment has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from poolbench.experiment import PLAIN, Deployment, PoolKind, Setup
 
 MOST_CONCURRENCY = {PoolKind.PREFORK: 64, PoolKind.THREADS: 1000, PoolKind.GEVENT: 5000}  # of all workers together
-SERIAL = "serial"
-_RANGES = {"workers": range(2, 17), "prefetch": range(1, 1001)}
-_OPTIONS = ", ".join([*(f"{key}={values[0]} to {values[-1]}" for key, values in _RANGES.items()), "events=off"])
+_SPEC = re.compile(rf"(?P<pool>{'|'.join(PoolKind)})(?::(?P<concurrency>\d+)(?P<options>(?:\+\w+=\w+)*))?", re.ASCII)
+_OPTIONS = "workers=2 to 16, prefetch=1 to 1000, events=off"
+_VALUES = {"workers": set(map(str, range(2, 17))), "prefetch": set(map(str, range(1, 1001))), "events": {"off"}}
 
 
 Start = Callable[[PoolKind, int | None, Setup], str]  # the command that starts such workers
@@ -37,7 +38,7 @@ class Spec:
 
     @property
     def possible(self) -> bool:
-        return (self.concurrency or 0) * self.setup.workers <= MOST_CONCURRENCY[self.pool]
+        return 1 <= (self.concurrency or 0) * self.setup.workers <= MOST_CONCURRENCY[self.pool]
 
 
 def parse(text: str) -> tuple[Spec, ...]:
@@ -47,9 +48,7 @@ def parse(text: str) -> tuple[Spec, ...]:
     """
     specs = tuple(_parse(name.strip()) for name in text.split(","))
     if len(set(specs)) < len(specs):
-        raise ValueError(
-            f"expected each pool once, or once with each concurrency and each set of options, got {text!r}"
-        )
+        raise ValueError(f"expected each pool once, or once with each concurrency and set of options, got {text!r}")
     if len({each.concurrency is None for each in specs}) > 1:
         raise ValueError(
             f"expected a concurrency for every pool (workers of our own) or for none (the running stack), got {text!r}"
@@ -58,45 +57,28 @@ def parse(text: str) -> tuple[Spec, ...]:
 
 
 def _parse(text: str) -> Spec:
-    name, *options = text.split("+")
-    pool_name, colon, concurrency = name.partition(":")
-    if pool_name not in set(PoolKind):
-        raise ValueError(f"expected names out of {', '.join(PoolKind)}, each with :CONCURRENCY or none, got {text!r}")
-    pool = PoolKind(pool_name)
-    if not colon and options:
+    found = _SPEC.fullmatch(text)
+    if not found:
         raise ValueError(
-            f"expected {pool}:CONCURRENCY before +{options[0]}, got {text!r}: only workers of our own can have options,"
-            " those of the running stack are as they are"
+            f"expected {', '.join(PoolKind)} alone (the running stack's workers) or with :CONCURRENCY and then"
+            f" +OPTION=VALUE (workers of our own), got {text!r}"
         )
-    if not colon:
+    pool, concurrency = PoolKind(found["pool"]), found["concurrency"]
+    if concurrency is None:
         return Spec(pool)
-    most = MOST_CONCURRENCY[pool]
-    if not 1 <= _number(concurrency) <= most:
-        raise ValueError(f"expected {pool}:CONCURRENCY with 1 to {most}, got {text!r}")
-    spec = Spec(pool, int(concurrency), _setup(options, text))
+    options = dict(option.split("=") for option in found["options"].split("+")[1:])
+    wrong = [f"{key}={value}" for key, value in options.items() if value not in _VALUES.get(key, ())]
+    if wrong or len(options) < found["options"].count("+"):
+        raise ValueError(f"expected options out of {_OPTIONS}, each once, got {text!r}")
+    setup = Setup(
+        int(options.get("workers", 1)),
+        int(options["prefetch"]) if "prefetch" in options else None,
+        "events" not in options,
+    )
+    spec, most = Spec(pool, int(concurrency), setup), MOST_CONCURRENCY[pool]
     if not spec.possible:
-        raise ValueError(
-            f"expected {pool} to have a concurrency of at most {most} in all, got {spec.setup.workers} × {concurrency}"
-            f" from {text!r}"
-        )
+        raise ValueError(f"expected {pool} to have a concurrency of 1 to {most}, over all workers, got {text!r}")
     return spec
-
-
-def _setup(options: Sequence[str], text: str) -> Setup:
-    found = dict(option.partition("=")[::2] for option in options)
-    if len(found) < len(options):
-        raise ValueError(f"expected each option once, got {text!r}")
-    for key, value in found.items():
-        if _number(value) not in _RANGES.get(key, ()) and (key, value) != ("events", "off"):
-            got = f"{key}={value}" if value else key
-            raise ValueError(f"expected options out of {_OPTIONS}, got {got!r} in {text!r}")
-    prefetch = int(found["prefetch"]) if "prefetch" in found else None
-    return Setup(int(found.get("workers", 1)), prefetch, "events" not in found)
-
-
-def _number(text: str) -> int:
-    """-1: it is none."""
-    return int(text) if text.isascii() and text.isdigit() else -1
 
 
 def node_names(pool: PoolKind, workers: int) -> list[str]:
@@ -133,5 +115,5 @@ def deployments(specs: Sequence[Spec], start: Start, *, serial: bool) -> tuple[D
     ]
     for first in found[: 1 if serial else 0]:
         started = start(first.pool, None if first.running else 1, PLAIN)
-        found.append(Deployment(SERIAL, first.pool, 1, serial=True, command=started, running=first.running))
+        found.append(Deployment("serial", first.pool, 1, serial=True, command=started, running=first.running))
     return tuple(found)

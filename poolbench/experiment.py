@@ -84,17 +84,6 @@ class MeasuredAttempt:
     reason: str | None = None
 
 
-class Bound(StrEnum):
-    """What the jobs of a scenario wait for most; for people, never for the advice."""
-
-    LATENCY = "latency"  # a server that takes its time
-    OVERHEAD = "overhead"  # queue, claim, records: the files are small
-    THROUGHPUT = "throughput"  # bytes, and hashing them
-    CPU = "cpu"  # a step in pure Python, which holds the GIL
-    MIXED = "mixed"
-    UNKNOWN = "unknown"  # a person's own manifest
-
-
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How a deployment's workers are set up, beyond pool and concurrency; by default as ``worker.app`` has it."""
@@ -171,13 +160,11 @@ class MeasuredJob:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Every job of a measurement, by its number: columns, for there may be many. Empty if not every job is done."""
+    """Seconds of every job of a measurement, by its number, in columns. Empty if not every job is done."""
 
     queued: tuple[float, ...] = ()  # since the submission
     waited: tuple[float, ...] = ()  # in the queue, until it was claimed
     ran: tuple[float, ...] = ()  # from its claim to its end
-    first_byte: tuple[float | None, ...] = ()  # from its claim
-    step: tuple[float, ...] = ()  # part of ``ran``; empty: there was none
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +184,8 @@ class Usage:
     cpu: float  # seconds, user and system
     pss_idle: int  # proportional set size just before the submission
     pss_peak: int
-    pss_end: int  # just after: what stays
-    processes: int  # at the peak
-    threads: int
-    voluntary_switches: int
-    involuntary_switches: int
-    samples: int
+    processes: int  # at the most
     scheduling: SchedulingLatency | None = None  # None: not known
-
-    @property
-    def switches(self) -> int:
-        return self.voluntary_switches + self.involuntary_switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +241,6 @@ class Scenario:
 
     name: str  # "slow"; "manifest"
     title: str  # a sentence for people
-    bound: Bound
     jobs: int
     seed: int | None
     nominal: tuple[float, ...] = ()  # seconds per job, where the origin paces them; empty: it does not
@@ -279,15 +256,6 @@ class Cores:
     nominal: int
     effective: float  # median of the probes
     probes: tuple[float, ...]  # one before each round, and one at the end
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """What measuring cost."""
-
-    every: float  # seconds
-    cpu: float  # seconds of CPU that sampling took, over all measurements that count
-    share: float  # of the CPU that the deployments used meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,12 +323,10 @@ class Experiment:
     measurements: tuple[Measurement, ...]
     started: float
     finished: float
-    command: str  # that makes it again, with its seed
-    request: RunCommand  # the same in parts
+    request: RunCommand  # that makes it again, with its seed
     versions: dict[str, str]
     machine: dict[str, str | int | float]
     cores: Cores | None = None
-    sampling: Sampling | None = None
     notes: tuple[str, ...] = ()  # what a reader must know: a stack that was shared, hosts whose clocks differ
     caveats: tuple[str, ...] = ()  # those of the notes that bear on a deployment's figures, or on how much was measured
     open_loop: tuple[OpenLoop, ...] = ()  # by deployment, each by rate
@@ -370,6 +336,10 @@ class Experiment:
     def of(self, deployment: str, *, counted: bool = True) -> Iterator[Measurement]:
         """Its measurements, in the order of the rounds."""
         return (each for each in self.measurements if each.deployment == deployment and (each.counts or not counted))
+
+    @property
+    def command(self) -> str:
+        return str(self.request)
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from poolbench.statistics import Comparison, DeploymentRow, Estimate, Verdict
+from poolbench.statistics import Comparison, Estimate
 
 NONE = "–"
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|µs|%|×|B|[KMGT]iB)(?!\w))")
@@ -26,11 +26,6 @@ def tick_seconds(value: float) -> str:
     return f"{round(value * scale, 6):,.10g} {unit}"
 
 
-def tick_size(value: float) -> str:
-    scaled, unit = _scaled(value)
-    return f"{round(scaled, 1):,.10g} {unit}"
-
-
 def seconds(value: float | None) -> str:
     if value is None:
         return NONE
@@ -42,18 +37,13 @@ def seconds(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
+    """Bytes, in the unit that leaves less than 1024 of it."""
     if value is None:
         return NONE
-    scaled, unit = _scaled(value)
-    return f"{significant(scaled)} {unit}"
-
-
-def _scaled(value: float) -> tuple[float, str]:
-    """Bytes, in the unit that leaves less than 1024 of it."""
     power = 0
     while abs(value) >= 1024 and power < len(_UNITS) - 1:
         value, power = value / 1024, power + 1
-    return value, _UNITS[power]
+    return f"{significant(value)} {_UNITS[power]}"
 
 
 def percent(share: float) -> str:
@@ -102,29 +92,8 @@ def against(found: Comparison) -> str:
     return f"{times(found.ratio.median)}{seen}, {found.verdict}"
 
 
-def back(found: Comparison) -> str:
-    """The second one seen from the first, by the same ratio: ``6.7 × slower``, ``equally fast, 0.98–1.03``"""
-    if found.ratio is None or found.verdict is Verdict.CANNOT_TELL:
-        return f"whether it is slower cannot be told, {between(found.ratio)}"
-    if found.verdict is Verdict.EQUAL:
-        return f"{found.verdict}, {between(found.ratio)}"
-    return f"{times(found.ratio.median)} {'slower' if found.verdict is Verdict.FASTER else 'as fast'}"
-
-
 def by_ratio(found: Comparison) -> float:
     return found.ratio.median if found.ratio else 0.0
-
-
-def faster(part: float, other: str) -> str:
-    """``up to 12% faster than threads:8``; large shares as a factor."""
-    if part < 1:
-        return f"up to {part:.0%} faster than {other}"
-    return f"up to {factor(1 + part)} times as fast as {other}"
-
-
-def rate_of(row: DeploymentRow) -> str:
-    """``threads:8 139 jobs/s``"""
-    return f"{row.name} {significant(row.rate)} jobs/s"
 
 
 def bars(rows: Sequence[tuple[str, float]], width: int) -> list[str]:

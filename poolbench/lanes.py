@@ -9,15 +9,12 @@ of its own that says so. Ids are of a host: where several served a measurement, 
 
 from __future__ import annotations
 
-import gzip
 import heapq
-import json
 import math
 import textwrap
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from poolbench.experiment import Deployment, Experiment, MeasuredExecutor, MeasuredJob, Measurement
 from poolbench.figures import counted, seconds, tick_seconds
@@ -49,13 +46,11 @@ class Span:
 @dataclass(frozen=True, slots=True)
 class Lane:
     label: str  # "pid 123", "thread 124", "greenlet 3", "slot 1"; "pid 123 @host" if there are several
-    pid: int | None  # None: of several processes, or not known
     spans: tuple[Span, ...]  # by their start
 
 
 @dataclass(frozen=True, slots=True)
 class LaneGroup:
-    kind: str  # of its executors: "process", "thread", "greenlet"; "": not known
     label: str  # "threads@host, pid 99"
     executors: str  # "4 processes", "8 threads @host", "1,000 greenlets on 100 slots"
     packed: bool
@@ -100,11 +95,11 @@ def shown(experiment: Experiment) -> list[Shown]:
 def chart(measurement: Measurement) -> LaneChart:
     jobs = enumerate(measurement.jobs)
     spans = [span for place, job in jobs for span in _spans(place, job, measurement.submitted)]
-    found: dict[tuple[str, ...], list[Span]] = defaultdict(list)
+    found: dict[str, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.started, span.finished)):
         found[_shared(span.executor)].append(span)
     several = len({span.executor.host for span in spans if span.executor}) > 1
-    groups = tuple(_group(names, of, several=several) for names, of in found.items())
+    groups = tuple(_group(label, of, several=several) for label, of in found.items())
     return LaneChart(groups, max((span.finished for span in spans), default=0.0), _peak(spans))
 
 
@@ -145,48 +140,41 @@ def name_of(who: MeasuredExecutor) -> str:
     return f"{who.kind.replace('process', 'pid')} {who.number}"
 
 
-def _shared(who: MeasuredExecutor | None) -> tuple[str, ...]:
-    """The kind of the executors and the names of what they share; empty: not known."""
+def _shared(who: MeasuredExecutor | None) -> str:
+    """The names of what executors share."""
     if who is None:
-        return ()
+        return "holder vanished"
     names = {"process": (), "thread": (f"pid {who.pid}",), "greenlet": (f"pid {who.pid}", f"thread {who.thread}")}
-    return who.kind, who.worker, *names[who.kind]
+    return ", ".join((who.worker, *names[who.kind]))
 
 
-def _group(shared: tuple[str, ...], spans: Sequence[Span], *, several: bool) -> LaneGroup:
+def _group(label: str, spans: Sequence[Span], *, several: bool) -> LaneGroup:
     by_executor: dict[MeasuredExecutor, list[Span]] = defaultdict(list)
     for span in spans:
         if span.executor:
             by_executor[span.executor].append(span)
     if not by_executor:
-        lanes = tuple(_packed(spans, "lost"))
-        return LaneGroup("", "holder vanished", f"{len(spans)} attempts whose holder vanished", True, lanes)
-    count = len(by_executor)
+        return LaneGroup(label, counted(len(spans), "attempt"), True, tuple(_packed(spans, "lost")))
+    first, count = next(iter(by_executor)), len(by_executor)
     packed = count > max(_FEW, _REUSED * _peak(spans))
-    if packed:
-        lanes = tuple(_packed(spans, "slot"))
-    else:
-        # By their first jobs: pools that started two jobs a millisecond apart look alike.
-        order = sorted(by_executor.items(), key=lambda each: (each[1][0].place, each[0].number))
-        lanes = tuple(lane for who, of in order for lane in _own(who, of))
-    kind, *names = shared
-    executors = counted(count, kind) + (f" on {len(lanes):,} slots" if packed else "")
+    # By their first jobs: pools that started two jobs a millisecond apart look alike.
+    order = sorted(by_executor.items(), key=lambda each: (each[1][0].place, each[0].number))
+    lanes = list(_packed(spans, "slot")) if packed else [lane for who, of in order for lane in _own(who, of)]
+    executors = counted(count, first.kind) + (f" on {len(lanes):,} slots" if packed else "")
     if several:
-        at = f" @{next(iter(by_executor)).host}"
-        executors, lanes = executors + at, tuple(replace(lane, label=lane.label + at) for lane in lanes)
-    return LaneGroup(kind, ", ".join(names), executors, packed, lanes)
+        executors, lanes = f"{executors} @{first.host}", [Lane(f"{of.label} @{first.host}", of.spans) for of in lanes]
+    return LaneGroup(label, executors, packed, tuple(lanes))
 
 
 def _own(who: MeasuredExecutor, spans: Sequence[Span]) -> Iterator[Lane]:
     """The executor's lane, and another one for what cannot have been at the same time."""
     for n, lane in enumerate(_first_fit(spans)):
-        yield Lane(name_of(who) + (", overlapping" if n else ""), who.pid, tuple(lane))
+        yield Lane(name_of(who) + (", overlapping" if n else ""), tuple(lane))
 
 
 def _packed(spans: Sequence[Span], word: str) -> Iterator[Lane]:
     for n, lane in enumerate(_first_fit(spans), 1):
-        pids = {span.executor.pid if span.executor else None for span in lane}
-        yield Lane(f"{word} {n}", pids.pop() if len(pids) == 1 else None, tuple(lane))
+        yield Lane(f"{word} {n}", tuple(lane))
 
 
 def _first_fit(spans: Sequence[Span]) -> list[list[Span]]:
@@ -209,47 +197,54 @@ def _first_fit(spans: Sequence[Span]) -> list[list[Span]]:
 # -- as text
 
 
+def in_words(of: Shown) -> str:
+    """The lanes, for a reader who does not see them."""
+    count, found = sum(1 for _ in of.chart.spans), of.measurement
+    if not count:
+        return "nothing ran"
+    kind = "" if found.counts else "a measurement that does not count: " if found.round else "only the warm-up: "
+    executors = ", ".join(group.executors for group in of.chart.groups)
+    return (
+        f"{kind}{counted(count, 'attempt')} on {executors}; at most {of.chart.peak:,} at once; the last ended after"
+        f" {seconds(of.chart.end)}"
+    )
+
+
 MOST_LANES = 16  # of one deployment; the rest is counted
 _MARGIN = 2
-_LABEL_MOST = 34  # "thread 4194304 of pid 4194304" has room
+_LABEL_MOST = 34  # "thread 4194304 @host" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
 
 
-# One character each: a wait; a run's begin, middle, step, end; one that failed, one in a single column; the axis.
-_DRAWN = "┄┣━▒┫╳█┴─"
-(WAIT, FIRST, RUN, STEP, LAST, FAILED, ONLY, TICK, RULE), PLAIN = tuple(_DRAWN), str.maketrans(_DRAWN, ".[=:]x#+-")
+# One character each: a wait; a run's begin, middle, end; one that failed, one in a single column; the axis.
+_DRAWN = "┄┣━┫╳█┴─"
+(WAIT, FIRST, RUN, LAST, FAILED, ONLY, TICK, RULE), PLAIN = tuple(_DRAWN), str.maketrans(_DRAWN, ".[=]x#+-")
 
 
 def render(experiment: Experiment, *, width: int = 80) -> list[str]:
     """The lines of the timeline, none wider than ``width``; none at all if nothing ran."""
     found = shown(experiment)
-    labels = [label_of(lane) for each in found for lane in each.chart.lanes]
+    labels = [lane.label for each in found for lane in each.chart.lanes]
     if not labels:
         return []
     label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
     scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
     lines = []
     for each in found:
-        ran = "; ".join(group.executors for group in each.chart.groups) or "nothing ran"
-        lines += textwrap.wrap(f"{each.name}: {ran}", width)
-        lanes = each.chart.lanes
-        for lane in lanes[:MOST_LANES]:
-            line = f"{'':{_MARGIN}}{_fit(label_of(lane), label_width):{label_width}} {scale.lane(lane)}"
-            lines.append(line.rstrip())
-        if len(lanes) > MOST_LANES:
-            lines.append(f"{'':{_MARGIN}}and {len(lanes) - MOST_LANES:,} more")
+        left = MOST_LANES
+        for group in each.chart.groups:
+            lines += textwrap.wrap(f"{each.name}: {group.label}: {group.executors}", width)
+            for lane in group.lanes[: max(left, 0)]:
+                label = f"{'':{_MARGIN}}{_fit(lane.label, label_width):{label_width}}"
+                lines.append(f"{label} {scale.lane(lane)}".rstrip())
+            left -= len(group.lanes)
+        lines += [f"{'':{_MARGIN}}and {-left:,} more"] if left < 0 else []
+        lines += [] if each.chart.groups else [f"{each.name}: nothing ran"]
     indent = " " * (_MARGIN + label_width + 1)
     lines += [(indent + line).rstrip() for line in scale.axis()]
-    spans = [span for each in found for span in each.chart.spans]
-    return lines + textwrap.wrap(scale.legend(spans), width)
-
-
-def label_of(lane: Lane) -> str:
-    """``pid 123``, ``thread 124 of pid 99``, ``greenlet 3 of pid 98``, ``slot 1 of pid 98 @host``."""
-    if lane.pid is None or lane.label.startswith("pid"):
-        return lane.label
-    who, at, host = lane.label.partition(" @")
-    return f"{who} of pid {lane.pid}{at}{host}"
+    column = tick_seconds(float(f"{scale.end / scale.columns:.2g}"))
+    legend = f"{FIRST}{RUN}{LAST} runs  {RUN}{FAILED} failed  {WAIT * 3} waits in the queue  one column is {column}"
+    return lines + textwrap.wrap(legend, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,14 +269,11 @@ class _TextScale:
 
     def bar(self, span: Span, length: int) -> str:
         if length == 1:
-            mostly_step = span.step > (span.finished - span.started) / 2
-            return FAILED if span.failed else STEP if mostly_step else ONLY
-        step = min(self.at(span.finished) - self.at(span.finished - span.step), length - 1)
-        inner = RUN * (length - 1 - max(step, 1))
+            return FAILED if span.failed else ONLY
+        inner = RUN * (length - 2)
         if len(inner) >= _NAME_LEAST + 3:
-            name = _fit(span.job.filename, len(inner) - 3)
-            inner = f"{RUN} {name} ".ljust(len(inner), RUN)
-        return FIRST + inner + (STEP * step or (FAILED if span.failed else LAST))
+            inner = f"{RUN} {_fit(span.job.filename, len(inner) - 3)} ".ljust(len(inner), RUN)
+        return FIRST + inner + (FAILED if span.failed else LAST)
 
     def axis(self) -> Iterator[str]:
         """A rule with ticks, and the seconds under them."""
@@ -295,17 +287,6 @@ class _TextScale:
         yield "".join(rule)
         yield "".join(numbers)
 
-    def legend(self, spans: Sequence[Span]) -> str:
-        parts = [f"{FIRST}{RUN}{LAST} runs"]
-        if any(span.step for span in spans):
-            parts.append(f"{STEP} its step")
-        if any(span.failed for span in spans):
-            parts.append(f"{RUN}{FAILED} failed")
-        waited = max(span.waited for span in spans)
-        parts.append(f"{WAIT * 3} waits in the queue (longest {seconds(waited)})")
-        parts.append(f"one column is {tick_seconds(float(f'{self.end / self.columns:.2g}'))}")
-        return "  ".join(parts)
-
 
 def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 2] + ".."
@@ -318,100 +299,3 @@ def ticks(end: float, most: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(end / most))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if end / (power * factor) <= most)
     return [n * step for n in range(math.floor(end / step + 1e-9) + 1)]
-
-
-# -- as a trace
-
-
-Event = dict[str, Any]
-
-
-def trace(experiment: Experiment) -> dict[str, Any]:
-    """The trace as an object for JSON."""
-    numbers = iter(range(1, 1 << 30))
-    return {
-        "traceEvents": [event for each in shown(experiment) for event in _events(each, numbers)],
-        "displayTimeUnit": "ms",
-        "otherData": {
-            "command": experiment.command,
-            "scenario": experiment.scenario.title,
-            "zero": "of every deployment: its own submission",
-            "notes": list(experiment.notes),
-            "versions": experiment.versions,
-        },
-    }
-
-
-def to_bytes(experiment: Experiment, *, compressed: bool) -> bytes:
-    text = json.dumps(trace(experiment), separators=(",", ":"), allow_nan=False).encode()
-    return gzip.compress(text, mtime=0) if compressed else text
-
-
-def _events(of: Shown, numbers: Iterator[int]) -> Iterator[Event]:
-    """Processes and threads share one row of numbers: a thread with its process' number is shown as its main one."""
-    for group in of.chart.groups:
-        pids: dict[int | None, int] = {}
-        running: dict[int, Counter[int]] = defaultdict(Counter)  # by process: changes by microsecond
-        for lane in group.lanes:
-            if lane.pid not in pids:
-                pid = pids[lane.pid] = next(numbers)
-                own = lane.pid is not None and group.kind == "process"
-                name = f"{group.label}, pid {lane.pid}" if own else group.label
-                yield _named("process_name", pid, 0, name=f"{of.name}: {name}")
-                yield _named("process_labels", pid, 0, labels=group.executors)
-                yield _named("process_sort_index", pid, 0, sort_index=pid)
-            place = {"pid": pids[lane.pid], "tid": next(numbers)}
-            yield _named("thread_name", **place, name=lane.label)
-            yield _named("thread_sort_index", **place, sort_index=place["tid"])
-            for span in lane.spans:
-                yield from (event | place for event in _run(span))
-                yield from (event | place for event in _wait(span, of.measurement.batch))
-                running[place["pid"]].update({_us(span.started): 1})
-                running[place["pid"]].subtract({_us(span.finished): 1})
-        for pid, changes in running.items():
-            now = 0
-            for moment in sorted(changes):
-                now += changes[moment]
-                yield {"ph": "C", "name": "running", "ts": moment, "pid": pid, "args": {"jobs": now}}
-
-
-def _run(span: Span) -> Iterator[Event]:
-    job, begin, end = span.job, _us(span.started), _us(span.finished)
-    args = {"job": job.id, "state": job.state.value, "bytes": job.bytes, "executor": _who(span)}
-    yield _slice(job.filename, "run", begin, end) | {"args": args | ({"failed": span.failed} if span.failed else {})}
-    if span.first_byte is not None:
-        yield _slice("first byte", "first byte", begin, _us(span.first_byte))
-    if span.step:
-        yield _slice("step", "step", max(begin, _us(span.first_byte or 0.0), _us(span.finished - span.step)), end)
-
-
-def _wait(span: Span, batch: str) -> Iterator[Event]:
-    job, begin, end = span.job, _us(span.queued), _us(span.started)
-    # Local to the process: there it is shown. What has a plain "id" belongs to the whole trace.
-    common = {"cat": "wait", "id2": {"local": f"{batch}.{job.id}@{begin}"}}
-    yield {"ph": "b", "name": "wait", "ts": begin, "args": {"file": job.filename, "job": job.id}} | common
-    yield {"ph": "n", "name": "enqueued", "ts": begin} | common
-    if span.received is not None:
-        yield {"ph": "n", "name": "received", "ts": min(max(_us(span.received), begin), end)} | common
-    yield {"ph": "e", "name": "wait", "ts": end} | common
-
-
-def _slice(name: str, category: str, begin: int, end: int) -> Event:
-    return {"ph": "X", "name": name, "cat": category, "ts": begin, "dur": end - begin}
-
-
-def _named(what: str, pid: int, tid: int, **args: str | int) -> Event:
-    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": args}
-
-
-def _who(span: Span) -> str:
-    who = span.executor
-    if who is None:
-        return "vanished"
-    greenlet = "" if who.greenlet is None else f", greenlet {who.greenlet}"
-    return f"{who.worker}, pid {who.pid}, thread {who.thread}{greenlet}"
-
-
-def _us(seconds: float) -> int:
-    """Whole microseconds, always rounded down: what did not overlap does not overlap afterwards."""
-    return int(seconds * 1e6)

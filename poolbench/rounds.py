@@ -16,12 +16,12 @@ from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
-from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Sampling, Usage
-from poolbench.sampler import Probes, Sampler
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Usage
+from poolbench.sampler import Sampler
 from poolbench.workload import Display, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of measurements with no more, the jobs are always kept; of others, those of the first round
-_CALM = 3.0  # seconds to wait for cores that are busy before a round begins
+_BUSY = 0.6  # of the cores: a machine that gives less is said to be busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class RunOutcome:
 
 
 @dataclass(slots=True)
-class _Observed:
+class _Sampled:
     """What was seen around a run."""
 
     excluded: list[str]
@@ -84,11 +84,10 @@ class _Rounds:
         self._workload = workload
         self._design = design
         self._display = display
-        self._probes = Probes()
+        self._probes: list[float] = []  # cores that were ours, before each round and at the end
         self._measurements: list[Measurement] = []
         self._took: dict[str, float] = {}  # seconds of a deployment's last measurement, by name
         self._stamp = stamp()
-        self._costs: dict[str, float] = {}  # seconds of CPU that sampling took, by batch
 
     def run(self) -> RunOutcome:
         self._started, self._machine = self._workload.now(), sampler.describe_machine()  # before the load is ours
@@ -98,7 +97,7 @@ class _Rounds:
         try:
             for number in range(0 if self._design.warm_up else 1, self._design.repeat + 1):
                 self._round(number)
-            self._probes.look()
+            self._probes.append(sampler.probe())
         except stops as cut:
             if not self._measurements:
                 raise
@@ -110,45 +109,33 @@ class _Rounds:
         return RunOutcome(self._experiment(self._workload.now()))
 
     def _round(self, number: int) -> None:
-        found, ours = self._probes.look(), self._design.limits.cores
-        if found < ours * sampler.nominal() and len(self._probes.seen) == 1:
+        self._probes.append(found := sampler.probe())
+        if found < _BUSY * sampler.nominal() and len(self._probes) == 1:
             self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
-        if dropped := self._probes.dropped(ours):
-            time.sleep(_CALM)
-            self._probes.look()
-            dropped = self._probes.dropped(ours)
         order = ordered(self._workload.deployments, number)
-        excluded = [dropped] if dropped else []
-        found_all = [self._measure(order[place:], number, place, excluded) for place in range(len(order))]
+        found_all = [self._measure(order[place:], number, place) for place in range(len(order))]
         if not self._design.again or not number:
             return
         once_more = [each for each, found in zip(order, found_all, strict=True) if not found.counts]
-        by_machine = [each for each in found_all if not each.counts and each.wall is not None and each.checks.passed]
-        if len(by_machine) > max(1, len(order) / 2):
-            self._display.says("most of this round was excluded because of the machine: it is not run again")
-            return
         for place, each in enumerate(once_more, len(order)):
-            self._measure([each], number, place, [], again=True)
+            self._measure([each], number, place, again=True)
 
-    def _measure(
-        self, rest: Sequence[Deployment], number: int, place: int, excluded: list[str], *, again: bool = False
-    ) -> Measurement:
+    def _measure(self, rest: Sequence[Deployment], number: int, place: int, *, again: bool = False) -> Measurement:
         """Workers made ready, jobs run and observed, all written down.
 
         Args:
             rest: the deployment, and those that come after it in this round.
-            excluded: why it will not count, as far as that is known before it begins.
         """
         workload, deployment, warm_up = self._workload, rest[0], number == 0
         begun = time.monotonic()
         self._display.begins(Position(deployment, number, self._design.repeat, self._left(rest, number)), workload)
         name = label(deployment, workload.deployments.index(deployment) + 1)
         batch = f"{workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        jobs = len(workload.share(deployment, warm_up=warm_up).names)
+        jobs = len(workload.share(deployment, warm_up=warm_up))
         keep = number == 1 or jobs <= KEEP_ALL
-        seen = _Observed(list(excluded))
+        seen = _Sampled([])
         with workload.deployed(deployment, batch) as workers:
-            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, batch, seen):
+            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, seen):
                 ran = workload.run(deployment, batch, workers, self._display, warm_up=warm_up)
             seen.excluded += workload.disturbances(ran, workers)
         workload.discard(batch)
@@ -183,7 +170,7 @@ class _Rounds:
         return rounds + sum(self._took[each.name] for each in rest)
 
     @contextmanager
-    def _observed(self, workers: Workers, batch: str, seen: _Observed) -> Iterator[None]:
+    def _observed(self, workers: Workers, seen: _Sampled) -> Iterator[None]:
         watch = Sampler(workers.roots, workers.probes)
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
@@ -192,7 +179,6 @@ class _Rounds:
         finally:
             seen.usage = watch.stop()
             seen.pids = frozenset(watch.pids)
-            self._costs[batch] = watch.cost
         after, seconds, now = sampler.machine(), time.monotonic() - begun, _cpu(workers.others)
         ours = None if others is None or now is None or not seen.usage else now - others + seen.usage.cpu
         if before and after:
@@ -210,21 +196,13 @@ class _Rounds:
             measurements=tuple(self._measurements),
             started=self._started,
             finished=finished,
-            command=str(design.request),
             request=design.request,
             versions=self._versions,
             machine=self._machine,
-            cores=self._probes.cores(),
-            sampling=self._sampling(),
+            cores=sampler.cores(self._probes),
             notes=tuple(note.text for note in notes),
             caveats=tuple(note.text for note in notes if note.caveat),
         )
-
-    def _sampling(self) -> Sampling | None:
-        counted = [(each.batch, each.usage) for each in self._measurements if each.counts and each.usage]
-        used = sum(usage.cpu for _, usage in counted)
-        cost = sum(self._costs.get(batch, 0.0) for batch, _ in counted)
-        return Sampling(sampler.EVERY, round(cost, 4), round(cost / used, 4) if used else 0.0) if counted else None
 
 
 def arrived(job: MeasuredJob, received: float | None) -> MeasuredJob:

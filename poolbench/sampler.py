@@ -3,10 +3,9 @@
 CPU is the difference of two sums: of what every living process of the tree has used, and of what its dead children had
 used, which their parent knows; so children that come and go are counted, however short they live. Memory is the
 proportional set size: what a process has alone, and its share of what it shares with others. Peaks are of the samples.
-Context switches are of the threads that live at both ends.
 
-Sampling costs too, most of all the walk through a large process' memory. The next sample is put off until the last one
-has cost less than a hundredth of what the deployment used meanwhile, two seconds at the most; its cost is reported.
+Sampling costs too, most of all the walk through a large process' memory: so the next sample is put off until the last
+one is less than a hundredth of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,7 @@ from poolbench.experiment import Cores, SchedulingLatency, Usage
 
 EVERY = 0.25  # seconds
 _LONGEST = 2.0
-_SHARE = 0.01  # of the deployment's CPU, that sampling may cost
-_TREE_EVERY = 2.0  # seconds, at the least: finding new children is a walk through all processes of the machine
+_SHARE = 0.01  # of a core, that sampling may cost
 
 
 class Sampler:
@@ -47,15 +45,12 @@ class Sampler:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self.pids: set[int] = set()  # every one that was seen
-        self.cost = 0.0  # seconds of CPU that the samples between the two ends took
-        self._looks = self._processes = self._threads = 0
         self._pss: list[int] = []
-        self._fewer = False  # processes than there were: others have, or will have, the place of those that ended
+        self._processes = 0  # at the most
 
     def start(self) -> None:
         """Just before the submission: what is there now is idle."""
         self._find()
-        self._switches = self._count_switches()
         self._look()
         self._began_cpu, self._began = cpu(self._alive), time.monotonic()
         self._thread.start()
@@ -68,7 +63,6 @@ class Sampler:
         used = cpu(self._alive) - self._began_cpu
         self._thread.join()
         self._look()
-        voluntary, involuntary = self._count_switches()
         if self._notes:
             settle(self._notes, self.pids, ended)
         if not self._alive or not any(self._pss):
@@ -77,60 +71,36 @@ class Sampler:
             cpu=round(max(0.0, used), 3),
             pss_idle=self._pss[0],
             pss_peak=max(self._pss),
-            pss_end=self._pss[-1],
             processes=self._processes,
-            threads=self._threads,
-            voluntary_switches=max(0, voluntary - self._switches[0]),
-            involuntary_switches=max(0, involuntary - self._switches[1]),
-            samples=self._looks,
             scheduling=read_scheduling(self._notes, self.pids, self._began, ended) if self._notes else None,
         )
 
     def _run(self) -> None:
-        wait, used = self._every, self._began_cpu
-        last = tree_at = time.monotonic()
+        wait = self._every
         while not self._stop.wait(wait):
-            before, now = time.thread_time(), time.monotonic()
-            if self._fewer and now - tree_at > _TREE_EVERY:
+            before = time.thread_time()
+            if not self._look():
                 self._find()
-                tree_at = now
-            used_before, used = used, self._look()
-            took = time.thread_time() - before
-            self.cost += took
-            cores = (used - used_before) / max(now - last, 1e-3)
-            last = now
-            wait = min(_LONGEST, max(self._every, took / _SHARE / max(cores, 1e-3)))
+            wait = min(_LONGEST, max(self._every, (time.thread_time() - before) / _SHARE))
 
-    def _look(self) -> float:
-        """Note memory, processes and threads; the CPU so far."""
-        seen = [found for pid in self._alive if (found := process(pid))]
-        self._pss.append(sum(pss(pid) for pid in self._alive))
-        self._processes = max(self._processes, len(seen))
-        self._fewer = len(seen) < self._processes
-        self._threads = max(self._threads, sum(each.threads for each in seen))
-        self._looks += 1
-        return sum(each.cpu + each.cpu_of_children for each in seen)
+    def _look(self) -> bool:
+        """Note the memory.
+
+        Whether there are as many processes as there were: otherwise others have, or will have, the place of those that
+        ended. To find them is a walk through all processes of the machine.
+        """
+        found = [pss(pid) for pid in self._alive]
+        self._pss.append(sum(found))
+        living = sum(map(bool, found))
+        self._processes = max(self._processes, living)
+        return living == self._processes
 
     def _find(self) -> None:
         self._alive = tree(self._roots)
         self.pids |= self._alive
 
-    def _count_switches(self) -> tuple[int, int]:
-        found = [switches(pid) for pid in self._alive]
-        return sum(each[0] for each in found), sum(each[1] for each in found)
-
 
 # -- processes and the machine; of processes that are gone there is nothing
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessUsage:
-    """CPU in seconds; that of children counts once they have ended and were waited for."""
-
-    parent: int
-    cpu: float
-    cpu_of_children: float
-    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +110,16 @@ class MachineCounters:
     busy: float  # seconds of CPU, over all cores; steal is not in it
     idle: float
     stolen: float
-    swapped: int  # pages, in and out
-    major_faults: int
-
-
-def process(pid: int) -> ProcessUsage | None:
-    with suppress(psutil.Error, OSError, IndexError):  # it ended while it was read
-        found = psutil.Process(pid)
-        with found.oneshot():
-            used = found.cpu_times()
-            of_children = used.children_user + used.children_system
-            return ProcessUsage(found.ppid(), used.user + used.system, of_children, found.num_threads())
-    return None
+    major_faults: int  # pages that were waited for: read from the disk, swapped in
 
 
 def cpu(pids: Iterable[int]) -> float:
-    """Seconds that the processes and their dead children have used."""
-    return sum(found.cpu + found.cpu_of_children for pid in pids if (found := process(pid)))
+    """Seconds that the processes and their dead children, once they were waited for, have used."""
+    used = 0.0
+    for pid in pids:
+        with suppress(psutil.Error, OSError, IndexError):  # it ended while it was read
+            used += sum(psutil.Process(pid).cpu_times()[:4])
+    return used
 
 
 def tree(roots: Iterable[int]) -> set[int]:
@@ -176,19 +139,6 @@ def pss(pid: int) -> int:
     return 0
 
 
-def switches(pid: int) -> tuple[int, int]:
-    """Context switches of its threads that are alive: voluntary, involuntary. psutil has its main thread's only."""
-    found = {"voluntary_ctxt_switches": 0, "nonvoluntary_ctxt_switches": 0}
-    for task in Path(psutil.PROCFS_PATH, str(pid), "task").glob("*/status"):
-        with suppress(OSError):
-            for line in task.read_text().splitlines():
-                name, _, value = line.partition(":")
-                if name in found:
-                    found[name] += int(value)
-    voluntary, involuntary = found.values()
-    return voluntary, involuntary
-
-
 def machine() -> MachineCounters | None:
     try:
         lines = Path(psutil.PROCFS_PATH, "vmstat").read_text().splitlines()
@@ -200,7 +150,6 @@ def machine() -> MachineCounters | None:
         busy=times.user + times.nice + times.system + times.irq + times.softirq,
         idle=times.idle + times.iowait,
         stolen=times.steal,
-        swapped=int(memory.get("pswpin", 0)) + int(memory.get("pswpout", 0)),
         major_faults=int(memory.get("pgmajfault", 0)),
     )
 
@@ -250,33 +199,16 @@ def probe(seconds: float = 0.3) -> float:
         for _ in range(nominal())
     ]
     try:
-        return sum(float(each.communicate(timeout=seconds + 10)[0] or 0) for each in burning)
+        return round(sum(float(each.communicate(timeout=seconds + 10)[0] or 0) for each in burning), 3)
     finally:
         for each in burning:
             each.kill()
             each.wait()
 
 
-class Probes:
-    """The probes of an experiment."""
-
-    def __init__(self, look: Callable[[], float] = probe) -> None:
-        self._look = look
-        self.seen: list[float] = []
-
-    def look(self) -> float:
-        self.seen.append(round(self._look(), 3))
-        return self.seen[-1]
-
-    def dropped(self, share: float) -> str | None:
-        """Why the last probe excludes what follows: it found less than that share of the best one."""
-        best, last = max(self.seen, default=0.0), self.seen[-1] if self.seen else 0.0
-        if last >= share * best:
-            return None
-        return f"only {last:.2f} cores were ours before the round, {best:.2f} at its best"
-
-    def cores(self) -> Cores | None:
-        return Cores(nominal(), round(statistics.median(self.seen), 3), tuple(self.seen)) if self.seen else None
+def cores(probes: Sequence[float]) -> Cores | None:
+    """What the probes of an experiment have found."""
+    return Cores(nominal(), round(statistics.median(probes), 3), tuple(probes)) if probes else None
 
 
 # -- scheduling latency, as the probes in the workers note it

@@ -3,16 +3,6 @@
 Only measurements that count are used; a row says how many do not, and why. A figure is a median over measurements with
 the interval of that median (see ``Estimate``), unless it says otherwise.
 
-Where the time goes, per job, in two sums (``Split``):
-
-    submit + wait + run + step       = latency: from the submission to the job's end, on average
-    run + step + overhead            = concurrency * wall / jobs: what a job costs of the deployment's capacity
-
-``submit`` until the job was in its queue, ``wait`` in the queue until it was claimed, ``run`` from the claim to the end
-without the step, ``step`` the work on the file. ``overhead`` is capacity in which none of our jobs ran: messages,
-claims, records between two jobs, and idle capacity at the beginning and the end. (Of a concurrency above the number of
-jobs, only as much as there are jobs is counted.)
-
 Two deployments are compared round by round, so that the machine's drift from round to round cancels in their ratio:
 one ratio for each pair, used wherever the two are spoken of. The verdict follows from the interval of the median ratio
 (``judge``); of fewer than three rounds it follows from what was seen, widened by ``_WIDENED``. Of twenty comparisons of
@@ -22,13 +12,13 @@ equals, one is called a difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, pairwise
+from itertools import permutations
 from statistics import fmean, median, stdev
 
-from poolbench.experiment import Deployment, Experiment, Measurement, SchedulingLatency, Spans, Usage
+from poolbench.experiment import Deployment, Experiment, Measurement
 
 CONFIDENCE = 0.95
 LEAST = 3  # values; with fewer there is no interval
@@ -122,61 +112,24 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Seconds per job, means over all jobs of all measurements that count; see the top."""
-
-    submit: float
-    wait: float
-    run: float
-    step: float
-    overhead: float | None  # None: the concurrency is not known
-
-    @property
-    def way(self) -> float:
-        return self.submit + self.wait + self.run + self.step
-
-    @property
-    def cost(self) -> float | None:
-        return None if self.overhead is None else self.run + self.step + self.overhead
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Proportional set sizes in bytes, medians over measurements."""
-
-    idle: float  # before the submission
-    peak: float
-    per_job_at_once: float | None  # (peak - idle) / concurrency: what work adds; processes are in idle. None: not known
-    growth: Estimate | None  # from the end of a measurement to that of its next; None: fewer than two
-
-    @property
-    def grows(self) -> bool:
-        """Whether it is sure that memory grows from round to round."""
-        return bool(self.growth and self.growth.interval and self.growth.interval[0] > 0)
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentRow:
     """A deployment's figures; None: not known."""
 
     deployment: Deployment
-    jobs: int  # the most that it had in a measurement; the baseline may run a part of them
+    jobs: int  # the most that it had in a measurement
+    partial: bool  # these are not all jobs of the scenario: the baseline may run a part of them
     measurements: int  # that count
     excluded: tuple[str, ...]  # why others do not: "round 2: ..."; the warm-up is not listed
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
     speedup: Estimate | None  # over the serial baseline, by rounds
-    ran: tuple[float, float] | None  # seconds: the sum of its jobs' runs, and the longest; medians
-    ideal: float | None  # seconds: no schedule of all paced jobs is shorter than max(longest, sum / concurrency)
-    share_of_ideal: Estimate | None  # ideal / wall
-    split: Split | None
     latency: Tail | None  # from the submission to the job's end
-    run: Tail | None  # from the claim to the end, the step included
     cpu_per_job: Estimate | None  # seconds
     cores_used: Estimate | None  # seconds of CPU per second
-    memory: Memory | None
-    switches_per_job: Estimate | None  # voluntary and involuntary
-    scheduling: SchedulingLatency | None  # p50 and p99: medians over measurements; worst: of all
+    idle: float | None  # bytes, before the submission: proportional set sizes of all processes, the median
+    peak: float | None  # bytes, at the most
+    late: float | None  # seconds: the p99 of the scheduling latency, median over measurements
+    worst: float | None  # seconds: its worst value
     executors: str | None  # of the last measurement that counts
 
     @property
@@ -189,19 +142,9 @@ class DeploymentRow:
         return self.jobs_per_second.median if self.jobs_per_second else 0.0
 
     @property
-    def peak(self) -> float | None:
-        """Bytes of memory."""
-        return self.memory.peak if self.memory else None
-
-    @property
     def p99(self) -> float | None:
         """Seconds of latency."""
         return self.latency.p99 if self.latency else None
-
-    @property
-    def late(self) -> float | None:
-        """Seconds of scheduling latency, p99."""
-        return self.scheduling.p99 if self.scheduling else None
 
     @property
     def cores(self) -> float | None:
@@ -230,8 +173,8 @@ class Ends:
 @dataclass(frozen=True, slots=True)
 class Summary:
     rows: tuple[DeploymentRow, ...]  # in the order of the experiment's deployments
-    comparisons: tuple[Comparison, ...]  # each pair once; the serial baseline is in none
-    paced: tuple[float, ...]  # seconds that the origin was asked to take for each job; empty: it was not
+    comparisons: dict[tuple[str, str], Comparison]  # each pair in both orders; the serial baseline is in none
+    ends: Ends | None  # as the jobs were paced, or else ran on the baseline, or on the first deployment
     rounds: int  # without the warm-up
     excluded: int  # measurements
 
@@ -239,13 +182,7 @@ class Summary:
         return next(row for row in self.rows if row.name == deployment)
 
     def compare(self, a: str, b: str) -> Comparison:
-        for found in self.comparisons:
-            if (found.a, found.b) == (a, b):
-                return found
-            if (found.a, found.b) == (b, a):
-                ratio = _inverse(found.ratio)
-                return Comparison(a, b, ratio, judge(ratio))
-        raise KeyError(f"expected two deployments that are compared, got {a!r} and {b!r}")
+        return self.comparisons[a, b]
 
     @property
     def rivals(self) -> list[DeploymentRow]:
@@ -255,45 +192,29 @@ class Summary:
     @property
     def whole(self) -> list[DeploymentRow]:
         """The deployments that ran all jobs."""
-        return [row for row in self.rows if row.wall and row.jobs == self._jobs]
-
-    @property
-    def partial(self) -> list[DeploymentRow]:
-        """Those that ran some of them."""
-        return [row for row in self.rows if row.wall and row.jobs < self._jobs]
-
-    @property
-    def _jobs(self) -> int:
-        return max((row.jobs for row in self.rows if row.wall), default=0)
-
-    @property
-    def ends(self) -> Ends | None:
-        """As the jobs were paced, or as they ran on the baseline, or else on the first deployment; a part of the jobs
-        stands for all. None: not known."""
-        if self.paced:
-            return Ends(sum(self.paced), max(self.paced))
-        ran = sorted((*self.partial, *self.whole), key=lambda row: not row.deployment.serial)
-        return next((Ends(row.ran[0] * self._jobs / row.jobs, row.ran[1]) for row in ran if row.ran), None)
-
-
-def _inverse(ratio: Estimate | None) -> Estimate | None:
-    if ratio is None:
-        return None
-    interval = (1 / ratio.interval[1], 1 / ratio.interval[0]) if ratio.interval else None
-    return Estimate(1 / ratio.median, 1 / ratio.high, 1 / ratio.low, ratio.n, interval)
+        return [row for row in self.rows if row.wall and not row.partial]
 
 
 def summarise(experiment: Experiment) -> Summary:
     serial = next((each.name for each in experiment.deployments if each.serial), None)
     rows = tuple(_row(experiment, each, serial) for each in experiment.deployments)
-    pairs = combinations((row for row in rows if not row.deployment.serial), 2)
+    pairs = permutations([each.name for each in experiment.deployments if not each.serial], 2)
     return Summary(
         rows=rows,
-        comparisons=tuple(_compare(experiment, a, b) for a, b in pairs),
-        paced=experiment.scenario.nominal,
+        comparisons={(a, b): _compare(experiment, a, b) for a, b in pairs},
+        ends=_ends(experiment),
         rounds=len({each.round for each in experiment.measurements if each.round > 0}),
         excluded=sum(len(row.excluded) for row in rows),
     )
+
+
+def _ends(experiment: Experiment) -> Ends | None:
+    """A part of the jobs stands for all."""
+    if paced := experiment.scenario.nominal:
+        return Ends(sum(paced), max(paced))
+    in_order = sorted(experiment.deployments, key=lambda each: not each.serial)
+    spans = (of.spans.ran for each in in_order for of in experiment.of(each.name) if of.spans.ran)
+    return next((Ends(sum(ran) * experiment.scenario.jobs / len(ran), max(ran)) for ran in spans), None)
 
 
 # -- a deployment
@@ -302,31 +223,25 @@ def summarise(experiment: Experiment) -> Summary:
 def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> DeploymentRow:
     every = list(experiment.of(deployment.name, counted=False))
     counted = sorted((each for each in every if each.counts), key=lambda each: each.round)
-    concurrency = 1 if deployment.serial else deployment.concurrency
     jobs = max((each.checks.jobs for each in every if each.counts), default=0)
-    paced = experiment.scenario.nominal if jobs == experiment.scenario.jobs else ()
-    ideal = max(*paced, sum(paced) / concurrency) if paced and concurrency else None
     used = [(each.usage, each) for each in counted if each.usage]
-    ran = [each.spans.ran for each in counted if each.spans.ran]
+    scheduling = [usage.scheduling for usage, _ in used if usage.scheduling]
     return DeploymentRow(
         deployment=deployment,
         jobs=jobs,
+        partial=0 < jobs < experiment.scenario.jobs,
         measurements=len(counted),
         excluded=tuple(f"round {each.round}: {each.why}" for each in every if each.round > 0 and not each.counts),
         wall=estimate([each.wall for each in counted if each.wall is not None]),
         jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
         speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,
-        ran=(median(map(sum, ran)), median(map(max, ran))) if ran else None,
-        ideal=ideal,
-        share_of_ideal=estimate([ideal / each.wall for each in counted if each.wall]) if ideal else None,
-        split=_split(counted, concurrency),
-        latency=_tail(map(latencies_of, counted)),
-        run=_tail(each.spans.ran for each in counted),
+        latency=_tail(counted),
         cpu_per_job=estimate([usage.cpu / each.checks.done for usage, each in used if each.checks.done]),
         cores_used=estimate([usage.cpu / each.wall for usage, each in used if each.wall]),
-        memory=_memory([usage for usage, _ in used], deployment.concurrency),
-        switches_per_job=estimate([usage.switches / each.checks.done for usage, each in used if each.checks.done]),
-        scheduling=_scheduling([usage.scheduling for usage, _ in used if usage.scheduling]),
+        idle=median(usage.pss_idle for usage, _ in used) if used else None,
+        peak=median(usage.pss_peak for usage, _ in used) if used else None,
+        late=median(each.p99 for each in scheduling) if scheduling else None,
+        worst=max((each.worst for each in scheduling), default=None),
         executors=counted[-1].checks.executors if counted else None,
     )
 
@@ -336,57 +251,11 @@ def _rate(measurement: Measurement) -> float | None:
     return done / wall if wall and done else None
 
 
-def latencies_of(measurement: Measurement) -> tuple[float, ...]:
-    """Seconds from the submission to each job's end."""
-    spans = measurement.spans
-    return tuple(sum(parts) for parts in zip(spans.queued, spans.waited, spans.ran, strict=True))
-
-
-def _tail(columns: Iterable[Sequence[float]]) -> Tail | None:
-    ordered = sorted(value for column in columns for value in column)
-    if not ordered:
-        return None
-    return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99)))
-
-
-def _split(measurements: Sequence[Measurement], concurrency: int | None) -> Split | None:
-    known = [each for each in measurements if each.spans.ran and each.wall is not None]
-    jobs = sum(len(each.spans.ran) for each in known)
-    if not jobs:
-        return None
-
-    def mean(of: Callable[[Spans], Sequence[float]]) -> float:
-        return sum(sum(of(each.spans)) for each in known) / jobs
-
-    ran, step = mean(lambda spans: spans.ran), mean(lambda spans: spans.step)
-    overhead = None
-    if concurrency:
-        offered = sum(min(concurrency, len(each.spans.ran)) * (each.wall or 0.0) for each in known)
-        overhead = offered / jobs - ran
-    return Split(mean(lambda spans: spans.queued), mean(lambda spans: spans.waited), ran - step, step, overhead)
-
-
-def _memory(usages: Sequence[Usage], concurrency: int | None) -> Memory | None:
-    if not usages:
-        return None
-    added = median(usage.pss_peak - usage.pss_idle for usage in usages)
-    return Memory(
-        idle=median(usage.pss_idle for usage in usages),
-        peak=median(usage.pss_peak for usage in usages),
-        per_job_at_once=added / concurrency if concurrency else None,
-        growth=estimate([after.pss_end - before.pss_end for before, after in pairwise(usages)]),
-    )
-
-
-def _scheduling(seen: Sequence[SchedulingLatency]) -> SchedulingLatency | None:
-    if not seen:
-        return None
-    return SchedulingLatency(
-        p50=median(each.p50 for each in seen),
-        p99=median(each.p99 for each in seen),
-        worst=max(each.worst for each in seen),
-        samples=sum(each.samples for each in seen),
-    )
+def _tail(measurements: Sequence[Measurement]) -> Tail | None:
+    """Of the seconds from the submission to each job's end."""
+    spans = [each.spans for each in measurements]
+    ordered = sorted(sum(job) for of in spans for job in zip(of.queued, of.waited, of.ran, strict=True))
+    return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99))) if ordered else None
 
 
 # -- two deployments
@@ -398,9 +267,9 @@ def _ratios(experiment: Experiment, a: str, b: str) -> list[float]:
     return [rate / theirs[number] for number, rate in ours.items() if number in theirs]
 
 
-def _compare(experiment: Experiment, a: DeploymentRow, b: DeploymentRow) -> Comparison:
-    ratio = estimate(_ratios(experiment, a.name, b.name))
-    return Comparison(a.name, b.name, ratio, judge(ratio))
+def _compare(experiment: Experiment, a: str, b: str) -> Comparison:
+    ratio = estimate(_ratios(experiment, a, b))
+    return Comparison(a, b, ratio, judge(ratio))
 
 
 def judge(ratio: Estimate | None) -> Verdict:

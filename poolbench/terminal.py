@@ -15,17 +15,18 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from poolbench import checks
 from poolbench.advice import recommend, totals, verdict
 from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredState, Measurement, Scenario
 from poolbench.figures import NONE, bars, counted, printable
 from poolbench.lanes import PLAIN, Shown, render, shown
+from poolbench.report.tables import brief, known
 from poolbench.rounds import Position
-from poolbench.statistics import DeploymentRow, Estimate, summarise
+from poolbench.statistics import summarise
 from poolbench.workload import Running, Workload
 
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
-STALLED, STALLED_EVERY = 5.0, 10.0  # seconds without news until that is said, and between two lines that say so
 _FILES_SHOWN = 3  # by name, in the live line
 _PLAIN = PLAIN | str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", "×": "x", "±": "+-", "µ": "u"})
 
@@ -39,10 +40,6 @@ class Page:
         self.utf8 = console.encoding.lower().replace("-", "").startswith("utf")
         self._live: Progress | None = None
         self._said = self._clock()
-        self._news: tuple[tuple[object, ...], float] = (
-            (),
-            0.0,
-        )  # what was last seen, and since when it has not changed
         self._position: Position | None = None
         self._show = True  # every job by name; not in an experiment of many
 
@@ -56,15 +53,11 @@ class Page:
         self.say()
 
     def table(self, titles: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
-        table = Table(*(Column(self.fit(title), justify="right" if n else "left") for n, title in enumerate(titles)))
+        first, *others = map(self.fit, titles)
+        table = Table(Column(first, no_wrap=True), *(Column(title, justify="right") for title in others))
         for cells in rows:
             table.add_row(*("\n".join(map(self.fit, cell.split("\n"))) for cell in cells))
         self._console.print(table)
-
-    def checks(self, measurements: Sequence[Measurement], *, files: bool = True) -> None:
-        self.paragraph(
-            checks_said(measurements, files=files), "" if all(each.checks.passed for each in measurements) else "red"
-        )
 
     def says(self, text: str) -> None:
         self.say(f"  {text}", "dim")
@@ -93,9 +86,7 @@ class Page:
             self._show_live(f"  {self._where()}starting", 0, None)
             return
         deployment = position.deployment
-        share = workload.share(deployment)
-        named = zip(share.names, share.nominal, strict=True)
-        files = [name if seconds is None else f"{name} ({seconds:g} s)" for name, seconds in named]
+        files = workload.share(deployment)
         serial = f"{', then '.join(files)}, one at a time on {deployment.pool}"
         self.say()
         self.say(f"{deployment.name}: {serial if deployment.serial else ' and '.join(files)}", "bold")
@@ -124,16 +115,12 @@ class Page:
             self._said = self._clock()  # the jobs have only just begun
         rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
         now = _now(running) if running and self._show else f"{done:,} of {jobs:,} jobs{rate}"
-        if self._news[0] != (seen := (done, *running)):
-            self._news = seen, elapsed
-        still = elapsed - self._news[1]
-        stalled = f" · nothing new for {still:.0f} s" if still >= STALLED else ""
         left = self._position.left if self._position else None
         ends = "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
-        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{stalled}{ends}")
+        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{ends}")
         if self._live:
             self._show_live(text, done, jobs)
-        elif self._clock() - self._said >= (STALLED_EVERY if stalled else PLAIN_EVERY):
+        elif self._clock() - self._said >= PLAIN_EVERY:
             self.say(text)
 
     def _where(self) -> str:
@@ -164,9 +151,7 @@ class Page:
             for fault in measurement.checks.faults:
                 self.say(f"    {fault}", "red")
         elif self._show:
-            found = totals(measurement)
-            paced = f"; longest {found.longest:g} s, sum {found.sum:g} s" if found.longest else ""
-            self.say(f"  total {measurement.wall:.2f} s{paced}")
+            self.say(f"  total {measurement.wall:.2f} s")
         else:
             done, wall = measurement.checks.done, measurement.wall
             self.say(f"  {self._where()}{done:,} jobs in {wall:.2f} s · {done / wall:.1f}/s")
@@ -205,23 +190,20 @@ _LEGEND = (
     "total: from just before the submission to the last file's finish, by Redis' clock; sum and longest: of the seconds"
     " for which the origin paces the files, so everything else counts as overhead."
 )
-_COLUMNS = (
-    "Medians over the rounds that count, jobs/s with the interval of the median at 95 % (from 3 rounds on). wall: from"
-    " just before the submission to the last job's end. CPU per job and MiB (proportional, at the"
-    " peak): of all processes of the worker."
-)
 
 
 def close(page: Page, experiment: Experiment) -> None:
     page.say()
     (_demonstration if experiment.scenario.demonstration else _deployments)(page, experiment)
+    page.paragraph(checks.said(experiment), "red" if checks.failed(experiment) else "")
+    for note in experiment.notes:
+        page.paragraph(f"Note: {note}.", "dim")
 
 
 def _demonstration(page: Page, experiment: Experiment) -> None:
     found = shown(experiment)
     page.table(["pool", "sum", "longest", "total", "total ÷ longest"], map(_total_cells, found))
     page.paragraph(_LEGEND, "dim")
-    page.checks([each.measurement for each in found])
     for line in render(experiment, width=page.width):
         page.say(line)
     page.say()
@@ -234,67 +216,26 @@ def _total_cells(each: Shown) -> Iterator[str]:
     yield f"{found.sum:g} s"
     yield f"{found.longest:g} s"
     yield NONE if found.total is None else f"{found.total:.2f} s"
-    yield NONE if found.ratio is None else f"{found.ratio:.3f}"
+    yield f"{found.total / found.longest:.3f}" if found.total and found.longest else NONE
 
 
 def _deployments(page: Page, experiment: Experiment) -> None:
-    summary, advice = summarise(experiment), recommend([experiment])
-    if summary.rounds:
-        page.paragraph(advice.headline, "bold")
-        measured = [(row.name, row.wall.median) for row in summary.whole if row.wall]
-        for line in bars(measured, page.width):
-            page.say(line)
+    summary, advice = summarise(experiment), recommend(experiment)
+    if not summary.rounds:
+        page.paragraph("Nothing was measured yet: only measurements of the warm-up have ended, and they do not count.")
+        return
+    page.paragraph(advice.headline, "bold")
+    for line in bars([(row.name, row.wall.median) for row in summary.whole if row.wall], page.width):
+        page.say(line)
+    page.say()
+    if advice.answer or advice.next:
+        page.say(f"Confidence: {advice.confidence}. To deploy it:" if advice.answer else "No answer yet. To find out:")
+        page.say(advice.command or advice.next[0])
         page.say()
-        if advice.answer or advice.next:
-            page.say(
-                f"Confidence: {advice.confidence}. To deploy it:" if advice.answer else "No answer yet. To find out:"
-            )
-            page.say(advice.command or advice.next[0])
-            page.say()
-        titles = ["", "rounds", "jobs/s (95 %)", "wall, s", "× serial", "CPU ms", "MiB"]
-        page.table(titles, (_cells(row, summary.rounds) for row in summary.rows))
-        page.paragraph(_COLUMNS, "dim")
-    else:
-        page.paragraph(
-            "Nothing was measured yet: only measurements of the warm-up have ended, and they do not count.", "bold"
-        )
-    if counting := [each for each in experiment.measurements if each.counts]:
-        page.checks(counting, files=not experiment.scenario.tasks)
+    table = known(brief(summary))
+    # An option per line: the figures need the width.
+    cells = ([line.name.replace("+", "\n+"), *map(str, line.cells)] for line in table.lines)
+    page.table(["", *table.columns[1:]], cells)
+    page.paragraph(table.reading, "dim")
     if cores := experiment.cores:
         page.paragraph(f"{cores.effective:.2f} of {cores.nominal} cores were really ours, in the median.", "dim")
-    for note in experiment.notes:
-        page.paragraph(f"Note: {note}.", "dim")
-
-
-def _cells(row: DeploymentRow, rounds: int) -> Iterator[str]:
-    def median(found: Estimate | None, form: str, factor: float = 1.0) -> str:
-        return NONE if found is None else format(found.median * factor, form)
-
-    rate = row.jobs_per_second
-    between = f" ({rate.interval[0]:.3g}–{rate.interval[1]:.3g})" if rate and rate.interval else ""
-    yield row.name.replace("+", "\n+")  # an option per line: the figures need the width
-    yield f"{row.measurements}/{rounds}"
-    yield median(rate, ".3g") + between
-    yield median(row.wall, ".2f")
-    yield NONE if row.deployment.serial else median(row.speedup, ".2g")
-    yield median(row.cpu_per_job, ".1f", 1000.0)
-    yield NONE if row.peak is None else f"{row.peak / 2**20:.0f}"
-
-
-# -- the checks
-
-
-def faults(measurements: Sequence[Measurement]) -> list[str]:
-    """Why checks failed: every job should have run exactly once, on the deployment under test."""
-    return [f"{each.deployment}: {fault}" for each in measurements for fault in each.checks.faults]
-
-
-def checks_said(measurements: Sequence[Measurement], *, files: bool = True) -> str:
-    """Whether each job ran once and where, from the records alone."""
-    if wrong := faults(measurements):
-        return f"Checks failed: {'; '.join(wrong)}."
-    jobs = sum(each.checks.jobs for each in measurements)
-    ran = {each.deployment: each.checks.executors for each in measurements}
-    where = "; ".join(f"{name} in {executors}" for name, executors in ran.items())
-    right = ", and its sha256 is right" if files else ""
-    return f"Checks passed: {jobs:,} jobs, each ran once, on the pool under test{right}: {where}."

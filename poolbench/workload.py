@@ -16,14 +16,6 @@ from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, Meas
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A deployment's jobs in a round."""
-
-    names: Sequence[str]
-    nominal: Sequence[float | None]  # seconds for which each is paced
-
-
-@dataclass(frozen=True, slots=True)
 class Workers:
     """A deployment's workers, ready to take jobs.
 
@@ -85,8 +77,8 @@ class Workload(Protocol):
     deployments: tuple[Deployment, ...]
     failures: tuple[type[Exception], ...]  # after which no more can be measured, and what there is is kept
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
-        """The jobs of a measurement; fewer are enough to warm up."""
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Sequence[str]:
+        """The names of a measurement's jobs; fewer are enough to warm up."""
 
     def deployed(self, deployment: Deployment, batch: str) -> AbstractContextManager[Workers]:
         """The deployment's workers for a measurement, warmed up if they are fresh."""

@@ -51,7 +51,6 @@ from producer.errors import (
 T = TypeVar("T")
 
 _FIRST_ANSWER = 4.0  # seconds; with the start of Python a person waits less than 5
-_CARRIED = 250  # jobs per message at the most, where we choose
 _DURABLE_WITHIN = 3.0  # seconds; with "everysec" Redis writes its log to the disk once a second
 
 
@@ -200,7 +199,7 @@ class Client:
 
         Args:
             pools: taken in turn, message by message.
-            per_message: consecutive jobs that one message carries; 0: see ``growing``.
+            per_message: consecutive jobs that one message carries.
             deadline: seconds that each job may take from its first claim on; None: what the settings say.
             front: before all that waits now; of a long batch the last few hundred jobs come first.
             first: ordinal of the first job; the batch has those before it.
@@ -214,11 +213,12 @@ class Client:
                 content, and then nothing was submitted.
             RedisUnusableError: Redis went away or is full; the message says what was accepted.
         """
-        recorded = first
+        recorded, messages = first, _messages(name, jobs, pools, per_message, first)
+        at_once = -(-AT_ONCE // per_message)  # messages: about as many jobs as one call of the ledger takes
         try:
             with redis_errors(self.settings), ThreadPoolExecutor(1, "submit") as behind:
                 stored: Future[int] | None = None
-                for group in _grouped(_messages(name, jobs, pools, per_message, first)):
+                while group := list(islice(messages, at_once)):
                     if stored:
                         yield (recorded := stored.result())
                     stored = behind.submit(self._store, group, deadline, front)
@@ -313,31 +313,8 @@ def _messages(
 ) -> Iterator[Message]:
     left = iter(jobs)
     for pool in cycle(pools):
-        carried = tuple(islice(left, per_message or growing(first)))
+        carried = tuple(islice(left, per_message))
         if not carried:
             return
         yield Message(Ref(name, first, first + len(carried) - 1), pool, carried)
         first += len(carried)
-
-
-def growing(before: int) -> int:
-    """How many jobs a message carries after so many others: a thirty-second of them, 250 at the most.
-
-    A short manifest is spread over all slots, and a long one costs few messages. Its length need not be known
-    beforehand, and the same manifest makes the same messages again.
-    """
-    return max(1, min(_CARRIED, before // 32))
-
-
-def _grouped(messages: Iterator[Message]) -> Iterator[list[Message]]:
-    """Messages with about as many jobs as one call of the ledger takes."""
-    group: list[Message] = []
-    jobs = 0
-    for message in messages:
-        group.append(message)
-        jobs += len(message.jobs)
-        if jobs >= AT_ONCE:
-            yield group
-            group, jobs = [], 0
-    if group:
-        yield group

@@ -41,17 +41,14 @@ def _pools(_context: click.Context, _parameter: click.Parameter, text: str | Non
         raise click.BadParameter(str(error)) from None
 
 
-def _target(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Path | None:
+def _target(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refused now rather than after the run."""
-    if text in (None, "-"):
-        return _STDOUT if text else None
-    path = Path(str(text))
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise click.BadParameter(f"expected a file in a folder that exists, got {text!r}")
-    try:
-        check_whole(path)
-    except OSError as error:
-        raise click.BadParameter(f"expected a file that can be written, got {text!r}: {error.strerror}") from error
+    if path not in (None, _STDOUT):
+        try:
+            check_whole(path)
+        except OSError as error:
+            got = f"{str(path)!r}: {error.strerror}"
+            raise click.BadParameter(f"expected a file that can be written, got {got}") from error
     return path
 
 
@@ -81,7 +78,14 @@ def _target(_context: click.Context, _parameter: click.Parameter, text: str | No
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
 )
-@click.option("--json", "target", callback=_target, metavar="FILE", help="Write the experiment there; - is the output.")
+@click.option(
+    "--json",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_target,
+    metavar="FILE",
+    help="Write the experiment there; - is the output.",
+)
 def compare(
     *,
     name: str | None,

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from redis.exceptions import RedisError
 
 from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.leases import Leases
+from ledger.ledger import Ledger
 from ledger.redis_client import AT_ONCE, connect
 from poolbench import experiment
 from poolbench.experiment import Deployment, MeasuredJob, MeasuredState, Note
 from poolbench.workers import ON_THE_WAY, Arrivals
-from poolbench.workload import Display, Ran, Running, Share, Workers
+from poolbench.workload import Display, Ran, Running, Workers
 from producer.client import Client
 from producer.errors import ProducerError
 from producer.fleet import Private, Shared, start
@@ -39,7 +39,6 @@ FEW = 20  # jobs that are looked at one by one; of more, only the batch's counte
 _BATCHES = 50  # newest ones that are asked whether they ran meanwhile
 _WARM_MOST = 200  # jobs that warm a fresh worker up
 _PACKAGES = ("celery", "kombu", "redis", "gevent", "urllib3")
-_STEP = re.compile(r"[a-z-]+: .*, (\d+\.\d+) s")  # as ``download.steps`` notes it
 
 
 class GivenUpError(Exception):
@@ -76,9 +75,8 @@ class Downloads(AbstractContextManager["Downloads"]):
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:
-        part = self._work.share(deployment, warm_up=warm_up)
-        return Share([job.filename for job in part.jobs], part.nominal)
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Sequence[str]:
+        return [job.filename for job in self._work.share(deployment, warm_up=warm_up).jobs]
 
     @contextmanager
     def deployed(self, deployment: Deployment, batch: str) -> Iterator[Workers]:
@@ -91,7 +89,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, display=_Quiet(), workers=workers, start="")
+        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, _Quiet(), workers, start="")
         run.to_the_end()
         self._fleet.discard(batch)
 
@@ -117,7 +115,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """
         part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
         how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
-        run = _BatchRun(self._client, pool, batch, part.jobs, display=display, workers=workers, start=how)
+        run = _BatchRun(self._client, pool, batch, part.jobs, display, workers, start=how)
         submitted, records, note = run.to_the_end(one_at_a_time=deployment.serial)
         self._hosts |= {each.executor.host for record in records for each in record.attempts if each.executor}
         jobs = tuple(
@@ -185,34 +183,25 @@ def _now(client: Client) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
+@dataclass(slots=True)
 class _BatchRun:
     """A batch on a deployment: submitted, watched to its end, read back."""
 
-    def __init__(
-        self,
-        client: Client,
-        pool: Pool,
-        batch: str,
-        jobs: Sequence[Job],
-        *,
-        display: Display,
-        workers: Workers,
-        start: str,
-    ) -> None:
-        """
-        Args:
-            start: how a person starts workers; empty: they are not a person's to start.
-        """
-        self._client = client
-        self._ledger = client.ledger
-        self._display = display
-        self._pool = pool
-        self._batch = batch
-        self._messages = [Message(Ref(batch, n, n), pool, (job,)) for n, job in enumerate(jobs)]
-        self._workers = workers
-        self._start = start
-        self._begun = self._served = self._checked = time.monotonic()
-        self._worried = False
+    client: Client
+    pool: Pool
+    batch: str
+    jobs: Sequence[Job]
+    display: Display
+    workers: Workers
+    start: str  # how a person starts workers; empty: they are not a person's to start
+    _begun: float = field(default_factory=time.monotonic)
+    _served: float = field(default_factory=time.monotonic)  # when a live worker was seen
+    _checked: float = field(default_factory=time.monotonic)  # when we looked for one
+    _worried: bool = False
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self.client.ledger
 
     def to_the_end(self, *, one_at_a_time: bool = False) -> tuple[float, Sequence[JobRecord], str | None]:
         """Run the jobs; on any exception, Ctrl-C too, what is left is cancelled.
@@ -223,33 +212,33 @@ class _BatchRun:
         Raises:
             redis.RedisError, RedisUnusableError: Redis is away or full.
         """
-        size, note = 1 if one_at_a_time else AT_ONCE, None
-        parts = [self._messages[at : at + size] for at in range(0, len(self._messages), size)]
-        submitted = _now(self._client)
+        messages = [Message(Ref(self.batch, n, n), self.pool, (job,)) for n, job in enumerate(self.jobs)]
+        parts = list(_parts(messages, 1 if one_at_a_time else AT_ONCE))
+        note, submitted = None, _now(self.client)
         try:
             for part in parts:
                 self._ledger.submit(part)
-                self._client.send(part)
+                self.client.send(part)
                 if part is parts[-1]:
-                    self._ledger.seal(self._batch, len(self._messages))
+                    self._ledger.seal(self.batch, len(messages))
                 if one_at_a_time:
                     self._watch(part, quickly=True)
             if not one_at_a_time:
-                self._watch(self._messages, quickly=False)
+                self._watch(messages, quickly=False)
         except GivenUpError as error:
             note = str(error)
-            for at in range(0, len(self._messages), AT_ONCE):  # those whose turn did not come are in the ledger too
-                self._ledger.submit(self._messages[at : at + AT_ONCE])
-            self._ledger.seal(self._batch, len(self._messages))
+            for part in _parts(messages, AT_ONCE):  # those whose turn did not come are in the ledger too
+                self._ledger.submit(part)
+            self._ledger.seal(self.batch, len(messages))
             self._cancel()
         except BaseException:
             with contextlib.suppress(ProducerError):
                 self._cancel()
             raise
-        return submitted, list(self._ledger.read(str(each.ref) for each in self._messages)), note
+        return submitted, list(self._ledger.read(str(each.ref) for each in messages)), note
 
     def _cancel(self) -> None:
-        self._client.cancel([Ref(self._batch, 0, len(self._messages) - 1)])
+        self.client.cancel([Ref(self.batch, 0, len(self.jobs) - 1)])
 
     def _watch(self, part: Sequence[Message], *, quickly: bool) -> None:
         """Look at these jobs until all of them are final.
@@ -257,20 +246,20 @@ class _BatchRun:
         Raises:
             GivenUpError: the pool has had no live worker for ``GIVE_UP_AFTER`` seconds, or one of the run's own ended.
         """
-        begun, jobs = time.monotonic(), len(self._messages)
+        begun, jobs = time.monotonic(), len(self.jobs)
         before = part[0].ref.first
         pending = [str(each.ref) for each in part]
         while True:
             if jobs <= FEW or quickly:
                 left, running = self._look_at_each(pending)
             else:
-                batch = self._ledger.batch(self._batch)
+                batch = self._ledger.batch(self.batch)
                 left, running = jobs - (batch.count(*FINAL_STATES) if batch else 0), []
             if not left:
                 return
             now = time.monotonic()
             if not quickly or jobs <= FEW or now - self._checked > LOOK_EVERY:
-                self._display.progress(now - self._begun, before + len(part) - left, jobs, running)
+                self.display.progress(now - self._begun, before + len(part) - left, jobs, running)
             self._check_workers(now)
             time.sleep(_pause(now - begun) if quickly else LOOK_EVERY)
 
@@ -279,20 +268,20 @@ class _BatchRun:
         for record in records:
             if record.state.final:
                 pending.remove(record.id)
-                if len(self._messages) <= FEW:
-                    self._display.ended(measured_job(record, None, record.job.sha256))
+                if len(self.jobs) <= FEW:
+                    self.display.ended(measured_job(record, None, record.job.sha256))
         return len(pending), [_running(record) for record in records if not record.state.final]
 
     def _check_workers(self, now: float) -> None:
         if now - self._checked < LOOK_EVERY:
             return
-        self._checked, queue = now, self._pool.queue
-        if ended := self._workers.ended():
-            if len(ended) == len(self._workers.roots):
+        self._checked, queue = now, self.pool.queue
+        if ended := self.workers.ended():
+            if len(ended) == len(self.workers.roots):
                 self._worry()
             raise GivenUpError(f"a worker of {queue} has ended; its jobs were cancelled")
         known = Leases(self._ledger.redis, self._ledger.keys.prefix, 0.0).known()
-        if any(lease.alive and lease.identity.pool is self._pool for lease in known):
+        if any(lease.alive and lease.identity.pool is self.pool for lease in known):
             self._served, self._worried = now, False
         if now - self._served > GIVE_UP_AFTER:
             raise GivenUpError(f"no worker served {queue} for {now - self._served:.0f} s; its jobs were cancelled")
@@ -302,7 +291,11 @@ class _BatchRun:
     def _worry(self) -> None:
         if not self._worried:
             self._worried = True
-            self._display.unserved(f"no worker serves {self._pool.queue}" + (f": {self._start}" if self._start else ""))
+            self.display.unserved(f"no worker serves {self.pool.queue}" + (f": {self.start}" if self.start else ""))
+
+
+def _parts(messages: Sequence[Message], size: int) -> Iterator[Sequence[Message]]:
+    return (messages[at : at + size] for at in range(0, len(messages), size))
 
 
 def _running(record: JobRecord) -> Running:
@@ -333,7 +326,6 @@ class Digests:
 
 
 def measured_job(record: JobRecord, nominal: float | None, expected: str | None) -> MeasuredJob:
-    steps = [match for note in record.notes if (match := _STEP.fullmatch(note))] if record.job.step else []
     return MeasuredJob(
         id=record.id,
         filename=record.job.filename,
@@ -346,7 +338,7 @@ def measured_job(record: JobRecord, nominal: float | None, expected: str | None)
         expected_sha256=expected,
         sha256=record.sha256,
         attempts=tuple(_attempt(each) for each in record.attempts),
-        step=float(steps[-1][1]) if steps else None,
+        step=record.step,
     )
 
 

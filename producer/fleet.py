@@ -16,7 +16,6 @@ A stack of our own needs what ``requirements/local.txt`` installs; nothing of it
 from __future__ import annotations
 
 import contextlib
-import resource
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from stack.stack import Stack
 
 APP = "worker.app"
-_OPEN_FILES = 16_384  # a greenlet in the middle of a download has two
 
 
 def start(pool: experiment.PoolKind, concurrency: int | None, setup: Setup) -> str:
@@ -134,7 +132,6 @@ class Private:
         self._stack = _stack(settings)
 
     def __enter__(self) -> Self:
-        _allow_many_files()
         with _stack_errors():
             self._stack.__enter__()
         variables = self._stack.plan.downpour("producer")
@@ -162,7 +159,8 @@ class Private:
         shutil.rmtree(probes, ignore_errors=True)  # process ids come again
         probes.mkdir(mode=0o700)
         nodes = node_names(deployment.pool, deployment.setup.workers)
-        commands = [stack.plan.command(f"worker-{node}", line=worker_line(deployment, node)) for node in nodes]
+        how = Pool(deployment.pool), deployment.concurrency_each, words(deployment.setup)
+        commands = [stack.plan.command(f"worker-{node}", line=worker_line(node, *how)) for node in nodes]
         names = [command.name for command in commands]
         with _stack_errors():
             stack.check()
@@ -192,10 +190,9 @@ class Private:
         shutil.rmtree(self._stack.plan.downloads / batch, ignore_errors=True)
 
 
-def worker_line(deployment: Deployment, node: str) -> str:
+def worker_line(node: str, pool: Pool, concurrency: int | None, more: str = " -E", app: str = APP) -> str:
     """The Procfile's command of a worker, with its own name, concurrency and options."""
-    pool, options = deployment.pool, f"-c {deployment.concurrency_each} -l INFO{words(deployment.setup)}"
-    return f"celery -A {APP} worker -P {pool} -Q {Pool(pool).queue} -n {node}@%h {options}"
+    return f"celery -A {app} worker -P {pool} -Q {pool.queue} -n {node}@%h -c {concurrency} -l INFO{more}"
 
 
 def _stack(settings: Settings) -> Stack:
@@ -233,12 +230,3 @@ def _ended(stack: Stack, names: Sequence[str]) -> Iterator[str]:
     for name in names:
         if (code := stack.processes[name].returncode) is not None:
             yield f"{name} ended in the middle of it: {describe_exit(code)}"
-
-
-def _allow_many_files() -> None:
-    """What we start inherits it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

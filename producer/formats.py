@@ -197,18 +197,18 @@ def _opened(stream: BinaryIO, format_: Format | None, *, unpacked: bool = False)
         return stream, Format.PARQUET
     pieces = chain([head], iter(lambda: cast(io.BufferedReader, stream).read1(_MAX_LINE), b""))
     if head.startswith(b"\x1f\x8b") and not unpacked:
-        return _opened(cast(BinaryIO, gzip.GzipFile(fileobj=stream_of(pieces))), format_, unpacked=True)
+        return _opened(cast(BinaryIO, gzip.GzipFile(fileobj=_stream_of(pieces))), format_, unpacked=True)
     start = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), None)
     if not kind and format_ is not Format.METALINK:  # XML says itself how it is written
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             text = codecs.iterdecode(pieces, "utf-16", "backslashreplace")  # no URL and no name has a backslash
-            return _opened(stream_of(codecs.iterencode(text, "utf-8")), format_, unpacked=True)
+            return _opened(_stream_of(codecs.iterencode(text, "utf-8")), format_, unpacked=True)
         kind = "UTF-16 without its mark, or no text" if b"\0" in head else None
     if kind:
         raise ManifestError(f"expected a manifest ({', '.join(Format)}), got {kind}; nothing was submitted")
     told = {b"[": Format.JSON, b"<": Format.METALINK}.get(start[:1])
-    return stream_of(pieces), format_ or told
+    return _stream_of(pieces), format_ or told
 
 
 class _Pieces(io.RawIOBase):
@@ -227,7 +227,7 @@ class _Pieces(io.RawIOBase):
         return count
 
 
-def stream_of(pieces: Iterator[bytes]) -> BinaryIO:
+def _stream_of(pieces: Iterator[bytes]) -> BinaryIO:
     return io.BufferedReader(_Pieces(pieces), _MAX_LINE)
 
 

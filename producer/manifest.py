@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
 
@@ -26,13 +25,12 @@ from download.filenames import check_filename, name_of_url, suffixed
 from ledger.jobs import Job, Naming, folded
 from ledger.records import encode_job
 from producer.errors import ManifestError, OtherManifestError
-from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of, stream_of
+from producer.formats import MOST_MIRRORS, Entry, Format, Remark, entries, format_of
 from producer.urls import check_url, without_user
 
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
 _MOST_SAID = 20  # bad lines named one by one
 _PIECE = 1024 * 1024  # bytes
-_TOO_LONG = "a pipe with more than the temporary folder has room for"
 _STRENGTH = ("sha512", "sha1", "md5")  # of these digests the first one that is given is verified, if there is no sha256
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")  # visible ASCII, no line break
@@ -297,48 +295,6 @@ class BadLine:
         return f"line {self.number}: {self.problem}"
 
 
-def read(
-    source: BinaryIO | Sequence[str],
-    format_: Format | None = None,
-    *,
-    names: Names | None = None,
-    known: Known | None = None,
-    server_names: bool = False,
-    step: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    piped: bool = False,
-) -> Iterator[Job | BadLine]:
-    """The jobs and bad lines of a manifest, or of URLs, in order. Names are unique among the jobs.
-
-    Args:
-        names: of the batch; None: a new one.
-        known: jobs of the batch, which are left out.
-        server_names: where the manifest gives no filename, the server may.
-        step: of each job.
-        columns, piped: as ``entries`` takes them.
-
-    Raises:
-        ManifestError: a CSV header, a Parquet file or a Metalink document that we do not understand.
-    """
-    found: Iterable[Entry] = (
-        enumerate(source, 1) if isinstance(source, Sequence) else entries(source, format_, FIELDS, columns, piped=piped)
-    )
-    names = names or Names()
-    naming = Naming.SERVER if server_names else Naming.FIXED
-    for number, entry in found:
-        try:
-            if isinstance(entry, ValueError):
-                raise entry
-            if isinstance(entry, str) and not known and "@" not in entry:  # most lines
-                wanted = _name_of_url(check_url(entry))
-                if names.is_new(entry, None):
-                    yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=step)
-            elif job := _job(_row({"url": entry} if isinstance(entry, str) else entry), names, known, naming, step):
-                yield job
-        except ValueError as error:
-            yield BadLine(number, str(error), lost=not isinstance(error, Remark))
-
-
 def _job(row: ManifestRow, names: Names, known: Known | None, naming: Naming, step: str | None) -> Job | None:
     """The name comes last: a bad entry takes none away. None: the entry was there before, or the batch has it."""
     named = row.filename is not None
@@ -398,29 +354,15 @@ class Reader:
     _piped: bool = False
     _said: int = 0  # the last line that was reported
 
-    @property
-    def kept(self) -> bool:
-        """Whether it can be read again."""
-        return isinstance(self.source, Sequence) or self._start is not None
-
     def keep(self) -> None:
-        """Be ready to read it again, unless it comes through a pipe and is too long for the temporary folder."""
-        if self.kept or isinstance(self.source, Sequence):
+        """Be ready to read it again: what comes through a pipe is copied into the temporary folder."""
+        if isinstance(self.source, Sequence) or self._start is not None:
             return
         if not self.source.seekable():
             pipe, self._piped = self.source, True
-            spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-            room = shutil.disk_usage(tempfile.gettempdir()).free // 2
-            while spool.tell() < room and (piece := pipe.read(_PIECE)):
-                spool.write(piece)
-            whole = spool.tell() < room
-            spool.seek(0)
-            if not whole:
-                self.source = stream_of(
-                    piece for part in (spool, pipe) for piece in iter(partial(part.read, _PIECE), b"")
-                )
-                return
-            self.source = spool
+            self.source = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+            shutil.copyfileobj(pipe, self.source, _PIECE)
+            self.source.seek(0)
         self._start = self.source.tell()
 
     def check(self) -> None:
@@ -430,8 +372,6 @@ class Reader:
             ManifestError: a line is bad.
         """
         self.keep()
-        if not self.kept:
-            raise ManifestError(f"expected a file for --strict, got {_TOO_LONG}; nothing was submitted")
         for _job in self.jobs():
             pass
         if self.bad:
@@ -443,8 +383,6 @@ class Reader:
         Raises:
             OtherManifestError: the batch has a job that is not here.
         """
-        if not self.kept:
-            raise OtherManifestError(f"expected a file for a mended manifest, got {_TOO_LONG}")
         names = self.new_names()
         known = Known(batch(), names)
         for _job in self.jobs(names, known):
@@ -455,23 +393,9 @@ class Reader:
         return self.jobs(names, Known(batch(), names))
 
     def jobs(self, names: Names | None = None, known: Known | None = None) -> Iterator[Job]:
-        """The good ones."""
+        """The good ones; what is wrong with the others is reported once."""
         names, self.bad, said = names or self.new_names(), 0, self._said
-        format_ = Format(self.format) if self.format else format_of(Path(str(getattr(self.source, "name", ""))))
-        if not isinstance(self.source, Sequence):
-            self._piped = self._piped or not self.source.seekable()
-            if self._start is not None:
-                self.source.seek(self._start)
-        for item in read(
-            self.source,
-            format_,
-            names=names,
-            known=known,
-            server_names=self.server_names,
-            step=self.step,
-            columns=self.columns,
-            piped=self._piped,
-        ):
+        for item in self.items(names, known):
             if isinstance(item, Job):
                 yield item
                 continue
@@ -482,3 +406,39 @@ class Reader:
         if self.bad > _MOST_SAID and self._said > said:
             self.report(f"{self.bad:,} bad lines, the first {_MOST_SAID} of which are above")
         self.repeated = names.repeated
+
+    def items(self, names: Names, known: Known | None = None) -> Iterator[Job | BadLine]:
+        """Jobs and bad lines, in order.
+
+        Args:
+            names: of the batch; they are unique among the jobs.
+            known: jobs of the batch, which are left out.
+
+        Raises:
+            ManifestError: a CSV header that we do not understand.
+        """
+        naming = Naming.SERVER if self.server_names else Naming.FIXED
+        for number, entry in self._entries():
+            try:
+                if isinstance(entry, ValueError):
+                    raise entry
+                if isinstance(entry, str) and not known and "@" not in entry:  # most lines
+                    wanted = _name_of_url(check_url(entry))
+                    if names.is_new(entry, None):
+                        yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=self.step)
+                    continue
+                row = _row({"url": entry} if isinstance(entry, str) else entry)
+                if job := _job(row, names, known, naming, self.step):
+                    yield job
+            except ValueError as error:
+                yield BadLine(number, str(error), lost=not isinstance(error, Remark))
+
+    def _entries(self) -> Iterable[Entry]:
+        """From the beginning."""
+        if isinstance(self.source, Sequence):
+            return enumerate(self.source, 1)
+        self._piped = self._piped or not self.source.seekable()
+        if self._start is not None:
+            self.source.seek(self._start)
+        format_ = Format(self.format) if self.format else format_of(Path(str(getattr(self.source, "name", ""))))
+        return entries(self.source, format_, FIELDS, self.columns, piped=self._piped)

@@ -30,7 +30,7 @@ from ledger.jobs import Attempt, Batch, Executor, Job, JobRecord, JobState, Pool
 from producer.cli import batch_argument, one_of, say
 from producer.client import Client, redis_errors
 
-_JSON = json.JSONEncoder(ensure_ascii=False)  # made once: ``dumps`` makes one for each row
+_JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False)  # made once: ``dumps`` makes one for each row
 _PAGE = 2_000  # jobs whose lines are made at once
 _FEW = 20_000  # jobs that are not worth the start of more processes
 _STATES = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING, JobState.WAITING, JobState.QUEUED)

@@ -15,7 +15,7 @@ import urllib3
 
 from download.validators import repr_sha256
 from ledger.jobs import Job
-from poolbench.experiment import Bound, Deployment, Note, PoolKind, Scenario
+from poolbench.experiment import Deployment, Note, PoolKind, Scenario
 from producer.errors import ProducerError
 
 KIB, MIB = 2**10, 2**20
@@ -56,7 +56,6 @@ class Recipe:
 
     name: str
     title: str
-    bound: Bound
     jobs: int  # by default
     serial: int  # how many of them the baseline runs at the most
     size: int  # bytes of each file by default; 0: they have sizes of their own
@@ -134,15 +133,15 @@ SCENARIOS: Mapping[str, Recipe] = {
         Recipe(
             "article",
             "the tutorial: two files that take 5 to 10 seconds each",
-            Bound.LATENCY, 2, 2, 384 * KIB, article, repeat=1, demonstration=True,
+            2, 2, 384 * KIB, article, repeat=1, demonstration=True,
         ),
         Recipe("slow", "small files from a server that takes 0.2 to 0.8 s for each",
-               Bound.LATENCY, 120, 12, 4 * KIB, slow),
-        Recipe("small", "many small files", Bound.OVERHEAD, 1000, 100, 4 * KIB, small),
-        Recipe("large", "a few large files, each hashed", Bound.THROUGHPUT, 12, 4, 32 * MIB, large),
+               120, 12, 4 * KIB, slow),
+        Recipe("small", "many small files", 1000, 100, 4 * KIB, small),
+        Recipe("large", "a few large files, each hashed", 12, 4, 32 * MIB, large),
         Recipe("cpu", "pages whose links are extracted in pure Python, which holds the GIL",
-               Bound.CPU, 60, 15, 0, cpu),
-        Recipe("mixed", "small, slow and large files, and pages to parse", Bound.MIXED, 200, 40, 0, mixed),
+               60, 15, 0, cpu),
+        Recipe("mixed", "small, slow and large files, and pages to parse", 200, 40, 0, mixed),
     )
 }  # fmt: skip
 
@@ -208,7 +207,6 @@ def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployme
     scenario = Scenario(
         name=recipe.name,
         title=recipe.title,
-        bound=recipe.bound,
         jobs=len(first.jobs),
         seed=options.seed,
         nominal=nominal if len(nominal) == len(first.jobs) else (),
@@ -224,7 +222,6 @@ def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployme
     scenario = Scenario(
         name="manifest",
         title=f"the {len(jobs)} jobs of {name}",
-        bound=Bound.UNKNOWN,
         jobs=len(jobs),
         seed=None,
         bytes=None if None in sizes else sum(size or 0 for size in sizes),

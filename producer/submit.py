@@ -20,15 +20,6 @@ _ALL = "all"
 _SAY_EVERY = 50_000  # jobs
 
 
-def _jobs_per_message(_context: click.Context, _option: click.Parameter, text: str) -> int:
-    """0 for auto, as ``Client.submit`` takes it."""
-    if text == "auto":
-        return 0
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= JOBS_PER_MESSAGE):
-        raise click.BadParameter(f"expected a number from 1 to {JOBS_PER_MESSAGE}, or auto; got {text!r}")
-    return int(text)
-
-
 def _columns(_context: click.Context, _option: click.Parameter, text: str | None) -> Mapping[str, str] | None:
     """``url=URL,filename=TEXT``; ``size`` alone is ``size=size``."""
     if text is None:
@@ -60,11 +51,11 @@ def _columns(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option("--name", callback=checked_name, help="The batch's name; default: generated.")
 @click.option(
     "--per-message",
-    callback=_jobs_per_message,
-    default="1",
+    type=click.IntRange(1, JOBS_PER_MESSAGE),
+    default=1,
     show_default=True,
-    metavar="N|auto",
-    help=f"Jobs per message, up to {JOBS_PER_MESSAGE}; auto: one at first, up to 250 in a long manifest.",
+    metavar="N",
+    help="Jobs per message.",
 )
 @click.option("--deadline", type=click.FloatRange(0.1), help="Seconds that a job may take from its first start on.")
 @click.option(

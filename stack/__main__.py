@@ -10,7 +10,6 @@ try:
     import signal
     import subprocess
     import time
-    from collections import Counter
     from collections.abc import Callable, Iterator
     from contextlib import ExitStack, contextmanager, suppress
     from pathlib import Path
@@ -18,12 +17,11 @@ try:
     from typing import Any
 
     import click
-    from prometheus_client.parser import text_string_to_metric_families
 
     from ledger.jobs import Pool
     from stack import up as shown
     from stack.faults import FaultServer
-    from stack.plan import CONCURRENCY, PORTS, ROOT, get
+    from stack.plan import CONCURRENCY, PORTS, ROOT
     from stack.processes import Command, Process
     from stack.stack import Stack, StackError
 except KeyboardInterrupt:  # before anything was begun
@@ -51,25 +49,13 @@ def main() -> None:
 @click.option("--keep", type=Folder, help="A folder that receives the downloaded files and stays.")
 def demo(scenario: str, keep: Path | None) -> None:
     """Start everything, compare the three pools, stop everything."""
-    with _ends_on_signals(), Stack(flower=True, downloads=keep, say=_say) as stack:
+    with ends_on_signals(), Stack(flower=True, downloads=keep, say=_say) as stack:
         click.echo(f"\nFlower shows it happening: {stack.plan.flower_url}/lanes\n")
         code = _alongside(stack, "-m", "producer", "compare", "--scenario", scenario)
-        counted = finished_by_worker(get(f"{stack.plan.flower_url}/metrics") or "")
-        seen = ", ".join(f"{count} by {worker}" for worker, count in sorted(counted.items()))
-        click.echo(f"\nFlower saw jobs end well: {seen or 'none'}\nstopping")
+        click.echo("\nstopping")
     click.echo(f"stopped; what stays is in {keep}" if keep else "stopped; nothing is left behind")
     click.echo(NEXT)
     sys.exit(code)
-
-
-def finished_by_worker(metrics: str) -> dict[str, int]:
-    """The successes of Flower's ``flower_events_total`` by worker."""
-    finished: Counter[str] = Counter()
-    for family in text_string_to_metric_families(metrics):
-        for sample in family.samples:
-            if sample.name == "flower_events_total" and sample.labels["type"] == "task-succeeded":
-                finished[sample.labels["worker"]] += int(sample.value)
-    return dict(finished)
 
 
 def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
@@ -93,8 +79,9 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 @_ports_and_pools
 def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
-    with _ends_on_signals(), ExitStack() as both:
-        shown.claim(shown.ENV_FILE)
+    with ends_on_signals(), ExitStack() as both:
+        lock, held = shown.claim(shown.ENV_FILE)
+        both.enter_context(held)
         faults = both.enter_context(FaultServer()) if with_faults else None
         stack = both.enter_context(
             Stack(
@@ -104,7 +91,7 @@ def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options:
                 settings=dict(_setting(words) for words in settings) | (faults.settings if faults else {}),
                 prefer=PORTS,
                 insist={name: port for name in PORTS if (port := options[f"{name}_port"]) is not None},
-                remove=[shown.ENV_FILE],
+                remove=[shown.ENV_FILE, lock],
                 say=_say,
             )
         )
@@ -182,7 +169,7 @@ def _show_logs(stack: Stack) -> None:
 
 
 @contextmanager
-def _ends_on_signals() -> Iterator[None]:
+def ends_on_signals() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP end the stack in order, a second one without the grace; errors become a message."""
     latest = -math.inf
 

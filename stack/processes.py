@@ -65,6 +65,7 @@ class Process:
         self.command = command
         self.name = command.name
         self.started = time.time()
+        self._looking = threading.Lock()
         with contextlib.ExitStack() as stack:
             # Straight into a file: a reader in between could hold the service up, or die under it.
             sink = stack.enter_context(command.log.open("ab")) if command.log else None
@@ -94,7 +95,8 @@ class Process:
     @property
     def returncode(self) -> int | None:
         """None while it runs; minus the signal's number if one ended it."""
-        return self._popen.poll()
+        with self._looking:
+            return self._popen.poll()
 
     @property
     def running(self) -> bool:
@@ -109,11 +111,10 @@ class Process:
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """To the main process alone, or to its group at once; nothing happens when it has ended."""
-        if not group:
-            self._popen.send_signal(number)
-        elif self.running:  # not reaped yet, so the group's id is still ours
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+        with self._looking:  # what is not reaped yet has an id that is still its own
+            if self._popen.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, timeout: float | None = None) -> int:
         """Its return code.

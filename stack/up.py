@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 import click
-import psutil
 
 from stack.plan import ROOT
 from stack.stack import StackError
@@ -21,48 +22,37 @@ COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_
 MOST = 16 * 2**20  # bytes; a log that was shown and is longer than this starts again from nothing
 
 
-def claim(file: Path) -> None:
+def claim(file: Path) -> tuple[Path, TextIO]:
     """Make the file ours, so that two stacks do not take turns in it.
 
+    Returns:
+        The file's lock, which goes with the file, and what holds the lock as long as it is open.
+
     Raises:
-        StackError: another stack has it, and is up.
+        StackError: another stack has it.
     """
     file.parent.mkdir(exist_ok=True)
-    owner = _owner(file)
-    if owner is not None and _alive(owner):
-        raise StackError(f"a stack is up already, as process {owner} says in {file}; nothing was started")
-    file.unlink(missing_ok=True)  # its owner died with its reaper, as in a power cut
-    written = _written(STARTING, file)
-    os.link(written, file)  # fails if another one was quicker
-    written.unlink()
+    lock = file.with_suffix(".lock")
+    held = lock.open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StackError(f"a stack is up already, as {lock} says; nothing was started") from error
+    _write(STARTING, file)
+    return lock, held
 
 
 def fill(variables: Mapping[str, str], file: Path) -> None:
     """Write the variables, to be read by a shell, and by ``python -m producer``."""
-    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    _written("".join(lines), file).replace(file)
+    _write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()), file)
 
 
-def _written(text: str, file: Path) -> Path:
-    """Beside the file, so that a reader of the file finds it whole."""
+def _write(text: str, file: Path) -> None:
+    """By rename, so that a reader of the file finds it whole."""
     beside = file.with_suffix(f".{os.getpid()}")
     beside.touch(0o600)
-    beside.write_text(f"# {os.getpid()} is the process of `make up` that wrote this; it goes when that ends.\n{text}")
-    return beside
-
-
-def _owner(file: Path) -> int | None:
-    try:
-        return int(file.read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return {"stack", "up"} <= set(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
+    beside.write_text(f"# written by `make up`; it goes when that ends\n{text}")
+    beside.replace(file)
 
 
 class Follower:

@@ -11,14 +11,12 @@ from typing import TypeVar
 
 from poolbench.experiment import (
     PLAIN,
-    Bound,
     Checks,
     Cores,
     Deployment,
     Experiment,
     MeasuredJob,
     Measurement,
-    Sampling,
     Scenario,
     SchedulingLatency,
     Setup,
@@ -69,7 +67,6 @@ class Made:
     excluded: dict[int, str] | None = None  # by round
     work: float = 0.0  # seconds per job in pure Python: threads and greenlets share one core for it
     saturation: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
-    growth: int = 0  # bytes that stay per round
     lives_on: bool = False  # its workers were running already; the others are started anew for each turn
     setup: Setup = PLAIN
 
@@ -88,7 +85,6 @@ def made(
     jobs: int = 40,
     rounds: int = 5,
     seed: int = 1,
-    bound: Bound = Bound.LATENCY,
     cores: float = 2.0,
     nominal: float | None = None,
     drift: float = 0.0,
@@ -111,7 +107,7 @@ def made(
     request = Request(("producer", "compare", "made"), options)
     return Experiment(
         scenario=Scenario(
-            "made", "Jobs that nobody ran", bound, jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
+            "made", "Jobs that nobody ran", jobs, seed, () if nominal is None else (nominal,) * jobs, jobs * 1000
         ),
         deployments=tuple(
             Deployment(
@@ -128,12 +124,10 @@ def made(
         measurements=tuple(measurements),
         started=EPOCH,
         finished=EPOCH + 1000.0,
-        command=str(request),
         request=request,
         versions={"python": "CPython 3.13.0", "celery": "5.7.0"},
         machine={"system": "Linux", "processor": "x86_64", "cores": 2, "memory": 24 * 2**30, "load": 0.1},
         cores=Cores(2, cores, (cores,) * (rounds + 1)),
-        sampling=Sampling(0.25, 0.05, 0.004),
     )
 
 
@@ -144,19 +138,18 @@ class _Machine:
     nominal: float | None  # seconds for which jobs are paced
     dice: random.Random
 
-    def spans(self, each: Made, jobs: int) -> tuple[float, float]:
-        """How long a job runs, and how much of that is its step: the more jobs want a core, the longer."""
+    def span(self, each: Made, jobs: int) -> float:
+        """How long a job runs: the more jobs want a core, the longer."""
         running = min(1 if each.serial else each.total, jobs)
         cores = min(running if each.pool is Pool.PREFORK else each.setup.workers, self.cores)
         crowd = max(1.0, running / each.saturation) if each.saturation else 1.0
-        step = each.work * max(1.0, running / cores)
-        return each.run * crowd + step, step
+        return each.run * crowd + each.work * max(1.0, running / cores)
 
 
 def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machine, *, keep: bool) -> Measurement:
     dice = machine.dice
     speed = max(0.1, dice.gauss(1.0, each.noise)) * machine.weather
-    span, step = machine.spans(each, jobs)
+    span = machine.span(each, jobs)
     submitted = EPOCH + 100.0 * number + 10.0 * place
     free = [(0.0, slot) for slot in range(1 if each.serial else each.total)]
     heapq.heapify(free)
@@ -170,7 +163,7 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
         measured.append(_job(each, n, (submitted, submitted + begin, submitted + end), slot, machine.nominal))
     queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
     cpu = (each.cpu + each.work) * jobs * speed
-    idle = each.idle * each.setup.workers + each.growth * number
+    idle = each.idle * each.setup.workers
     return Measurement(
         deployment=each.name,
         round=number,
@@ -178,29 +171,18 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
         batch=f"made-{number}-{each.name.replace(':', '-')}",
         submitted=submitted,
         wall=max(end for end, _ in free),
-        spans=Spans(
-            tuple(queued), tuple(waited), tuple(ran), tuple(span / 10 for span in ran), _steps(ran, step / span)
-        ),
+        spans=Spans(tuple(queued), tuple(waited), tuple(ran)),
         checks=Checks(jobs, jobs, jobs, jobs, jobs, f"{each.total} slots"),
         usage=Usage(
             cpu=cpu,
             pss_idle=idle,
             pss_peak=idle + each.total * each.per_slot,
-            pss_end=idle + each.total * each.per_slot // 2,
             processes=each.setup.workers * (each.concurrency + 1 if each.pool is Pool.PREFORK else 1),
-            threads=each.total + 3,
-            voluntary_switches=jobs * 20,
-            involuntary_switches=jobs * 3,
-            samples=20,
             scheduling=SchedulingLatency(each.late / 10, each.late, each.late * 3, 500),
         ),
         excluded=(each.excluded[number],) if each.excluded and number in each.excluded else (),
         jobs=tuple(measured) if keep else (),
     )
-
-
-def _steps(ran: Sequence[float], share: float) -> tuple[float, ...]:
-    return tuple(span * share for span in ran) if share else ()
 
 
 def _sums(spans: Sequence[float]) -> list[float]:

@@ -9,7 +9,6 @@ from ledger.jobs import Pool as LedgerPool
 from poolbench import checks
 from poolbench import experiment as measured
 from poolbench.experiment import (
-    Bound,
     Deployment,
     Experiment,
     MeasuredExecutor,
@@ -59,7 +58,7 @@ def record(
     state: State = State.DONE,
     sha256: str = SHA256,
     asked: Job | None = None,
-    notes: tuple[str, ...] = (),
+    step: float | None = None,
 ) -> JobRecord:
     return JobRecord(
         id=f"batch.{filename}",
@@ -70,7 +69,7 @@ def record(
         attempts=attempts,
         bytes=1000,
         sha256=sha256 if state is State.DONE else None,
-        notes=notes,
+        step=step,
     )
 
 
@@ -90,12 +89,11 @@ def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, s
 
 def experiment(*found: Shown, name: str = "article") -> Experiment:
     return Experiment(
-        scenario=Scenario(name, "what it is", Bound.LATENCY, 2, 1, demonstration=name == "article"),
+        scenario=Scenario(name, "what it is", 2, 1, demonstration=name == "article"),
         deployments=tuple(each.deployment for each in found),
         measurements=tuple(each.measurement for each in found),
         started=EPOCH,
         finished=EPOCH + 60,
-        command="producer compare article --seed 1",
         request=measured.RunCommand(("producer", "compare", "article"), (("--seed", "1"),)),
         versions={"python": "3"},
         machine={"cores": 2, "load": 0.5},

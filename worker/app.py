@@ -108,10 +108,10 @@ def _in_service(sender: Any, **_: Any) -> None:
 
     def touch() -> None:
         """Tell the ledger which messages this worker has in hand; hear whether it may take more."""
-        may = leases().touch(pool, sender.in_hand(), worker)
+        may, _machine.noted = leases().touch(pool, sender.in_hand(), worker)
         drain.consume(sender, pool.queue, may=may and _machine.fault is None)
 
-    repeat("messages in hand", settings.renew_every, touch)
+    repeat("messages in hand", settings.renew_every, touch, idle=lambda: not sender.in_hand())
     switches = PerProcess(lambda: Switches(_own_ledger()))
     repeat("machine", settings.renew_every, lambda: _machine.look(switches(), worker, time.monotonic()))
 

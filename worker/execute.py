@@ -173,12 +173,15 @@ class Execution:
                 return self.done(found, error)
             fetched = self._fetch(show)  # nothing vouches for the existing file: without conditions
         self.files.fetched = fetched
-        notes = [steps.run(self._wanted.step, self.job.temps.mine, self._check)] if self._wanted.step else []
+        notes, took = [], None
+        if self._wanted.step:
+            note, took = steps.run(self._wanted.step, self.job.temps.mine, self._check)
+            notes.append(note)
         self.files.choose_name(fetched)
         (unpublished,) = publish([self.files], this_worker.fetcher().run if self.settings.fsync else in_place)
         if unpublished:
             raise unpublished
-        return self.done(self.files.result(url, *notes), fetched)
+        return self.done(self.files.result(url, *notes, step=took), fetched)
 
     def _fetch(self, show: Show) -> Fetched:
         def progress(size: int, total: int | None) -> None:

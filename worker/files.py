@@ -76,12 +76,12 @@ class JobFiles:
         self.open_temp: TempFile | None = None  # of a group: it may still be in memory
         self._settings = settings
         self._record = job.record
-        self._target: Path | None = None
+        self._target = ""
         self._filename = ""  # of the target, below the batch's folder
         self._taken = False  # another name than the target's was wanted, and a file has it that is not this job's
         self._existing: SourceNote | None = None  # of a file that the server is asked about
 
-    def target(self, filename: str | None = None) -> Path:
+    def target(self, filename: str | None = None) -> str:
         """The path of the final file.
 
         Raises:
@@ -157,23 +157,23 @@ class JobFiles:
             TempLostError: the temp file is not what was verified.
         """
         fetched, target = self.fetched, self._target
-        assert fetched is not None and target is not None  # noqa: S101, PT018 - it is whole and has a name
-        name = str(target)
-        if not os.path.isdir(os.path.dirname(name)):  # noqa: PTH112, PTH120 - for each small file
-            target.parent.mkdir(parents=True, exist_ok=True)
+        assert fetched and target  # noqa: S101, PT018 - it is whole and has a name
+        folder = os.path.dirname(target)  # noqa: PTH120 - as a Path, it costs each small file more than its hash
+        if not os.path.isdir(folder):  # noqa: PTH112
+            Path(folder).mkdir(parents=True, exist_ok=True)
         stamp = partial(_stamp, fetched=fetched, url=self._record.job.url, wanted=self._wanted_name)
         fsync = self._settings.fsync
         if self.open_temp:
-            self.open_temp.publish(name, fsync=fsync, replace=replace, stamp=stamp)
+            self.open_temp.publish(target, fsync=fsync, replace=replace, stamp=stamp)
         else:
             stamp(self.job.temps.mine)
-            tempfile.publish(self.job.temps.mine, target, fsync=fsync, replace=replace, identity=fetched.identity)
+            tempfile.publish(self.job.temps.mine, Path(target), fsync=fsync, replace=replace, identity=fetched.identity)
 
     @property
     def _wanted_name(self) -> str:
         return _digest_of(f"{self._record.batch}/{self._record.job.filename}")
 
-    def _is_ours(self, target: Path) -> bool:
+    def _is_ours(self, target: str) -> bool:
         """Whether an existing file was published for this very name of this batch, and not touched since."""
         note = _source_of(target)
         if note is None:
@@ -209,10 +209,11 @@ class JobFiles:
             f"expected a free name like {wanted!r}, files that are not this job's have all of them; move them away"
         )
 
-    def result(self, url: str, *notes: str) -> Result:
+    def result(self, url: str, *notes: str, step: float | None = None) -> Result:
         """
         Args:
             url: the one that brought the file.
+            step: seconds that the job's step took.
         """
         fetched, job = self.fetched, self._record.job
         assert fetched is not None  # noqa: S101 - it was published
@@ -220,7 +221,7 @@ class JobFiles:
             notes = (f"mirror: {urlsplit(url).hostname}", *notes)
         if self._taken:
             notes = (*notes, "name: taken by another file")
-        found, kind = PurePosixPath(job.filename).name, (fetched.content_type or "").partition(";")[0].strip().lower()
+        found, kind = job.filename.rpartition("/")[2], (fetched.content_type or "").partition(";")[0].strip().lower()
         if kind in _PAGES and _NO_PAGE.search(found):
             notes = (f"{kind} where {found} was asked for", *notes)
         return Result(
@@ -232,6 +233,7 @@ class JobFiles:
             self._filename if self._filename != (self._record.name or job.filename) else None,
             fetched.url,
             fetched.content_type,
+            step,
         )
 
 
@@ -295,18 +297,18 @@ def _nanoseconds(date: str) -> int:
     return int(parsedate_to_datetime(date).timestamp()) * 10**9
 
 
-def _source_of(target: Path) -> SourceNote | None:
+def _source_of(target: str) -> SourceNote | None:
     """The note of a published file, if it was not touched since."""
     try:
         note = SourceNote(**json.loads(os.getxattr(target, _ATTRIBUTE, follow_symlinks=False)))
-        found = target.stat(follow_symlinks=False)
+        found = os.stat(target, follow_symlinks=False)  # noqa: PTH116
     except (OSError, ValueError, TypeError, AttributeError):
         return None
     return note if (note.size, note.mtime_ns) == (found.st_size, found.st_mtime_ns) else None
 
 
 def _content(
-    target: Path, expected: Sequence[str], size: int | None, check: Callable[[], None]
+    target: str, expected: Sequence[str], size: int | None, check: Callable[[], None]
 ) -> tuple[int, str] | None:
     """Length and sha256 of a file whose content has these digests; None: there is no such file.
 

@@ -15,7 +15,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Event, Lock
 
 from redis.exceptions import RedisError
@@ -35,6 +36,7 @@ _LONGEST = 1.0  # seconds; longer waits count as this
 _FADES = 0.8  # of the longest wait of late is left after each further job
 _PATIENCE = 0.5  # seconds that a group may run until no message waits for its end
 _LONGEST_WAIT = 2.0  # seconds for a message, while one group follows the other
+_READ_EVERY = 1.0  # seconds between two looks at what the system knows of this process, at least
 _SLICE = 0.05  # seconds between two looks whether to wait on, at least
 
 
@@ -43,6 +45,7 @@ class _Recent:
 
     def __init__(self) -> None:
         self.waited = 0.3  # seconds, above _SHORT; one short job brings it below
+        self._starved = (time.monotonic(), _without_core(), 0.0)  # when that was read, what it was, its share of time
         self._lock = Lock()
         self._running = False  # a group
         self._since = 0.0  # ... by time.monotonic()
@@ -54,6 +57,16 @@ class _Recent:
 
     def note(self, waited: float) -> None:
         self.waited = min(max(waited, _FADES * self.waited), _LONGEST)
+
+    def starved(self) -> float:
+        """Of late, for which part of the time this process was ready to compute and had no core."""
+        at, before, share = self._starved
+        now = time.monotonic()
+        if now - at >= _READ_EVERY:
+            seconds = _without_core()
+            share = min(1.0, (seconds - before) / (now - at))
+            self._starved = now, seconds, share
+        return share
 
     def begin(self) -> bool:
         """Wait while groups run, each of them shortly; whether the caller may lead the next one, and has to ``end``."""
@@ -89,6 +102,13 @@ class _Recent:
             self._waiting.popleft().set()
 
 
+def _without_core() -> float:
+    """Seconds for which threads of this process were ready to compute and had no core; 0: the system does not say."""
+    with suppress(OSError, IndexError, ValueError):
+        return sum(int(task.read_text().split()[1]) for task in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+    return 0.0
+
+
 _recent = PerProcess(_Recent)
 
 
@@ -122,10 +142,11 @@ class Turn:
         self._recent.note(_LONGEST)
 
     def over(self, jobs: int) -> None:
-        """They are over. What the process computed meanwhile, for whatever job, they did not wait."""
+        """They are over. They did not wait while the process computed, or had no core for it, for whatever job."""
         begun, computed = self._begun
         waves = -(-jobs // get_settings().chunk_parallel)
-        self._recent.note((time.monotonic() - begun - (time.process_time() - computed)) / waves)
+        took = (time.monotonic() - begun) * (1 - self._recent.starved())
+        self._recent.note((took - (time.process_time() - computed)) / waves)
 
     def end(self) -> None:
         if self._leads:

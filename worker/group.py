@@ -1,9 +1,9 @@
 """Claimed jobs of one or several messages, many at once: a group. It does a plain first try, all else ``run_job`` does.
 
 The order is that of ``worker.execute``, for many at a time: download, ask whether the claims still stand, publish,
-close. Fast is only the common course. A job that was tried before, has options or a file already, or meets an answer
-that libcurl does not tell clearly runs alone after the others; one that fails for a passing reason waits in the ledger
-and comes back in a message of its own. So resuming, Retry-After and patience exist once.
+close. Fast is only the common course. A job that was tried before, has options, a file or part of one, or meets an
+answer that libcurl does not tell clearly runs alone after the others; one that fails for a passing reason waits in
+the ledger and comes back in a message of its own. So resuming, Retry-After and patience exist once.
 Kept true by ``tests/unit/test_download_*.py`` (each fault on both paths) and ``tests/pools/test_groups.py``.
 """
 
@@ -19,7 +19,7 @@ from download.connect import Idle
 from download.errors import LeaseLostError
 from download.fetch import Fetched, Wanted
 from download.threads import Run, native_runner
-from ledger.jobs import JobState
+from ledger.jobs import FailureKind, JobState
 from ledger.ledger import Claim
 from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
@@ -179,7 +179,8 @@ class _GroupRun:
             job = self.next.popleft()
             execution, wanted = Execution(job), job.record.job
             try:
-                if os.path.lexists(execution.files.target()):  # it may be what is wanted
+                left_behind = job.claim.number > 1 and job.temps.newest.exists()
+                if left_behind or os.path.lexists(execution.files.target()):  # it may be what is wanted
                     self.left.append(job)
                     continue
                 transfer = Transfer(
@@ -264,5 +265,10 @@ class _GroupRun:
 
 
 def _plain(claim: Claim) -> bool:
-    """A first try at a job without options."""
-    return claim.number == 1 and not claim.record.attempts and claim.record.job.plain
+    """A job without options, on its first try or after one that was lost in company; as ``small`` in lua/job.lua."""
+    attempts = claim.record.attempts
+    if claim.number > 1 or attempts:
+        all_lost = len(attempts) == claim.number - 1 and all(each.kind is FailureKind.LOST for each in attempts)
+        if not all_lost or claim.record.weight > 1:
+            return False
+    return claim.record.job.plain

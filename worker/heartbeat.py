@@ -32,8 +32,8 @@ _PATIENCE = 60.0  # seconds that a loop may fail before the process ends
 _COMPARE_EVERY = 10  # renewals after which the lists are compared even if their lengths agree
 
 
-def repeat(name: str, every: float, step: Callable[[], object]) -> None:
-    """Call a step every so many seconds in a native thread, until it returns ``False``.
+def repeat(name: str, every: float, step: Callable[[], object], *, idle: Callable[[], object] = lambda: False) -> None:
+    """Call a step every so many seconds in a native thread, until it returns ``False``; half as often while ``idle``.
 
     While Redis or the disk is away the step is tried again in silence. Any other error is logged once and the step is
     tried again; if that goes on for a minute the process is told to stop, because it would go on taking jobs without
@@ -41,11 +41,12 @@ def repeat(name: str, every: float, step: Callable[[], object]) -> None:
     """
 
     def loop() -> None:
-        failures = 0
+        failures, rested = 0, False
         try:
             while failures * every < _PATIENCE:
                 try:
-                    if step() is False:
+                    rested = bool(not rested and idle())
+                    if not rested and step() is False:
                         return
                     failures = 0
                 except (RedisError, OSError):
@@ -82,7 +83,9 @@ class Incarnation:
         self._renewals = 0
         self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
         self._leases = PerProcess(lambda: leases_of(settings))  # of the thread that renews
-        repeat(f"lease {self.id}", settings.renew_every, self._renew)
+        lasts = settings.lease >= 4 * settings.renew_every
+        idle = lambda: lasts and not (self._working or self.lost)  # noqa: E731
+        repeat(f"lease {self.id}", settings.renew_every, self._renew, idle=idle)
 
     def _renew(self) -> bool:
         if self.lost:  # a job could not be closed: it is not to wait until the lease passes

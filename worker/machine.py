@@ -144,6 +144,7 @@ class MachineHealth:
 
     def __init__(self, settings: Settings) -> None:
         self.fault: Fault | None = None
+        self.noted = True  # a fault, whichever worker's, as far as is known: else there is nothing to ask
         self._settings = settings
         self._begun = 0.0  # when the present fault was noticed; this and what follows by time.monotonic()
         self._ended = -_SOON
@@ -155,6 +156,8 @@ class MachineHealth:
         Raises:
             redis.RedisError: Redis is away.
         """
+        if not self.noted and self.fault is None:
+            return
         faults = switches.faults()
         if others := faults.keys() - {worker}:
             switches.forget_faults_of_the_gone(others)

@@ -75,6 +75,10 @@ local function unlist(id, letter)
   redis.call('ZREM', prefix .. 'due', id)
 end
 
+-- How much its losses weigh against a job: one that counts as much as two in company. `have` needs the fields l y.
+-- With 0 or 1 it runs as any other, also in a group. With 2 it is a suspect, with more it is tried alone.
+local function weight(have) return 2 * (have.l or 0) + (have.y or 0) end
+
 -- A job reaches its end. `from` is the letter of the state before.
 local function end_job(id, letter, from, state)
   redis.call('HDEL', job_key(id), 't', 'x', 'k', 'e', 'm', 'w')

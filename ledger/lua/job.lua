@@ -100,9 +100,16 @@ function commands.seal()
   return known
 end
 
--- Whether a job may be one of a group that a worker process makes of messages of one job each.
+-- Whether a job may be one of a group that a worker process makes of messages of one job each: on its first try, or
+-- after one that was lost in company.
 local function small(have)
-  if have.s ~= 'q' or have.n or have.a then return false end -- not its first try
+  if have.n or have.a then
+    local rows = cjson.decode('[' .. (have.a or '') .. ']')
+    if weight(have) > 1 or #rows ~= tonumber(have.n) then return false end
+    for _, each in ipairs(rows) do
+      if each[7] ~= 'lost' then return false end
+    end
+  end
   local job = cjson.decode(have.j)
   for option in pairs(job[5] or {}) do
     if option ~= 'd' then return false end -- a digest is an expectation, as a sha256 is
@@ -119,8 +126,8 @@ local function claim_job(id, call)
   if have.s == 'r' and have.k == call.token and not call.small then return record end -- this very call, repeated
   if have.s ~= 'q' or (call.suspects and redis.call('ZSCORE', call.suspects, id)) then return nil end
   if call.small and not small(have) then return nil end
-  -- The sweep ends a job whose time is used up. One that was lost before never runs in a group.
-  if now >= tonumber(have.e or math.huge) or (call.grouped and (have.l or have.y)) then
+  -- The sweep ends a job whose time is used up. A suspect never runs in a group.
+  if now >= tonumber(have.e or math.huge) or (call.grouped and weight(have) > 1) then
     needs_message(id, have.p)
     return nil
   end
@@ -230,8 +237,8 @@ local function processes(pool)
 end
 
 -- A worker process that has one small job takes more messages off its queue, together with their jobs: at most its share
--- of those that its other slots cannot begin at once. It takes only messages of one job, on its first try and without
--- options, that were noted as sent. The first other element stays, with all behind it, in the same order.
+-- of those that its other slots cannot begin at once. It takes only messages of one `small` job without options that were
+-- noted as sent. The first other element stays, with all behind it, in the same order.
 --
 -- A call that is repeated takes others. The process gives back what it took and was not answered: see `give_back`.
 --
@@ -467,7 +474,7 @@ local function retry_job(id, states, kinds)
   if have.s == 'f' and next(kinds) and not kinds[(rows[#rows] or {})[7]] then return nil end
   local counters = batch_key(id)
   redis.call('HSET', job_key(id), 's', 'q', 'v', #rows)
-  redis.call('HDEL', job_key(id), 'l', 'y', 'm', 'x', 'e', 'o', 'd', 'u', 'r', 'c', 'b', 'z')
+  redis.call('HDEL', job_key(id), 'l', 'y', 'm', 'x', 'e', 'o', 'd', 'u', 'r', 'c', 'g', 'b', 'z')
   count(id, have.p, have.s, 'q')
   if have.s == 'd' then redis.call('HINCRBY', counters, have.p .. 'b', -(have.b or 0)) end
   in_hand(id, have.p)

@@ -56,7 +56,7 @@ end
 -- A worker has these messages in hand: they exist, and are not on the queue.
 --
 -- ARGV  pool, worker, refs ...
--- Returns 1 if it may take more, 0 while the pool is paused or the worker drained.
+-- Returns 1 if it may take more, 0 while the pool is paused or the worker drained; and 1 if faults of machines are noted.
 function commands.touch()
   local pool = ARGV[3]
   local sent, hand = prefix .. 'sent:' .. pool, prefix .. 'hand:' .. pool
@@ -65,20 +65,18 @@ function commands.touch()
       redis.call('ZADD', hand, now, ARGV[at])
     end
   end
-  if redis.call('SISMEMBER', prefix .. 'paused', pool) == 1 then return 0 end
-  return 1 - redis.call('SISMEMBER', prefix .. 'drained', ARGV[4])
+  local stop = redis.call('SISMEMBER', prefix .. 'paused', pool) + redis.call('SISMEMBER', prefix .. 'drained', ARGV[4])
+  return {stop == 0 and 1 or 0, redis.call('EXISTS', prefix .. 'unwell')}
 end
 
--- A queued job that was lost goes to its queue, or to the suspects: after two losses, or three if none of them counts.
--- Those with counted losses come first.
+-- A queued job that was lost goes to its queue, or to the suspects. There those that are tried together come first, then
+-- those with counted losses.
 local function lost_before(id, letter)
   local have = read(id, 'l', 'y')
-  local counted = tonumber(have.l or 0)
-  if 2 * counted + tonumber(have.y or 0) >= 3 then
-    redis.call('ZADD', prefix .. 'suspects:' .. POOLS[letter], now - counted * 1e12, id)
-  else
-    needs_message(id, letter)
-  end
+  local weighs, first = weight(have), tonumber(have.l or 0)
+  if weighs < 2 then return needs_message(id, letter) end
+  if weighs == 2 then first = 1000 end
+  redis.call('ZADD', prefix .. 'suspects:' .. POOLS[letter], now - first * 1e12, id)
 end
 
 -- The ref of the message by which a job was claimed, or which led its group: Flower's id of the row.
@@ -88,17 +86,16 @@ local function row_of(id, call)
   return row or id
 end
 
--- So many losses with a whole worker weigh, on trial, as much as one that counts.
-local COMPANY = 3
+local COMPANY = 3 -- so many losses with a whole worker weigh, on trial, as much as one that counts
+local TOGETHER = 16 -- suspects that are tried together
 
 -- Take one job over from a worker process that is dead. Returns the letter of the state that it has then, and the ref
 -- of the message by which the process had claimed it.
 local function orphan(id, incarnation, evidence, most_losses)
-  local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q', 'e', 'k')
+  local have = read(id, 's', 'h', 'p', 't', 'a', 'x', 'm', 'q', 'e', 'k', 'l', 'y')
   if have.s ~= 'r' or have.h ~= incarnation then return nil end
   local losses, company, trial = 0, 0, prefix .. 'trial:' .. POOLS[have.p]
-  local on_trial = redis.call('HGET', trial, 'id') == id
-  if on_trial then redis.call('DEL', trial) end
+  local on_trial = redis.call('HDEL', trial, id) == 1 and weight(have) > 2
   if evidence == 'alone' or (evidence == 'company' and on_trial) then
     losses = redis.call('HINCRBY', job_key(id), 'l', 1)
   elseif evidence ~= 'nothing' then
@@ -179,39 +176,56 @@ function commands.give_back()
   return number
 end
 
--- Let the next suspect of a pool run: one at a time, and the next when it has ended or outlived its trial.
+-- The weight of a suspect on trial; nil: it has ended, or outlived its trial.
+local function tried(id, trial, since, shortest)
+  local have = read(id, 's', 'l', 'y')
+  local weighs = weight(have)
+  if have.s == 'q' then return weighs end -- its message is on its way
+  if have.s ~= 'r' then return nil end
+  if since == '' then
+    redis.call('HSET', trial, id, now)
+    return weighs
+  end
+  return now - since < shortest * 2 ^ math.min(weighs - 2, 5) and weighs or nil
+end
+
+-- The weight of a suspect that waits for its trial, and the letter of its pool; nil: it has ended.
+local function untried(id)
+  local have = read(id, 's', 'p', 'l', 'y')
+  return have.s == 'q' and {weight(have), have.p} or nil
+end
+
+-- Let suspects of a pool run. Those of weight 2 are tried together: the death of their process proves nothing, but most
+-- of them end at once. Those of more weight are tried one at a time, so that a death on trial has one cause.
 --
 -- ARGV  pool, shortest trial in ms
 -- Returns how many were released.
 function commands.suspects()
   local suspects, trial = prefix .. 'suspects:' .. ARGV[3], prefix .. 'trial:' .. ARGV[3]
-  local on = redis.call('HGET', trial, 'id')
-  if on then
-    local over = guarded(on, function(id)
-      local have = read(id, 's', 'l', 'y')
-      if have.s == 'q' then return false end -- its message is on its way
-      if have.s ~= 'r' then return true end
-      redis.call('HSETNX', trial, 'since', now)
-      local before = tonumber(have.l or 0) + tonumber(have.y or 0) - 2
-      return now - redis.call('HGET', trial, 'since') >= ARGV[4] * 2 ^ math.max(0, math.min(before, 5))
-    end)
-    if over == false then return 0 end
-    redis.call('DEL', trial)
-  end
-  while true do
-    local id = redis.call('ZRANGE', suspects, 0, 0)[1]
-    if not id then return 0 end
-    redis.call('ZREM', suspects, id)
-    local released = guarded(id, function()
-      local have = read(id, 's', 'p')
-      if have.s == 'q' then needs_message(id, have.p) end
-      return have.s == 'q'
-    end)
-    if released then
-      redis.call('HSET', trial, 'id', id)
-      return 1
+  local on, alone, released = 0, false, 0
+  local known = redis.call('HGETALL', trial)
+  for at = 1, #known, 2 do
+    local id = known[at]
+    local weighs = guarded(id, tried, trial, known[at + 1], tonumber(ARGV[4]))
+    if weighs then
+      on, alone = on + 1, alone or weighs > 2
+    else
+      redis.call('HDEL', trial, id)
     end
   end
+  while on < TOGETHER and not alone do
+    local id = redis.call('ZRANGE', suspects, 0, 0)[1]
+    local next = id and guarded(id, untried)
+    alone = next and next[1] > 2
+    if not id or (alone and on > 0) then break end
+    redis.call('ZREM', suspects, id)
+    if next then
+      needs_message(id, next[2])
+      redis.call('HSET', trial, id, '')
+      on, released = on + 1, released + 1
+    end
+  end
+  return released
 end
 
 -- Put waiting jobs whose time has come back on their queues.
@@ -322,6 +336,35 @@ function commands.totals()
   end
   local answer = {redis.call('ZCARD', prefix .. 'batches'), #names, submitted}
   for field, jobs in pairs(sums) do answer[#answer + 1], answer[#answer + 2] = field, jobs end
+  return answer
+end
+
+-- Which steps of a round have nothing to do: most rounds of a stack that waits for jobs cost this one call.
+--
+-- ARGV  grace in ms as in `unsent`, then for each pool: its name, queue's key
+-- Returns their names.
+function commands.idle()
+  local answer = {}
+  local function passed(key, moment)
+    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    return first[2] and tonumber(first[2]) <= moment
+  end
+  local function note(step, busy)
+    if not busy then answer[#answer + 1] = step end
+  end
+  note('dead', redis.call('EXISTS', prefix .. 'dead') > 0)
+  note('due', passed(prefix .. 'due', now))
+  note('hosts', redis.call('EXISTS', prefix .. 'hosts') > 0)
+  note('overdue', passed(prefix .. 'deadlines', now))
+  local suspects, send = false, false
+  for at = 4, #ARGV, 2 do
+    local pool = ARGV[at]
+    suspects = suspects or redis.call('EXISTS', prefix .. 'suspects:' .. pool, prefix .. 'trial:' .. pool) > 0
+    send = send or redis.call('EXISTS', prefix .. 'resend:' .. pool) > 0 or passed(prefix .. 'hand:' .. pool, now - ARGV[3])
+      or redis.call('ZCARD', prefix .. 'sent:' .. pool) > redis.call('LLEN', ARGV[at + 1])
+  end
+  note('suspects', suspects)
+  note('send', send)
   return answer
 end
 

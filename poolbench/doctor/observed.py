@@ -12,65 +12,107 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from celery.app.control import DuplicateNodenameWarning
 from kombu.exceptions import OperationalError
 
 from poolbench.doctor.worker_process import WorkerProcess, others_here, process_of
+from poolbench.runfiles import PoolbenchError
 
-POOLS = {
-    "prefork": "prefork",
-    "thread": "threads",
-    "gevent": "gevent",
-    "solo": "solo",
-}  # by module of celery.concurrency
+# By module of celery.concurrency.
+POOLS = {"prefork": "prefork", "thread": "threads", "gevent": "gevent", "solo": "solo"}
 PINGS, BETWEEN_PINGS = 8, 0.1  # to each gevent worker, and seconds between two
 WINDOW = 1.5  # seconds, at the least, over which CPU is measured and tasks and their events are counted
 _EVENT = 3.0  # seconds that an event may lie in its worker: they are sent in batches
 OLDEST = 100  # unacknowledged messages that are looked at
 DEFAULT_VISIBILITY = 3600.0  # seconds, of kombu's Redis transport
 _ATTRIBUTES = ("acks_late", "soft_time_limit", "time_limit", "reject_on_worker_lost", "rate_limit")
+_SECRET = re.compile(r"(\w://)[^/@\s\"]*@")
 
 
-class CannotAskError(Exception):
-    """No diagnosis is possible: the app, the broker or every worker is out of reach."""
+def without_secrets(text: str) -> str:
+    return _SECRET.sub(r"\1", text)
+
+
+class CannotAskError(PoolbenchError):
+    """No diagnosis is possible: the broker or every worker is out of reach."""
 
 
 class BrokerRefusedError(Exception):
     """Redis refused a command that a check needs, or did not answer it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunningTask:
-    task: str
-    queue: str
-    age: float  # seconds since it began
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Worker:
+    """What a worker answered, and what follows from it."""
+
     name: str
-    pool: str  # prefork, threads, gevent, solo; else the name of the module
-    slots: int
-    version: str  # of Celery
-    conf: Mapping[str, Any]  # with defaults
     stats: Mapping[str, Any]
-    queues: tuple[str, ...]
-    tasks: Mapping[str, Mapping[str, str]]  # name: the attributes that are set, as text
-    running: tuple[RunningTask, ...]
-    reserved: Counter[str]  # tasks of messages in hand that do not run yet
-    scheduled: int  # messages in hand that are not due yet
-    etas: Mapping[str, float]  # task: seconds until it is due, the longest
-    held: frozenset[str]  # ids of all messages in its hands
+    said: Mapping[str, Any]  # its answers to all other questions
     cpu_share: float  # of one core, while it was looked at
     late: tuple[float, ...]  # seconds from a ping to its answer; gevent only
     began: int  # tasks while it was looked at
     process: WorkerProcess | None  # None: not on this host, or not readable
+
+    @property
+    def pool(self) -> str:
+        """prefork, threads, gevent, solo; else the name of the module"""
+        return _pool(self.stats)
+
+    @property
+    def slots(self) -> int:
+        return int(self.stats["pool"].get("max-concurrency") or 1)
+
+    @property
+    def conf(self) -> Mapping[str, Any]:
+        """With defaults."""
+        found: Mapping[str, Any] = self.said["conf"]
+        return found
+
+    @property
+    def queues(self) -> list[str]:
+        return [queue["name"] for queue in self.said["queues"]]
+
+    @cached_property
+    def tasks(self) -> dict[str, dict[str, str]]:
+        """By name the attributes that are set, as text: ``shop.pay [acks_late=True time_limit=30]``"""
+        parts = (text.partition(" [")[::2] for text in self.said["registered"])
+        return {name: dict(re.findall(r"(\w+)=([^ \]]*)", attributes)) for name, attributes in parts}
+
+    @property
+    def running(self) -> list[tuple[str, float]]:
+        """Tasks, and seconds since each began."""
+        now = time.time()
+        return [(each["name"], now - (each["time_start"] or now)) for each in self.said["active"]]
+
+    @property
+    def reserved(self) -> Counter[str]:
+        """Tasks of messages in hand that do not run yet."""
+        return Counter(each["name"] for each in self.said["reserved"])
+
+    @property
+    def scheduled(self) -> list[dict[str, Any]]:
+        """Messages in hand that are not due yet."""
+        return list(self.said["scheduled"])
+
+    @property
+    def etas(self) -> dict[str, float]:
+        """Seconds until a task is due, the longest, by task."""
+        etas = [(each["request"]["name"], each["eta"]) for each in self.scheduled if each["eta"]]
+        due = sorted((datetime.fromisoformat(eta).timestamp() - time.time(), task) for task, eta in etas)
+        return {task: seconds for seconds, task in due}
+
+    @property
+    def held(self) -> set[str]:
+        """Ids of all messages in its hands."""
+        scheduled = (each["request"] for each in self.scheduled)
+        return {each["id"] for each in (*self.said["active"], *self.said["reserved"], *scheduled)}
 
     def set_to(self, option: str, setting: str) -> str:
         """How an option of the command line, or else a setting, is set: for people; empty if it is not, or not seen."""
@@ -120,10 +162,6 @@ class Broker:
         except RedisError as error:
             raise BrokerRefusedError(f"it refused {command.upper().replace('_', ' ')}: {error}") from error
 
-    def info(self, section: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.ask("info", section)
-        return found
-
     def waiting(self, queue: str) -> int:
         """Messages on the queue."""
         with self.connection.channel() as channel:
@@ -142,24 +180,25 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observation:
     app: Any
     broker: Broker
-    workers: tuple[Worker, ...]
+    workers: list[Worker]
     names: Mapping[str, int]  # answers to one ping by each name
-    silent: tuple[str, ...]  # answered the ping, and then not all questions
-    events_of: frozenset[str] | None  # workers whose task events were heard; None: the broker refused
+    silent: list[str]  # answered the ping, and then not all questions
+    events_of: set[str] | None  # workers whose task events were heard; None: the broker refused
     grace: float | None  # seconds that the platform gives a worker to stop; None: not said
-    orphans: Mapping[str, float] | None  # unacked messages in no worker's hands: id, and age in seconds; None: refused
-    mute: tuple[WorkerProcess, ...] | None  # connected workers on this host that did not answer; None: not known
-
-    @property
-    def late_acking(self) -> list[Worker]:
-        return [worker for worker in self.workers if worker.late_acked]
+    orphans: list[float] | None  # seconds since messages that no worker has in hand were taken; None: refused
+    mute: list[WorkerProcess] | None  # connected workers on this host that did not answer; None: not known
 
     @property
     def own_tasks(self) -> dict[str, Any]:
         return {name: task for name, task in self.app.tasks.items() if not name.startswith("celery.")}
+
+    @property
+    def visibility(self) -> float:
+        """Seconds: whichever worker looks, restores for all."""
+        return min((worker.visibility for worker in self.workers), default=0.0)
 
 
 def is_async(task: Any) -> bool:
@@ -170,7 +209,7 @@ def is_async(task: Any) -> bool:
 # -- asking
 
 
-def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
+def observe(app: Any, timeout: float, grace: float | None = None) -> Observation:
     """
     Args:
         timeout: seconds that an answer may take, of a worker and of the broker.
@@ -182,13 +221,10 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
     warnings.simplefilter("ignore", DuplicateNodenameWarning)  # a check says so
     try:
         names = Counter(name for reply in app.control.ping(timeout=timeout) for name in reply)
-        before = _unacked(broker)
-        with _task_events(app, broker) as heard:
-            workers, silent = _workers(app, names, timeout)
-            last = time.monotonic() + _EVENT
-            while time.monotonic() < last and not heard.issuperset(each.name for each in workers if each.began):
-                time.sleep(0.05)
-        after = _unacked(broker)
+        events, began = _subscribed(app, broker), time.time()
+        workers = _workers(app, names, timeout)
+        heard = _heard(events, {each.name for each in workers if each.began})
+        unacked = _unacked(broker)
     except (OperationalError, *broker.connection.connection_errors) as error:
         raise CannotAskError(f"the broker at {broker.address} went away: {type(error).__name__}: {error}") from error
     mute = _mute(broker, names, {int(worker.stats["pid"]) for worker in workers})
@@ -197,41 +233,31 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observed:
             f"no worker answered within {timeout:g} s at {broker.address}: is one up that uses this broker? "
             "A gevent or solo worker that computes cannot answer; give it more time: --timeout 10"
         )
-    held = frozenset[str]().union(*(worker.held for worker in workers))
+    held = set[str]().union(*(worker.held for worker in workers))
     limited = {task for worker in workers for task in worker.having("rate_limit")}  # these wait unseen
-    orphans = {key: since for key, (task, since) in (after or {}).items() if key not in held and task not in limited}
-    return Observed(
-        app=app,
-        broker=broker,
-        workers=workers,
-        names=names,
-        silent=silent,
-        events_of=None if None in heard else frozenset(filter(None, heard)),
-        grace=grace,
-        orphans=None
-        if before is None or after is None
-        else {key: time.time() - since for key, since in orphans.items() if key in before},
-        mute=mute,
-    )
+    orphans = None
+    if unacked is not None:  # what a worker took since it was asked is not among what it has in hand
+        ours = (since for key, task, since in unacked if key not in held and task not in limited)
+        orphans = [time.time() - since for since in ours if since < began]
+    silent = sorted(set(names) - {worker.name for worker in workers})
+    return Observation(app, broker, workers, names, silent, heard, grace, orphans, mute)
 
 
 def _broker(app: Any, timeout: float) -> Broker:
     options = dict(app.conf.broker_transport_options)
     connection = app.connection_for_read()
     kind = connection.transport.driver_type
-    address = re.sub(r"//[^/@]*@", "//", connection.as_uri()).partition("?")[0]
+    address = without_secrets(connection.as_uri()).partition("?")[0]
     if kind == "redis":  # so that a server which accepts and says nothing ends the command, too
-        app.conf.broker_transport_options = {
-            **options,
-            "socket_timeout": timeout + 1,
-            "socket_connect_timeout": timeout,
-        }
+        times = {"socket_timeout": timeout + 1, "socket_connect_timeout": timeout}
+        app.conf.broker_transport_options = {**options, **times}
         connection = app.connection_for_read()
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=timeout)
         channel = connection.default_channel
     except Exception as error:
-        raise CannotAskError(f"the broker does not answer at {address}: {type(error).__name__}: {error}") from error
+        said = without_secrets(f"{type(error).__name__}: {error}")
+        raise CannotAskError(f"the broker does not answer at {address}: {said}") from error
     if kind != "redis":
         return Broker(kind, address, connection, transport_options=options)
     from redis import Redis  # noqa: PLC0415 - only where the broker is Redis
@@ -240,7 +266,7 @@ def _broker(app: Any, timeout: float) -> Broker:
     return Broker(kind, address, connection, client, channel.global_keyprefix or "", channel.keyprefix_fanout, options)
 
 
-def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> tuple[WorkerProcess, ...] | None:
+def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> list[WorkerProcess] | None:
     """Of this host, connected to the broker's database; None if the broker does not say who is connected."""
     if broker.redis is None:
         return None
@@ -251,17 +277,15 @@ def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> tup
         return None
     ports = {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
     connected = others_here(broker.connection.port or 0, ports, known)
-    return tuple(process for process in connected if process.name not in names)
+    return [process for process in connected if process.name not in names]
 
 
-def _unacked(broker: Broker) -> dict[str, tuple[str, float]] | None:
-    """The oldest messages that workers took and did not acknowledge: id, task, and when they were taken."""
+def _unacked(broker: Broker) -> list[tuple[str, str, float]] | None:
+    """The oldest messages that workers took and did not acknowledge: id, task, and when each was taken."""
     if broker.redis is None:
         return None
-    key, index = (
-        broker.prefix + broker.transport_options.get(f"{name}_key", name) for name in ("unacked", "unacked_index")
-    )
-    found = {}
+    options, found = broker.transport_options, []
+    key, index = (broker.prefix + options.get(f"{name}_key", name) for name in ("unacked", "unacked_index"))
     try:
         tags = dict(broker.ask("zrange", index, 0, OLDEST - 1, withscores=True))
         texts = broker.ask("hmget", key, list(tags)) if tags else ()
@@ -270,42 +294,45 @@ def _unacked(broker: Broker) -> dict[str, tuple[str, float]] | None:
     for text, since in zip(texts, tags.values(), strict=True):
         with suppress(ValueError, KeyError, TypeError):  # gone meanwhile, or not Celery's
             headers = json.loads(text)[0]["headers"]
-            found[headers["id"]] = (headers["task"], float(since))
+            found.append((headers["id"], headers["task"], float(since)))
     return found
 
 
-@contextmanager
-def _task_events(app: Any, broker: Broker) -> Iterator[set[str | None]]:
-    """Names of workers whose task events are on the way, by a plain subscription: it binds no queue.
-
-    None is among them when the broker refused to let us listen.
-    """
-    heard: set[str | None] = set()
+def _subscribed(app: Any, broker: Broker) -> Any:
+    """To events of tasks, by a plain subscription: it binds no queue. None if the broker is no Redis."""
     if broker.redis is None:
-        yield {None}
-        return
-    from poolbench.workers import events  # noqa: PLC0415 - it needs redis
+        return None
+    events = broker.redis.pubsub(ignore_subscribe_messages=True)
+    events.psubscribe(f"{broker.prefix}{broker.fanout}{app.conf.event_exchange}/task.*")
+    return events
 
-    def note(message: Mapping[str, Any]) -> None:
-        heard.update(str(event.get("hostname")) for event in events(message["data"]))
 
-    def refused(_error: BaseException, _pubsub: Any, thread: Any) -> None:
-        heard.add(None)
-        thread.stop()
+def _heard(events: Any, awaited: Collection[str]) -> set[str] | None:
+    """Workers whose events came; None if the broker did not let us listen."""
+    if events is None:
+        return None
+    from redis.exceptions import RedisError  # noqa: PLC0415 - only where the broker is Redis
 
-    pubsub = broker.redis.pubsub(ignore_subscribe_messages=True)
-    pubsub.psubscribe(**{f"{broker.prefix}{broker.fanout}{app.conf.event_exchange}/task.*": note})
-    thread = pubsub.run_in_thread(sleep_time=0.1, daemon=True, exception_handler=refused)
+    from poolbench.workers import events as read  # noqa: PLC0415 - it needs redis
+
+    heard: set[str] = set()
+    last = time.monotonic() + _EVENT
     try:
-        yield heard
+        while True:
+            if message := events.get_message(timeout=0.1):
+                heard.update(str(event.get("hostname")) for event in read(message["data"]))
+            if heard.issuperset(awaited) or time.monotonic() > last:
+                return heard
+    except RedisError:
+        return None
     finally:
-        thread.stop()
-        thread.join(2.0)
+        events.close()
 
 
-def _workers(app: Any, names: Counter[str], timeout: float) -> tuple[tuple[Worker, ...], tuple[str, ...]]:
+def _workers(app: Any, names: Counter[str], timeout: float) -> list[Worker]:
+    """Those that answer all questions."""
     if not names:
-        return (), ()
+        return []
     ask = app.control.inspect(destination=list(names), timeout=timeout, limit=names.total())
     began, before = time.monotonic(), ask.stats() or {}
     answers = {
@@ -315,63 +342,21 @@ def _workers(app: Any, names: Counter[str], timeout: float) -> tuple[tuple[Worke
         "active": ask.active(),
         "reserved": ask.reserved(),
         "scheduled": ask.scheduled(),
-        "report": ask.report(),
     }
-    green = [name for name, stats in before.items() if _pool(stats) == "gevent"]
-    late = _lateness(app, green, timeout)
+    late = _lateness(app, [name for name, stats in before.items() if _pool(stats) == "gevent"], timeout)
     time.sleep(max(0.0, WINDOW - (time.monotonic() - began)))
     after = ask.stats() or {}
     seconds = time.monotonic() - began
-    found, silent = [], []
+    found = []
     for name in sorted(names):
         said = {what: (answer or {}).get(name) for what, answer in answers.items()}
         if name not in before or name not in after or None in said.values():
-            silent.append(name)
             continue
-        cpu, count = _cpu(after[name]) - _cpu(before[name]), _count(after[name]) - _count(before[name])
-        found.append(_worker(name, before[name], said, cpu / seconds, count, late.get(name, [])))
-    return tuple(found), tuple(silent)
-
-
-def _worker(  # noqa: PLR0917 - what was seen of one worker, each once
-    name: str, stats: Mapping[str, Any], said: dict[str, Any], cpu_share: float, began: int, late: list[float]
-) -> Worker:
-    now = time.time()
-    requests = [*said["active"], *said["reserved"], *(each["request"] for each in said["scheduled"])]
-    etas: dict[str, float] = {}
-    for each in said["scheduled"]:
-        if each["eta"]:
-            due, task = datetime.fromisoformat(each["eta"]).timestamp() - now, each["request"]["name"]
-            etas[task] = max(due, etas.get(task, 0.0))
-    version = re.search(r"celery:(\S+)", said["report"]["ok"])
-    return Worker(
-        name=name,
-        pool=_pool(stats),
-        slots=int(stats["pool"].get("max-concurrency") or 1),
-        version=version[1] if version else "",
-        conf=said["conf"],
-        stats=stats,
-        queues=tuple(queue["name"] for queue in said["queues"]),
-        tasks=dict(_attributes(text) for text in said["registered"]),
-        running=tuple(
-            RunningTask(each["name"], each["delivery_info"]["routing_key"], now - (each["time_start"] or now))
-            for each in said["active"]
-        ),
-        reserved=Counter(each["name"] for each in said["reserved"]),
-        scheduled=len(said["scheduled"]),
-        etas=etas,
-        held=frozenset(each["id"] for each in requests),
-        cpu_share=cpu_share,
-        late=tuple(late),
-        began=began,
-        process=process_of(name, stats),
-    )
-
-
-def _attributes(text: str) -> tuple[str, dict[str, str]]:
-    """``shop.pay [acks_late=True time_limit=30]``"""
-    name, _, rest = text.partition(" [")
-    return name, dict(pair.split("=", 1) for pair in rest.removesuffix("]").split(" ") if "=" in pair)
+        share = (_cpu(after[name]) - _cpu(before[name])) / seconds
+        count = sum(after[name]["total"].values()) - sum(before[name]["total"].values())
+        process = process_of(name, before[name])
+        found.append(Worker(name, before[name], said, share, tuple(late.get(name, ())), count, process))
+    return found
 
 
 def _pool(stats: Mapping[str, Any]) -> str:
@@ -382,10 +367,6 @@ def _pool(stats: Mapping[str, Any]) -> str:
 def _cpu(stats: Mapping[str, Any]) -> float:
     usage = stats["rusage"]
     return float(usage["utime"] + usage["stime"]) if isinstance(usage, Mapping) else 0.0
-
-
-def _count(stats: Mapping[str, Any]) -> int:
-    return sum(stats["total"].values())
 
 
 def _lateness(app: Any, names: list[str], timeout: float) -> dict[str, list[float]]:

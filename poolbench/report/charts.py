@@ -12,11 +12,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from poolbench.experiment import PoolKind, Setup
 from poolbench.figures import seconds, significant
 from poolbench.report.palette import FONT, LIGHT
 from poolbench.runfiles import ReportError
-from poolbench.statistics import Ends, Summary
+from poolbench.statistics import Summary
 
 WIDE, NARROW = 1000.0, 346.0  # pixels of a chart of bars, on a desk and on a phone
 HALF = 460.0  # of a chart of curves
@@ -25,7 +24,6 @@ _BAR = 14  # pixels
 _BELOW = "\u00a0"  # a row below the others, for words
 _ALL = "all jobs, one by one"
 _CUT = 4  # the sum is cut if it is longer than so many times the longest that matters
-_SHAPES = {"prefork": "square", "threads": "circle", "gevent": "triangle-up", "serial": "diamond"}
 _DASHES = [[1, 0], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4]]  # of the lines of a chart, in their order
 _SECONDS = (
     "datum.value >= 1 || datum.value == 0 ? format(datum.value, ',~r') + ' s' :"
@@ -81,7 +79,7 @@ def _on(data: Data) -> Any:
 
 
 def _as_it_is(field: str) -> Any:
-    """A channel whose values are colours or shapes."""
+    """A channel whose values are colours."""
     return {"field": field, "scale": None, "type": "nominal"}
 
 
@@ -122,101 +120,68 @@ def _axes(names: Sequence[str], most: float, width: float, pitch: int) -> dict[s
     return {"x": alt.X("from:Q", axis=ticks).scale(domain=[0, most], nice=False), "y": y}
 
 
-def _reading(of: Summary) -> str:
-    how = "Whiskers: the interval of the median." if any(row.measurements > 1 for row in of.whole) else ""
-    if of.ends:
-        how += " Outlined: all jobs one by one; upright: the longest of them."
-    return how + "".join(f" {row.name} ran {row.jobs:,} of the jobs and is not drawn." for row in of.partial)
-
-
 def bars(summary: Summary, width: float = WIDE) -> Chart:
     """What each deployment took, between the longest of the jobs and their sum."""
-    ends, names = summary.ends, [row.name for row in summary.whole]
+    ends, names, pitch = summary.ends, [row.name for row in summary.whole], 24 if width == WIDE else 44
     took: list[dict[str, Any]] = [
         {"name": row.name, "from": 0, "to": wall.median, "low": wall.ends[0], "high": wall.ends[1]}
-        | {"text": seconds(wall.median), "colour": LIGHT[row.deployment.look]}
+        | {"text": seconds(wall.median), "fill": LIGHT[row.deployment.look], "stroke": LIGHT[row.deployment.look]}
         for row in summary.whole
         if (wall := row.wall)
     ]
-    longest, total = (ends.longest, ends.sum) if ends else (0.0, 0.0)
-    most = max([longest, *(bar["high"] for bar in took)]) or 1.0
-    cut = total > _CUT * most
-    most = most if cut else max(most, total)
-    room = most * (1.3 if width < WIDE else 1.12)
-    axes = _axes([_ALL, *names, _BELOW] if ends else names, room, width, 24)
-    ink = {"color": _INK}
-    layers = _ends(ends, min(total, most), room, axes) if ends else []
-    on_took = _on(took).encode(**axes)
-    layers += [
-        on_took.mark_bar(size=_BAR).encode(x2="to:Q", color=_as_it_is("colour")),
-        on_took.mark_rule(**ink).encode(x="low:Q", x2="high:Q"),
-        *(on_took.mark_tick(size=8, **ink).encode(x=f"{end}:Q") for end in ("low", "high")),
-        on_took.mark_text(align="left", dx=6).encode(x="high:Q", text="text:N"),
+    says = "; ".join(f"{bar['name']} took {bar['text']}" for bar in took)
+    most = max([ends.longest if ends else 0.0, *(bar["high"] for bar in took)]) or 1.0
+    reading = "Whiskers: the interval of the median." if any(row.measurements > 1 for row in summary.whole) else ""
+    if ends:
+        cut = ends.sum > _CUT * most
+        to, text = (most, f"{seconds(ends.sum)}, cut off") if cut else (ends.sum, seconds(ends.sum))
+        took.insert(0, {"name": _ALL, "from": 0, "to": to, "low": to, "high": to, "text": text}
+                    | {"fill": LIGHT["faint"], "stroke": _MUTED})  # fmt: skip
+        reading += " Outlined: all jobs one by one; upright: the longest of them."
+    reading += "".join(
+        f" {row.name} ran {row.jobs:,} of the jobs and is not drawn." for row in summary.rows if row.partial
+    )
+    room = max([most, *(bar["to"] for bar in took)]) * (1.3 if width < WIDE else 1.12)
+    axes = _axes([_ALL, *names, _BELOW] if ends else names, room, width, pitch)
+    on = _on(took).encode(**axes)
+    layers = [
+        on.mark_bar(size=_BAR).encode(x2="to:Q", fill=_as_it_is("fill"), stroke=_as_it_is("stroke")),
+        on.mark_rule(color=_INK).encode(x="low:Q", x2="high:Q"),
+        on.mark_text(align="left", dx=6).encode(x="high:Q", text="text:N"),
     ]
     if ends:
-        limits = _on([{"name": name, "at": longest} for name in (*names, _BELOW)])
-        layers.append(limits.mark_tick(size=22, thickness=1.5, **ink).encode(x="at:Q", y=axes["y"]))
-    if cut:
-        gap = _on([{"name": _ALL, "from": most / 2}]).encode(**axes)
-        layers.append(gap.mark_text(text="//", fontSize=18, fontWeight=600, color=_MUTED))
-    says = "; ".join(f"{bar['name']} took {bar['text']}" for bar in took)
-    spec = _spec(*layers, width=width, pitch=24 if width == WIDE else 44)
-    return Chart("How long all jobs took", _reading(summary), says, spec)
-
-
-def _ends(of: Ends, until: float, room: float, axes: Mapping[str, Any]) -> list[Any]:
-    """The outlined bar of all jobs one by one, and the word below the line of the longest."""
-    side = {"align": "right", "dx": -5} if of.longest > room / 2 else {"align": "left", "dx": 5}
-    below = _on([{"name": _BELOW, "at": of.longest, "text": f"longest job {seconds(of.longest)}"}])
-    total = _on([{"name": _ALL, "from": 0, "to": until, "text": seconds(of.sum)}])
-    total = total.encode(**axes)
-    hollow = {"fill": LIGHT["faint"], "stroke": _MUTED, "strokeDash": [4, 3]}
-    return [
-        below.mark_text(dy=-4, fontWeight=600, **side).encode(x="at:Q", y=axes["y"], text="text:N"),
-        total.mark_bar(size=_BAR, **hollow).encode(x2="to:Q"),
-        total.mark_text(align="left", dx=6).encode(x="to:Q", text="text:N"),
-    ]
+        side = {"align": "right", "dx": -5} if ends.longest > room / 2 else {"align": "left", "dx": 5}
+        upright = _on([{"name": name, "at": ends.longest} for name in (*names, _BELOW)])
+        below = _on([{"name": _BELOW, "at": ends.longest, "text": f"longest job {seconds(ends.longest)}"}])
+        layers += [
+            upright.mark_tick(size=22, thickness=1.5, color=_INK).encode(x="at:Q", y=axes["y"]),
+            below.mark_text(dy=-4, fontWeight=600, **side).encode(x="at:Q", y=axes["y"], text="text:N"),
+        ]
+    return Chart("How long all jobs took", reading, says, _spec(*layers, width=width, pitch=pitch))
 
 
 # -- a curve per pool
 
 
-def _lines(looks: Mapping[str, str]) -> dict[str, Any]:
-    """Lines by name: colour by look, and dashes; both in the legend."""
-    alt, names = _library("altair"), list(looks)
-    columns = max(1, int(HALF // (60 + 7 * max(map(len, names)))))
-    legend = alt.Legend(columns=columns, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2)
-    colours = alt.Scale(domain=names, range=[LIGHT[each] for each in looks.values()])
-    dashes = alt.Scale(domain=names, range=_DASHES[: len(names)])
-    return {
-        "color": alt.Color("name:N", scale=colours, legend=legend, sort=names),
-        "strokeDash": alt.StrokeDash("name:N", scale=dashes, legend=legend, sort=names),
-    }
-
-
-def _look(look: str) -> dict[str, str]:
-    return {"look": look, "colour": LIGHT[look], "shape": _SHAPES[look]}
-
-
 def throughput(summary: Summary) -> Chart | None:
     """A line per pool and setup; None if none was measured at several concurrencies."""
-    curves: dict[tuple[PoolKind, Setup], list[dict[str, Any]]] = {}
+    curves: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(summary.rows, key=lambda row: row.deployment.concurrency or 0):
         each, rate = row.deployment, row.jobs_per_second
         if rate and each.concurrency and not each.serial:
-            point = {"name": f"{each.pool}{each.setup}", "concurrency": each.concurrency, **_look(each.look)}
+            name = f"{each.pool}{each.setup}"
+            point = {"name": name, "concurrency": each.concurrency, "colour": LIGHT[each.look]}
             point |= {"value": rate.median, "low": rate.ends[0], "high": rate.ends[1]}
-            curves.setdefault(each.kind, []).append(point)
-    if not any(len({point["concurrency"] for point in points}) > 1 for points in curves.values()):
+            curves.setdefault(name, []).append(point)
+    if not any(len(points) > 1 for points in curves.values()):
         return None
     says = "; ".join(
-        f"{points[0]['name']}: "
-        + ", ".join(f"{significant(each['value'])} with {each['concurrency']}" for each in points)
-        for points in curves.values()
+        f"{name}: " + ", ".join(f"{significant(each['value'])} with {each['concurrency']}" for each in points)
+        for name, points in curves.items()
     )
     points = [point for of_one in curves.values() for point in of_one]
     steps, high = sorted({point["concurrency"] for point in points}), max(point["high"] for point in points) or 1.0
-    alt = _library("altair")
+    alt, names = _library("altair"), list(curves)
     x = alt.X("concurrency:Q", axis=alt.Axis(title=None, values=steps, format=",d", grid=False, labelOverlap=True))
     on = _on(points).encode(
         x=x.scale(type="log" if steps[-1] > 8 * steps[0] else "linear", domain=[steps[0], steps[-1]], padding=12),
@@ -224,10 +189,16 @@ def throughput(summary: Summary) -> Chart | None:
             domain=[0, 1.05 * high], nice=False
         ),
     )
+    columns = max(1, int(HALF // (60 + 7 * max(map(len, names)))))
+    legend = alt.Legend(columns=columns, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2)
+    colours = alt.Scale(domain=names, range=[points[0]["colour"] for points in curves.values()])
+    dashes = alt.Scale(domain=names, range=_DASHES[: len(names)])
+    line = on.mark_line(strokeWidth=2).encode(
+        color=alt.Color("name:N", scale=colours, legend=legend, sort=names),
+        strokeDash=alt.StrokeDash("name:N", scale=dashes, legend=legend, sort=names),
+    )
     spread = on.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_as_it_is("colour"))
-    line = on.mark_line(strokeWidth=2).encode(**_lines({point["name"]: point["look"] for point in points}))
-    points_on = on.mark_point(filled=True, size=55, opacity=1)
-    marks = points_on.encode(color=_as_it_is("colour"), shape=_as_it_is("shape"))  # not in the legend, which has lines
+    marks = on.mark_point(filled=True, size=55, opacity=1).encode(color=_as_it_is("colour"))
     how = "Where a line turns flat is its saturation point: a higher concurrency brings nothing more."
     spec = _spec(spread, line, marks, width=HALF, height=226)
     return Chart("Jobs per second against concurrency", how, says, spec)

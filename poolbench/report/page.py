@@ -8,8 +8,6 @@ forbids the page to load anything. Without Altair it has no charts, and says so.
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -20,58 +18,48 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from poolbench import checks
 from poolbench import figures as w
 from poolbench.advice import recommend
-from poolbench.experiment import Experiment, to_json
-from poolbench.lanes import Lane, Shown, name_of, render, shown
-from poolbench.report import charts, lanes_svg, tables
+from poolbench.experiment import Experiment
+from poolbench.lanes import Lane, Shown, in_words, name_of, render, shown
+from poolbench.report import charts, tables
 from poolbench.report.charts import Chart
-from poolbench.report.palette import DARK, DRAWING, LIGHT, MARKS, variables
-from poolbench.runfiles import ReportError, agreeing, pooled
+from poolbench.report.palette import DARK, LIGHT, MARKS, variables
+from poolbench.runfiles import ReportError
 from poolbench.statistics import METHOD, Summary, summarise
 from poolbench.tasks import open_loop
 
 
-def _section(group: Sequence[Experiment]) -> dict[str, Any]:
-    """What a report says of runs of one kind, by the names that both templates use."""
-    experiment, advice = pooled(group), recommend(group, conditions=False)
+def _section(experiment: Experiment) -> dict[str, Any]:
+    """What a report says of a run, by the names that both templates use."""
+    advice = recommend(experiment)
     summary, kept, demonstration = summarise(experiment), shown(experiment), experiment.scenario.demonstration
     title = experiment.scenario.title or experiment.scenario.name
-    found = (
-        tables.speed(summary, advice.beside),
-        tables.arrivals(experiment),
-        tables.split(summary),
-        tables.cost(summary),
-    )
-    first, more = "; ".join(advice.because[:2]), len(advice.because) - 2  # beside the confidence; all of many are below
-    behind = advice.lists if more > 0 or not (advice.answer and advice.because) else advice.lists[1:]
+    found = (tables.speed(summary, advice.beside), tables.arrivals(experiment), tables.cost(summary))
     return {
         "experiment": experiment,
         "summary": summary,
         "shown": kept,
         "advice": advice,
         "demonstration": demonstration,
-        "because": f"{first}; and {more} more" if more > 0 else first,
-        "lists": [] if demonstration else behind,
+        "lists": [] if demonstration else advice.lists,
         "title": title[:1].upper() + title[1:],
         "took": w.bars([(row.name, row.wall.median) for row in summary.whole if row.wall], 80),
         "about": _about(experiment, summary),
         "arrivals": open_loop.sentence(experiment.open_loop) if experiment.open_loop else "",
         "tables": [tables.known(table) for table in found if table.lines],
-        "lanes": [(each.name, each.deployment.look, lanes_svg.in_words(each)) for each in kept],
-        "excluded": tables.excluded(experiment),
-        "checks": tables.checks(experiment),
+        "lanes": [(each.name, each.deployment.look, in_words(each)) for each in kept],
+        "excluded": [f"{row.name} {why}" for row in summary.rows for why in row.excluded],
+        "checks": checks.said(experiment),
         "conditions": list(_conditions(experiment)),
     }
 
 
 def _about(experiment: Experiment, summary: Summary) -> str:
-    scenario, deployments = experiment.scenario, len(experiment.deployments)
-    parts = [f"{w.counted(scenario.jobs, 'job')} for each of {w.counted(deployments, 'deployment')}"]
-    parts += [f"{w.size(scenario.bytes)} in all"] if scenario.bytes else []
-    parts += [w.counted(summary.rounds, "round")]
-    parts += [] if scenario.seed is None else [f"seed {scenario.seed}"]
-    return f"{', '.join(parts)}; {_moment(experiment.started)}"
+    jobs, deployments = experiment.scenario.jobs, len(experiment.deployments)
+    each = f"{w.counted(jobs, 'job')} for each of {w.counted(deployments, 'deployment')}"
+    return f"{each}, {w.counted(summary.rounds, 'round')}; {_moment(experiment.started)}"
 
 
 def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -79,14 +67,10 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     yield "When", f"{_moment(experiment.started)} to {_moment(experiment.finished)}"
     machine = experiment.machine | {"memory": w.size(float(experiment.machine.get("memory") or 0))}
     yield "Machine", ", ".join(f"{name} {machine[name]}" for name in experiment.machine)
-    cores = experiment.cores
-    if cores:
+    if cores := experiment.cores:
         probes = ", ".join(f"{probe:.2f}" for probe in cores.probes)
         yield "Cores", f"{cores.nominal} by name, {cores.effective:.2f} really given (probes: {probes})"
     yield "Versions", ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
-    if sampling := experiment.sampling:
-        share = w.percent(sampling.share)
-        yield "Sampling", f"used {w.seconds(sampling.cpu)} of CPU: {share} of what the deployments used"
     for each in experiment.deployments:
         yield each.name, "was running already" if each.running else each.command or ""
     yield "Method", METHOD
@@ -95,8 +79,6 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 
 def _moment(seconds: float) -> str:
-    if not 0 <= seconds < 1e11:  # no year of ours
-        return f"{seconds:g} s since the epoch"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -115,7 +97,7 @@ def text(experiments: Sequence[Experiment]) -> str:
     """As Markdown: nothing that others wrote is markup, or steers a terminal."""
     templates = _templates(finalize=lambda value: value if isinstance(value, Markup) else _plain(str(value)))
     templates.filters["code"] = _code
-    sections = [_section(group) for group in agreeing(experiments)]
+    sections = [_section(experiment) for experiment in experiments]
     for section in sections:
         section["timeline"] = render(section["experiment"], width=100)
     return templates.get_template("report.md.j2").render(sections=sections)
@@ -133,7 +115,7 @@ def _code(lines: Sequence[str]) -> Markup:
 
 
 def page(experiments: Sequence[Experiment]) -> str:
-    sections = [section | _drawn(section) for section in map(_section, agreeing(experiments))]
+    sections = [section | _drawn(section) for section in map(_section, experiments)]
     templates = _templates(autoescape=True)
     templates.filters["tied"] = w.tied
     return templates.get_template("page.html.j2").render(
@@ -152,12 +134,11 @@ def _style() -> str:
         f":root{{color-scheme:light dark;{light}}}"
         f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
         f"@media print{{:root{{color-scheme:light;{light}}}}}"
-        f"{DRAWING}"
     )
 
 
 def _drawn(section: dict[str, Any]) -> dict[str, Any]:
-    """What only the page has: charts, lanes for the script, the raw data."""
+    """What only the page has: charts, lanes for the script."""
     summary, drawable = section["summary"], charts.drawable()
     spans = [span for each in section["shown"] for span in each.chart.spans]
     throughput = charts.throughput(summary) if drawable else None
@@ -168,7 +149,6 @@ def _drawn(section: dict[str, Any]) -> dict[str, Any]:
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
         "data": as_script(timelines(section["shown"])),
-        "raw": compressed(section["experiment"]),
     }
 
 
@@ -179,9 +159,6 @@ def _figure(wide: Chart, narrow: Chart | None = None) -> dict[str, Any]:
 
 # -- what the script of the page gets
 
-# 10 µs: of ten thousand jobs' moments, the digits behind would be most of the page.
-_FRACTION = re.compile(r"(\.\d{5})\d+(?=,?$)", re.MULTILINE)
-_INDENT = re.compile(r"^ +", re.MULTILINE)
 _TICK = 1e-4  # seconds: moments are whole tenths of milliseconds, shorter than as fractions
 
 
@@ -233,18 +210,9 @@ def as_script(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
 
 
-def compressed(experiment: Experiment) -> str:
-    """The experiment's JSON, without indents and with fractions cut after five digits; gzip, base64.
-
-    One value stands on each line, and a text ends with its quotation mark: only numbers are cut.
-    """
-    text = _INDENT.sub("", _FRACTION.sub(r"\1", to_json(experiment)))
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
-
-
 # -- as pictures
 
-PARTS = ("timeline", "bars", "throughput")
+PARTS = ("bars", "throughput")
 
 
 def svg(experiment: Experiment, part: str) -> str:
@@ -252,8 +220,6 @@ def svg(experiment: Experiment, part: str) -> str:
     Raises:
         ReportError: the experiment has nothing to show in this part, or what draws it is not installed.
     """
-    if part == "timeline":
-        return lanes_svg.timeline(experiment)
     summary = summarise(experiment)
     chart = charts.bars(summary) if part == "bars" else charts.throughput(summary)
     if chart is None:

@@ -1,4 +1,4 @@
-"""Colours by what they mean, for light and dark paper, and the style of drawings.
+"""Colours by what they mean, for light and dark paper.
 
 Okabe and Ito's colours, which people with any kind of colour vision tell apart; on dark paper their lighter ones.
 Colour is never the only cue: a pool has its mark and its label, a deployment its dashes, a phase its shape. Text has a
@@ -7,7 +7,6 @@ contrast of at least 4.5 to its paper, a mark of at least 3 (tests/unit/test_rep
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 _NAMES = ("paper", "ink", "muted", "rule", "faint", "wait", "prefork", "threads", "gevent", "serial", "on")
@@ -17,14 +16,6 @@ LIGHT: Mapping[str, str] = dict(zip(_NAMES, _LIGHT.split(), strict=True))
 DARK: Mapping[str, str] = dict(zip(_NAMES, _DARK.split(), strict=True))
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
-DRAWING = (
-    f"text{{font:12px {FONT};fill:var(--ink)}}"
-    ".muted{fill:var(--muted)}.strong{font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}"
-    ".paper{fill:var(--paper)}.axis{stroke:var(--muted);fill:none}.ink{stroke:var(--ink);fill:none}"
-    ".inked{fill:var(--ink)}.waits{stroke:var(--wait);fill:none}.hollow{fill:var(--paper);stroke:var(--muted)}"
-    ".early{fill-opacity:.5}"
-    + "".join(f".{name}{{fill:var(--{name})}}" for name in ("prefork", "threads", "gevent", "serial"))
-)
 MARKS = {  # paths of a pool's own mark, 12 pixels wide: a square, a disc, a triangle; a diamond for the baseline
     "prefork": "M2 2h8v8H2z",
     "threads": "M2 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -35,8 +26,3 @@ MARKS = {  # paths of a pool's own mark, 12 pixels wide: a square, a disc, a tri
 
 def variables(colours: Mapping[str, str]) -> str:
     return "".join(f"--{name}:{colour};" for name, colour in colours.items())
-
-
-def resolved(style: str) -> str:
-    """The style for a reader that knows no CSS variables."""
-    return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], style)

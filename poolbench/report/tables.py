@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
-from poolbench.experiment import Deployment, Experiment, Measurement
-from poolbench.statistics import Comparison, DeploymentRow, Estimate, Split, Summary
+from poolbench.experiment import Experiment
+from poolbench.statistics import Comparison, DeploymentRow, Estimate, Summary
 from poolbench.tasks import open_loop
 
 
@@ -18,6 +18,9 @@ from poolbench.tasks import open_loop
 class Cell:
     text: str = w.NONE
     note: str = ""  # its interval, or what else belongs to it
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.note})" if self.note else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def _estimate(found: Estimate | None, words: Callable[[float], str] = w.signific
     if found is None:
         return Cell()
     low, high = found.ends
-    between = f"{words(low)} – {words(high)}"
+    between = f"{words(low)}–{words(high)}"
     seen = "" if found.interval else "seen: "
     return Cell(words(found.median), "" if found.n < 2 else seen + between)
 
@@ -63,12 +66,34 @@ def _if(value: float | None, words: Callable[[float], str] = w.seconds) -> Cell:
     return Cell() if value is None else Cell(words(value))
 
 
+def _median(found: Estimate | None, words: Callable[[float], str] = w.seconds) -> Cell:
+    return _if(found.median if found else None, words)
+
+
 # -- the deployments
+
+
+def brief(summary: Summary) -> Table:
+    """For a terminal."""
+    return _of_rows(
+        "",
+        "Medians of the rounds that count, in brackets the interval of the median. Took: from just before the"
+        " submission to the last job's end. CPU and memory (proportional, at the peak) are of all processes of the"
+        " workers.",
+        summary,
+        [
+            ("rounds", lambda row: Cell(str(row.measurements))),
+            ("jobs/s (95 %)", lambda row: _estimate(row.jobs_per_second)),
+            ("took", lambda row: _median(row.wall)),
+            ("× serial", lambda row: _median(row.speedup, w.factor)),
+            ("CPU/job", lambda row: _median(row.cpu_per_job)),
+            ("memory", lambda row: _if(row.peak, w.size)),
+        ],
+    )
 
 
 def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     """Args: beside: a deployment and each of the others; adds its column."""
-    most = max((row.jobs for row in summary.rows), default=0)
     by_name = {each.b: each for each in beside}
 
     def counted(row: DeploymentRow) -> Cell:
@@ -76,24 +101,20 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
 
     def wall(row: DeploymentRow) -> Cell:
         found = _estimate(row.wall, w.seconds)
-        return Cell(found.text, f"{row.jobs:,} of the jobs") if 0 < row.jobs < most else found
+        return Cell(found.text, f"{row.jobs:,} of the jobs") if row.partial else found
 
     def speedup(row: DeploymentRow) -> Cell:
         return Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
 
     def sooner(row: DeploymentRow) -> Cell:
-        found = by_name.get(row.name)
-        return (
-            Cell(w.times(found.ratio.median), f"{w.between(found.ratio)}: {found.verdict}")
-            if found and found.ratio
-            else Cell()
-        )
+        ratio = by_name[row.name].ratio if row.name in by_name else None
+        return Cell(w.times(ratio.median), f"{w.between(ratio)}: {by_name[row.name].verdict}") if ratio else Cell()
 
     compared: list[Column] = [(f"beside it, {beside[0].a} was", sooner)] if beside else []
     return _of_rows(
         "How fast",
         "Medians of the rounds that count, with the interval of each (95 %). Latency: from the submission to a job's"
-        " end. Ideal: the longest job, or the sum over the concurrency.",
+        " end.",
         summary,
         [
             ("rounds", counted),
@@ -101,7 +122,6 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
             *compared,
             ("jobs per second", lambda row: _estimate(row.jobs_per_second)),
             ("faster than serial", speedup),
-            ("of the ideal", lambda row: _estimate(row.share_of_ideal, w.percent)),
             ("latency p50", lambda row: _if(row.latency.p50 if row.latency else None)),
             ("p95", lambda row: _if(row.latency.p95 if row.latency else None)),
             ("p99", lambda row: _if(row.p99)),
@@ -109,62 +129,27 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     )
 
 
-def split(summary: Summary) -> Table:
-    def part(seconds: Callable[[Split], float | None]) -> Callable[[DeploymentRow], Cell]:
-        return lambda row: _if(seconds(row.split) if row.split else None)
-
-    return _of_rows(
-        "Where a job's time goes",
-        "Means over all jobs. Until queued + waited + ran + its step = its whole way; ran + its step + overhead ="
-        " what it took of the capacity (concurrency times time). In the overhead none of our jobs ran.",
-        summary,
-        [
-            ("until queued", part(lambda of: of.submit)),
-            ("waited", part(lambda of: of.wait)),
-            ("ran", part(lambda of: of.run)),
-            ("its step", part(lambda of: of.step or None)),
-            ("its whole way", part(lambda of: of.way)),
-            ("overhead", part(lambda of: of.overhead)),
-            ("of the capacity", part(lambda of: of.cost)),
-        ],
-    )
-
-
 def cost(summary: Summary) -> Table:
     def peak(row: DeploymentRow) -> Cell:
-        if row.memory is None:
-            return Cell()
-        grows = row.deployment.running and row.memory.grows
-        return Cell(
-            w.size(row.memory.peak), "grows from round to round" if grows else f"idle {w.size(row.memory.idle)}"
-        )
+        return Cell(w.size(row.peak), f"idle {w.size(row.idle)}") if row.peak else Cell()
 
-    def per_job_at_once(row: DeploymentRow) -> Cell:
-        memory, concurrency = row.memory, row.deployment.concurrency
-        if not memory or not concurrency:
-            return Cell()
-        return Cell(w.size(memory.peak / concurrency), f"work adds {w.size(memory.per_job_at_once)}")
-
-    def growth(row: DeploymentRow) -> Cell:
-        return _estimate(row.memory.growth if row.memory and row.deployment.running else None, w.size)
+    def each(row: DeploymentRow) -> Cell:
+        concurrency = row.deployment.concurrency
+        return Cell(w.size(row.peak / concurrency)) if row.peak and concurrency else Cell()
 
     def late(row: DeploymentRow) -> Cell:
-        found = row.scheduling
-        return Cell(w.seconds(found.p99), f"worst {w.seconds(found.worst)}") if found else Cell()
+        return Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
 
     return _of_rows(
         "What it cost",
-        "All processes of the deployment's workers together. Memory is the proportional set size, at the peak; workers"
-        " that live on also have what they grew by from round to round. Scheduling latency: how late a thread wakes"
-        " that wants the interpreter at fixed moments.",
+        "All processes of the deployment's workers together. Memory is the proportional set size. Scheduling"
+        " latency: how late a thread wakes that wants the interpreter at fixed moments.",
         summary,
         [
             ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
             ("cores used", lambda row: _estimate(row.cores_used)),
             ("memory, peak", peak),
-            ("memory per job at once", per_job_at_once),
-            ("memory grew per round", growth),
-            ("context switches per job", lambda row: _estimate(row.switches_per_job)),
+            ("memory per job at once", each),
             ("scheduling latency p99", late),
             ("ran on", lambda row: Cell(row.executors or w.NONE)),
         ],
@@ -180,43 +165,4 @@ def arrivals(experiment: Experiment) -> Table:
         " sent to its end. In brackets: how many were due and had not begun when the last one was due.",
         ("deployment", "arrivals", "jobs", "latency p50", "p95", "p99", "keeps up"),
         tuple(TableLine(name, looks.get(name, ""), tuple(map(Cell, cells))) for name, *cells in rows),
-    )
-
-
-# -- the measurements
-
-
-def excluded(experiment: Experiment) -> Table:
-    looks = {each.name: each.look for each in experiment.deployments}
-    found = (each for each in experiment.measurements if each.round > 0 and not each.counts)
-    return Table(
-        "Measurements that do not count",
-        "They were measured, and something disturbed them; no figure above uses them.",
-        ("deployment", "round", "why", "took"),
-        tuple(
-            TableLine(
-                each.deployment,
-                looks.get(each.deployment, ""),
-                (Cell(str(each.round)), Cell(each.why), Cell(w.seconds(each.wall))),
-            )
-            for each in found
-        ),
-    )
-
-
-def checks(experiment: Experiment) -> Table:
-    def line(deployment: Deployment, measurements: Sequence[Measurement]) -> TableLine:
-        found = [each.checks for each in measurements]
-        sums = [sum(counts) for counts in zip(*(each.counts for each in found), strict=True)]
-        faults = "; ".join(dict.fromkeys(fault for each in found for fault in each.faults))
-        verdict = Cell("passed" if all(each.passed for each in found) else "failed", faults)
-        return TableLine(deployment.name, deployment.look, (*(Cell(f"{value:,}") for value in sums), verdict))
-
-    by_deployment = [(each, list(experiment.of(each.name, counted=False))) for each in experiment.deployments]
-    return Table(
-        "Checks",
-        "From the jobs' records alone, over all rounds, also the warm-up and the excluded ones: was each job done, by"
-        " exactly one attempt, on a worker of the deployment, with the right result?",
-        ("deployment", "jobs", "done", "by one attempt", "here only", "right result", "checks"),
-        tuple(line(deployment, found) for deployment, found in by_deployment if found),
     )

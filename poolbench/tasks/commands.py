@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,12 @@ _PATH = click.Path(path_type=Path)
 
 def app_name(given: str | None) -> str:
     """After -A here, or after ``celery -A``."""
-    context = click.get_current_context()
-    found = given or next((str(each.params["app"]) for each in _parents(context) if each.params.get("app")), None)
-    if found is None:
+    context: click.Context | None = click.get_current_context()
+    while not given and context:
+        given, context = context.params.get("app"), context.parent
+    if not given:
         raise click.UsageError("expected the project's app: -A shop.celery")
-    return found
-
-
-def _parents(context: click.Context) -> Iterator[click.Context]:
-    parent = context.parent
-    while parent:
-        yield parent
-        parent = parent.parent
+    return given
 
 
 def _arrivals(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[float, ...]:
@@ -64,29 +58,30 @@ def _writable(_context: click.Context, _parameter: click.Parameter, path: Path |
     return path
 
 
-def _in_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+def _in_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     if path:
         os.chdir(path)
-    return path
 
 
-_APP = click.option("-A", "--app", "app", metavar="APP", help="As for celery -A; after `celery -A APP` not needed.")
+APP = click.option(
+    "-A", "--app", envvar="APP", metavar="APP", help="As for celery: shop.celery:app; after `celery -A APP` not needed."
+)
 _WORKDIR = click.option(
     "--workdir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     callback=_in_folder,
     is_eager=True,
+    expose_value=False,
     help="The project's folder; default: this one.",
 )
 
 
 @click.command("run", short_help="Compare pools on your own tasks.")
-@_APP
+@APP
 @_WORKDIR
 @click.option("--task", metavar="NAME", help="The task, for lines that name none.")
 @click.option(
     "--args",
-    "source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help='A call per line: ["a", 1] or {"task": "x.y", "args": [], "kwargs": {}}; default: one call without arguments.',
@@ -102,7 +97,7 @@ _WORKDIR = click.option(
     "--jobs", type=click.IntRange(1, 100_000), help="In each measurement; default: as many as fit into --seconds."
 )
 @click.option(
-    "--repeat", "--rounds", "rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Rounds."
+    "--repeat", "--rounds", "repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Rounds."
 )
 @click.option("--arrivals", callback=_arrivals, metavar="RATE/s,...", help="Also latency at these rates of arrival.")
 @click.option(
@@ -133,8 +128,8 @@ _WORKDIR = click.option(
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a measurement does not count; 1: whatever the machine does.",
 )
-@click.option("--json", "target", type=_PATH, callback=_writable, metavar="FILE", help="The run; - is stdout.")
-@click.option("-o", "--output", "report", type=_PATH, callback=_writable, metavar="FILE.html", help="A page.")
+@click.option("--json", type=_PATH, callback=_writable, metavar="FILE", help="The run; - is stdout.")
+@click.option("-o", "--output", type=_PATH, callback=_writable, metavar="FILE.html", help="A page.")
 def run_(**options: Any) -> int:
     """Run your tasks on each pool, in rounds, and compare.
 
@@ -149,7 +144,7 @@ def run_(**options: Any) -> int:
 
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return Session(app_name(options.pop("app")), **{k: v for k, v in options.items() if k != "workdir"}).run()
+        return Session(**{**options, "app": app_name(options["app"])}).run()
     except BROKER_ERRORS as error:
         raise WorkerError(f"the private broker ended in the middle of the run; run it again ({error})") from error
     except KeyboardInterrupt:
@@ -163,26 +158,23 @@ def _stop(*_: object) -> None:
 
 
 @click.command("record", short_help="Write down calls that wait in a queue.")
-@_APP
+@APP
 @_WORKDIR
 @click.option("--queue", "-Q", required=True, help="In the project's own broker: Redis.")
 @click.option("--most", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Calls, oldest first.")
 @click.option("-o", "target", required=True, type=_PATH, callback=_writable, metavar="FILE.jsonl")
-def record_(*, app: str | None, workdir: Path | None, queue: str, most: int, target: Path) -> int:  # noqa: ARG001
+def record_(*, app: str | None, queue: str, most: int, target: Path) -> int:
     """Write the calls that wait in a queue to a file for `poolbench run --args`; the queue stays as it is.
 
     Exit codes: 0 written, 1 no call could be read, 2 wrong usage or a broker that cannot be read.
     """
     from poolbench.tasks import project  # noqa: PLC0415
 
-    found = project.record(project.load(app_name(app)), queue, most)
-    if not found.calls:
-        skipped = f", and {found.unreadable} that are not JSON" if found.unreadable else ""
-        click.echo(
-            f"expected calls in the queue {queue}, got {found.waiting} messages{skipped}; nothing written", err=True
-        )
+    calls, waiting, unreadable = project.record(project.load(app_name(app)), queue, most)
+    other = f"; {unreadable} were not JSON" if unreadable else ""
+    if not calls:
+        click.echo(f"expected calls in the queue {queue}, got {waiting} messages{other}; nothing written", err=True)
         return 1
-    project.write_calls(target, found.calls)
-    skipped = f"; {found.unreadable} were not JSON" if found.unreadable else ""
-    click.echo(f"{target}: {len(found.calls)} calls of {found.waiting} that wait{skipped}; may hold private data")
+    project.write_calls(target, calls)
+    click.echo(f"{target}: {len(calls)} calls of {waiting} that wait{other}; may hold private data")
     return 0

@@ -12,32 +12,30 @@ import json
 import math
 import os
 import platform
-import shutil
+import re
 import socket
-import statistics
 import sys
 import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import poolbench
+from kombu import Queue
+
 from poolbench.deployment import node_names
-from poolbench.experiment import Bound, Deployment, MeasuredJob, Note, Reach, Scenario
-from poolbench.figures import counted, percent, printable
+from poolbench.experiment import Deployment, MeasuredJob, Note, Reach, Scenario
+from poolbench.figures import counted, printable
 from poolbench.runfiles import PoolbenchError
-from poolbench.tasks import redirect
-from poolbench.tasks.launched import BROKER_ERRORS, complaints, launch, private_broker, tail, without_ids
-from poolbench.tasks.namespace import Entered
-from poolbench.tasks.probed import Sent, epoch, now
+from poolbench.tasks.launched import BROKER_ERRORS, Live, PrivateBroker, launched, tail
+from poolbench.tasks.private import Place, point, strangers
+from poolbench.tasks.probed import EPOCH, Sent, now
 from poolbench.tasks.project import Call, ProjectError
-from poolbench.workload import Display, Ran, Share, Workers
+from poolbench.workload import Display, Ran, Workers
 
 QUEUE = "poolbench"
 PROBE = "poolbench.tasks.probe"
@@ -45,27 +43,27 @@ LOOK_EVERY = 0.05  # seconds
 _WARM_MOST = 200  # jobs
 _FEW = 10  # notes of one kind
 _PACKAGES = ("celery", "kombu", "billiard", "redis", "gevent", "django", "flask")
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\b\d+\b")
 
 
 class PrivacyError(PoolbenchError):
     """Something would use an address that is not the private one: nothing is run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What tasks may do, and for how long."""
-
-    limit: float = 60.0  # seconds for a measurement
-    retries: int = 0  # of a job
-    allowed: tuple[tuple[str, int | None], ...] = ()  # host and port, beside loopback
-
-
 class OwnTasks:
-    """A workload, in a context.
+    """The workload; its app is pointed to the private broker.
 
     Args:
         name: of the app, as after ``celery -A``.
-        network: None: only the fence keeps tasks from the network.
+        folder: for what the workers write.
+        allowed: what tasks may reach, beside loopback.
+        ports: that are carried into the network namespace; None: there is none, only the fence.
+        retries: of a job, at the most.
+        limit: seconds for a measurement; None: it is not known yet.
+        refused: how often the project, while it was imported here, tried to reach each address that is not allowed.
+
+    Raises:
+        PrivacyError: the app would still use another address.
     """
 
     failures: tuple[type[Exception], ...] = (PoolbenchError, *BROKER_ERRORS)
@@ -74,49 +72,43 @@ class OwnTasks:
         self,
         app: Any,
         name: str,
+        broker: PrivateBroker,
+        folder: Path,
         *,
         calls: Sequence[Call],
         deployments: Sequence[Deployment],
-        rules: Rules,
-        network: Entered | None,
+        allowed: Sequence[Place],
+        ports: Sequence[int] | None,
+        retries: int,
+        limit: float | None,
+        refused: Mapping[str, int],
     ) -> None:
         self.deployments = tuple(deployments)
-        self.rules, self.calls = rules, list(calls)
-        self._app, self._name, self._network = app, name, network
-        self._closing = ExitStack()
+        self.retries, self.limit, self.calls = retries, limit or 60.0, list(calls)
+        self._app, self._name, self._allowed, self._ports = app, name, allowed, ports
+        self._live: Live
         # By error and reason without numbers: the reason as it was first given, and jobs by deployment.
         self._errors: dict[tuple[str, str], tuple[str, Counter[str]]] = {}
         self._ran: Counter[str] = Counter()  # jobs by deployment
-        self._logged: Counter[tuple[str, str]] = Counter()  # deployment, and what its worker's log complains of
-        self._reaches: Counter[tuple[str, str, bool]] = Counter()
+        self._reaches = Counter({("", to, False): count for to, count in refused.items()})
         self._sends: Counter[tuple[str, str]] = Counter()
-        self._cpu: list[float] = []  # share of its time in which a job computes
         self.plan(len(self.calls))
+        self._broker, self._folder = broker, folder
+        stored = app.conf.result_backend not in (None, "", "disabled", "disabled://")
+        self._results = f"{broker.url}/1" if stored else ""
+        point(app, broker.url + "/0", self._results)
+        self._refuse(strangers(app, broker.url + "/0", self._results))
 
     def plan(self, jobs: int) -> None:
         """So many jobs in each measurement."""
         self._planned = self.repeated(jobs)
         names = list(dict.fromkeys(call.task for call in self.calls))
         title = f"{counted(len(self.calls), 'call')} of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
-        self.scenario = Scenario("tasks", title, Bound.UNKNOWN, jobs, None, tasks=tuple(names))
+        self.scenario = Scenario("tasks", title, jobs, None, tasks=tuple(names))
 
     def repeated(self, jobs: int) -> list[Call]:
         """The calls, again from the first one if there are not enough."""
         return [self.calls[n % len(self.calls)] for n in range(jobs)]
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._folder = Path(tempfile.mkdtemp(prefix="poolbench-"))
-            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            self._broker = stack.enter_context(private_broker(self._folder))
-            self._results = f"{self._broker.url}/1" if redirect.has_results(self._app) else ""
-            redirect.point(self._app, self._broker.url + "/0", self._results)
-            self._refuse(redirect.strangers(self._app, self._broker.url + "/0", self._results))
-            self._closing = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.close()
 
     def _refuse(self, found: Sequence[str]) -> None:
         if found:
@@ -135,31 +127,29 @@ class OwnTasks:
             WorkerError: a worker does not start.
             PrivacyError: it would use other addresses than the private ones.
         """
+        self._broker.redis.flushall()
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        (folder / "latency").mkdir()
         nodes = node_names(deployment.pool, deployment.setup.workers)
         commands = [self._argv(deployment, node) for node in nodes]
-        self._live = live = launch(self._broker, commands, self._environment(folder), folder)
         names = {f"{node}@{socket.gethostname()}" for node in nodes}
-        try:
-            self._refuse(live.seen.strangers)
-            if warm:
-                most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
-                self.send_and_wait(self._planned[:most])
-            yield Workers(
-                roots=tuple(each.pid for each in live.processes),
-                belongs=lambda who, _seen: who.worker in names,
-                others=(self._broker.pid, *([self._network.relay] if self._network and self._network.relay else [])),
-                probes=folder / "latency",
-                fresh=True,
-                ended=live.ended,
-            )
-        finally:
-            live.stop()
-            self._logged.update((deployment.name, line) for line in complaints(live.log))
-            self._reaches += live.seen.reaches
-            self._sends += live.seen.sends
-            self._broker.redis.flushall()
+        with launched(self._broker, commands, self._environment(folder), folder) as self._live:
+            self._refuse(self._live.seen.strangers)
+            try:
+                if warm:
+                    most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
+                    self.send_and_wait(self._planned[:most])
+                yield Workers(
+                    roots=tuple(each.pid for each in self._live.processes),
+                    belongs=lambda who, _seen: who.worker in names,
+                    others=(self._broker.pid,),
+                    probes=folder,
+                    fresh=True,
+                    ended=self._live.ended,
+                )
+            finally:
+                notes = self._live.seen.notes
+                self._reaches.update((each["by"], each["to"], each["ok"]) for each in notes["reaches"])
+                self._sends.update((each["by"], each["task"]) for each in notes["sends"])
 
     def _argv(self, deployment: Deployment, node: str) -> list[str]:
         """The project's own worker, with our queue and our probe.
@@ -168,7 +158,7 @@ class OwnTasks:
         """
         ahead = deployment.setup.prefetch
         return [
-            sys.executable, "-m", "celery", "-A", self._name, "worker", "-P", deployment.pool.value,
+            sys.executable, "-m", "poolbench.tasks.fenced", "-A", self._name, "worker", "-P", deployment.pool.value,
             "-c", str(deployment.concurrency_each), "-n", f"{node}@%h", "-I", PROBE, "-l", "WARNING",
             *(["-Q", QUEUE] if self._app.conf.task_create_missing_queues else []),
             *([] if ahead is None else ["--prefetch-multiplier", str(ahead)]),
@@ -177,31 +167,26 @@ class OwnTasks:
 
     def _environment(self, folder: Path) -> dict[str, str]:
         settings = {
-            "notes": str(folder),
-            "latency": str(folder / "latency"),
+            "folder": str(folder),
+            "epoch": EPOCH,
+            "server": f"127.0.0.1:{self._broker.port}",
             "broker": self._broker.url + "/0",
             "results": self._results,
-            "broker_at": ["127.0.0.1", self._broker.port],
-            "allowed": self.rules.allowed,
-            "retries": self.rules.retries,
+            "allowed": self._allowed,
+            "retries": self.retries,
             "queue": QUEUE,
         }
-        env = dict(os.environ, POOLBENCH_PROBE=json.dumps(settings), PYTHONDONTWRITEBYTECODE="1")
-        home = Path(poolbench.__file__).parents[1]
-        if home.name not in ("site-packages", "dist-packages"):  # not installed: run from its checkout
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(home)]))
-        return env
+        return dict(os.environ, POOLBENCH_PROBE=json.dumps(settings), PYTHONDONTWRITEBYTECODE="1")
 
     # -- the jobs
 
-    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Share:  # noqa: ARG002
-        names = [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
-        return Share(names, [None] * len(names))
+    def share(self, deployment: Deployment, *, warm_up: bool = False) -> Sequence[str]:  # noqa: ARG002
+        return [f"{call.short}-{number}" for number, call in enumerate(self._planned)]
 
     @contextmanager
     def arrivals(self) -> Iterator[Callable[[], Mapping[str, float]]]:
-        seen = self._live.seen
-        yield lambda: {job: epoch(at) for job, at in seen.received.items()}
+        received = self._live.seen.notes["received"]
+        yield lambda: {each["id"]: each["at"] for each in received}
 
     def run(
         self,
@@ -215,7 +200,12 @@ class OwnTasks:
         submitted = now()
         sent, note = self.send_and_wait(self._planned, display=display)
         jobs = self.measured(sent)
-        self._remember(deployment, jobs)
+        self._ran[deployment.name] += len(jobs)
+        for last in (job.attempts[-1] for job in jobs if job.attempts):
+            if last.kind:
+                reason = last.reason or ""
+                _, by = self._errors.setdefault((last.kind, _ID.sub("N", reason)), (reason, Counter()))
+                by[deployment.name] += 1
         return Ran(batch, submitted, jobs, note)
 
     def send_and_wait(
@@ -231,7 +221,7 @@ class OwnTasks:
 
         Args:
             moments: when each is to be sent, in seconds from now, whatever has ended by then; None: all at once.
-            limit: seconds for all of it; default: that of the rules.
+            limit: seconds for all of it; default: that of a measurement.
             enough: seconds after which the rest is not waited for, if a job has ended.
 
         Returns:
@@ -261,13 +251,11 @@ class OwnTasks:
                 return sent, None
             if ended := live.ended():
                 return sent, f"{ended[0]}: {tail(live.log, 4)}"
-            if took > (limit or self.rules.limit):
+            if took > (limit or self.limit):
                 return sent, f"{counted(len(left), 'job')} had not ended after {took:.0f} s (--limit)"
             time.sleep(LOOK_EVERY)
 
     def _publish(self, sent: Sent, producer: Any) -> None:
-        from kombu import Queue  # noqa: PLC0415
-
         call, queue = sent.call, Queue(QUEUE, routing_key=QUEUE)
         try:
             self._app.tasks[call.task].apply_async(
@@ -278,19 +266,6 @@ class OwnTasks:
 
     def measured(self, sent: Sequence[Sent]) -> tuple[MeasuredJob, ...]:
         return tuple(map(self._live.seen.job, sent))
-
-    def _remember(self, deployment: Deployment, jobs: Sequence[MeasuredJob]) -> None:
-        """Errors by deployment, and how much of its time a job computes."""
-        self._ran[deployment.name] += len(jobs)
-        for job in (each for each in jobs if each.attempts):
-            last = job.attempts[-1]
-            if last.kind:
-                reason = last.reason or ""
-                _, by = self._errors.setdefault((last.kind, without_ids(reason)), (reason, Counter()))
-                by[deployment.name] += 1
-            used = [each["cpu"] for each in self._live.seen.ends.get(job.id, []) if each["cpu"] is not None]
-            if used and last.finished > last.started:
-                self._cpu.append(used[-1] / (last.finished - last.started))
 
     def disturbances(self, ran: Ran, workers: Workers) -> list[str]:  # noqa: ARG002
         return workers.ended()
@@ -315,51 +290,40 @@ class OwnTasks:
             "a private broker and result store; for each measurement the project's own worker command is started anew,"
             " and warmed up with some of the calls; the start is not counted"
         )
-        retries = f"a job may be retried {self.rules.retries} times" if self.rules.retries else "no job is retried"
-        return [
-            Note(text),
-            Note(self.protection),
-            Note(f"a measurement may take {self.rules.limit:g} s, and {retries}"),
-        ]
+        retries = f"a job may be retried {self.retries} times" if self.retries else "no job is retried"
+        return [Note(text), Note(self.protection), Note(f"a measurement may take {self.limit:g} s, and {retries}")]
 
     @property
     def protection(self) -> str:
         """What keeps tasks from the network."""
-        allowed = ["loopback", *(host if port is None else f"{host}:{port}" for host, port in self.rules.allowed)]
+        allowed = ["loopback", *(host if port is None else f"{host}:{port}" for host, port in self._allowed)]
         fence = f"a fence in Python lets tasks reach {', '.join(allowed)}"
-        if self._network is None:
+        if self._ports is None:
             return f"{fence}; there is no network namespace, so C libraries (libpq, pycurl, grpc) may reach everything"
-        ports = ", ".join(map(str, self._network.ports[:8])) or "none"
-        more = ", ..." if len(self._network.ports) > 8 else ""
+        ports = ", ".join(map(str, self._ports[:8])) + (", ..." if len(self._ports) > 8 else "")
         return (
             f"{fence}, and a network namespace has nothing but loopback; ports of this machine's loopback that are"
-            f" carried into it: {ports}{more}"
+            f" carried into it: {ports or 'none'}"
         )
-
-    def afterthoughts(self) -> list[Note]:
-        return [*self._of_errors(), *self._of_network(), *self._of_jobs()]
 
     @property
     def reaches(self) -> tuple[Reach, ...]:
         return tuple(Reach(*what, count) for what, count in self._reaches.most_common())
 
-    def _of_errors(self) -> Iterator[Note]:
+    def afterthoughts(self) -> list[Note]:
+        return list(self._afterthoughts())
+
+    def _afterthoughts(self) -> Iterator[Note]:
         for (error, _), (reason, by) in list(self._errors.items())[:_FEW]:
             where = ", ".join(f"{name} ({count} of {self._ran[name]} jobs)" for name, count in by.items())
             only = ", nowhere else" if len(by) < len(self._ran) else ""
             yield Note(f"{error} in {where}{only}: {printable(reason)[:200]}", caveat=True)
-        for (name, line), count in self._logged.most_common(_FEW):
-            yield Note(f"the worker of {name} logged ({counted(count, 'time')}): {printable(line)}", caveat=True)
-
-    def _of_network(self) -> Iterator[Note]:
         if not self._reaches:
             yield Note("no task tried to reach anything but the private broker")
         for each in self.reaches[: 2 * _FEW]:
-            done = f"{'reached' if each.allowed else 'was refused'} {each.address} ({counted(each.count, 'time')})"
-            yield Note(f"{each.task or 'the worker itself'} {done}", caveat=not each.allowed)
-
-    def _of_jobs(self) -> Iterator[Note]:
-        for (by, task), count in self._sends.most_common(_FEW):
-            yield Note(f"{by} sent {task} ({counted(count, 'time')}): it stayed in the private broker and was not run")
-        if self._cpu:
-            yield Note(f"a job computes for {percent(statistics.median(self._cpu))} of its time, in the median")
+            what = f"{'reached' if each.allowed else 'was refused'} {each.address} ({counted(each.count, 'time')})"
+            yield Note(f"{each.task or 'code outside of a task'} {what}", caveat=not each.allowed)
+        for (sender, task), count in self._sends.most_common(_FEW):
+            yield Note(
+                f"{sender} sent {task} ({counted(count, 'time')}): it stayed in the private broker and was not run"
+            )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -50,6 +49,12 @@ class PrivateBroker:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    def answers(self) -> bool:
+        """Whether it is our very process that does."""
+        with contextlib.suppress(RedisError):
+            return bool(self.redis.info("server")["process_id"] == self.pid)
+        return False
+
 
 @contextmanager
 def private_broker(folder: Path) -> Iterator[PrivateBroker]:
@@ -57,8 +62,7 @@ def private_broker(folder: Path) -> Iterator[PrivateBroker]:
     Raises:
         WorkerError: there is no server, or it does not start.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     words = {"bind": "127.0.0.1", "port": port, "save": "", "appendonly": "no", "dir": folder}
     argv = [_server(), *(str(word) for name, value in words.items() for word in (f"--{name}", value))]
@@ -67,7 +71,7 @@ def private_broker(folder: Path) -> Iterator[PrivateBroker]:
     found = PrivateBroker(process.pid, port, Redis(port=port, socket_timeout=10))
     deadline = time.monotonic() + 10
     try:
-        while not _answers(found):
+        while not found.answers():
             if time.monotonic() > deadline or process.poll() is not None:
                 raise WorkerError(f"the private broker does not start: {tail(log)}")
             time.sleep(0.01)
@@ -75,13 +79,6 @@ def private_broker(folder: Path) -> Iterator[PrivateBroker]:
     finally:
         process.kill()
         process.wait()
-
-
-def _answers(broker: PrivateBroker) -> bool:
-    """Whether it is our very process that does."""
-    with contextlib.suppress(RedisError):
-        return bool(broker.redis.info("server")["process_id"] == broker.pid)
-    return False
 
 
 def _server() -> str:
@@ -112,21 +109,7 @@ def tail(log: Path, lines: int = 12) -> str:
     return printable(" | ".join(log.read_text(errors="replace").splitlines()[-lines:]))
 
 
-_COMPLAINT = re.compile(r": (?:ERROR|CRITICAL)/[\w-]+\] (?!Task .* raised unexpected)(.+)")
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\b\d+\b")
-
-
-def without_ids(text: str) -> str:
-    return _ID.sub("N", text)
-
-
-def complaints(log: Path) -> list[str]:
-    """What a worker's log says at the levels ERROR and CRITICAL, beside what tasks raised; without ids and numbers."""
-    found = (_COMPLAINT.search(line) for line in log.read_text(errors="replace").splitlines())
-    return [without_ids(match[1])[:160] for match in found if match]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Live:
     """The workers of a deployment."""
 
@@ -138,7 +121,21 @@ class Live:
         codes = [each.poll() for each in self.processes]
         return [f"a worker ended in the middle of it, exit code {code}" for code in codes if code is not None]
 
-    def stop(self) -> None:
+    def _wait(self, broker: PrivateBroker, command: str) -> None:
+        """Until all consume, or one says that it would use an address that is not ours."""
+        deadline = time.monotonic() + _START
+        while True:
+            given_up = self.ended() or time.monotonic() > deadline
+            self.seen.look()  # after it, for the last words of one that ended
+            if self.seen.strangers or len(self.seen.notes["ready"]) == len(self.processes):
+                return
+            if not broker.answers():
+                raise WorkerError("the private broker ended while a worker started; run it again")
+            if given_up:
+                raise WorkerError(f"the worker does not start: `{command}`: {tail(self.log)}")
+            time.sleep(0.01)
+
+    def _stop(self) -> None:
         """Jobs that still run are of a private broker: nothing waits for them."""
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
@@ -151,7 +148,10 @@ class Live:
             process.wait()
 
 
-def launch(broker: PrivateBroker, commands: Sequence[Sequence[str]], env: Mapping[str, str], folder: Path) -> Live:
+@contextmanager
+def launched(
+    broker: PrivateBroker, commands: Sequence[Sequence[str]], env: Mapping[str, str], folder: Path
+) -> Iterator[Live]:
     """The workers, when all of them consume, or when one says that it would use an address that is not ours.
 
     Args:
@@ -160,20 +160,10 @@ def launch(broker: PrivateBroker, commands: Sequence[Sequence[str]], env: Mappin
     Raises:
         WorkerError: one does not start, or the private broker has ended.
     """
-    log, begun = folder / "log", time.monotonic()
+    log = folder / "log"
     live = Live([_start(argv, env, log) for argv in commands], Seen(folder), log)
-    while live.seen.ready < len(commands):
-        time.sleep(0.01)
-        live.seen.look()
-        if live.seen.strangers:
-            break
-        if not _answers(broker):
-            live.stop()
-            raise WorkerError("the private broker ended while a worker started; run it again")
-        if live.ended() or time.monotonic() > begun + _START:
-            live.stop()
-            live.seen.look()
-            if live.seen.strangers:
-                break
-            raise WorkerError(f"the worker does not start: `{' '.join(commands[0][1:])}`: {tail(log)}")
-    return live
+    try:
+        live._wait(broker, " ".join(["celery", *commands[0][3:]]))
+        yield live
+    finally:
+        live._stop()

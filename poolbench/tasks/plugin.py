@@ -5,28 +5,16 @@ from __future__ import annotations
 import click
 
 
-class Plugin(click.Group):
-    """The commands of ``poolbench``, imported when one is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return _commands().list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _commands().get_command(ctx, cmd_name)
-
-
-def _commands() -> click.Group:
+@click.command("poolbench", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def plugin(context: click.Context, words: tuple[str, ...]) -> None:
+    """Which pool, with what concurrency? Measured on your own tasks."""
     from poolbench.cli import cli  # noqa: PLC0415
 
-    return cli
+    cli.main(words, prog_name="poolbench", parent=context)
 
 
-@click.command("poolbench", cls=Plugin, context_settings={"help_option_names": ["-h", "--help"]})
-def plugin() -> None:
-    """Which pool, with what concurrency? Measured on your own tasks."""
-
-
-@plugin.result_callback()
 def leave(code: int) -> None:
     """A command returns its exit code."""
     click.get_current_context().exit(code)

@@ -7,8 +7,8 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +45,22 @@ def load(name: str) -> Any:
     Raises:
         ProjectError: there is none, or importing it fails.
     """
-    from celery.app.utils import find_app  # noqa: PLC0415 - takes longer than --help
+    from celery import Celery  # noqa: PLC0415 - takes longer than --help
+    from celery.app.utils import find_app  # noqa: PLC0415
 
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return find_app(name)
-    except Exception as error:
+        app = find_app(name)
+        if not isinstance(app, Celery):
+            raise TypeError(f"{name} is of {type(app)}; name it: module:app")
+        app.loader.import_default_modules()
+        app.finalize()
+    except (Exception, SystemExit) as error:
         raise ProjectError(
             f"expected a Celery app for -A {name}, as `celery -A {name} worker` finds it in {Path.cwd()};"
             f" got {type(error).__name__}: {error}"
         ) from error
-
-
-def import_tasks(app: Any) -> None:
-    """
-    Raises:
-        ProjectError: a module of the project cannot be imported.
-    """
-    try:
-        app.loader.import_default_modules()
-        app.finalize()
-    except Exception as error:
-        raise ProjectError(f"importing the project's tasks failed: {type(error).__name__}: {error}") from error
+    return app
 
 
 def read_calls(path: Path | None, task: str | None) -> list[Call]:
@@ -80,10 +74,8 @@ def read_calls(path: Path | None, task: str | None) -> list[Call]:
     """
     if path is None:
         return [Call(task)] if task else []
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip():
-            found.append(_call(line, task, f"{path}, line {number}"))
+    lines = enumerate(path.read_text().splitlines(), 1)
+    found = [_call(line, task, f"{path}, line {number}") for number, line in lines if line.strip()]
     if not found:
         raise ProjectError(f"expected at least one call in {path}, got none")
     return found
@@ -124,27 +116,20 @@ def check_tasks(app: Any, calls: Sequence[Call]) -> None:
             raise ProjectError(f"{call}: {error}") from error
 
 
-def queues(app: Any, calls: Sequence[Call]) -> list[str]:
-    """Where the project sends these tasks."""
-    found = set()
-    for name in dict.fromkeys(call.task for call in calls):
-        queue = app.amqp.router.route({}, name).get("queue") or app.conf.task_default_queue
-        found.add(str(getattr(queue, "name", queue)))
-    return sorted(found)
+def queues(app: Any, calls: Sequence[Call]) -> str:
+    """Where the project sends these tasks, as after ``-Q``."""
+    routed = [app.amqp.router.route({}, call.task).get("queue") or app.conf.task_default_queue for call in calls]
+    return ",".join(sorted({str(getattr(queue, "name", queue)) for queue in routed}))
 
 
 # -- what waits in a queue
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    calls: list[Call]
-    waiting: int  # messages in the queue
-    unreadable: int  # of those that were looked at: no JSON, or not of Celery's protocol
-
-
-def record(app: Any, queue: str, most: int) -> Recorded:
+def record(app: Any, queue: str, most: int) -> tuple[list[Call], int, int]:
     """The oldest calls that wait in a queue on Redis; nothing is removed or changed.
+
+    Returns:
+        The calls; messages in the queue; those that were looked at and cannot be read: no JSON, or not Celery's.
 
     Raises:
         ProjectError: the broker is not Redis, or does not answer.
@@ -164,8 +149,7 @@ def record(app: Any, queue: str, most: int) -> Recorded:
         except connection.connection_errors as error:
             raise ProjectError(f"the broker {connection.as_uri()} does not answer: {error}") from error
     read = [_recorded(each) for each in raw[:most]]
-    calls = [each for each in read if each]
-    return Recorded(calls, waiting, len(read) - len(calls))
+    return [each for each in read if each], waiting, read.count(None)
 
 
 def _recorded(raw: bytes | str) -> Call | None:
@@ -184,11 +168,6 @@ def _recorded(raw: bytes | str) -> Call | None:
 
 def write_calls(path: Path, calls: Sequence[Call]) -> None:
     """Readable by its owner alone: arguments may hold what others must not see."""
-
-    def lines() -> Iterator[str]:
-        for call in calls:
-            yield json.dumps({"task": call.task, "args": call.args, "kwargs": call.kwargs}) + "\n"
-
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.writelines(lines())
+        file.writelines(json.dumps(asdict(call)) + "\n" for call in calls)

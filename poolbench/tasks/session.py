@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import socket
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,22 +19,15 @@ from rich.console import Console
 from poolbench.advice import recommend
 from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, deployments, parse
-from poolbench.experiment import (
-    BEHIND,
-    Deployment,
-    Experiment,
-    OpenLoop,
-    PoolKind,
-    RunCommand,
-    Setup,
-    to_json,
-)
-from poolbench.figures import counted, seconds
+from poolbench.experiment import BEHIND, Experiment, PoolKind, RunCommand, Setup, to_json
+from poolbench.figures import counted
 from poolbench.rounds import Design, run_experiment
 from poolbench.runfiles import PoolbenchError, ReportError, write_whole
 from poolbench.sampler import nominal
 from poolbench.tasks import namespace, open_loop, project, timing
-from poolbench.tasks.foreign import OwnTasks, Rules
+from poolbench.tasks.foreign import OwnTasks
+from poolbench.tasks.launched import private_broker
+from poolbench.tasks.private import Place, fence
 from poolbench.tasks.timing import Calibration, Forecast
 from poolbench.terminal import Page, close
 
@@ -39,6 +35,7 @@ _MOST = 2000  # jobs in a measurement that were not asked for
 _SHORTEST_LIMIT = 15.0  # seconds for a measurement
 _WAVES = 4  # of jobs per place in the largest deployment, if there are not more calls
 STDOUT = Path("-")
+_DEFAULTS = {"retries": 0, "network": "auto", "noise": NoiseLimits().strangers}  # not repeated in a command
 
 
 class IsolationError(PoolbenchError):
@@ -49,62 +46,76 @@ class IsolationError(PoolbenchError):
 class Session:
     """The options of ``poolbench run``."""
 
-    name: str  # of the app
+    app: str
     task: str | None
-    source: Path | None
+    args: Path | None
     pools: str | None
     seconds: float
     jobs: int | None
-    rounds: int
+    repeat: int
     arrivals: tuple[float, ...]
     limit: float | None
     retries: int
-    allow: tuple[tuple[str, int | None], ...]
+    allow: tuple[Place, ...]
     network: str
     noise: float
-    target: Path | None
-    report: Path | None
+    json: Path | None
+    output: Path | None
 
     def run(self) -> int:
         """Its exit code."""
-        page = Page(Console(stderr=self.target == STDOUT))
-        calls = project.read_calls(self.source, self.task)
+        page = Page(Console(stderr=self.json == STDOUT))
+        calls = project.read_calls(self.args, self.task)
         if not calls:
             raise click.UsageError("expected --task NAME, or --args FILE with lines that name a task")
         specs = self._specs()
         allowed = _resolved(self.allow)
-        entered = self._enter(page, allowed)
-        app = project.load(self.name)
-        project.import_tasks(app)
+        ports = self._enter(page, allowed)
+        refused: Counter[str] = Counter()
+        fence(allowed, lambda to, ok: None if ok else refused.update([to]))
+        app = project.load(self.app)
         project.check_tasks(app, calls)
-        queue = ",".join(project.queues(app, calls))
+        queue = project.queues(app, calls)
 
         def start(pool: PoolKind, concurrency: int | None, setup: Setup) -> str:
-            return _command(self.name, queue, pool, concurrency, setup)
+            return _command(self.app, queue, pool, concurrency, setup)
 
-        found = deployments(specs, start, serial=False)
-        rules = Rules(self.limit or 60.0, self.retries, allowed)
-        with OwnTasks(app, self.name, calls=calls, deployments=found, rules=rules, network=entered) as workload:
-            page.says(f"protection: {workload.protection}")
-            page.says(
-                f"calibrating: a few jobs on each of {len(found)} deployments, 10 s each at the most if jobs are short"
+        with (
+            tempfile.TemporaryDirectory(prefix="poolbench-", ignore_cleanup_errors=True) as folder,
+            private_broker(Path(folder)) as broker,
+        ):
+            workload = OwnTasks(
+                app,
+                self.app,
+                broker,
+                Path(folder),
+                calls=calls,
+                deployments=deployments(specs, start, serial=False),
+                allowed=allowed,
+                ports=ports,
+                retries=self.retries,
+                limit=self.limit,
+                refused=refused,
             )
-            calibrations = timing.calibrate(workload)
-            plan = self._plan(found, calibrations, len(calls))
-            workload.plan(plan.jobs)
-            longest = max(plan.jobs / each.rate + each.job for each in calibrations.values())
-            workload.rules = replace(rules, limit=self.limit or max(_SHORTEST_LIMIT, math.ceil(3 * longest)))
-            page.opens(workload.scenario, found, self.rounds, None)
-            page.say(self._told(plan, len(found)))
-            design = Design(
-                self.rounds,
-                self._request(plan.jobs),
-                warm_up=False,
-                limits=NONE if self.noise >= 1 else NoiseLimits(strangers=self.noise),
-            )
-            with page.watching():
-                swept = self._sweep(workload, plan, calibrations, page)
-                outcome = run_experiment(workload, design, page)
+            return self._measure(workload, page)
+
+    def _measure(self, workload: OwnTasks, page: Page) -> int:
+        count = len(workload.deployments)
+        page.says(f"protection: {workload.protection}")
+        page.says(f"calibrating: a few jobs on each of {count} deployments, 10 s each at the most if jobs are short")
+        calibrated = timing.calibrate(workload)
+        plan = self._plan(workload, calibrated)
+        workload.plan(plan.jobs)
+        longest = max(plan.jobs / each.rate + each.job for each in calibrated.values())
+        workload.limit = self.limit or max(_SHORTEST_LIMIT, math.ceil(3 * longest))
+        page.opens(workload.scenario, workload.deployments, self.repeat, None)
+        page.say(self._told(plan, count))
+        limits = NONE if self.noise >= 1 else NoiseLimits(strangers=self.noise)
+        design = Design(self.repeat, self._request(plan.jobs), warm_up=False, limits=limits)
+        with page.watching():
+            job = max(each.job for each in calibrated.values())
+            swept = timing.sweep(workload, self.arrivals, plan.arrivals, job, page.says, most=_MOST)
+            outcome = run_experiment(workload, design, page)
         experiment = replace(outcome.experiment, open_loop=swept, reaches=workload.reaches)
         if swept:
             said = open_loop.sentence(swept)
@@ -132,8 +143,9 @@ class Session:
             )
         return specs
 
-    def _enter(self, page: Page, allowed: Sequence[tuple[str, int | None]]) -> namespace.Entered | None:
-        """
+    def _enter(self, page: Page, allowed: Sequence[Place]) -> tuple[int, ...] | None:
+        """The ports that are carried into a network namespace; None: there is none.
+
         Raises:
             IsolationError: a namespace was asked for, and cannot be had.
         """
@@ -150,11 +162,11 @@ class Session:
             page.says(f"no network namespace: {error}")
             return None
 
-    def _plan(self, deployments: Sequence[Deployment], found: Mapping[str, Calibration], calls: int) -> Forecast:
-        most = max(calls, _WAVES * max(each.concurrency or 1 for each in deployments))
+    def _plan(self, workload: OwnTasks, found: Mapping[str, Calibration]) -> Forecast:
+        most = max(len(workload.calls), _WAVES * max(each.concurrency or 1 for each in workload.deployments))
         return timing.plan(
             found,
-            rounds=self.rounds,
+            rounds=self.repeat,
             budget=self.seconds,
             most=self.jobs or min(most, _MOST),
             fixed=self.jobs is not None,
@@ -163,7 +175,7 @@ class Session:
 
     def _told(self, plan: Forecast, deployments: int) -> str:
         """How long it will take, before it begins."""
-        rounds = counted(self.rounds, "round")
+        rounds = counted(self.repeat, "round")
         of, jobs = counted(deployments, "deployment"), counted(plan.jobs, "job")
         text = f"about {plan.total:.0f} s: {rounds} of {of}, {jobs} each; longer where a measurement must be repeated"
         if self.arrivals:
@@ -172,33 +184,15 @@ class Session:
             text += f"; that is more than --seconds {self.seconds:g}: take fewer --jobs, --repeat, --pools or rates"
         return text
 
-    def _sweep(
-        self, workload: OwnTasks, plan: Forecast, found: Mapping[str, Calibration], page: Page
-    ) -> tuple[OpenLoop, ...]:
-        if not self.arrivals:
-            return ()
-        job = max(each.job for each in found.values())
-        return timing.sweep(workload, self.arrivals, plan.arrivals, job, page.says, most=_MOST)
-
     def _request(self, jobs: int) -> RunCommand:
         """The command with what was chosen for it."""
-        given = {
-            "--task": self.task,
-            "--args": self.source,
-            "--pools": self.compared,
-            "--jobs": jobs,
-            "--repeat": self.rounds,
-            "--arrivals": ",".join(f"{rate:g}/s" for rate in self.arrivals) or None,
-            "--limit": self.limit,
-            "--retries": self.retries or None,
-            "--network": None if self.network == "auto" else self.network,
-            "--noise": None if self.noise == NoiseLimits().strangers else self.noise,
-        }
-        options = [(name, str(value)) for name, value in given.items() if value is not None]
-        options += [("--allow", host if port is None else f"{host}:{port}") for host, port in self.allow]
-        return RunCommand(("poolbench", "run", "-A", self.name), tuple(options))
-
-    # -- the end
+        rates = ",".join(f"{rate:g}/s" for rate in self.arrivals)
+        chosen: dict[str, Any] = {**asdict(self), "pools": self.compared, "jobs": jobs, "arrivals": rates}
+        names = ("task", "args", "pools", "jobs", "repeat", "arrivals", "limit", "retries", "network", "noise")
+        given = [(name, chosen[name]) for name in names if chosen[name] not in (None, "", _DEFAULTS.get(name))]
+        given += [("allow", host if port is None else f"{host}:{port}") for host, port in self.allow]
+        options = tuple((f"--{name}", str(value)) for name, value in given)
+        return RunCommand(("poolbench", "run", "-A", self.app), options)
 
     def _close(self, page: Page, experiment: Experiment) -> None:
         close(page, experiment)
@@ -208,14 +202,14 @@ class Session:
             page.paragraph(open_loop.sentence(swept), "bold")
         for line in advised(experiment):
             page.say(line)
-        if self.target == STDOUT:
+        if self.json == STDOUT:
             click.echo(to_json(experiment), nl=False)
-        elif self.target:
-            _write(self.target, to_json(experiment).encode(), page)
-        if self.report:
+        elif self.json:
+            _write(self.json, to_json(experiment), page)
+        if self.output:
             from poolbench.report.page import page as html  # noqa: PLC0415 - an extra draws its charts
 
-            _write(self.report, html([experiment]).encode(), page)
+            _write(self.output, html([experiment]), page)
 
 
 _LATENCY = (
@@ -226,28 +220,38 @@ _LATENCY = (
 
 
 def advised(experiment: Experiment) -> Iterator[str]:
-    """What the rates of arrival, and jobs that failed, add to the answer."""
-    if failed(experiment):
+    """What jobs that failed, and the rates of arrival, add to the answer."""
+    if hopeless := nothing_done(experiment):
+        yield f"{hopeless}: nothing can be compared."
+    elif failed(experiment):
         yield "Jobs failed, and a measurement counts only if all of its jobs are done: the notes say which, and why."
     if not experiment.open_loop:
         return
-    rate, keep = open_loop.highest(experiment.open_loop)
+    rate, _ = open_loop.highest(experiment.open_loop)
     left, behind = open_loop.keeping_up(experiment)
     if behind and len(left.deployments) == 1:
         only = left.deployments[0]
         yield f"Answer at {rate:g}/s: {only.name}, the only one that keeps up."
         yield f"  {only.command}"
     elif behind:
-        found = recommend([left])
+        found = recommend(left)
         yield f"Answer at {rate:g}/s, without {', '.join(behind)}: {found.answer or found.headline}"
         yield from [f"  {found.command}"] if found.command else []
-    if keep:
-        yield f"The shortest p99 at {rate:g}/s: {keep[0].deployment}, {seconds(keep[0].p99)}."
 
 
-def _write(path: Path, content: bytes, page: Page) -> None:
+def nothing_done(experiment: Experiment) -> str:
+    """``Every call of shop.tasks.fetch failed with OSError in every pool``; empty: some did not fail."""
+    jobs = [job for each in experiment.measurements for job in each.jobs]
+    kinds = {job.attempts[-1].kind if job.attempts else None for job in jobs}
+    if not kinds or None in kinds or any(each.checks.done for each in experiment.measurements):
+        return ""
+    tasks, errors = " or ".join(experiment.scenario.tasks), " or ".join(sorted(filter(None, kinds)))
+    return f"Every call of {tasks} failed with {errors} in every pool"
+
+
+def _write(path: Path, content: str, page: Page) -> None:
     try:
-        write_whole(path, content)
+        write_whole(path, content.encode())
     except OSError as error:
         raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
     page.say(f"written: {path}")
@@ -268,7 +272,7 @@ def _loopback(host: str) -> bool:
         return True  # a name; its addresses are looked at
 
 
-def _resolved(allow: Sequence[tuple[str, int | None]]) -> tuple[tuple[str, int | None], ...]:
+def _resolved(allow: Sequence[Place]) -> tuple[Place, ...]:
     """The hosts and their addresses, looked up once: a task that looks a host up gets the same, as a rule.
 
     Raises:

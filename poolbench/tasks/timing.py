@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from poolbench.experiment import MeasuredJob, OpenLoop
+from poolbench.experiment import OpenLoop
 from poolbench.figures import counted, seconds
 from poolbench.statistics import percentile
 from poolbench.tasks.foreign import OwnTasks
-from poolbench.tasks.probed import Sent
 
 _ENOUGH = 4.0  # seconds for the calibration of a deployment, if a job ends within them
 _FEW = 64  # jobs for it
@@ -59,22 +58,16 @@ def calibrate(workload: OwnTasks) -> dict[str, Calibration]:
             before = time.monotonic()
             sent, _ = workload.send_and_wait(calls, enough=_ENOUGH)
             took = time.monotonic() - before
-            ended = [job for job in workload.measured(sent) if job.attempts and job.state.final]
-        last = max((job.attempts[-1].finished for job in ended), default=0.0) - sent[0].at if ended else took
-        ran = [job.attempts[-1].finished - job.attempts[0].started for job in ended]
+            ended = [job.attempts for job in workload.measured(sent) if job.attempts and job.state.final]
         around = time.monotonic() - begun - took
-        found[each.name] = Calibration(around, max(len(ended), 1) / last, statistics.median(ran) if ran else took)
+        last = max(attempts[-1].finished for attempts in ended) - sent[0].at if ended else took
+        ran = [attempts[-1].finished - attempts[0].started for attempts in ended]
+        found[each.name] = Calibration(around, max(len(ended), 1) / last, statistics.median(ran or [took]))
     return found
 
 
 def plan(
-    found: Mapping[str, Calibration],
-    *,
-    rounds: int,
-    budget: float,
-    most: int,
-    fixed: bool,
-    rates: int = 0,
+    found: Mapping[str, Calibration], *, rounds: int, budget: float, most: int, fixed: bool, rates: int = 0
 ) -> Forecast:
     """
     Args:
@@ -87,12 +80,12 @@ def plan(
     per_job = sum(1 / each.rate for each in found.values())
     fits = int((left / rounds - around) / per_job)
     jobs = most if fixed else max(min(most, _LEAST_JOBS), min(most, fits))
-    arrivals = sweep_ = 0.0
+    arrivals = swept = 0.0
     if rates:
         start, wait = sum(each.around + each.job for each in found.values()), max(each.job for each in found.values())
         arrivals = min(_LONGEST, max(_SHORTEST, (left - start) / (len(found) * rates) - wait))
-        sweep_ = start + len(found) * rates * (arrivals + wait)
-    return Forecast(jobs, rounds * (around + jobs * per_job), arrivals, sweep_)
+        swept = start + len(found) * rates * (arrivals + wait)
+    return Forecast(jobs, rounds * (around + jobs * per_job), arrivals, swept)
 
 
 # -- arrivals
@@ -107,18 +100,16 @@ def sweep(
         job: seconds of a job, about: how long the last ones are waited for.
         most: jobs of one rate.
     """
-    found = []
-    for each in workload.deployments:
+    found: list[OpenLoop] = []
+    limit = lasting + max(lasting / 2, 3 * job + 1)
+    for each in workload.deployments if rates else ():
         with workload.deployed(each, "arrivals"):
             for rate in sorted(rates):
-                moments = schedule(rate, lasting, most)
-                calls = workload.repeated(len(moments))
-                limit = lasting + max(lasting / 2, 3 * job + 1)
-                sent, _ = workload.send_and_wait(calls, moments, limit=limit)
-                jobs = workload.measured(sent)
-                found.append(_seen(each.name, rate, lasting, sent=sent, jobs=jobs, limit=limit))
-                says(_line(found[-1]))
-                if not found[-1].keeps_up:
+                one = _at(workload, each.name, rate, schedule(rate, lasting, most), lasting=lasting, limit=limit)
+                found.append(one)
+                behind = f"falls behind: {counted(one.backlog, 'job')} waiting"
+                says(f"{each.name} at {rate:g}/s: {f'p99 {seconds(one.p99)}' if one.keeps_up else behind}")
+                if not one.keeps_up:
                     break
     return tuple(found)
 
@@ -130,30 +121,17 @@ def schedule(rate: float, lasting: float, most: int) -> list[float]:
     return sorted(dice.uniform(0.0, jobs / rate) for _ in range(jobs))
 
 
-def _seen(
-    name: str, rate: float, lasting: float, *, sent: Sequence[Sent], jobs: Sequence[MeasuredJob], limit: float
+def _at(
+    workload: OwnTasks, name: str, rate: float, moments: Sequence[float], *, lasting: float, limit: float
 ) -> OpenLoop:
-    over, last = sent[0].due + limit, sent[-1].due
+    sent, _ = workload.send_and_wait(workload.repeated(len(moments)), moments, limit=limit)
+    jobs, over, last = workload.measured(sent), sent[0].due + limit, sent[-1].due
     latencies = sorted(
         (job.attempts[-1].finished if job.state.final and job.attempts else over) - one.due
         for one, job in zip(sent, jobs, strict=True)
     )
-    p50, p95, p99 = (round(percentile(latencies, share), 4) for share in (0.5, 0.95, 0.99))
     late = percentile(sorted(one.at - one.due for one in sent), 0.99)
-    return OpenLoop(
-        deployment=name,
-        rate=rate,
-        seconds=round(lasting, 3),
-        jobs=len(sent),
-        ended=sum(job.state.final for job in jobs),
-        backlog=sum(not job.attempts or job.attempts[0].started > last for job in jobs),
-        p50=p50,
-        p95=p95,
-        p99=p99,
-        late=round(late, 4),
-    )
-
-
-def _line(found: OpenLoop) -> str:
-    state = f"p99 {seconds(found.p99)}" if found.keeps_up else f"falls behind: {counted(found.backlog, 'job')} waiting"
-    return f"{found.deployment} at {found.rate:g}/s: {state}"
+    ended = sum(job.state.final for job in jobs)
+    backlog = sum(not job.attempts or job.attempts[0].started > last for job in jobs)
+    p50, p95, p99 = (round(percentile(latencies, share), 4) for share in (0.5, 0.95, 0.99))
+    return OpenLoop(name, rate, round(lasting, 3), len(sent), ended, backlog, p50, p95, p99, round(late, 4))

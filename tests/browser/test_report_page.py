@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
-from poolbench.experiment import Experiment, from_json
+from poolbench.experiment import Experiment
 from poolbench.report.page import page as made_page
 from tests.reported import few, many, sweep, varied
 
@@ -215,18 +214,6 @@ def test_what_a_hostile_name_says_is_read_and_not_run(show: Show) -> None:
     assert page.locator("#tip img").count() == 0
 
 
-def test_the_raw_data_can_be_saved_and_is_an_experiment(show: Show, tmp_path: Path) -> None:
-    page = show("few")
-
-    page.get_by_text("Can it be trusted?").click()
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download the raw data").click()
-    assert download.value.suggested_filename == "experiment-1.json.gz"
-    download.value.save_as(tmp_path / "raw.json.gz")
-    found = from_json(gzip.decompress((tmp_path / "raw.json.gz").read_bytes()))
-    assert [each.name for each in found.deployments] == ["serial", "prefork:4", "threads:8", "gevent:8"]
-
-
 def test_paper_is_white_by_night_too_and_has_every_list_open(show: Show) -> None:
     page = show("few", DESK, "dark")
 
@@ -249,4 +236,3 @@ def test_without_scripts_every_timeline_is_there_in_words(browser: Browser, file
 
         expect(page.get_by_text("41 attempts on 4 processes")).to_be_visible()
         expect(page.locator(".controls")).to_be_hidden()
-        expect(page.get_by_role("link", name="Download the raw data")).to_be_hidden()

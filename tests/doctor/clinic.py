@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from celery import Celery
 
@@ -42,10 +41,11 @@ class Report:
         return code in self.data["passed"]
 
 
-class Clinic:
+class Clinic(ExitStack):
     """One project on one database of a broker. Its app sends tasks and asks; its workers are processes."""
 
     def __init__(self, folder: Path, broker: str, *, sick: bool = False, **conf: Any) -> None:
+        super().__init__()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.notes = folder, folder / "notes"
         self.environment = {
@@ -56,23 +56,14 @@ class Clinic:
             "DOCTOR_NOTES": str(self.notes),
             **({"DOCTOR_SICK": "1"} if sick else {}),
         }
-        self._stack = ExitStack()
         self.app = Celery("sender", broker=broker, set_as_current=False)
         self.app.conf.update({**conf, "task_acks_late": False})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-        self.app.close()
+        self.callback(self.app.close)
 
     def launch(self, name: str, *options: str, file: str = "", before: Sequence[str] = ()) -> Patient:
         """A worker that need not be ready yet. Before: words in front of its command, e.g. taskset."""
         command = [*before, sys.executable, "-m", "celery", "-A", PROJECT, "worker", "-l", "INFO", "-n", f"{name}@%h"]
-        return self._stack.enter_context(Patient(file or name, [*command, *options], self.environment, self.folder))
+        return self.enter_context(Patient(file or name, [*command, *options], self.environment, self.folder))
 
     def admit(self, *workers: Patient) -> None:
         """Wait until they take tasks and hear remote commands."""
@@ -88,10 +79,6 @@ class Clinic:
         """For as many answers, whatever their names."""
         return self.app.control.inspect(timeout=5.0, limit=most)
 
-    def discharge(self) -> None:
-        """End its workers; what they left at the broker stays."""
-        self._stack.close()
-
     def send(self, task: str, *args: Any, **options: Any) -> Any:
         return self.app.send_task(f"project.{task}", args=args, **options)
 
@@ -101,10 +88,10 @@ class Clinic:
         return [line.split()[0] for line in lines if line.split()[1] == what]
 
     def ask(self, *options: str, app: str = PROJECT) -> subprocess.CompletedProcess[str]:
-        words = [*DOCTOR, "-A", app, *options]
-        return subprocess.run(
-            words, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        return self.call(*DOCTOR, "-A", app, *options)
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
     def report(self, *options: str) -> Report:
         done = self.ask("--json", "--timeout", "3", *options)

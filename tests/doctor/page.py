@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from poolbench.doctor.diagnosis import Check, Severity, checks
-from poolbench.doctor.doctor_command import MEANING
+from poolbench.doctor.diagnosis import CHECKS, SEVERITIES, Check
 
 HEAD = """# The doctor
 
@@ -43,9 +42,9 @@ NOT_CHECKED = """
 
 def page() -> str:
     parts = [HEAD]
-    for severity in Severity:
-        parts.append(f"\n## {severity.value.capitalize()}: {MEANING[severity]}\n")
-        parts += [_section(check) for check in checks().values() if check.severity is severity]
+    for severity, meaning in SEVERITIES.items():
+        parts.append(f"\n## {severity.capitalize()}: {meaning}\n")
+        parts += [_section(check) for check in CHECKS.values() if check.severity == severity]
     return "".join([*parts, NOT_CHECKED])
 
 

@@ -153,8 +153,8 @@ def test_a_job_that_the_sweep_ends_has_ended(begin: Begin, pool: Pool, cancelled
         if cancelled:
             world.ledger.cancel(Ref("b", 0, 0))
         elif pool is Pool.PREFORK:  # a whole worker that died counts little
-            world.ledger.redis.hset(world.ledger.keys.job("b.0"), "y", 2)
-            world.ledger.redis.hset("t:trial:prefork", "id", "b.0")
+            world.ledger.redis.hset(world.ledger.keys.job("b.0"), "y", 3)
+            world.ledger.redis.hset("t:trial:prefork", "b.0", "")
         worker.kill()
         shown.become(rows("REVOKED" if cancelled else "FAILURE", 1))
         assert shown.said("b.0").startswith("cancelled" if cancelled else "failed: poison: ")

@@ -4,28 +4,15 @@ import asyncio
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from fcntl import ioctl
+from functools import partial
 
 from origin.http import PIECE_BYTES, Exchange, head_text, parse_number
 from origin.server import SECONDS_MAX, fault_entity, route, send_half, sleep_until, whole
 
 EXCESS_BYTES = 1024
 HUGE_KIB_MAX = 64 * 1024
-
-
-@route("/faults/cut-chunked")
-async def cut_chunked(exchange: Exchange) -> None:
-    """Leave out the second half and the final chunk."""
-    exchange.keep_alive = False
-    size = fault_entity(exchange).size
-    await _send_chunks(exchange, size // 2)
-
-
-@route("/faults/chunked")
-async def chunked(exchange: Exchange) -> None:
-    """Send correct chunks."""
-    await _send_chunks(exchange, fault_entity(exchange).size)
-    await _send_chunk(exchange, b"")
 
 
 @route("/faults/cut-headers")
@@ -94,18 +81,6 @@ async def empty_no_length(exchange: Exchange) -> None:
     await exchange.head(200, {"Content-Type": "application/octet-stream"})
 
 
-@route("/faults/wrong-length-short")
-async def wrong_length_short(exchange: Exchange) -> None:
-    """Send more than promised."""
-    await _send_with_length(exchange, fault_entity(exchange).size // 2)
-
-
-@route("/faults/wrong-length-long")
-async def wrong_length_long(exchange: Exchange) -> None:
-    """Promise more than there is."""
-    await _send_with_length(exchange, fault_entity(exchange).size + EXCESS_BYTES)
-
-
 @route("/faults/reset")
 async def reset(exchange: Exchange) -> None:
     """Slam the door."""
@@ -135,22 +110,30 @@ async def huge_headers(exchange: Exchange) -> None:
     await exchange.stream(entity, 0, entity.size)
 
 
-async def _send_chunks(exchange: Exchange, stop: int) -> None:
+async def _chunks(exchange: Exchange, *, share: float) -> None:
+    """Without the final chunk, if it is not all."""
     entity = fault_entity(exchange)
+    exchange.keep_alive &= share == 1
     await exchange.head(200, {"Content-Type": entity.content_type, "Transfer-Encoding": "chunked"})
-    for piece in entity.pieces(0, stop, PIECE_BYTES):
-        await _send_chunk(exchange, piece)
+    for piece in entity.pieces(0, int(share * entity.size), PIECE_BYTES):
+        await exchange.connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        exchange.sent += len(piece)
         await asyncio.sleep(0)
+    if share == 1:
+        await exchange.connection.send(b"0\r\n\r\n")
 
 
-async def _send_chunk(exchange: Exchange, data: bytes) -> None:
-    """Send a part of a chunked body; the empty one ends it."""
-    await exchange.connection.send(b"%x\r\n%b\r\n" % (len(data), data))
-    exchange.sent += len(data)
-
-
-async def _send_with_length(exchange: Exchange, length: int) -> None:
+async def _wrong_length(exchange: Exchange, *, promise: Callable[[int], int]) -> None:
     entity = fault_entity(exchange)
     exchange.keep_alive = False
-    await exchange.head(200, {**whole(entity).headers, "Content-Length": str(length)})
+    await exchange.head(200, {**whole(entity).headers, "Content-Length": str(promise(entity.size))})
     await exchange.stream(entity, 0, entity.size)
+
+
+for _fault, _answer in {
+    "chunked": partial(_chunks, share=1),
+    "cut-chunked": partial(_chunks, share=0.5),
+    "wrong-length-short": partial(_wrong_length, promise=lambda size: size // 2),
+    "wrong-length-long": partial(_wrong_length, promise=lambda size: size + EXCESS_BYTES),
+}.items():
+    route(f"/faults/{_fault}")(_answer)

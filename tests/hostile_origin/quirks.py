@@ -1,5 +1,7 @@
 """Answers of real servers that are odd: most can be read, some cannot. The table is in __init__.py."""
 
+from functools import partial
+
 from origin.http import AnsweredError, BadRequestError, Exchange, part_headers
 from origin.server import HTML, fault_entity, route, visit, whole
 
@@ -104,18 +106,6 @@ async def redirect_query(exchange: Exchange) -> None:
     await (_file(exchange) if exchange.param("hop") else _to(exchange, f"?hop=1&{exchange.query}"))
 
 
-@route("/faults/redirect-empty")
-async def redirect_empty(exchange: Exchange) -> None:
-    """Say nothing."""
-    await _to(exchange, "")
-
-
-@route("/faults/redirect-nowhere")
-async def redirect_nowhere(exchange: Exchange) -> None:
-    """Not even that."""
-    await _to(exchange, None)
-
-
 @route("/faults/redirect-cookie")
 async def redirect_cookie(exchange: Exchange) -> None:
     """Set a cookie and end another; the target wants it."""
@@ -150,45 +140,31 @@ async def login(exchange: Exchange) -> None:
         await _to(exchange, "/faults/login.bin/sign-in")
 
 
-@route("/faults/part-unasked")
-async def part_unasked(exchange: Exchange) -> None:
+async def _part(exchange: Exchange, *, said: bool) -> None:
     """Call the whole a part."""
     entity = fault_entity(exchange)
-    await exchange.head(206, part_headers(0, entity.size, entity.size))
+    await exchange.head(206, part_headers(0, entity.size, entity.size) if said else whole(entity).headers)
     await exchange.stream(entity, 0, entity.size)
 
 
-@route("/faults/part-unsaid")
-async def part_unsaid(exchange: Exchange) -> None:
-    """Do not say which part it is."""
-    entity = fault_entity(exchange)
-    await exchange.head(206, whole(entity).headers)
-    await exchange.stream(entity, 0, entity.size)
-
-
-@route("/faults/not-modified")
-async def not_modified(exchange: Exchange) -> None:
-    """Answer to a condition that was not made."""
-    await (exchange.text(304, "") if visit(exchange) == 1 else _file(exchange))
-
-
-@route("/faults/accepted")
-async def accepted(exchange: Exchange) -> None:
-    """Prepare the file first."""
-    await _later(exchange, 202)
-
-
-@route("/faults/forbidden-for-now")
-async def forbidden_for_now(exchange: Exchange) -> None:
-    """Limit the rate with the wrong status."""
-    await _later(exchange, 403)
-
-
-async def _later(exchange: Exchange, status: int) -> None:
+async def _later(exchange: Exchange, status: int, **headers: str) -> None:
+    """Another answer first."""
     if visit(exchange) == 1:
-        await exchange.text(status, "later\n", {"Retry-After": "1"})
+        await exchange.text(status, "later\n", {name.replace("_", "-"): text for name, text in headers.items()})
     else:
         await _file(exchange)
+
+
+for _name, _answer in {
+    "redirect-empty": partial(_to, location=""),
+    "redirect-nowhere": partial(_to, location=None),
+    "part-unasked": partial(_part, said=True),
+    "part-unsaid": partial(_part, said=False),
+    "not-modified": partial(_later, status=304),
+    "accepted": partial(_later, status=202, Retry_After="1"),
+    "forbidden-for-now": partial(_later, status=403, Retry_After="1"),
+}.items():
+    route(f"/faults/{_name}")(_answer)
 
 
 @route("/faults/challenge")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.poolbench.environment import Installed, Listener, Listening, make
+from tests.poolbench.environment import Installed, Listener, listening, make
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 @pytest.fixture
 def theirs() -> Iterator[Listener]:
     """On loopback, which tasks may reach: only the addresses of a project lead there."""
-    with Listening("127.0.0.1") as found:
+    with listening("127.0.0.1") as found:
         yield found
 
 
@@ -41,5 +41,5 @@ def outside() -> Iterator[Listener]:
         except OSError:
             pytest.skip("this machine has no network but loopback")
         host = probe.getsockname()[0]
-    with Listening(host) as found:
+    with listening(host) as found:
         yield found

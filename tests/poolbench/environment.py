@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,19 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _PROJECTS = ["gevent", "django>=5", "flask>=3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A run of ``poolbench run`` that is over."""
+
+    text: str  # stdout and stderr, in one line
+    run: dict[str, Any]
+
+    @property
+    def turns(self) -> dict[str, dict[str, Any]]:
+        """The last measurement of each deployment."""
+        return {turn["deployment"]: turn for turn in self.run["measurements"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +48,25 @@ class Installed:
         """``poolbench`` with these words, far from this repository."""
         return self.call("poolbench", *words, cwd=cwd, timeout=timeout)
 
-    def call(self, name: str, *words: object, cwd: Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    def call(self, *words: object, cwd: Path = Path("/"), timeout: float = 200) -> subprocess.CompletedProcess[str]:
         env = {
             k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "CELERY_", "DJANGO_", "POOLBENCH_"))
         }
-        argv = [self.command(name), *map(str, words)]
+        name, *rest = map(str, words)
+        argv = [self.command(name), *rest]
         return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+
+    def compare(
+        self, project: Path, calls: Iterable[tuple[object, ...]], *words: object, code: int = 0,
+        program: Sequence[str] = ("poolbench", "run", "-A", "shop.celery"),
+    ) -> Compared:  # fmt: skip
+        """One short round on a project; each call is a task's name, then its arguments."""
+        source, target = project / "calls.jsonl", project / "run.json"
+        source.write_text("".join(json.dumps({"task": task, "args": args}) + "\n" for task, *args in calls))
+        quick = ("--seconds", 10, "--repeat", 1, "--noise", 1, "--json", target)
+        done = self.call(*program, "--args", source, *quick, *words, cwd=project)
+        assert done.returncode == code, done.stdout + done.stderr
+        return Compared(" ".join((done.stdout + done.stderr).split()), json.loads(target.read_text()))
 
 
 def make(folder: Path) -> None:
@@ -57,12 +83,12 @@ def make(folder: Path) -> None:
     (folder / "whole").touch()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Listener:
     """Somebody else's server: counts who comes, and says nothing."""
 
     host: str
-    port: int = 0
+    port: int
     came: list[Any] = field(default_factory=list)
 
     @property
@@ -70,43 +96,26 @@ class Listener:
         return f"redis://{self.host}:{self.port}/0"
 
 
-class Listening:
-    def __init__(self, host: str) -> None:
-        self._server = socket.create_server((host, 0), backlog=1000)
-        self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._datagrams.bind(self._server.getsockname())
-        self._found = Listener(host, self._server.getsockname()[1])
+@contextlib.contextmanager
+def listening(host: str) -> Iterator[Listener]:
+    with socket.create_server((host, 0), backlog=1000) as server, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(server.getsockname())
+        found = Listener(*server.getsockname())
 
-    def __enter__(self) -> Listener:
-        for target in (self._accept, self._receive):
-            threading.Thread(target=target, daemon=True).start()
-        return self._found
+        def come(take: Callable[[], tuple[Any, Any]]) -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    what, peer = take()
+                    found.came.append(peer)
+                    if isinstance(what, socket.socket):
+                        what.close()
 
-    def _accept(self) -> None:
-        try:
-            while True:
-                connection, peer = self._server.accept()
-                self._found.came.append(peer)
-                connection.close()
-        except OSError:
-            return
-
-    def _receive(self) -> None:
-        try:
-            while True:
-                self._found.came.append(self._datagrams.recvfrom(100))
-        except OSError:
-            return
-
-    def __exit__(self, *_: object) -> None:
-        for each in (self._server, self._datagrams):
-            _end(each)
-
-
-def _end(server: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        server.shutdown(socket.SHUT_RDWR)
-    server.close()
+        for take in (server.accept, lambda: datagrams.recvfrom(100)):
+            threading.Thread(target=come, args=(take,), daemon=True).start()
+        yield found
+        for each in (server, datagrams):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # so that the threads end
 
 
 @contextlib.contextmanager
@@ -131,8 +140,3 @@ def slow_server(seconds: float) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found

@@ -11,67 +11,64 @@ from pathlib import Path
 
 _TASKS = """
 import asyncio, ctypes, os, socket, struct, time, urllib.request
-from {app_module} import {shared}
+import billiard
+from shop.celery import app
 
-@{task}
+@app.task
 def fetch(url):
     with urllib.request.urlopen(url, timeout=20) as answer:
         return len(answer.read())
 
-@{task}
+@app.task
 def nap(seconds, then=None):
     time.sleep(seconds)
 
-@{task}
+@app.task
 def compute(n):
-    x = 0
-    for i in range(n):
-        x = (x * 31 + i) % 1000003
-    return x
+    return sum(range(n))
 
-@{task}
+@app.task
 def parent():
     nap.delay(30)
     return "sent"
 
-@{task}
+@app.task
 def loops():
     async def one():
         await asyncio.sleep(0.2)
     asyncio.run(one())
 
-@{task}
+@app.task
 def crashes():
-    if os.getpid() != os.getppid() and "ForkPoolWorker" in __import__("multiprocessing").current_process().name + \\
-            __import__("billiard").current_process().name:
+    if "ForkPoolWorker" in billiard.current_process().name:
         os.abort()
 
-@{ignoring}
+@app.task(ignore_result=True)
 async def unawaited():
     return 1
 
-@{bound}
+@app.task(bind=True)
 def stubborn(self):
     raise self.retry(countdown=0, max_retries=50, exc=ValueError("never good"))
 
-@{task}
+@app.task
 def call_out(host, port):
     socket.create_connection((host, port), timeout=2).close()
 
-@{task}
+@app.task
 def look_up(name):
     socket.getaddrinfo(name, 80)
 
-@{task}
+@app.task
 def look_back(address):
     socket.gethostbyaddr(address)
 
-@{task}
+@app.task
 def datagram(host, port):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.sendto(b"x", (host, port))
 
-@{task}
+@app.task
 def call_out_in_c(host, port):
     libc = ctypes.CDLL(None)
     s = libc.socket(2, 1, 0)
@@ -82,16 +79,9 @@ def call_out_in_c(host, port):
 """
 
 _DECOYS = {
-    "worker/__init__.py": "raise RuntimeError('the project has a package of this name, and nobody asked for it')\n",
-    "producer/__init__.py": "raise RuntimeError('the project has a package of this name, and nobody asked for it')\n",
+    f"{name}/__init__.py": "raise RuntimeError('the project has a package of this name, and nobody asked for it')\n"
+    for name in ("worker", "producer")
 }
-
-
-def _tasks(**names: str) -> str:
-    text = _TASKS
-    for name, value in names.items():
-        text = text.replace("{" + name + "}", value)
-    return text
 
 
 def plain(theirs: str, more: str = "") -> Mapping[str, str]:
@@ -102,14 +92,7 @@ app = Celery("shop", broker="{theirs}", backend="{theirs}", include=["shop.tasks
 app.conf.task_routes = {{"shop.tasks.nap": {{"queue": "naps"}}, "shop.tasks.*": {{"queue": "work"}}}}
 {more}
 """
-    tasks = _tasks(
-        app_module="shop.celery",
-        shared="app",
-        task="app.task",
-        bound="app.task(bind=True)",
-        ignoring="app.task(ignore_result=True)",
-    )
-    return {"shop/__init__.py": "", "shop/celery.py": app, "shop/tasks.py": tasks, **_DECOYS}
+    return {"shop/__init__.py": "", "shop/celery.py": app, "shop/tasks.py": _TASKS, **_DECOYS}
 
 
 def django(theirs: str) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from poolbench.tasks.open_loop import ceiling, keeping_up, saturation, sentence
 from poolbench.tasks.timing import Calibration, plan, schedule
 from tests.measured import experiment, prefork, threads
 from tests.poolbench import foreign_projects
-from tests.poolbench.environment import Installed, Listener, read
+from tests.poolbench.environment import Installed, Listener
 
 pytestmark = pytest.mark.timeout(400)  # the first one makes the environment
 
@@ -26,23 +26,17 @@ def test_a_pool_that_falls_behind_has_the_latency_of_those_who_wait(
     installed: Installed, theirs: Listener, tmp_path: Path
 ) -> None:
     """threads:1 does ten naps of 0.1 s per second; were a job timed from its start, it would look as quick as ever."""
-    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain(theirs.url))
-    (tmp_path / "args").write_text("[0.1]\n")
-    done = installed.run(
-        "run", "-A", "shop.celery", "--task", "shop.tasks.nap", "--args", tmp_path / "args", "--jobs", 10,
-        "--pools", "threads:1,threads:12", "--arrivals", "20/s", "--seconds", 20, "--repeat", 1, "--noise", 1,
-        "--json", tmp_path / "run.json", cwd=project,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    swept = {(each["deployment"], each["rate"]): each for each in read(tmp_path / "run.json")["open_loop"]}
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(theirs.url))
+    words = ("--jobs", 10, "--pools", "threads:1,threads:12", "--arrivals", "20/s", "--seconds", 20)
+    done = installed.compare(project, [("shop.tasks.nap", 0.1)], *words)
+    swept = {(each["deployment"], each["rate"]): each for each in done.run["open_loop"]}
     assert swept["threads:1", 20]["p99"] > 1.0
     assert swept["threads:1", 20]["backlog"] > 10
     assert swept["threads:12", 20]["p99"] < swept["threads:1", 20]["p99"] / 2
     assert swept["threads:12", 20]["p50"] >= 0.1
-    said = " ".join(done.stdout.split())
-    assert "At 20/s threads:12 keeps p99 below" in said
-    assert "threads:1 does not, it falls behind at" in said
-    assert "Answer at 20/s: threads:12, the only one that keeps up." in said
+    assert "At 20/s threads:12 keeps p99 below" in done.text
+    assert "threads:1 does not, it falls behind at" in done.text
+    assert "Answer at 20/s: threads:12, the only one that keeps up." in done.text
 
 
 def test_a_sentence_says_who_keeps_up_at_the_highest_rate_that_anybody_does() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,12 +10,13 @@ import psutil
 import pytest
 
 from tests.poolbench import foreign_projects
-from tests.poolbench.environment import Installed, Listener, read
+from tests.poolbench.environment import Installed, Listener
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(400)  # the first one makes the environment
 
-ONE = ("--pools", "threads:1", "--seconds", 10, "--repeat", 1, "--noise", 1)
+ONE = ("--pools", "threads:1")
+AWAY = "redis://127.0.0.1:1/0"
 
 
 def test_the_listener_counts_who_asks_the_projects_own_broker(
@@ -32,11 +32,9 @@ def test_the_listener_counts_who_asks_the_projects_own_broker(
 def test_each_address_of_a_project_is_replaced(
     installed: Installed, theirs: Listener, tmp_path: Path, setting: str
 ) -> None:
-    files = foreign_projects.plain("redis://127.0.0.1:1/0", f'app.conf.{setting} = "{theirs.url}"')
+    files = foreign_projects.plain(AWAY, f'app.conf.{setting} = "{theirs.url}"')
     project = foreign_projects.write(tmp_path, files)
-    (tmp_path / "calls").write_text('{"task": "shop.tasks.parent"}\n')
-    done = installed.run("run", "-A", "shop.celery", "--args", "calls", "--jobs", 2, *ONE, cwd=project)
-    assert done.returncode == 0, done.stdout + done.stderr
+    installed.compare(project, [("shop.tasks.parent",)], "--jobs", 2, *ONE)
     assert theirs.came == []
 
 
@@ -68,34 +66,22 @@ def test_a_project_that_insists_on_its_address_is_refused_before_the_first_task(
     assert theirs.came == []
 
 
-def _calls(folder: Path, outside: Listener, *tasks: str) -> Path:
-    path = folder / "calls.jsonl"
-    lines = (json.dumps({"task": f"shop.tasks.{task}", "args": [outside.host, outside.port]}) for task in tasks)
-    path.write_text("\n".join(lines))
-    return path
+def _calls(outside: Listener, *tasks: str) -> list[tuple[object, ...]]:
+    return [(f"shop.tasks.{task}", outside.host, outside.port) for task in tasks]
 
 
 def test_the_fence_refuses_what_is_not_allowed_and_says_so(
     installed: Installed, outside: Listener, tmp_path: Path
 ) -> None:
-    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
-    calls = _calls(tmp_path, outside, "call_out", "datagram")
-    with calls.open("a") as more:
-        more.write('\n{"task": "shop.tasks.look_up", "args": ["example.org"]}\n')
-        more.write('{"task": "shop.tasks.look_back", "args": ["198.51.100.7"]}\n')
-    words = ("run", "-A", "shop.celery", "--args", calls, "--jobs", 8, *ONE, "--json", tmp_path / "run.json")
-    done = installed.run(*words, "--network", "fence", "--pools", "threads:2,gevent:4", cwd=project)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert outside.came == []
-    run = read(tmp_path / "run.json")
-    caveats, reaches = run["caveats"], run["reaches"]
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(AWAY))
     at = f"{outside.host}:{outside.port}"
-    for task, to in (
-        ("call_out", at),
-        ("datagram", at),
-        ("look_up", "example.org"),
-        ("look_back", "198.51.100.7"),
-    ):
+    asked = {"call_out": at, "datagram": at, "look_up": "example.org", "look_back": "198.51.100.7"}
+    names = [("shop.tasks.look_up", "example.org"), ("shop.tasks.look_back", "198.51.100.7")]
+    words = ("--jobs", 8, "--network", "fence", "--pools", "threads:2,gevent:4")
+    found = installed.compare(project, [*_calls(outside, "call_out", "datagram"), *names], *words, code=1)
+    assert outside.came == []
+    caveats, reaches = found.run["caveats"], found.run["reaches"]
+    for task, to in asked.items():
         assert any(note.startswith(f"shop.tasks.{task} was refused {to} (") for note in caveats), caveats
         assert any(each["task"] == f"shop.tasks.{task}" and each["address"] == to for each in reaches), reaches
     assert not any(each["allowed"] for each in reaches if each["address"] == at)
@@ -104,41 +90,51 @@ def test_the_fence_refuses_what_is_not_allowed_and_says_so(
     assert all("nowhere else" not in note for note in errors)
 
 
+@pytest.mark.parametrize("caught", [False, True])
+def test_the_fence_stands_before_the_project_is_imported(
+    installed: Installed, outside: Listener, tmp_path: Path, caught: bool
+) -> None:
+    """Here and in the workers, in which nothing else would hold a project that goes on without its connection."""
+    more = f"import contextlib, socket\nwith contextlib.suppress({'OSError' if caught else ''}):\n"
+    more += f"    socket.create_connection(({outside.host!r}, {outside.port}), 2)"
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(AWAY, more))
+    if caught:
+        found = installed.compare(project, [("shop.tasks.parent",)], "--jobs", 2, "--network", "fence", *ONE)
+        at = f"{outside.host}:{outside.port}"
+        assert any(note.startswith(f"code outside of a task was refused {at} (") for note in found.run["caveats"])
+    else:
+        done = installed.run("run", "-A", "shop.celery", "--task", "x", "--network", "fence", cwd=project)
+        assert "may not be reached; allow it with --allow" in done.stderr
+        assert done.returncode == 2
+    assert outside.came == []
+
+
 def test_what_is_allowed_is_reached(installed: Installed, outside: Listener, tmp_path: Path) -> None:
-    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
-    calls = _calls(tmp_path, outside, "call_out")
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(AWAY))
     at = f"{outside.host}:{outside.port}"
-    done = installed.run(
-        "run", "-A", "shop.celery", "--args", calls, "--jobs", 2, *ONE, "--allow", at, "--json", tmp_path / "run.json",
-        cwd=project,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    found = installed.compare(project, _calls(outside, "call_out"), "--jobs", 2, *ONE, "--allow", at)
     assert len(outside.came) >= 2
-    notes = read(tmp_path / "run.json")["notes"]
-    assert any(f"shop.tasks.call_out reached {at} (" in note for note in notes)
-    assert any("there is no network namespace, so C libraries" in note for note in notes)
+    assert any(f"shop.tasks.call_out reached {at} (" in note for note in found.run["notes"])
+    assert any("there is no network namespace, so C libraries" in note for note in found.run["notes"])
 
 
 def test_no_packet_of_a_c_library_leaves_the_namespace(installed: Installed, outside: Listener, tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "--net", "true"], capture_output=True).returncode:
         pytest.skip("this system does not allow a network namespace")
-    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
-    calls = _calls(tmp_path, outside, "call_out_in_c")
-    words = ("run", "-A", "shop.celery", "--args", calls, "--jobs", 2, *ONE)
-    done = installed.run(*words, "--network", "fence", cwd=project)
-    assert done.returncode == 0, done.stdout + done.stderr
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(AWAY))
+    calls = _calls(outside, "call_out_in_c")
+    installed.compare(project, calls, "--jobs", 2, *ONE, "--network", "fence")
     assert outside.came, "a C library passes the fence, or this test could not fail"
 
     outside.came.clear()
-    done = installed.run(*words, "--network", "namespace", cwd=project)
-    assert done.returncode == 0, done.stdout + done.stderr
+    found = installed.compare(project, calls, "--jobs", 2, *ONE, "--network", "namespace")
     assert outside.came == []
-    assert "a network namespace has nothing but loopback" in " ".join(done.stdout.split())
+    assert "a network namespace has nothing but loopback" in found.text
 
 
 def test_a_namespace_and_a_host_beyond_it_exclude_each_other(installed: Installed, tmp_path: Path) -> None:
-    project = foreign_projects.write(tmp_path, foreign_projects.plain("redis://127.0.0.1:1/0"))
+    project = foreign_projects.write(tmp_path, foreign_projects.plain(AWAY))
     words = ("--network", "namespace", "--allow", "198.51.100.1:80")
     done = installed.run("run", "-A", "shop.celery", "--task", "shop.tasks.parent", *words, cwd=project)
     assert done.returncode == 2
@@ -152,14 +148,17 @@ def test_a_namespace_and_a_host_beyond_it_exclude_each_other(installed: Installe
 def test_a_private_broker_that_is_killed_is_one_sentence_and_leaves_nothing(
     installed: Installed, tmp_path: Path
 ) -> None:
-    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain("redis://127.0.0.1:1/0"))
+    project = foreign_projects.write(tmp_path / "project", foreign_projects.plain(AWAY))
     (tmp_path / "args").write_text("[0.2]\n")
     words = ("run", "-A", "shop.celery", "--task", "shop.tasks.nap", "--args", tmp_path / "args", "--seconds", 60)
     argv = [installed.command("poolbench"), *map(str, words), "--pools", "threads:2"]
     with subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
 
         def children(name: str) -> list[psutil.Process]:
-            return [each for each in psutil.Process(run.pid).children() if name in " ".join(each.cmdline())]
+            found = psutil.process_iter(["ppid", "cmdline"])
+            return [
+                each for each in found if each.info["ppid"] == run.pid and name in " ".join(each.info["cmdline"] or ())
+            ]
 
         worker = wait_for(lambda: children(" worker "), seconds=60, what="a worker")
         (broker,) = children("valkey-server")

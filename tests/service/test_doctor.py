@@ -6,49 +6,36 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from celery import Celery
 from celery.events import EventReceiver
-from click.testing import CliRunner
 from kombu.exceptions import OperationalError
 from redis import Redis
 
-from poolbench.doctor.diagnosis import NotChecked, Result, checks, diagnose
-from poolbench.doctor.doctor_command import doctor_
-from poolbench.doctor.observed import Observed
+from poolbench.doctor.diagnosis import CHECKS, diagnose
+from poolbench.doctor.looks import NotChecked, Result
+from poolbench.doctor.observed import Observation
 from tests.authority import make_authority
-from tests.doctor.clinic import Clinic, Report
+from tests.doctor.clinic import PROJECT, Clinic, Report
 from tests.relay import TlsRelay
 from tests.valkey_process import HOST, ValkeyProcess
 from tests.waiting import wait_for
 
-CHECKS = checks()
 CORES = os.cpu_count() or 1
 REFUSED = ("-info", "-client|list", "-zrange", "-psubscribe")
 LATE = {"task_acks_late": True}
 PROMPT = {"visibility_timeout": 300, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 HEALTHY_SERVER = {"maxmemory": "1gb", "maxmemory-policy": "noeviction"}
 SICK_SERVER = {"maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"}
-
-
-@dataclass
-class Ward:
-    """The projects, once their workers are up, and what the doctor said of each."""
-
-    hospital: Hospital
-    clinics: dict[str, Clinic]
-    reports: dict[str, Report]
-    slowest_ping: float  # seconds, of the project whose hub is blocked
 
 
 @contextmanager
@@ -60,6 +47,12 @@ def listened(clinic: Clinic) -> Iterator[None]:
             yield
 
 
+def seconds(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    assert call()
+    return time.monotonic() - began
+
+
 def fill(redis: Redis, messages: int) -> None:
     """Publish messages of 8 KiB, about as long as a group of events."""
     with redis.pipeline(transaction=False) as pipeline:
@@ -68,22 +61,34 @@ def fill(redis: Redis, messages: int) -> None:
         pipeline.execute()
 
 
-class Hospital:
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self._stack, self._folder = stack, folder
-        self.sick = stack.enter_context(ValkeyProcess(options=SICK_SERVER))
-        self.healthy = stack.enter_context(ValkeyProcess(appendonly=True, options={**HEALTHY_SERVER}))
-        self.small = stack.enter_context(ValkeyProcess(options={"maxmemory": "16mb"}))
+class Ward(ExitStack):
+    """The projects, and what the doctor said of each."""
 
-    def clinic(self, name: str, url: str, **conf: object) -> Clinic:
-        sick = bool(conf.pop("sick", False))
-        return self._stack.enter_context(Clinic(self._folder / name, url, sick=sick, **conf))
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.sick = self.enter_context(ValkeyProcess(options=SICK_SERVER))
+        self.healthy = self.enter_context(ValkeyProcess(appendonly=True, options={**HEALTHY_SERVER}))
+        self.small = self.enter_context(ValkeyProcess(options={"maxmemory": "16mb"}))
+        self.clinics: dict[str, Clinic] = {}
+        self.reports: dict[str, Report] = {}
+
+    def visit(self, name: str) -> None:
+        self.clinics[name] = clinic = getattr(self, name)()
+        self.reports[name] = clinic.report(*OPTIONS.get(name, ()))
+        if name in DISCHARGED:
+            clinic.close()  # what its workers left at the broker stays
+
+    def clinic(self, name: str, server: ValkeyProcess, database: int = 0, **conf: Any) -> Clinic:
+        return self.clinic_at(name, server.url.replace("/0", f"/{database}"), **conf)
+
+    def clinic_at(self, name: str, url: str, **conf: Any) -> Clinic:
+        return self.enter_context(Clinic(self._folder / name, url, **conf))
 
     # -- projects; each returns when its workers are up and what makes it sick has happened
 
     def threads(self) -> Clinic:
-        url = self.sick.url
-        clinic = self.clinic("threads", url, sick=True, result_backend=url, result_expires=None)
+        clinic = self.clinic("threads", self.sick, sick=True, result_backend=self.sick.url, result_expires=None)
         limits = ["-P", "threads", "-c", "2", "--soft-time-limit", "5", "--time-limit=9", "--max-tasks-per-child", "5"]
         scaled = ["-P", "threads", "--autoscale", "2,1", "-Q", "idle"]
         clinic.admit(
@@ -91,7 +96,7 @@ class Hospital:
             clinic.launch("scaled", *scaled),
             clinic.launch("scaled", *scaled, file="twin"),
         )
-        self._stack.enter_context(listened(clinic))
+        self.enter_context(listened(clinic))
         for _ in range(3):
             clinic.send("unserved", queue="nobody")
         clinic.send("backoff")
@@ -100,15 +105,16 @@ class Hospital:
         return clinic
 
     def gevent(self) -> Clinic:
-        clinic = self.clinic("gevent", self.sick.url.replace("/0", "/1"), **LATE)
+        clinic = self.clinic("gevent", self.sick, 1, **LATE)
         few = ["prlimit", "--nofile=128"]
         worker = clinic.launch("green", "-P", "gevent", "-c", "100", before=few)
         clinic.admit(worker)
         clinic.send("block", 600)
+        self.slowest_ping = max(seconds(lambda: clinic.ping(1)) for _ in range(30))
         return clinic
 
     def unpatched(self) -> Clinic:
-        clinic = self.clinic("unpatched", self.sick.url.replace("/0", "/2"))
+        clinic = self.clinic("unpatched", self.sick, 2)
         clinic.launch("spelt", "-Pgevent", "-c100").wait_until_ready()
         for _ in range(5):
             clinic.send("patched")
@@ -123,7 +129,7 @@ class Hospital:
             "task_time_limit": 900,
             "broker_transport_options": {"visibility_timeout": 30},
         }
-        clinic = self.clinic("prefork", self.sick.url.replace("/0", "/3"), **conf)
+        clinic = self.clinic("prefork", self.sick, 3, **conf)
         clinic.admit(clinic.launch("children", "-P", "prefork", before=["taskset", "-c", "0"]))
         for _ in range(CORES):
             clinic.send("sleep", 600)
@@ -140,7 +146,7 @@ class Hospital:
 
     def late(self) -> Clinic:
         """A worker that is there, one that was killed, and the defaults of late acknowledgement."""
-        clinic = self.clinic("late", self.sick.url.replace("/0", "/4"), **LATE)
+        clinic = self.clinic("late", self.sick, 4, **LATE)
         stays, killed = (
             clinic.launch(name, "-P", "threads", "-c", str(4 * CORES), "-Q", name) for name in ("stays", "killed")
         )
@@ -154,9 +160,9 @@ class Hospital:
 
     def stalled(self) -> Clinic:
         """Somebody has subscribed and does not read."""
-        clinic = self.clinic("stalled", self.sick.url.replace("/0", "/5"))
+        clinic = self.clinic("stalled", self.sick, 5)
         clinic.admit(clinic.launch("solo", "-P", "solo"))
-        deaf = self._stack.enter_context(socket.create_connection((HOST, self.sick.port)))
+        deaf = self.enter_context(socket.create_connection((HOST, self.sick.port)))
         deaf.sendall(b"SUBSCRIBE deaf\r\n")
         with self.sick.client() as redis:
             wait_for(lambda: redis.publish("deaf", "x"), what="the subscription")
@@ -164,22 +170,22 @@ class Hospital:
         return clinic
 
     def verified(self) -> Clinic:
-        return self._tls(verified=True)
+        return self._tls("verified", "?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={folder}/ca.pem")
 
     def unverified(self) -> Clinic:
-        return self._tls(verified=False)
+        return self._tls("unverified", "")
 
-    def _tls(self, *, verified: bool) -> Clinic:
-        name = "verified" if verified else "unverified"
-        folder = make_authority(self._mkdir(f"{name}-authority"))
-        relay = self._stack.enter_context(TlsRelay(self.sick.port, folder))
-        words = f"?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={folder}/ca.pem" if verified else ""
-        clinic = self.clinic(name, f"rediss://:secret@{HOST}:{relay.port}/{6 + verified}{words}")
+    def _tls(self, name: str, words: str) -> Clinic:
+        folder = self._folder / f"{name}-authority"
+        folder.mkdir()
+        relay = self.enter_context(TlsRelay(self.sick.port, make_authority(folder)))
+        words = words.format(folder=folder)
+        clinic = self.clinic_at(name, f"rediss://:secret@{HOST}:{relay.port}/{7 if words else 6}{words}")
         clinic.admit(clinic.launch("solo", "-P", "solo"))
         return clinic
 
     def full(self) -> Clinic:
-        clinic = self.clinic("full", self.small.url)
+        clinic = self.clinic("full", self.small)
         clinic.admit(clinic.launch("solo", "-P", "solo"))
         with self.small.client() as redis:
             number = 0
@@ -191,14 +197,19 @@ class Hospital:
     def fleet(self) -> Clinic:
         """Healthy: each pool, late acknowledgement, everything set as the mends say."""
         options = {**PROMPT, "max_connections": 60}
-        conf = {**LATE, "broker_transport_options": options, "result_backend": self.healthy.url, "result_expires": 3600}
-        clinic = self.clinic("fleet", self.healthy.url, **conf)
+        conf: dict[str, Any] = {
+            **LATE,
+            "broker_transport_options": options,
+            "result_backend": self.healthy.url,
+            "result_expires": 3600,
+        }
+        clinic = self.clinic("fleet", self.healthy, **conf)
         clinic.admit(
             clinic.launch("processes", "-P", "prefork", "-c", str(CORES), "--time-limit", "90", "-E"),
             clinic.launch("threads", "-P", "threads", "-c", str(4 * CORES), "-E"),
             clinic.launch("greenlets", "-P", "gevent", "-c", str(4 * CORES), "-E"),
         )
-        self._stack.enter_context(listened(clinic))
+        self.enter_context(listened(clinic))
         clinic.send("note", "soon", countdown=200)
         clinic.send("note", "with a result")
         for _ in range(1000):
@@ -207,16 +218,12 @@ class Hospital:
 
     def early(self) -> Clinic:
         """Healthy, but for R03: early acknowledgement."""
-        clinic = self.clinic("early", self.healthy.url.replace("/0", "/1"))
+        clinic = self.clinic("early", self.healthy, 1)
         clinic.admit(
             clinic.launch("processes", "-P", "prefork", "-c", "1"),
             clinic.launch("greenlets", "--pool=gevent", "-c", str(4 * CORES), "-Q", "green"),
         )
         return clinic
-
-    def _mkdir(self, name: str) -> Path:
-        (folder := self._folder / name).mkdir()
-        return folder
 
 
 OPTIONS = {"prefork": ("--grace", "10"), "fleet": ("--grace", "100")}
@@ -225,34 +232,23 @@ DISCHARGED = ("gevent", "stalled", "verified", "fleet")  # once the doctor was t
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
-    with ExitStack() as stack, ThreadPoolExecutor(12) as threads:
-        hospital = Hospital(stack, tmp_path_factory.mktemp("hospital"))
-        slowest = [0.0]
-
-        def visit(name: str) -> tuple[Clinic, Report]:
-            clinic = getattr(hospital, name)()
-            report = clinic.report(*OPTIONS.get(name, ()))
-            if name == "gevent":
-                slowest.extend(seconds(lambda: clinic.ping(1)) for _ in range(30))
-            if name in DISCHARGED:
-                clinic.discharge()
-            return clinic, report
-
+    """Each project visited, once its workers are up."""
+    with Ward(tmp_path_factory.mktemp("ward")) as found, ThreadPoolExecutor(12) as threads:
         names = [
-            *("prefork", "late", "gevent", "threads", "unpatched"),
-            *("stalled", "full", "verified", "unverified", "early"),
+            "prefork",
+            "late",
+            "gevent",
+            "threads",
+            "unpatched",
+            "stalled",
+            "full",
+            "verified",
+            "unverified",
+            "early",
         ]
-        visits = dict(zip(names, threads.map(visit, names), strict=True))
-        visits["fleet"] = visit("fleet")  # alone: a busy machine is no sickness of a project
-        clinics = {name: clinic for name, (clinic, _) in visits.items()}
-        reports = {name: report for name, (_, report) in visits.items()}
-        yield Ward(hospital, clinics, reports, max(slowest))
-
-
-def seconds(call: Callable[[], object]) -> float:
-    began = time.monotonic()
-    assert call()
-    return time.monotonic() - began
+        list(threads.map(found.visit, names))
+        found.visit("fleet")  # alone: a busy machine is no sickness of a project
+        yield found
 
 
 # Code: the sick project, the worker, task, queue or broker, and what is said of it; then the healthy one.
@@ -353,7 +349,7 @@ def test_long_before_short(ward: Ward) -> None:
 
 
 def test_results_stay_without_an_expiry(ward: Ward) -> None:
-    for server, least, most in ((ward.hospital.sick, -1, -1), (ward.hospital.healthy, 1, 3600)):
+    for server, least, most in ((ward.sick, -1, -1), (ward.healthy, 1, 3600)):
         with server.client() as redis:
             times = {int(redis.ttl(key)) for key in redis.scan_iter("celery-task-meta-*")}
         assert times
@@ -445,7 +441,7 @@ def test_what_the_doctor_reads_stays_as_it_is(ward: Ward) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="another host on this machine needs root")
 def test_of_a_worker_elsewhere_it_says_what_it_cannot_know(ward: Ward, tmp_path: Path) -> None:
     unshare = ["unshare", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c"]
-    with Clinic(tmp_path, ward.hospital.healthy.url.replace("/0", "/2")) as clinic:
+    with Clinic(tmp_path, ward.healthy.url.replace("/0", "/2")) as clinic:
         before = [*unshare, 'hostname elsewhere && exec "$@"', "sh"]
         clinic.admit(clinic.launch("far", "-P", "threads", "-c", "2", "--soft-time-limit", "5", before=before))
         report = clinic.report()
@@ -476,7 +472,7 @@ def test_of_another_broker_it_says_what_is_for_redis_only(tmp_path: Path) -> Non
 
 
 def test_a_check_that_the_broker_does_not_allow_is_not_passed(ward: Ward, tmp_path: Path) -> None:
-    with ward.hospital.healthy.client() as redis:
+    with ward.healthy.client() as redis:
         redis.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", *REFUSED)
     url = ward.clinics["early"].environment["DOCTOR_BROKER"].replace("redis://", "redis://poor:secret@")
     with Clinic(tmp_path, url) as clinic, listened(clinic):
@@ -494,7 +490,7 @@ def test_a_check_that_the_broker_does_not_allow_is_not_passed(ward: Ward, tmp_pa
 
 
 def test_no_worker_answers(ward: Ward, tmp_path: Path) -> None:
-    with Clinic(tmp_path, ward.hospital.healthy.url.replace("/0", "/9")) as clinic:
+    with Clinic(tmp_path, ward.healthy.url.replace("/0", "/9")) as clinic:
         done = clinic.ask("--timeout", "0.5")
     assert done.returncode == 2
     assert re.search(r"no worker answered within 0.5 s at redis://127.0.0.1:\d+/9: is one up", done.stderr)
@@ -515,9 +511,12 @@ def test_the_broker_is_away_or_frozen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("app", "words"),
     [
-        ("no.such.project", "cannot be imported: ModuleNotFoundError"),
-        ("tests.waiting", "cannot be imported: AttributeError"),
-        ("tests.waiting:wait_for", "expected a Celery app at 'tests.waiting:wait_for', got function"),
+        ("no.such.project", "expected a Celery app for -A no.such.project"),
+        ("tests.waiting", "got AttributeError"),
+        (
+            "tests.waiting:wait_for",
+            "got TypeError: tests.waiting:wait_for is of <class 'function'>; name it: module:app",
+        ),
     ],
 )
 def test_the_app_cannot_be_imported(tmp_path: Path, app: str, words: str) -> None:
@@ -533,23 +532,30 @@ def test_a_code_that_does_not_exist(tmp_path: Path) -> None:
     assert (done.returncode, "got X99" in done.stderr) == (2, True)
 
 
-def test_as_a_command_of_celery_it_has_the_app_already() -> None:
-    app = Celery("theirs", broker="redis://127.0.0.1:1/0", set_as_current=False)
-    done = CliRunner().invoke(doctor_, ["--timeout", "0.2"], obj=SimpleNamespace(app=app))
-    assert (done.exit_code, "the broker does not answer at redis://127.0.0.1:1/0" in done.output) == (2, True)
-    bare = CliRunner().invoke(doctor_, [])
-    assert (bare.exit_code, "expected the project's app: -A shop.celery:app" in bare.output) == (2, True)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-A", PROJECT], "the broker does not answer at redis://127.0.0.1:1/0"),
+        ([], "expected the project's app: -A shop.celery"),
+    ],
+)
+def test_as_a_command_of_celery_it_has_the_app_already(tmp_path: Path, words: list[str], said: str) -> None:
+    program = "from celery.bin.celery import celery; from poolbench.tasks.plugin import plugin as p;"
+    celery = [sys.executable, "-c", f"{program} celery.add_command(p); celery()", *words]
+    with Clinic(tmp_path, "redis://127.0.0.1:1/0") as clinic:
+        done = clinic.call(*celery, "poolbench", "doctor", "--timeout", "0.2")
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
 def test_a_check_that_fails_takes_no_other_away() -> None:
-    def fails(_seen: Observed) -> Iterator[Result]:
+    def fails(_seen: Observation) -> Iterator[Result]:
         raise ValueError("odd")
 
-    def passes(_seen: Observed) -> Iterator[Result]:
+    def passes(_seen: Observation) -> Iterator[Result]:
         yield from ()
 
     odd = replace(CHECKS["P01"], look=fails)
     fine = replace(CHECKS["P02"], look=passes)
-    diagnosis = diagnose(cast(Observed, None), [odd, fine])
-    assert diagnosis.passed == ("P02",)
-    assert diagnosis.not_checked == {"P01": (NotChecked("doctor", "the check itself failed: ValueError: odd"),)}
+    diagnosis = diagnose(cast(Observation, None), [odd, fine])
+    assert diagnosis.passed == ["P02"]
+    assert diagnosis.not_checked == {"P01": [NotChecked("doctor", "the check itself failed: ValueError: odd")]}

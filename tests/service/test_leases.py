@@ -15,6 +15,8 @@ from ledger.sweep import Sweep, Swept
 from tests.ledgers import attempt
 from tests.service.test_sweep import World, why
 
+QUEUE = f"t:{Pool.THREADS.queue}"
+
 
 @pytest.fixture
 def world(settings: Settings) -> World:
@@ -37,14 +39,18 @@ def die(world: World, *incarnations: str) -> None:
     world.sweep.round()
 
 
-def three_suspects(world: World) -> None:
-    """Jobs 0 to 2 died three times in company; the first was released with the last round."""
-    world.submit(3)
-    for _ in range(3):
+def suspects(world: World, jobs: int, deaths: int) -> None:
+    """Jobs that died so often in company; the first was, or all were, released with the last round."""
+    world.submit(jobs)
+    for _ in range(deaths):
         holder = world.register()
-        for number in range(3):
+        for number in range(jobs):
             world.claim(holder, number)
         die(world, holder)
+
+
+def three_suspects(world: World) -> None:
+    suspects(world, 3, 3)
 
 
 def test_a_loss_counts_for_a_job_that_was_alone_and_not_for_jobs_that_died_together(world: World) -> None:
@@ -153,15 +159,45 @@ def test_a_cancelled_suspect_ends_and_does_not_hold_up_the_others(world: World) 
     world.sweep_until(lambda: world.ledger.claim(Ref("b", 2, 2), Pool.THREADS, holder), "the last suspect")
 
 
-def test_a_job_that_was_lost_before_is_never_claimed_in_a_group(world: World) -> None:
-    world.submit(3)
+def test_suspects_are_tried_together_at_first_and_their_deaths_there_prove_nothing(world: World) -> None:
+    suspects(world, 20, 2)
+
+    def tried() -> set[int]:
+        return {int(str(id_).rpartition(".")[2]) for id_ in world.redis.hkeys("t:trial:threads")}
+
+    first = tried()
+    assert len(first) == 16
     holder = world.register()
-    world.claim(holder, 1)
+    for number in first:
+        world.claim(holder, number)
     die(world, holder)
+    assert {losses(world, number) for number in first} == {(0, 3)}
+    # The other four are next; then those of the first that died again, each of them alone
+    assert tried() == set(range(20)) - first
     holder = world.register()
-    claims = world.ledger.claim(Ref("b", 0, 2), Pool.THREADS, holder)
-    assert [claim.record.id for claim in claims] == ["b.0", "b.2"]
-    world.sweep_until(lambda: "b.1" in world.queue(), "a message of its own")
+    for number in tried():
+        assert world.ledger.close(world.claim(holder, number), JobState.DONE, attempt())
+    assert world.sweep.round().trials == 1
+    assert len(tried()) == 1
+    assert tried() < first
+    assert world.sweep.round().trials == 0
+
+
+def test_a_job_lost_alone_or_twice_is_never_claimed_in_a_group(world: World) -> None:
+    world.submit(4)
+    for together in ([1], [2, 3], [2]):
+        holder = world.register()
+        for number in together:
+            world.claim(holder, number)
+        world.claim(holder, 0)
+        die(world, holder)
+    assert [losses(world, number)[1] for number in range(4)] == [3, 1, 2, 1]
+    world.redis.hset(world.ledger.keys.job("b.1"), mapping={"l": 1, "y": 0})
+    holder = world.register()
+    world.redis.delete(QUEUE)
+    claims = world.ledger.claim(Ref("b", 1, 3), Pool.THREADS, holder)
+    assert [claim.record.id for claim in claims] == ["b.3"]
+    world.sweep_until(lambda: set(world.queue()) == {"b.1", "b.2"}, "messages of their own")
     assert world.claim(holder, 1)
 
 
@@ -314,7 +350,6 @@ def test_a_step_of_the_sweep_that_fails_does_not_stop_the_others(
     def broken(_swept: Swept) -> None:
         raise RuntimeError("a bug")
 
-    broken.__name__ = "broken"
-    monkeypatch.setattr(world.sweep, "_put_back_due", broken)
+    monkeypatch.setitem(world.sweep._steps, "lost", broken)
     world.sweep_until(world.queue, "the message")
     assert caplog.text.count("RuntimeError: a bug") == 1, "said once, not in each round"

@@ -47,8 +47,9 @@ class Desk:
 
     def done(self, number: int) -> None:
         notes, date = ("length: unverified",), "Tue, 15 Nov 1994 12:45:26 GMT"
-        came = {"final_url": "http://b/1;token=abc", "content_type": "text/plain"}
-        result = Result(1000 + number, "ab" * 32, notes, 'W/"v1"', date, **came)
+        result = Result(
+            1000 + number, "ab" * 32, notes, 'W/"v1"', date, final_url="http://b/1;token=abc", content_type="text/plain"
+        )
         assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
 
     def failed(self, number: int) -> None:
@@ -115,17 +116,6 @@ def test_csv_has_the_same_fields_and_only_selects(desk: Desk, settings: Settings
     assert row["reason"] == "404 from http://***@a/1?***"
     everything = list(csv.DictReader(io.StringIO(run(settings, "results", "b", "--format", "csv").out)))
     assert [row["outcome"] for row in everything] == ["done", "failed", "queued"]
-
-
-def test_the_table_is_for_people_and_steers_no_terminal(desk: Desk, settings: Settings) -> None:
-    desk.submit(2)
-    desk.done(0)
-    desk.failed(1)
-    header, done, failed = run(settings, "results", "b").out.splitlines()
-    assert header.split()[:3] == ["job", "outcome", "pool"]
-    assert done.split() == ["0", "done", "threads", "1", "1.0", "kB", "1.50", "b/f0"]
-    assert "status: 404 from" in failed
-    assert "\x1b" not in failed
 
 
 def test_the_exit_code_is_zero_only_when_every_job_is_done(desk: Desk, settings: Settings) -> None:

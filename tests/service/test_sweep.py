@@ -86,7 +86,7 @@ def test_a_dead_holders_job_is_queued_again_with_a_message_and_a_lost_attempt(wo
     world.pop()
     world.expire(dead)
     sweep = Sweep(world.settings) if replaced else world.sweep
-    assert sweep.round() == Swept(orphans=1, sent=1)
+    assert sweep.round() == Swept(orphans=1, trials=1, sent=1)
     assert world.queue() == ["b.0"]
     assert (world.record().state, why(world.record())) == (JobState.QUEUED, FailureKind.LOST)
 
@@ -100,7 +100,7 @@ def test_a_child_that_its_parent_knows_to_be_dead_is_taken_over_at_once_and_nobo
         world.claim(child, number)
         world.pop()
     assert world.leases.end_children("mine", {7, 9}) == [children[0]]
-    assert world.sweep.round() == Swept(orphans=1, sent=1)
+    assert world.sweep.round() == Swept(orphans=1, trials=1, sent=1)
     assert world.queue() == ["b.0"]
     assert world.leases.end_children("mine", {7, 9}) == []
 

@@ -20,9 +20,11 @@ from tests.ledgers import attempt, states_of
 from tests.service.test_ledger import DONE
 from tests.service.test_sweep import World
 from tests.waiting import wait_for
+from worker import group
 from worker.heartbeat import Incarnation
 
 QUEUE = f"t:{Pool.THREADS.queue}"
+LOST = '[null,0,1,null,0,null,"lost","its holder died"]'
 
 
 @pytest.fixture
@@ -96,6 +98,14 @@ def tried_before(world: World) -> None:
     front_to_its_place(world)
 
 
+def lost_alone(world: World) -> None:
+    world.redis.hset("t:job:b.3", mapping={"n": 1, "l": 1, "a": LOST})
+
+
+def lost_twice(world: World) -> None:
+    world.redis.hset("t:job:b.3", mapping={"n": 2, "y": 2, "a": f"{LOST},{LOST}"})
+
+
 def given_back(world: World) -> None:
     (claim,) = world.ledger.claim(Ref("b", 3, 3), Pool.THREADS, world.register())
     world.ledger.unclaim([claim])
@@ -150,11 +160,29 @@ def replace(world: World, change: Callable[[str], str]) -> None:
     world.redis.rpush(QUEUE, *(change(text) if '"b.3"' in text else text for text in texts))
 
 
+def test_a_job_that_was_lost_once_in_company_is_taken_and_leads_as_on_its_first_try(world: World) -> None:
+    world.submit(7)
+    holder = world.register()
+    for number in (0, 1, 3):
+        world.ledger.claim(Ref("b", number, number), Pool.THREADS, holder)
+    world.expire(holder)
+    assert world.sweep.round().sent == 3
+    for _ in range(3):  # those in front: the first ones are left
+        world.pop()
+    leader = lead(world)
+    claims = [leader, *world.ledger.take(leader, Pool.THREADS, 63)]
+    assert [claim.record.id for claim in claims] == ids(0, 6)
+    assert [claim.number for claim in claims] == [2, 2, 1, 2, 1, 1, 1]
+    assert group.leads([leader])
+
+
 @pytest.mark.parametrize(
     "odd",
     [
         suspect,
         tried_before,
+        lost_alone,
+        lost_twice,
         given_back,
         cancelled,
         sent_twice,

@@ -2,9 +2,10 @@
 
 import socket
 import ssl
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -22,6 +23,7 @@ from download.threads import Run, native_runner
 from download.timeouts import Limits
 
 LOOPBACK = AddressPolicy(networks=(ip_network("127.0.0.1/32"),), ports=frozenset())
+Script = Callable[["Reciter", socket.socket], None]
 QUICK = {"connect_timeout": 2.0, "read_timeout": 1.0, "low_speed": 0}
 
 
@@ -115,9 +117,9 @@ class ChunkDesk(Desk):
 
 
 class Reciter:
-    """Accepts connections and serves each by the next script; remembers the requests."""
+    """Accepts connections and hands each to the next script; remembers the requests."""
 
-    def __init__(self, scripts: tuple["bytes | Script", ...], context: ssl.SSLContext | None) -> None:
+    def __init__(self, scripts: tuple[bytes | Script, ...], context: ssl.SSLContext | None) -> None:
         self._scripts = scripts
         self._context = context
         self.requests: list[str] = []
@@ -143,8 +145,7 @@ class Reciter:
                     connection = self._context.wrap_socket(connection, server_side=True)
                 with connection:
                     if isinstance(script, bytes):
-                        self.hear(connection)
-                        connection.sendall(script)
+                        self.answer(connection, script)
                     else:
                         script(self, connection)
 
@@ -158,14 +159,17 @@ class Reciter:
         self.requests.append(heard.decode("latin-1"))
         return self.requests[-1]
 
+    def answer(self, connection: socket.socket, *answers: bytes) -> None:
+        """Send each after a request."""
+        for answer in answers:
+            self.hear(connection)
+            connection.sendall(answer)
+
     def close(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(10)
-
-
-Script = Callable[[Reciter, socket.socket], None]
 
 
 @contextmanager
@@ -178,6 +182,34 @@ def reciting(*scripts: bytes | Script, tls: ssl.SSLContext | None = None) -> Ite
         server.close()
 
 
+@contextmanager
+def resolving(**hosts: Sequence[str]) -> Iterator[list[str]]:
+    """Own hosts ``NAME.example`` and their addresses; which names were looked up, in order."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def look_up(host: str, port: int, *args: Any, **more: Any) -> Any:
+        asked.append(host)
+        name, _, domain = host.removesuffix(".").partition(".")
+        if domain != "example" or name not in hosts:
+            return real(host, port, *args, **more)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts[name]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield asked
+
+
+def in_turn(*answers: bytes) -> Script:
+    """Serve several requests of one connection."""
+    return lambda server, connection: server.answer(connection, *answers)
+
+
+def reset(connection: socket.socket) -> None:
+    """Let the end of a connection be a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def silent(server: Reciter, connection: socket.socket) -> None:
     """Hold a connection without a word until the client leaves."""
     with suppress(OSError):
@@ -188,3 +220,7 @@ def silent(server: Reciter, connection: socket.socket) -> None:
 def ok(body: bytes, *headers: str, length: int | None = None, status: str = "200 OK") -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def moved(location: str, *headers: str) -> bytes:
+    return ok(b"", f"Location: {location}", "Connection: close", *headers, status="302 Found")

@@ -11,7 +11,7 @@ from rich.console import Console
 from ledger.jobs import Batch, Executor, Job, JobRecord, JobState, Pool
 from ledger.settings import Settings
 from producer.cli import run
-from producer.client import _messages, bounded, growing
+from producer.client import bounded
 from producer.results import exit_code
 from producer.watch import Lines, Snapshot, panel
 
@@ -59,13 +59,6 @@ def test_the_version_is_that_of_the_user_agent(capsys: pytest.CaptureFixture[str
     assert Settings.model_fields["user_agent"].default == f"Downpour/{version}"
 
 
-def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--help"]) == 0
-    assert "0 done, 1 not every job is done, 2 wrong usage, 3 Redis cannot be used" in " ".join(
-        capsys.readouterr().out.split()
-    )
-
-
 @pytest.mark.parametrize(
     ("of", "code"),
     [
@@ -110,6 +103,9 @@ def test_plain_lines_come_on_a_change_every_few_seconds_and_at_the_end() -> None
     assert len(lines.of(snapshot(batch(queued=8, done=2), quiet_s=50))) == 1
     assert lines.of(snapshot(batch(queued=8, done=2), quiet_s=51)) == []
     assert lines.of(snapshot(batch(done=10))) == ["b: 10/10 done, 5 bytes"]
+
+
+def test_a_rate_of_nothing_gives_no_time_left() -> None:
     assert "left" not in snapshot(batch(queued=10), rate=0.0).line
 
 
@@ -135,24 +131,3 @@ def test_a_bounded_call_gives_its_answer_its_error_or_up() -> None:
             bounded(never.wait, 0.05)
     finally:
         never.set()
-
-
-# -- how many jobs a message carries where the producer chooses
-
-
-def test_a_long_manifest_costs_few_messages_and_none_is_a_large_part_of_it() -> None:
-    manifest = (Job(f"http://h/{n}", str(n)) for n in range(100_000))
-    found = [len(message.jobs) for message in _messages("b", manifest, [Pool.THREADS], 0)]
-    assert found[:64] == [1] * 64, "a short one is one job per message"
-    assert sum(found) == 100_000
-    assert len(found) < 700
-    assert max(found) == 250
-    assert found == sorted(found[:-1]) + found[-1:]
-    done = 0
-    for size in found:
-        assert size <= max(1, done / 32)
-        done += size
-
-
-def test_the_same_place_gives_the_same_message() -> None:
-    assert [growing(before) for before in (0, 63, 64, 8000, 10**6)] == [1, 1, 2, 250, 250]

@@ -15,8 +15,6 @@ from producer.cli import run
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = sorted((DOCS / "runs").glob("*.json*"))
 PICTURES = {  # by the run's name: the part that each shows
-    "article.svg": "timeline",
-    "cpu-timeline.svg": "timeline",
     "cpu.svg": "bars",
     "slow.svg": "bars",
 }

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from poolbench.doctor.diagnosis import checks
+from poolbench.doctor.diagnosis import CHECKS
 from tests.doctor import page
 
 ROOT = Path(__file__).parents[2]
-CHECKS = checks()
 TESTS = {"test": "tests/service/test_doctor.py", "pools": "tests/pools/test_doctor_evidence.py"}
 # What the matrix must say, so that the words of a check are true: row, columns, outcome.
 MATRIX = {

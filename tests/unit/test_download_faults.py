@@ -1,10 +1,11 @@
-"""Whatever a server does to a body or its headers: the file is whole, or the attempt says what was wrong."""
+"""Whatever a server does to a body or its headers: the file is whole, or the attempt says what was wrong.
+
+``test_golden`` asks for each row of the origin's table of faults; here is what the table does not have.
+"""
 
 import base64
 import hashlib
 import socket
-import struct
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,42 +15,27 @@ from download.errors import LEAVES, ServerError
 from ledger.jobs import FailureKind
 from origin.content import Entity
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import Desk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import Desk, Reciter, Script, moved, ok, reciting, reset, silent
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
 SHA256 = hashlib.sha256(WHOLE).hexdigest()
 QUERY = f"?name=n&size={SIZE}"
 
+FAULTS = {
+    FailureKind.TRUNCATED: ("cut-body", "cut-chunked", "cut-headers", "wrong-length-long"),
+    FailureKind.PROTOCOL: ("wrong-length-short", "bad-headers", "huge-headers"),
+    FailureKind.DEADLINE: ("drip-body",),
+    FailureKind.TIMEOUT: ("drip-headers", "stall"),
+    FailureKind.RESET: ("reset",),
+    FailureKind.EMPTY: ("empty-no-length",),
+    FailureKind.STATUS: ("status/404", "status/410", "status/204", "status/304"),
+    FailureKind.SERVER: ("status/408", "status/425", "status/429", "status/500", "status/503"),
+    FailureKind.REDIRECT: ("redirect-loop", "redirect-chain/21"),
+}
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("cut-body", FailureKind.TRUNCATED),
-        ("cut-chunked", FailureKind.TRUNCATED),
-        ("cut-headers", FailureKind.TRUNCATED),
-        ("wrong-length-long", FailureKind.TRUNCATED),
-        ("wrong-length-short", FailureKind.PROTOCOL),
-        ("drip-body", FailureKind.DEADLINE),
-        ("drip-headers", FailureKind.TIMEOUT),
-        ("stall", FailureKind.TIMEOUT),
-        ("reset", FailureKind.RESET),
-        ("bad-headers", FailureKind.PROTOCOL),
-        ("huge-headers", FailureKind.PROTOCOL),
-        ("empty-no-length", FailureKind.EMPTY),
-        ("status/404", FailureKind.STATUS),
-        ("status/410", FailureKind.STATUS),
-        ("status/204", FailureKind.STATUS),
-        ("status/304", FailureKind.STATUS),
-        ("status/408", FailureKind.SERVER),
-        ("status/425", FailureKind.SERVER),
-        ("status/429", FailureKind.SERVER),
-        ("status/500", FailureKind.SERVER),
-        ("status/503", FailureKind.SERVER),
-        ("redirect-loop", FailureKind.REDIRECT),
-        ("redirect-chain/21", FailureKind.REDIRECT),
-    ],
-)
+
+@pytest.mark.parametrize(("path", "kind"), [(path, kind) for kind, paths in FAULTS.items() for path in paths])
 def test_each_fault_has_its_kind_and_nothing_gets_the_final_name(
     origin: OriginProcess, desk: Desk, path: str, kind: FailureKind
 ) -> None:
@@ -78,11 +64,6 @@ def test_a_further_digest_is_verified_whatever_its_algorithm(origin: OriginProce
     assert desk.leftovers() == []
 
 
-def test_what_could_not_be_verified_is_noted(origin: OriginProcess, desk: Desk) -> None:
-    assert desk.fetch(f"{origin.url}/faults/no-length{QUERY}").notes == ("length: unverified",)
-    assert "repr-digest: verified" in desk.fetch(f"{origin.url}/files/n{QUERY}").notes
-
-
 def test_a_file_that_is_empty_on_purpose_is_a_file(origin: OriginProcess, desk: Desk) -> None:
     assert desk.bring(f"{origin.url}/files/none?size=0") == b""
 
@@ -97,19 +78,15 @@ def test_retry_after_comes_with_the_error(origin: OriginProcess, desk: Desk) -> 
         assert error.status == status
 
 
-def moved(location: bytes) -> bytes:
-    return b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
-
-
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (moved(b"?user=s3cret"), FailureKind.REDIRECT),
-        (moved(b"ftp://h/?user=s3cret"), FailureKind.BAD_URL),
-        (moved(b"/a?user=one s3cret"), FailureKind.REDIRECT),
-        (moved(b"http://me:a s3cret@h/"), FailureKind.BAD_URL),
-        (moved(b"http://me:s3cret@h:port/"), FailureKind.BAD_URL),
-        (moved(b"http://me:x/s3cret@h/"), FailureKind.BAD_URL),
+        (moved("?user=s3cret"), FailureKind.REDIRECT),
+        (moved("ftp://h/?user=s3cret"), FailureKind.BAD_URL),
+        (moved("/a?user=one s3cret"), FailureKind.REDIRECT),
+        (moved("http://me:a s3cret@h/"), FailureKind.BAD_URL),
+        (moved("http://me:s3cret@h:port/"), FailureKind.BAD_URL),
+        (moved("http://me:x/s3cret@h/"), FailureKind.BAD_URL),
         (b"220 \x1b]0;title\x07 \x9b31m see http://h/?s3cret\r\n\r\n", FailureKind.PROTOCOL),
         (ok(b"x", "Transfer-Encoding: \x1b[31m").replace(b"Content-Length", b"X"), FailureKind.PROTOCOL),
     ],
@@ -134,22 +111,15 @@ def test_an_error_says_how_far_the_attempt_came(origin: OriginProcess, desk: Des
     assert f"expected {SIZE} bytes, got the end after {SIZE // 2} bytes" in str(error)
 
 
-def _then_silence(server: Reciter, connection: socket.socket) -> None:
-    server.hear(connection)
-    connection.sendall(ok(b"a" * 1000, length=10_000))
-    silent(server, connection)
+PART = ok(b"a" * 1000, length=10_000)
 
 
-def _then_reset(server: Reciter, connection: socket.socket) -> None:
-    server.hear(connection)
-    connection.sendall(ok(b"a" * 1000, length=10_000))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+@pytest.mark.parametrize("then", [silent, lambda _, connection: reset(connection)], ids=["silence", "reset"])
+def test_what_came_with_the_headers_counts_although_nothing_follows(desk: Desk, then: Script) -> None:
+    def script(server: Reciter, connection: socket.socket) -> None:
+        server.answer(connection, PART)
+        then(server, connection)
 
-
-@pytest.mark.parametrize("script", [_then_silence, _then_reset])
-def test_what_came_with_the_headers_counts_although_nothing_follows(
-    desk: Desk, script: Callable[[Reciter, socket.socket], None]
-) -> None:
     with reciting(script) as server:
         assert desk.fails(server.url(), read_timeout=0.3).received == 1000
 
@@ -170,12 +140,6 @@ def test_another_file_than_wanted_is_refused(
 ) -> None:
     assert desk.fails(f"{origin.url}/{path}{QUERY}", **more).kind is kind
     assert desk.leftovers() == []
-
-
-def test_a_bomb_is_stored_as_small_as_it_came(origin: OriginProcess, desk: Desk) -> None:
-    fetched = desk.fetch(f"{origin.url}/faults/bomb?size=20000000", max_bytes=1_000_000, read_timeout=20)
-    assert fetched.notes == ("content-encoding: gzip, stored raw",)
-    assert fetched.size == desk.temp.stat().st_size < 1_000_000
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -200,7 +164,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"Content-Length: 5\r\n\r\nhello", FailureKind.PROTOCOL),
         (ok(b"hello", f"Repr-Digest: sha-256=:{base64.b64encode(bytes(32)).decode()}:"), FailureKind.DIGEST),
         (ok(b"", status="302 Found"), FailureKind.STATUS),
-        (ok(b"", "Location: ftp://example.org/", status="302 Found"), FailureKind.BAD_URL),
+        (moved("ftp://example.org/"), FailureKind.BAD_URL),
     ],
 )
 def test_framing_that_cannot_be_trusted_is_an_error(desk: Desk, answer: bytes, kind: FailureKind) -> None:
@@ -214,17 +178,11 @@ OK = b"HTTP/1.1 200 OK\r\n"
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",  # bare line feeds
-        OK + b"X: a\r\n b\r\nContent-Length:\r\n 5\r\n\r\nhello",  # folded lines
         OK + b"X: " + b"x" * 60_000 + b"\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"".join(b"X%d: %s\r\n" % (n, b"y" * 1000) for n in range(90)) + b"Content-Length: 5\r\n\r\nhello",
-        OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-        OK + b"Content-Length: 5, 5\r\n\r\nhello",
         OK + b"X: y\r\n" * 6000 + b"Content-Length: 5\r\n\r\nhello",
-        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"X: caf\xe9\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"Transfer-Encoding: Chunked\r\nContent-Length: 99\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",
         b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         CHUNKED + b"3;a=b\r\nhel\r\n2 \r\nlo\r\n0\r\nA: b\r\n\r\n",  # extensions, blanks and trailers
         CHUNKED + b"5\nhello\n0\n\n",
@@ -232,12 +190,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 )
 def test_an_unusual_answer_that_is_clear_becomes_a_file(desk: Desk, answer: bytes) -> None:
     with reciting(answer, answer) as server:
-        assert desk.bring(server.url()) == b"hello"
-
-
-def test_informational_answers_are_skipped(desk: Desk) -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
-    with reciting(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + hints + ok(b"hello")) as server:
         assert desk.bring(server.url()) == b"hello"
 
 
@@ -254,9 +206,7 @@ def test_surplus_bytes_are_forgiven_where_a_digest_vouches_for_the_rest(desk: De
 
 def test_a_connection_is_used_again_and_one_that_went_away_is_no_failure(desk: Desk) -> None:
     def twice_then_away(server: Reciter, connection: socket.socket) -> None:
-        for _ in range(2):
-            server.hear(connection)
-            connection.sendall(ok(b"hello"))
+        server.answer(connection, ok(b"hello"), ok(b"hello"))
         server.hear(connection)  # and no answer
 
     with reciting(twice_then_away, ok(b"hello")) as server:

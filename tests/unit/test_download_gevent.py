@@ -13,14 +13,26 @@ import pytest
 
 from download.fetch import _BURST, WORTH_HANDING_OVER, Fetcher, Wanted, _Alone
 from download.http1 import Response
-from download.tempfile import PIECE, TempFile
+from download.tempfile import PIECE
 from download.threads import native_runner
-from download.timeouts import Limits, Timeouts
+from download.timeouts import Limits
 from download.validators import Validators
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 
-PATCHED = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+PATCHED = """
+from gevent import monkey; monkey.patch_all()
+import gevent, hashlib, os, sys, threading, time
+from pathlib import Path
+from download.errors import CancelledError
+from download.fetch import Fetcher
+from download.tempfile import TempFile
+from download.threads import native, native_runner
+from tests.origin_process import OriginProcess
+from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
+from tests.waiting import wait_for
+"""
+PYTEST = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 ESSENTIAL = [
     "tests/unit/test_download_tls.py",
     "tests/unit/test_download_faults.py::test_framing_that_cannot_be_trusted_is_an_error",
@@ -34,12 +46,7 @@ ESSENTIAL = [
 ]
 
 LIVELY = """
-from gevent import monkey; monkey.patch_all()
-import sys, time, gevent
 from gevent.event import Event
-from pathlib import Path
-from tests.origin_process import OriginProcess
-from tests.unit.download_kit import Desk
 from worker.process import this_worker
 late, over = [], Event()
 def tick():
@@ -60,10 +67,10 @@ print(len(late), late[len(late) // 2], late[-1])
 """
 
 
-def ran(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: what is patched stays patched."""
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+def printed(program: str, *arguments: str, **variables: str) -> str:
+    """What a program printed in a process of its own: what is patched stays patched."""
+    result = subprocess.run(
+        [sys.executable, "-c", PATCHED + program, *arguments],
         cwd=ROOT,
         env=os.environ | variables,
         capture_output=True,
@@ -71,27 +78,21 @@ def ran(program: str, *arguments: str, **variables: str) -> subprocess.Completed
         timeout=100,
         check=False,
     )
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout[-5000:]
+    return result.stdout
 
 
 def test_the_essential_tests_pass_with_patched_sockets() -> None:
-    result = ran(PATCHED, "-q", "-x", "-p", "no:cacheprovider", *ESSENTIAL)
-    assert result.returncode == 0, result.stdout[-5000:]
+    printed(PYTEST, "-q", "-x", "-p", "no:cacheprovider", *ESSENTIAL)
 
 
 def test_four_fast_downloads_leave_the_hub_free(tmp_path: Path) -> None:
-    result = ran(LIVELY, str(tmp_path), DOWNPOUR_ALLOW_NETWORKS="127.0.0.0/8", DOWNPOUR_ALLOW_PORTS="")
-    assert result.returncode == 0, result.stderr[-5000:]
-    _, median, _ = result.stdout.split()
+    told = printed(LIVELY, str(tmp_path), DOWNPOUR_ALLOW_NETWORKS="127.0.0.0/8", DOWNPOUR_ALLOW_PORTS="")
+    _, median, _ = told.split()
     assert float(median) < 0.05  # seconds; inline writing and hashing makes it several times this
 
 
 CLOSING = """
-from gevent import monkey; monkey.patch_all()
-import hashlib, os, sys
-from pathlib import Path
-from download.fetch import Fetcher
-from download.threads import native_runner
-from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 body = os.urandom(30_000_000)
 desk = Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=native_runner()))
 with reciting(*[ok(body, "Connection: close")] * 5, ok(body, "Connection: close", length=len(body) + 1)) as server:
@@ -103,20 +104,10 @@ with reciting(*[ok(body, "Connection: close")] * 5, ok(body, "Connection: close"
 
 def test_an_answer_that_ends_its_connection_is_closed_by_the_hubs_own_thread(tmp_path: Path) -> None:
     """Given large bodies, most of which another thread receives; the last one is cut."""
-    result = ran(CLOSING, str(tmp_path))
-    assert result.returncode == 0, result.stderr[-5000:]
-    assert result.stdout == "expected 30000001 bytes, got the end after 30000000 bytes\n"
+    assert printed(CLOSING, str(tmp_path)) == "expected 30000001 bytes, got the end after 30000000 bytes\n"
 
 
 CANCELLED = """
-from gevent import monkey; monkey.patch_all()
-import sys, threading
-from pathlib import Path
-from download.errors import CancelledError
-from download.fetch import Fetcher
-from download.threads import native_runner
-from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk
 hub, asked = threading.get_ident(), []
 def check():
     asked.append(threading.get_ident())
@@ -133,20 +124,10 @@ with OriginProcess() as origin:
 
 def test_what_a_thread_meets_reaches_the_download_and_is_no_accident_of_the_hub(tmp_path: Path) -> None:
     """Given a cancel that a thread sees which receives for its greenlet."""
-    result = ran(CANCELLED, str(tmp_path))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "enough True\n", "")
+    assert printed(CANCELLED, str(tmp_path)) == "enough True\n"
 
 
 KILLED = """
-from gevent import monkey; monkey.patch_all()
-import gevent, sys
-from pathlib import Path
-from download.fetch import Fetcher
-from download.tempfile import TempFile
-from download.threads import native, native_runner
-from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk
-from tests.waiting import wait_for
 begun = sys.argv[2] == "True"
 identity = native("_thread", "get_ident")
 hub, run, append, log = identity(), native_runner(1), TempFile._append, []
@@ -183,15 +164,7 @@ with OriginProcess() as origin:
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_killed_greenlet_ends_when_its_thread_is_done(tmp_path: Path, begun: bool) -> None:
     """Its file and its connection are closed after that; what the thread has not begun, it never begins."""
-    result = ran(KILLED, str(tmp_path), str(begun))
-    assert result.returncode == 0, result.stderr[-5000:]
-    assert result.stdout == f"None {int(begun)} {int(begun)} 0\n"
-
-
-def in_a_thread(work: Callable[[], None]) -> None:
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(30)
+    assert printed(KILLED, str(tmp_path), str(begun)) == f"None {int(begun)} {int(begun)} 0\n"
 
 
 class Endless:
@@ -206,15 +179,15 @@ class Endless:
 
 
 def test_a_thread_goes_on_for_a_moment_and_no_longer(tmp_path: Path) -> None:
-    temp, endless = TempFile(tmp_path / "t.part"), Endless()
+    attempt = _Alone(Wanted("http://h/"), tmp_path / "t.part", Limits(), lambda: None, user_agent="x")
+    temp, endless = attempt.temp, Endless()
     temp.begin(Validators("http://h/", None, None, None))
     while len(temp.space()) < PIECE:
         temp.took(len(temp.space()))
         temp.write()
     temp.took(PIECE)
     before, begun = temp.written, time.monotonic()
-    attempt = _Alone(Wanted("http://h/"), temp, Timeouts(Limits(), lambda: None), "x")
-    attempt._write(cast("Response", endless), in_a_thread)
+    attempt._write_on(cast("Response", endless))
     assert len(endless.glances) > 1
     assert begun + _BURST <= time.monotonic()
     assert temp.written == before + (1 + len(endless.glances)) * PIECE
@@ -229,13 +202,11 @@ def test_only_pieces_that_are_worth_it_are_handed_over(tmp_path: Path) -> None:
         work()
 
     desk = Desk(tmp_path, Fetcher(LOOPBACK, run=run))
-    small, large = b"s" * (WORTH_HANDING_OVER - 1), b"l" * 3 * WORTH_HANDING_OVER
-    with reciting(ok(small), ok(large)) as server:
-        assert desk.bring(server.url()) == small
-        assert not handed
-        desk.final.unlink()
-        assert desk.bring(server.url()) == large
-        assert handed
+    for body in (b"s" * (WORTH_HANDING_OVER - 1), b"l" * 3 * WORTH_HANDING_OVER):
+        with reciting(ok(body)) as server:
+            desk.fetch(server.url())
+        assert desk.temp.read_bytes() == body
+        assert bool(handed) == (len(body) >= WORTH_HANDING_OVER)
 
 
 def test_processes_and_threads_write_where_they_are() -> None:

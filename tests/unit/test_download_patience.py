@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from download.many import Transfer
 from download.timeouts import Limits
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting, silent
+from tests.unit.download_kit import ChunkDesk, Desk, Reciter, ok, reciting, resolving, silent
 from tests.waiting import wait_for
 
 PATIENT: dict[str, Any] = {"connect_timeout": 60.0, "read_timeout": 60.0}
@@ -52,21 +52,22 @@ def in_resolve() -> Iterator[str]:
 
 
 @contextmanager
-def in_connect() -> Iterator[str]:
-    """A listener whose queue is full: the kernel leaves further connections without an answer."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+def full_queue(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """The port of a listener whose queue is full: the kernel leaves further connections without an answer."""
+    with socket.socket() as listener, ExitStack() as fillers:
+        listener.bind((host, port))
         listener.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(listener.getsockname())
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            for filler in fillers:
-                filler.close()
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def in_connect() -> Iterator[str]:
+    with full_queue() as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @contextmanager
@@ -76,38 +77,22 @@ def in_tls() -> Iterator[str]:
         yield server.url(scheme="https")
 
 
-@contextmanager
-def in_headers(origin: OriginProcess) -> Iterator[str]:
-    yield f"{origin.url}/faults/drip-headers?every=0.1"
+ALONE = {each.__name__: each for each in (in_resolve, in_connect, in_tls)}
+SERVED = {
+    "before headers": "faults/slow-start/60/n",
+    "in headers": "faults/drip-headers?every=0.1",
+    "in a silent body": "faults/stall?after=1000",
+    "in a dripping body": "faults/drip-body?every=0.1",
+    "in a fast body": "paced/60/n?size=1200000000",
+}
 
 
-@contextmanager
-def before_headers(origin: OriginProcess) -> Iterator[str]:
-    yield f"{origin.url}/faults/slow-start/60/n"
-
-
-@contextmanager
-def in_silent_body(origin: OriginProcess) -> Iterator[str]:
-    yield f"{origin.url}/faults/stall?after=1000"
-
-
-@contextmanager
-def in_dripping_body(origin: OriginProcess) -> Iterator[str]:
-    yield f"{origin.url}/faults/drip-body?every=0.1"
-
-
-@contextmanager
-def in_fast_body(origin: OriginProcess) -> Iterator[str]:
-    yield f"{origin.url}/paced/60/n?size=1200000000"
-
-
-ALONE = [in_resolve, in_connect, in_tls]
-SERVED = [before_headers, in_headers, in_silent_body, in_dripping_body, in_fast_body]
-
-
-@pytest.fixture(params=[*ALONE, *SERVED], ids=lambda phase: phase.__name__)
+@pytest.fixture(params=[*ALONE, *SERVED])
 def phase(request: pytest.FixtureRequest, origin: OriginProcess) -> Iterator[str]:
-    with request.param(*([origin] if request.param in SERVED else [])) as url:
+    if path := SERVED.get(request.param):
+        yield f"{origin.url}/{path}"
+        return
+    with ALONE[request.param]() as url:
         yield url
 
 
@@ -145,42 +130,27 @@ def test_a_cancel_ends_every_phase_and_check_is_asked_at_least_every_half_second
 
 
 @pytest.mark.parametrize(
-    ("phase_of", "kind"),
-    [(in_resolve, FailureKind.DNS), (in_connect, FailureKind.CONNECT), (in_tls, FailureKind.CONNECT)],
+    ("phase", "kind"),
+    [("in_resolve", FailureKind.DNS), ("in_connect", FailureKind.CONNECT), ("in_tls", FailureKind.CONNECT)],
+    indirect=["phase"],
 )
 def test_a_connection_that_does_not_come_about_in_time_is_its_own_kind(
-    desk: Desk, phase_of: Callable[[], AbstractContextManager[str]], kind: FailureKind
+    desk: Desk, phase: str, kind: FailureKind
 ) -> None:
-    with phase_of() as url:
-        begun = time.monotonic()
-        assert desk.fails(url, connect_timeout=0.5).kind is kind
-        assert time.monotonic() - begun < 1.5
+    begun = time.monotonic()
+    assert desk.fails(phase, connect_timeout=0.5).kind is kind
+    assert time.monotonic() - begun < 1.5
 
 
 @contextmanager
 def two_addresses(*others: str) -> Iterator[Reciter]:
     """A server on 127.0.0.1, and a host whose first address, 127.0.0.9, never answers on its port."""
-    real = socket.getaddrinfo
-
-    def several(host: str, port: int, *args: Any, **more: Any) -> Any:
-        if host != "two.example":
-            return real(host, port, *args, **more)
-        return [answer for address in ("127.0.0.9", *others) for answer in real(address, port, *args, **more)]
-
-    with reciting(*[ok(b"hello", "Connection: close")] * 3) as server, socket.socket() as listener:
-        listener.bind(("127.0.0.9", server.port))
-        listener.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        socket.getaddrinfo = several  # type: ignore[assignment]
-        try:
-            yield server
-        finally:
-            socket.getaddrinfo = real
-            for filler in fillers:
-                filler.close()
+    with (
+        reciting(*[ok(b"hello", "Connection: close")] * 3) as server,
+        full_queue("127.0.0.9", server.port),
+        resolving(two=["127.0.0.9", *others]),
+    ):
+        yield server
 
 
 ALL_OF_LOOPBACK = AddressPolicy(networks=(ip_network("127.0.0.0/8"),), ports=frozenset())
@@ -241,23 +211,19 @@ def test_a_server_that_paces_above_the_limit_is_not_too_slow(origin: OriginProce
 
 
 @pytest.mark.parametrize(
-    ("phase_of", "error"),
+    ("phase", "error"),
     [
-        (before_headers, OSError("redis is away")),
-        (before_headers, SystemExit(3)),
-        (in_silent_body, TimeoutError("redis")),
-        (in_dripping_body, ConnectionResetError("redis")),
-        (in_dripping_body, KeyError("bug")),
+        ("before headers", OSError("redis is away")),
+        ("before headers", SystemExit(3)),
+        ("in a silent body", TimeoutError("redis")),
+        ("in a dripping body", ConnectionResetError("redis")),
+        ("in a dripping body", KeyError("bug")),
     ],
+    indirect=["phase"],
 )
-def test_whatever_check_raises_arrives_unchanged(
-    origin: OriginProcess,
-    desk: Desk,
-    phase_of: Callable[[OriginProcess], AbstractContextManager[str]],
-    error: BaseException,
-) -> None:
-    with phase_of(origin) as url, pytest.raises(type(error)) as caught:
-        desk.fetch(url, check=after(0.2, error), **PATIENT)
+def test_whatever_check_raises_arrives_unchanged(desk: Desk, phase: str, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        desk.fetch(phase, check=after(0.2, error), **PATIENT)
     assert caught.value is error
 
 
@@ -288,14 +254,12 @@ def test_progress_is_told_at_the_start_and_at_the_end(origin: OriginProcess, des
     assert told == sorted(told)
 
 
-@pytest.mark.parametrize("asked", [None, 1])
-def test_an_idle_connection_is_ended_after_a_moment(tmp_path: Path, way: type[Desk], asked: int | None) -> None:
+def test_an_idle_connection_is_ended_after_a_moment(tmp_path: Path, way: type[Desk]) -> None:
     """Until then a server that serves one connection at a time hears nobody else."""
     ended: list[float] = []
 
     def serve(server: Reciter, connection: socket.socket) -> None:
-        server.hear(connection)
-        connection.sendall(ok(b"hello", *([f"Keep-Alive: timeout={asked}, max=100"] if asked else [])))
+        server.answer(connection, ok(b"hello"))
         begun = time.monotonic()
         silent(server, connection)
         ended.append(time.monotonic() - begun)
@@ -308,4 +272,4 @@ def test_an_idle_connection_is_ended_after_a_moment(tmp_path: Path, way: type[De
             desk.run([Transfer(Wanted(other.url()), tmp_path / "o", waits, lambda: None, user_agent="x")])
         wait_for(lambda: ended, seconds=15, what="the end of the connection")
         assert desk.fetch(server.url()).size == 5
-    assert -0.3 < ended[0] - (asked or IDLE) < 3
+    assert -0.3 < ended[0] - IDLE < 3

@@ -1,10 +1,9 @@
 """No request goes to an address that the policy denies, on any hop, whatever a name resolves to."""
 
 import random
-import socket
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,30 +12,13 @@ from download.addresses import AddressPolicy
 from download.fetch import Fetcher
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk, Reciter, ok, reciting
-
-NAMES = {
-    "good.example": ["127.0.0.1"],
-    "good.example.": ["127.0.0.1"],
-    "mixed.example": ["127.0.0.1", "10.0.0.1"],
-    "inner.example": ["10.0.0.1"],
-}
+from tests.unit.download_kit import LOOPBACK, Desk, Reciter, in_turn, moved, ok, reciting, resolving
 
 
 @pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Own names, and each look-up of them noted."""
-    asked: list[str] = []
-    real = socket.getaddrinfo
-
-    def look_up(host: str, port: int, *args: Any, **more: Any) -> object:
-        asked.append(host)
-        if host not in NAMES:
-            return real(host, port, *args, **more)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in NAMES[host]]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return asked
+def lookups() -> Iterator[list[str]]:
+    with resolving(good=["127.0.0.1"], mixed=["127.0.0.1", "10.0.0.1"], inner=["10.0.0.1"]) as asked:
+        yield asked
 
 
 def to(origin: OriginProcess, location: str) -> str:
@@ -111,9 +93,8 @@ def test_a_name_is_resolved_once_and_the_judged_address_is_used(desk: Desk, look
 
 
 def test_a_name_that_ends_in_a_dot_is_the_same_host(tmp_path: Path, lookups: list[str]) -> None:
-    desk = Desk(tmp_path)
     with reciting(ok(b"hello")) as server:
-        assert desk.bring(server.url(host="good.example.")) == b"hello"
+        assert Desk(tmp_path).bring(server.url(host="good.example.")) == b"hello"
         assert f"host: good.example:{server.port}" in server.requests[0].lower()
 
 
@@ -131,9 +112,7 @@ def test_an_allowed_host_opens_private_addresses_for_itself_only(
 def test_headers_meant_for_one_origin_are_not_shown_to_another(desk: Desk) -> None:
     own = {"Authorization": "Bearer s", "Cookie": "s=1", "X-Api-Key": "s", "Accept-Language": "de", "Host": "evil"}
     with reciting(ok(b"hello")) as other:
-        near = ok(b"", "Location: /next", "Connection: close", status="302 Found")
-        far = ok(b"", f"Location: {other.url()}", "Connection: close", status="302 Found")
-        with reciting(near, far) as server:
+        with reciting(moved("/next"), moved(other.url())) as server:
             desk.fetch(server.url(), headers=own)
         for request in server.requests:
             assert "Bearer s" in request
@@ -143,10 +122,6 @@ def test_headers_meant_for_one_origin_are_not_shown_to_another(desk: Desk) -> No
         assert "Bearer" not in other.requests[0]
         assert "Cookie" not in other.requests[0]
         assert "Accept-Language: de" in other.requests[0]
-
-
-def moved(location: str, *headers: str) -> bytes:
-    return ok(b"", f"Location: {location}", "Connection: close", *headers, status="302 Found")
 
 
 def cookies(server: Reciter) -> list[str]:
@@ -185,13 +160,8 @@ def test_where_a_redirect_led_and_what_came_is_told(desk: Desk) -> None:
 
 def test_a_connection_kept_from_one_hop_survives_the_failure_of_the_next(desk: Desk) -> None:
     """It may serve another thread by then."""
-
-    def redirect_then_serve(server: Reciter, connection: socket.socket) -> None:
-        for answer in (ok(b"", "Location: http://127.0.0.2/", status="302 Found"), ok(b"hello")):
-            server.hear(connection)
-            connection.sendall(answer)
-
-    with reciting(redirect_then_serve) as server:
+    away = ok(b"", "Location: http://127.0.0.2/", status="302 Found")
+    with reciting(in_turn(away, ok(b"hello"))) as server:
         assert desk.fails(server.url()).kind is FailureKind.REFUSED
         assert desk.bring(server.url()) == b"hello"
         assert server.connections == 1

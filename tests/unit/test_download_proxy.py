@@ -166,7 +166,7 @@ def test_https_goes_through_connect_and_the_certificate_is_the_target_s(
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", FailureKind.PROTOCOL),
         (b"HTTP/1.1 200 OK\r\n\r\nand more", FailureKind.PROTOCOL),
         (b"HTTP/1.1 200 OK\r\n\r\n\r\n\r\n", FailureKind.PROTOCOL),
-        (b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 20_000, FailureKind.PROTOCOL),
+        (b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 100_000, FailureKind.PROTOCOL),
         (b"HTTP/1.1 200 OK\r\n", FailureKind.CONNECT),
         (b"", FailureKind.CONNECT),
         (b"HTTP/1.1 503 Busy\r\n\r\n", FailureKind.CONNECT),
@@ -214,7 +214,7 @@ def test_hosts_that_are_named_are_asked_without_it(origin: OriginProcess, tmp_pa
 @pytest.mark.parametrize(
     "text",
     ["proxy:3128", "https://u:s3cret@a:1", "socks5://u:s3cret@a:1", "http://u:s3cret@a", "http://u:s3cret@a:1/path",
-     "http://u:s3cret@a:99999", "http://u:s3cret@a b:1", "http://u:s3cret@[::1:1", "http://"],
+     "http://u:s3cret@a:99999", "http://u:s3cret@a b:1", "http://u:s3cret@[::1:1", "http://", "u:s3cret@a:1", "u:s3cret@a://b"],
 )  # fmt: skip
 def test_what_is_no_proxy_is_said_without_its_password(text: str) -> None:
     with pytest.raises(ValueError, match=r"DOWNPOUR_PROXY: expected http://\[user:password@\]host:port") as caught:

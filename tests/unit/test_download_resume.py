@@ -1,4 +1,7 @@
-"""What an earlier attempt left is continued if and only if the server proves that nothing changed."""
+"""What an earlier attempt left is continued if and only if the server proves that nothing changed.
+
+``tests/pools/test_every_fault.py`` has the servers whose file changes, or that lie about parts.
+"""
 
 import fcntl
 import hashlib
@@ -23,7 +26,6 @@ from tests.waiting import wait_for
 
 SIZE = 100_000
 WHOLE = Entity("n", SIZE).read(0, SIZE)
-CHANGED = Entity("n", SIZE, 2).read(0, SIZE)  # the second GET of changed-* brings edition 2
 
 
 @pytest.fixture
@@ -70,43 +72,15 @@ def test_the_leftover_of_another_claim_is_moved_not_copied(origin: OriginProcess
     assert own.read_bytes() == WHOLE
 
 
-@pytest.mark.parametrize(
-    ("fault", "content"),
-    [
-        ("changed-content", CHANGED),
-        ("changed-no-etag", CHANGED),
-        ("changed-weak-etag", CHANGED),
-        ("range-ignored", WHOLE),
-        ("range-416", WHOLE),
-    ],
-)
-def test_a_changed_file_starts_again_within_the_attempt(
-    origin: OriginProcess, desk: Desk, fault: str, content: bytes
-) -> None:
-    where = url(origin, fault)
-    assert desk.fails(where).kind is FailureKind.TRUNCATED
-    assert desk.bring(where) == content
-    assert desk.leftovers() == []
-
-
-@pytest.mark.parametrize("fault", ["changed-ignores-if-range", "lying-range", "lying-total"])
-def test_a_part_that_does_not_fit_is_refused_and_the_next_attempt_starts_again(
-    origin: OriginProcess, desk: Desk, fault: str
-) -> None:
-    where = url(origin, fault)
-    assert desk.fails(where).kind is FailureKind.TRUNCATED
-    assert desk.fails(where).kind is FailureKind.CHANGED
-    assert desk.leftovers() == []
-    assert desk.bring(where) in (WHOLE, Entity("n", SIZE, 3).read(0, SIZE))
-
-
 ETAG = 'ETag: "a"'
+BEGUN = ok(b"hel", ETAG, length=5)
+PART = ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P")
 
 
 @pytest.mark.parametrize(
     ("part", "kind"),
     [
-        (ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P"), None),
+        (PART, None),
         (ok(b"lo", "Content-Range: bytes 3-4/5", status="206 P"), FailureKind.CHANGED),  # without the ETag
         (ok(b"lo", ETAG, "Content-Range: bytes 3-4/*", status="206 P"), FailureKind.PROTOCOL),
         (ok(b"lo", ETAG, status="206 P"), FailureKind.PROTOCOL),
@@ -116,7 +90,7 @@ ETAG = 'ETag: "a"'
     ],
 )
 def test_a_part_must_prove_where_it_belongs(desk: Desk, part: bytes, kind: FailureKind | None) -> None:
-    with reciting(ok(b"hel", ETAG, length=5), part) as server:
+    with reciting(BEGUN, part) as server:
         desk.fails(server.url())
         if kind is None:
             assert desk.bring(server.url()) == b"hello"
@@ -140,8 +114,15 @@ def test_where_a_digest_judges_any_part_that_fits_continues(desk: Desk, etags: t
         assert "if-range" not in server.requests[1].lower()
 
 
-def test_where_a_digest_judges_a_part_of_another_length_does_not_continue(desk: Desk) -> None:
-    with reciting(ok(b"hel", length=5), ok(b"lo", "Content-Range: bytes 3-4/6", status="206 P")) as server:
+@pytest.mark.parametrize(
+    ("begun", "part"),
+    [
+        (ok(b"hel", length=5), ok(b"lo", "Content-Range: bytes 3-4/6", status="206 P")),  # of another length
+        (ok(b"HEL", ETAG, length=5), PART),
+    ],
+)
+def test_where_a_digest_judges_what_does_not_fit_is_not_the_last_word(desk: Desk, begun: bytes, part: bytes) -> None:
+    with reciting(begun, part) as server:
         desk.fails(server.url(), sha256=HELLO)
         assert desk.fails(server.url(), sha256=HELLO).kind is FailureKind.CHANGED
         assert desk.leftovers() == []
@@ -155,18 +136,9 @@ def test_what_was_begun_for_another_digest_is_not_continued(desk: Desk, sha256: 
         assert "range:" not in server.requests[1].lower()
 
 
-def test_a_digest_that_fails_after_a_resume_is_not_the_last_word(desk: Desk) -> None:
-    part = ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P")
-    with reciting(ok(b"HEL", ETAG, length=5), part) as server:
-        desk.fails(server.url(), sha256=HELLO)
-        assert desk.fails(server.url(), sha256=HELLO).kind is FailureKind.CHANGED
-        assert desk.leftovers() == []
-
-
 def test_what_was_kept_is_hashed_into_a_further_digest_too(desk: Desk) -> None:
-    part = ok(b"lo", ETAG, "Content-Range: bytes 3-4/5", status="206 P")
-    with reciting(ok(b"hel", ETAG, length=5), part) as server:
-        digest = f"sha1:{hashlib.sha1(b'hello').hexdigest()}"  # noqa: S324
+    digest = f"sha1:{hashlib.sha1(b'hello').hexdigest()}"  # noqa: S324
+    with reciting(BEGUN, PART) as server:
         desk.fails(server.url(), digest=digest)
         assert desk.bring(server.url(), digest=digest) == b"hello"
 
@@ -246,17 +218,6 @@ def test_a_sigkilled_download_is_continued_by_another_process(origin: OriginProc
     assert desk.final.read_bytes() == Entity("n", size).read(0, size)
 
 
-def test_publish_overwrites_nothing_unless_told_to(origin: OriginProcess, desk: Desk) -> None:
-    desk.final.write_text("somebody else's")
-    desk.fetch(f"{origin.url}/files/n?size={SIZE}")
-    with pytest.raises(FileExistsError):
-        publish(desk.temp, desk.final)
-    assert desk.final.read_text() == "somebody else's"
-    publish(desk.temp, desk.final, replace=True, fsync=True)
-    assert desk.final.read_bytes() == WHOLE
-    assert desk.leftovers() == []
-
-
 def test_publish_again_after_a_kill_between_link_and_unlink(origin: OriginProcess, desk: Desk) -> None:
     desk.fetch(f"{origin.url}/files/n?size={SIZE}")
     desk.final.hardlink_to(desk.temp)
@@ -271,9 +232,6 @@ def test_what_another_attempt_took_over_is_not_published(origin: OriginProcess, 
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(TempLostError):
             publish(desk.temp, desk.final)
-    desk.temp.unlink()
-    with pytest.raises(TempLostError):
-        publish(desk.temp, desk.final)
     assert not desk.final.exists()
 
 
@@ -313,19 +271,10 @@ def _hand_back(size: int, _total: int | None) -> None:
 
 
 def test_no_file_and_no_connection_stays_open(origin: OriginProcess, desk: Desk) -> None:
-    ways = [
-        "files/n",
-        "faults/cut-body",
-        "faults/reset",
-        "faults/status/404",
-        "faults/redirect-loop",
-        "faults/cut-headers",
-    ]
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(5):
-        for way in ways:
-            with suppress(DownloadError):
-                desk.fetch(f"{origin.url}/{way}?size={SIZE}")
+    for path in ("files/n", "cut-body", "reset", "status/404", "redirect-loop", "cut-headers") * 5:
+        with suppress(DownloadError):
+            desk.fetch(f"{origin.url}/{'' if path == 'files/n' else 'faults/'}{path}?size={SIZE}")
     desk.fetcher.close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 

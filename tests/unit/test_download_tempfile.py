@@ -74,7 +74,7 @@ def test_a_name_that_is_taken_stays_as_it_was(tmp_path: Path, temp: TempFile, wa
         temp.publish(str(tmp_path / "final"), fsync=False)
     assert (tmp_path / "final").read_text() == "somebody else's"
 
-    temp.publish(str(tmp_path / "final"), fsync=False, replace=True)
+    temp.publish(str(tmp_path / "final"), fsync=True, replace=True)
     assert (tmp_path / "final").read_bytes() == b"hello"
     assert files(tmp_path) == ["final"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from download.errors import ChangedError, DigestError, DownloadError, EmptyError, SizeError, TruncatedError
+from download.errors import DownloadError
 from download.validators import (
     ContentRange,
     Validators,
@@ -20,9 +20,6 @@ from download.validators import (
     repr_sha256,
     strong_date,
     strong_etag,
-    verify_digest,
-    verify_size,
-    verify_unframed,
 )
 from tests.unit.download_kit import Desk, ok, reciting
 
@@ -109,26 +106,6 @@ def test_a_repr_digest_is_found_among_others() -> None:
 def test_no_header_breaks_the_readers(header: str) -> None:
     for read in (strong_etag, content_range, repr_sha256, lambda text: strong_date(text, text)):
         read(header)
-
-
-def test_the_last_word_on_a_file() -> None:
-    verify_size(5, announced=5, wanted=5)
-    verify_size(5, announced=None, wanted=None)
-    verify_unframed(5, ragged=False)
-    verify_digest("sha256", "ab", "AB", "x", resumed=True)
-    verify_digest("sha256", "ab", None, "x", resumed=False)
-    with pytest.raises(TruncatedError):
-        verify_size(5, announced=6, wanted=5)
-    with pytest.raises(SizeError):
-        verify_size(5, announced=None, wanted=6)
-    with pytest.raises(EmptyError):
-        verify_unframed(0, ragged=False)
-    with pytest.raises(TruncatedError):
-        verify_unframed(5, ragged=True)
-    with pytest.raises(DigestError):
-        verify_digest("sha256", "ab", "cd", "x", resumed=False)
-    with pytest.raises(ChangedError):
-        verify_digest("sha256", "ab", "cd", "x", resumed=True)
 
 
 SIZE = 66_000  # worth keeping

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -20,11 +20,15 @@ from download.filenames import check_filename
 from ledger.jobs import Job, folded
 from producer.errors import ManifestError
 from producer.formats import MOST_MIRRORS, Format, format_of
-from producer.manifest import BadLine, read
+from producer.manifest import BadLine, Names, Reader
 from producer.urls import check_url
 
 DIGEST = "ab" * 32
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<metalink xmlns="urn:ietf:params:xml:ns:metalink">\n'
+
+
+def read(source: Any, format_: Format | None = None, **options: Any) -> Iterator[Job | BadLine]:
+    return Reader(source, format_, print, **options).items(Names())
 
 
 def items(text: str | bytes, format_: Format) -> list[Job | BadLine]:

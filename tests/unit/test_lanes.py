@@ -9,8 +9,7 @@ import pytest
 
 from poolbench.experiment import Experiment, MeasuredJob
 from poolbench.experiment import PoolKind as Pool
-from poolbench.lanes import LaneChart, shown
-from poolbench.report.lanes_svg import in_words
+from poolbench.lanes import LaneChart, in_words, shown
 from tests.experiments import Made, made, remeasured
 from tests.reported import a_greenlet_each, few, hosts, with_jobs
 

@@ -6,10 +6,10 @@ import base64
 import csv
 import io
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,9 +24,15 @@ from ledger.records import decode_job, encode_job
 from producer import urls
 from producer.errors import ManifestError, OtherManifestError
 from producer.formats import Format
-from producer.manifest import FIELDS, BadLine, Known, Names, Reader, _filename, _name_of_url, read
+from producer.manifest import FIELDS, BadLine, Known, Names, Reader, _filename, _name_of_url
 
 DIGEST = "Ab" * 32
+
+
+def read(
+    source: Any, format_: Format | None = None, names: Names | None = None, **options: Any
+) -> Iterator[Job | BadLine]:
+    return Reader(source, format_, print, **options).items(names or Names())
 
 
 def jobs(text: str | bytes, format_: Format | None = None) -> list[Job | BadLine]:
@@ -242,27 +248,6 @@ def test_a_line_asks_for_its_own_filename() -> None:
         again("http://a/x\nhttp://a/y\n", "http://a/y\nhttp://a/z\n")
 
 
-def test_a_pipe_is_kept_as_far_as_there_is_room_and_its_jobs_come_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = b"".join(b"http://a/%d\n" % n for n in range(200_000))
-
-    class Pipe(io.BytesIO):
-        def seekable(self) -> bool:
-            return False
-
-    for free, kept in ((2**30, True), (2**21, False)):
-        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        reader = Reader(Pipe(text), None, lambda _: None)
-        reader.keep()
-        assert reader.kept is kept
-        jobs = [job.url for job in reader.jobs()]
-        assert (len(jobs), jobs[-1]) == (200_000, "http://a/199999")
-        if not kept:
-            with pytest.raises(OtherManifestError, match="expected a file for a mended manifest, got a pipe with more"):
-                reader.missing(list)
-            with pytest.raises(ManifestError, match="expected a file for --strict"):
-                Reader(Pipe(text), None, lambda _: None).check()
-
-
 def test_folders_go_on_where_the_batch_is() -> None:
     first = "".join(f"http://a/{n}/f\n" for n in range(3))
     new = Reader(io.BytesIO(("http://a/9/f\n" + first).encode()), None, lambda _: None, partial(Names, 2))
@@ -323,28 +308,7 @@ def test_options_are_read_back_as_they_were_written(sha256: str | None, filename
     assert decode_job(encode_job(job)) == job
 
 
-def test_a_job_without_options_takes_no_room_for_them() -> None:
-    assert len(json.loads(encode_job(Job("http://a/f", "f", "ab" * 32, 7)))) == 4
-
-
 # -- names
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("http://a/b/c%20d.txt?q=1#f", "c d.txt"),
-        ("http://a/", "download"),
-        ("http://a", "download"),
-        ("http://a/..", "download"),
-        ("http://a/%2e%2e%2fetc%2fpasswd", "passwd"),
-        ("http://a/a%00b%0a", "ab"),
-        ("http://a/%ff", "ÿ"),  # Latin-1
-        ("http://a/" + "x" * 300 + ".tar", "x" * 251 + ".tar"),
-    ],
-)
-def test_a_url_gives_one_safe_segment(url: str, name: str) -> None:
-    assert name_of_url(url) == name
 
 
 def test_names_are_unique_in_the_manifests_order() -> None:
@@ -370,15 +334,6 @@ def test_names_are_unique_where_case_and_the_form_of_unicode_do_not_count() -> N
 def test_a_hundred_thousand_equal_names_take_no_quadratic_time() -> None:
     names = Names()
     assert [names.give("x") for _ in range(100_000)][-1] == "x-100000"
-
-
-@given(st.text())
-def test_any_url_path_gives_a_segment_that_a_file_system_takes(text: str) -> None:
-    name = name_of_url(f"http://a/{text}")
-    assert name == PurePosixPath(name).name
-    assert 0 < len(name.encode()) <= LONGEST
-    assert name.isprintable()
-    assert name.strip(".") != ""
 
 
 @given(st.lists(st.text(max_size=300), max_size=30))

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from poolbench.advice import recommend
 from poolbench.experiment import Experiment
 from poolbench.experiment import PoolKind as Pool
 from poolbench.report.page import page, text
@@ -70,9 +69,3 @@ def test_each_note_stands_once_and_where_a_reader_looks_for_it(
     for note in OTHERS:
         assert whole.count(note) == 1, note
         assert note in conditions, note
-
-
-def test_advice_that_has_no_page_around_it_has_all_of_them(noted: Experiment) -> None:
-    found = recommend([noted]).reasoning
-
-    assert [line for line in found if line.startswith("Note: ")] == [f"Note: {note}." for note in noted.notes]

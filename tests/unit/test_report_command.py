@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -21,18 +20,14 @@ def a_run(tmp_path: Path) -> Path:
 
 
 def test_each_suffix_is_a_format(a_run: Path, tmp_path: Path) -> None:
-    names = ("r.html", "r.md", "timeline.svg", "bars.png", "r.trace.json", "r.trace.json.gz")
+    names = ("r.html", "r.md", "r.svg", "bars.png")
     outputs = [word for name in names for word in ("-o", str(tmp_path / name))]
 
-    assert run(["report", str(a_run), *outputs, "--trace", str(tmp_path / "t.json.gz")]) == 0
+    assert run(["report", str(a_run), *outputs]) == 0
     assert (tmp_path / "r.html").read_bytes().startswith(b"<!doctype html>")
     assert (tmp_path / "r.md").read_text().startswith("# gevent:8 finished")
-    assert (tmp_path / "timeline.svg").read_text().startswith("<svg")
+    assert (tmp_path / "r.svg").read_text().startswith("<svg")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
-    plain = (tmp_path / "r.trace.json").read_bytes()
-    assert json.loads(plain)["traceEvents"]
-    assert gzip.decompress((tmp_path / "r.trace.json.gz").read_bytes()) == plain
-    assert gzip.decompress((tmp_path / "t.json.gz").read_bytes()) == plain
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -43,9 +38,8 @@ def test_without_a_file_to_write_the_text_is_the_output(a_run: Path, capsys: pyt
 
 def test_a_picture_is_named_after_its_part_or_told_it(a_run: Path, tmp_path: Path) -> None:
     assert run(["report", str(a_run), "-o", str(tmp_path / "bars.svg"), "-o", str(tmp_path / "other.svg")]) == 0
-    assert run(["report", str(a_run), "-o", str(tmp_path / "told.svg"), "--part", "bars"]) == 0
-    assert (tmp_path / "bars.svg").read_text() == (tmp_path / "told.svg").read_text()
-    assert "Who ran when" in (tmp_path / "other.svg").read_text()
+    assert run(["report", str(a_run), "-o", str(tmp_path / "throughput.svg"), "--part", "bars"]) == 0
+    assert len({(tmp_path / f"{name}.svg").read_text() for name in ("bars", "other", "throughput")}) == 1
 
 
 def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,22 +53,14 @@ def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"{}", "to be a run that was written with --json (poolbench.experiment/2)"),
-        (b"not json", "(poolbench.experiment/2), got something else"),
-        (b"# A page\n\nWith *two* lines.\n", "(poolbench.experiment/2), got something else\n"),
-        (
-            b'{"schema": "downpour.report/1"}',
-            "(poolbench.experiment/2), got JSON of schema 'downpour.report/1'\n",
-        ),
-        (
-            b'{"scenario": {}, "contestants": [], "turns": []}',
-            "to be of schema poolbench.experiment/2, got a run of an earlier one: measure again\n",
-        ),
+        (b"{}", "to be a run (poolbench.experiment/2); scenario: Field required, got {}"),
+        (b"not json", "(poolbench.experiment/2); content: Invalid JSON"),
+        (b'{"schema": "downpour.report/1"}', "Input should be 'poolbench.experiment/2', got 'downpour.report/1'\n"),
         (b"\x1f\x8b not gzip", "expected a run at"),
         (gzip.compress(b"{}" * 1000, mtime=0)[:-9], "expected a run at"),
-        (b"\xff\xfe", "got something else"),
+        (b"\xff\xfe", "content: Invalid JSON"),
     ],
-    ids=["empty", "text", "page", "other-schema", "earlier", "no-gzip", "cut-gzip", "no-text"],
+    ids=["empty", "text", "other-schema", "no-gzip", "cut-gzip", "no-text"],
 )
 def test_a_file_that_is_no_run_is_code_two_and_says_where(
     content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -89,21 +75,12 @@ def test_a_file_that_is_no_run_is_code_two_and_says_where(
     assert not (tmp_path / "r.html").exists()
 
 
-def test_turns_of_a_deployment_that_is_not_there_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changed = json.loads(a_run.read_text())
-    changed["deployments"][1]["name"] = "another"
-    a_run.write_text(json.dumps(changed))
-
-    assert run(["report", str(a_run)]) == 2
-    assert "got measurements of 'prefork:4'" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", ["r.pdf", "r", "r.json", "html"])
 def test_an_unknown_suffix_is_code_two_before_anything_is_read(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["report", "no-such-run.json", "-o", str(tmp_path / name)]) == 2
-    assert "expected a file that ends in .trace.json.gz" in capsys.readouterr().err
+    assert "expected files that end in .html" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_and_a_folder_that_is_not_there_are_code_two(
@@ -115,14 +92,12 @@ def test_a_run_that_is_not_there_and_a_folder_that_is_not_there_are_code_two(
     assert "expected to write" in capsys.readouterr().err
 
 
-def test_a_picture_of_two_kinds_of_runs_is_refused_with_the_difference(
-    a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_of_two_runs_is_refused(a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.json"
     other.write_text(to_json(sweep()))
 
     assert run(["report", str(a_run), str(other), "-o", str(tmp_path / "r.svg")]) == 2
-    assert "expected runs of one kind" in capsys.readouterr().err
+    assert "expected one run for" in capsys.readouterr().err
     assert run(["report", str(a_run), str(other), "-o", str(tmp_path / "r.html")]) == 0
 
 
@@ -131,13 +106,3 @@ def test_a_picture_of_what_was_not_measured_is_code_two(
 ) -> None:
     assert run(["report", str(a_run), "-o", str(tmp_path / "throughput.svg")]) == 2
     assert "expected several concurrencies of a pool" in capsys.readouterr().err
-
-
-def test_numbers_that_no_measurement_gives_are_refused(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in ("NaN", "Infinity", "1e308", "9" * 30):
-        changed = json.loads(to_json(few()))
-        changed["started"] = 12345.678
-        a_run.write_text(json.dumps(changed).replace("12345.678", number))
-
-        assert run(["report", str(a_run)]) == 2
-        assert "expected numbers below 1e+15" in capsys.readouterr().err

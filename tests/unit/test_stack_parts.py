@@ -1,4 +1,4 @@
-"""The stack's small parts: ports, environment, Procfile, env file, log follower, what Flower counted."""
+"""The stack's small parts: ports, environment, Procfile, env file, log follower."""
 
 import os
 import shlex
@@ -14,8 +14,6 @@ from honcho.environ import parse_procfile
 from ledger.jobs import Pool
 from stack import plan as ports
 from stack import up
-from stack.__main__ import finished_by_worker
-from stack.install import InstallError, make_environment, package_of
 from stack.plan import ROOT, Plan, clean
 from stack.stack import StackError
 from stack.up import MOST, Follower
@@ -105,7 +103,7 @@ def test_the_producer_finds_the_stack_that_is_up_and_waits_for_one_that_starts(t
     assert producer() == (0, "/a b/$HOME'\n")
     assert producer(DOWNPOUR_DOWNLOADS="/mine") == (0, "/mine\n")
     assert producer(DOWNPOUR_REDIS_URL="redis://other/0") == (0, "None\n")
-    assert [each.name for each in file.parent.iterdir()] == ["stack.env"]
+    assert {each.name for each in file.parent.iterdir()} == {"stack.env", "stack.lock"}
 
 
 INTERRUPTED = """
@@ -119,22 +117,19 @@ runpy.run_module(sys.argv[1], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "at"), [("producer", "click"), ("stack", "click"), ("origin", "asyncio"), ("stack.install", "venv")]
-)
+@pytest.mark.parametrize(("module", "at"), [("producer", "click"), ("stack", "click"), ("origin", "asyncio")])
 def test_ctrl_c_in_the_first_second_ends_without_a_traceback(module: str, at: str) -> None:
     words = [sys.executable, "-c", INTERRUPTED, module, at]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_env_file_of_a_stack_that_is_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_file_of_a_stack_that_is_up_is_not_taken_and_a_leftover_is(tmp_path: Path) -> None:
     file = tmp_path / "run" / "stack.env"
-    up.claim(file)
-    up.claim(file)  # this process is no `stack up`, so the file is a leftover
-    monkeypatch.setattr(up, "_alive", lambda pid: pid == os.getpid())
-    with pytest.raises(StackError, match=f"up already, as process {os.getpid()}"):
+    lock, held = up.claim(file)
+    with held, pytest.raises(StackError, match=f"up already, as {lock} says"):
         up.claim(file)
+    up.claim(file)[1].close()
 
 
 def test_the_follower_shows_whole_lines_once_and_nothing_a_terminal_obeys(tmp_path: Path) -> None:
@@ -163,38 +158,9 @@ def test_a_long_log_that_was_shown_starts_again(tmp_path: Path) -> None:
     assert next(iter(follower.lines())).endswith("next")
 
 
-def test_flowers_counters_become_jobs_by_worker() -> None:
-    metrics = """# TYPE flower_events_total counter
-flower_events_total{task="downpour.download",type="task-succeeded",worker="threads@here"} 2.0
-flower_events_total{task="downpour.threads",type="task-succeeded",worker="threads@here"} 1.0
-flower_events_total{task="downpour.download",type="task-started",worker="threads@here"} 9.0
-flower_events_total{task="downpour.download",type="task-succeeded",worker="gevent@here"} 4.0
-"""
-    assert finished_by_worker(metrics) == {"threads@here": 3, "gevent@here": 4}
-    assert finished_by_worker("") == {}
-
-
 def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InstallError, match="no virtual environment"):
-        make_environment(tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "package"),
-    [
-        (b"Collecting celery==5.6.2 (from -r requirements/local.txt (line 7))\n", "celery 5.6.2"),
-        (b"Collecting celery[redis]==5.6.2\n", "celery[redis] 5.6.2"),
-        (
-            b"Processing ./wheels/prometheus_client-0.23.1-py3-none-any.whl (from -r a.txt (line 1))\n",
-            "prometheus_client 0.23.1",
-        ),
-        (b"Processing /w/flower-2.2.0.tar.gz\n", "flower 2.2.0"),
-        (b"  Downloading celery-5.6.2-py3-none-any.whl (445 kB)\n", None),
-        (b"  Using cached celery-5.6.2-py3-none-any.whl (445 kB)\n", None),
-        (b"Requirement already satisfied: celery==5.6.2\n", None),
-    ],
-)
-def test_each_package_that_pip_begins_is_counted(line: bytes, package: str | None) -> None:
-    assert package_of(line) == package
+    words = ["make", f"VENV={tmp_path}", f"{tmp_path}/local.stamp"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert (done.returncode, "is no virtual environment" in done.stderr) == (2, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]

@@ -393,12 +393,4 @@
   };
   window.addEventListener("beforeprint", () => print(true));
   window.addEventListener("afterprint", () => print(false));
-
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-raw]");
-    if (!link || link.href.startsWith("blob:")) return;
-    const text = atob(document.getElementById("raw-" + link.dataset.raw).textContent.trim());
-    const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
-    link.href = URL.createObjectURL(new Blob([bytes], { type: "application/gzip" }));
-  });
 })();
