@@ -71,8 +71,11 @@ define INSTALL
 @$(NEED_PYTHON)test -z "$$(ls -A $(1) 2>/dev/null)" -o -e $(1)/pyvenv.cfg || \
 	{ echo 'install: $(1) is no virtual environment and was left as it is; choose another: make VENV=...' >&2; exit 1; }
 @$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
-@echo "installing the $$(grep -c '^[A-Za-z0-9]' $<) packages of $<; unpacking them takes as long as collecting them"
-@$(1)/bin/python -m pip install --require-hashes --no-input --disable-pip-version-check -r $<
+@echo "installing the $$(grep -c '^[A-Za-z0-9]' $<) packages of $<, each compared with its hash"
+@{ $(1)/bin/python -m pip install --require-hashes --no-input --disable-pip-version-check --progress-bar off -r $<; \
+	echo "ended $$?"; } | awk '/^ended / { code = $$2 } { fflush() } END { exit code } \
+	/^(Collecting|Processing) / && ++n % 10 == 0 { print "  " n " collected" } \
+	/^Installing/ { print "  unpacking them, which takes as long" }'
 @touch $@
 endef
 
