@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from poolbench.runfiles import check_whole
+from poolbench.runfiles import writable
 
-_STDOUT = Path("-")
 _PATH = click.Path(path_type=Path)
 
 
@@ -44,18 +43,6 @@ def _allowed(_context: click.Context, _parameter: click.Parameter, given: Sequen
             raise click.BadParameter(f"expected HOST or HOST:PORT, got {text!r}")
         found.append((host, int(port) if colon else None))
     return tuple(found)
-
-
-def _writable(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refused now rather than after the run."""
-    if path not in (None, _STDOUT):
-        try:
-            check_whole(path)
-        except OSError as error:
-            raise click.BadParameter(
-                f"expected a file that can be written, got {str(path)!r}: {error.strerror}"
-            ) from error
-    return path
 
 
 def _in_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -128,8 +115,8 @@ _WORKDIR = click.option(
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a measurement does not count; 1: whatever the machine does.",
 )
-@click.option("--json", type=_PATH, callback=_writable, metavar="FILE", help="The run; - is stdout.")
-@click.option("-o", "--output", type=_PATH, callback=_writable, metavar="FILE.html", help="A page.")
+@click.option("--json", type=_PATH, callback=writable, metavar="FILE", help="The run; - is stdout.")
+@click.option("-o", "--output", type=_PATH, callback=writable, metavar="FILE.html", help="A page.")
 def run_(**options: Any) -> int:
     """Run your tasks on each pool, in rounds, and compare.
 
@@ -162,7 +149,7 @@ def _stop(*_: object) -> None:
 @_WORKDIR
 @click.option("--queue", "-Q", required=True, help="In the project's own broker: Redis.")
 @click.option("--most", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Calls, oldest first.")
-@click.option("-o", "target", required=True, type=_PATH, callback=_writable, metavar="FILE.jsonl")
+@click.option("-o", "target", required=True, type=_PATH, callback=writable, metavar="FILE.jsonl")
 def record_(*, app: str | None, queue: str, most: int, target: Path) -> int:
     """Write the calls that wait in a queue to a file for `poolbench run --args`; the queue stays as it is.
 

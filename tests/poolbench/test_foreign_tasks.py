@@ -46,7 +46,9 @@ def test_a_plain_project_from_the_root_folder_in_all_pools(
     # The time was told before it was taken.
     assert 0 < done.stdout.index("\nabout ") < done.stdout.index("round 1 of 1")
     assert any("shop.tasks.fetch reached 127.0.0.1:" in note for note in found.run["notes"])
-    assert found.run["deployments"][0]["command"] == "celery -A shop.celery worker -P prefork -c 2 -Q work"
+    assert found.run["deployments"][0]["command"] == (
+        "celery -A shop.celery worker -P prefork -Q work -n prefork@%h -c 2"
+    )
     assert "threads:8" in (project / "report.html").read_text()
 
 

@@ -6,17 +6,20 @@ import errno
 import os
 from pathlib import Path
 
+import click
 import pytest
 
-from poolbench.runfiles import check_whole, write_whole
+from poolbench.runfiles import writable, write_whole
 from producer.cli import run
+
+_CONTEXT, _OPTION = click.Context(click.Command("run")), click.Option(["-o"])
 
 
 def test_what_was_there_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("old")
 
-    check_whole(path)
+    assert writable(_CONTEXT, _OPTION, path) == path
     assert path.read_text() == "old"
     write_whole(path, b"new")
 
@@ -46,7 +49,7 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
-    check_whole(path)
+    assert writable(_CONTEXT, _OPTION, path) == path
     write_whole(path, b"all of it")
 
     assert os.read(reader, 100) == b"all of it"
