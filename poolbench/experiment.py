@@ -78,8 +78,6 @@ class MeasuredAttempt:
     started: float
     finished: float
     first_byte: float | None = None
-    bytes: int = 0  # received in this attempt
-    status: int | None = None  # the last HTTP status
     kind: str | None = None  # of its failure; None: it succeeded, or it was cancelled or handed back
     reason: str | None = None
 
@@ -146,15 +144,12 @@ class MeasuredJob:
 
     id: str
     filename: str
-    url: str
     state: MeasuredState
-    nominal: float | None  # seconds for which the origin was asked to pace it; None: not paced by us
     queued: float
-    received: float | None  # by a worker's main process, by its host's clock set right; None: its event was not seen
-    bytes: int
-    expected_sha256: str | None
-    sha256: str | None
     attempts: tuple[MeasuredAttempt, ...]
+    nominal: float | None = None  # seconds for which the origin was asked to pace it; None: not paced by us
+    received: float | None = None  # by a worker's main process, by its clock set right; None: its event was not seen
+    right: bool = True  # its bytes have the sha256 that was expected, or none was
     step: float | None = None  # seconds of what was done with the file after it had arrived, e.g. the links of a page
 
 

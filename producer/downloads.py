@@ -119,7 +119,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         submitted, records, note = run.to_the_end(one_at_a_time=deployment.serial)
         self._hosts |= {each.executor.host for record in records for each in record.attempts if each.executor}
         jobs = tuple(
-            measured_job(record, nominal, self._digests.expected(record))
+            measured_job(record, nominal, right=self._digests.right(record))
             for record, nominal in zip(records, part.nominal, strict=False)
         )
         return Ran(batch, submitted, jobs, f"{note}; {how}" if note and how else note)
@@ -269,7 +269,7 @@ class _BatchRun:
             if record.state.final:
                 pending.remove(record.id)
                 if len(self.jobs) <= FEW:
-                    self.display.ended(measured_job(record, None, record.job.sha256))
+                    self.display.ended(measured_job(record))
         return len(pending), [_running(record) for record in records if not record.state.final]
 
     def _check_workers(self, now: float) -> None:
@@ -318,31 +318,25 @@ class Digests:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], str] = {}
 
-    def expected(self, record: JobRecord) -> str | None:
-        job = record.job
-        if job.sha256 or record.sha256 is None:
-            return job.sha256
-        return self._seen.setdefault((job.url, job.filename), record.sha256)
+    def right(self, record: JobRecord) -> bool:
+        job, found = record.job, record.sha256
+        return found == (job.sha256 or (found and self._seen.setdefault((job.url, job.filename), found)))
 
 
-def measured_job(record: JobRecord, nominal: float | None, expected: str | None) -> MeasuredJob:
+def measured_job(record: JobRecord, nominal: float | None = None, *, right: bool = True) -> MeasuredJob:
     return MeasuredJob(
         id=record.id,
         filename=record.job.filename,
-        url=record.job.url,
         state=MeasuredState(record.state),
-        nominal=nominal,
         queued=record.queued,
-        received=None,
-        bytes=record.bytes,
-        expected_sha256=expected,
-        sha256=record.sha256,
         attempts=tuple(_attempt(each) for each in record.attempts),
+        nominal=nominal,
+        right=right,
         step=record.step,
     )
 
 
 def _attempt(of: Attempt) -> experiment.MeasuredAttempt:
-    """The fields are the same."""
     who = experiment.MeasuredExecutor(**asdict(of.executor)) if of.executor else None
-    return experiment.MeasuredAttempt(**asdict(of) | {"executor": who, "kind": of.kind and of.kind.value})
+    kind = of.kind and of.kind.value
+    return experiment.MeasuredAttempt(who, of.started, of.finished, of.first_byte, kind, of.reason)

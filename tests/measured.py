@@ -47,7 +47,7 @@ def attempt(
 def job(
     pool: Pool, filename: str, nominal: float, *attempts: Attempt, queued: float = 0.0, state: State = State.DONE
 ) -> MeasuredJob:
-    return measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal, SHA256)
+    return measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal)
 
 
 def record(

@@ -129,8 +129,8 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
         executors[pool] = [job.attempts[0].executor for job in each.measurement.jobs if job.attempts[0].executor]
         for job in each.measurement.jobs:
             path = world.settings.downloads / each.measurement.batch / job.filename
-            assert path.stat().st_size == job.bytes == QUICK.size
-            assert job.sha256 == job.expected_sha256
+            assert path.stat().st_size == QUICK.size
+            assert job.right
     one, other = executors[Pool.PREFORK]
     assert one.pid != other.pid
     assert (one.greenlet, other.greenlet) == (None, None)
