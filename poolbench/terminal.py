@@ -140,9 +140,6 @@ class Page:
             unit = "second" if took == 1 else "seconds"
             self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(job)}")
 
-    def unserved(self, text: str) -> None:
-        self.say(f"  {text}", "yellow")
-
     def measured(self, measurement: Measurement, note: str | None) -> None:
         if note:
             self.say(f"  {note}", "red")

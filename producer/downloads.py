@@ -32,8 +32,7 @@ from producer.fleet import Private, Shared, start
 from producer.scenarios import PlannedWork
 
 LOOK_EVERY = 0.05  # seconds
-WORRY_AFTER = 3.0  # seconds without a live worker of the pool: say so
-GIVE_UP_AFTER = 10.0  # ... and after so long cancel what is left; a worker that is just starting needs less
+GIVE_UP_AFTER = 10.0  # seconds without a live worker of the pool: cancel what is left; one that starts needs less
 FEW = 20  # jobs that are looked at one by one; of more, only the batch's counters
 
 _BATCHES = 50  # newest ones that are asked whether they ran meanwhile
@@ -51,8 +50,6 @@ class _Quiet:
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None: ...
 
     def ended(self, job: MeasuredJob) -> None: ...
-
-    def unserved(self, text: str) -> None: ...
 
 
 class Downloads(AbstractContextManager["Downloads"]):
@@ -89,7 +86,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, _Quiet(), workers, start="")
+        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, _Quiet(), workers)
         run.to_the_end()
         self._fleet.discard(batch)
 
@@ -115,7 +112,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """
         part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
         how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
-        run = _BatchRun(self._client, pool, batch, part.jobs, display, workers, start=how)
+        run = _BatchRun(self._client, pool, batch, part.jobs, display, workers)
         submitted, records, note = run.to_the_end(one_at_a_time=deployment.serial)
         self._hosts |= {each.executor.host for record in records for each in record.attempts if each.executor}
         jobs = tuple(
@@ -193,11 +190,9 @@ class _BatchRun:
     jobs: Sequence[Job]
     display: Display
     workers: Workers
-    start: str  # how a person starts workers; empty: they are not a person's to start
     _begun: float = field(default_factory=time.monotonic)
     _served: float = field(default_factory=time.monotonic)  # when a live worker was seen
     _checked: float = field(default_factory=time.monotonic)  # when we looked for one
-    _worried: bool = False
 
     @property
     def _ledger(self) -> Ledger:
@@ -276,22 +271,13 @@ class _BatchRun:
         if now - self._checked < LOOK_EVERY:
             return
         self._checked, queue = now, self.pool.queue
-        if ended := self.workers.ended():
-            if len(ended) == len(self.workers.roots):
-                self._worry()
+        if self.workers.ended():
             raise GivenUpError(f"a worker of {queue} has ended; its jobs were cancelled")
         known = Leases(self._ledger.redis, self._ledger.keys.prefix, 0.0).known()
         if any(lease.alive and lease.identity.pool is self.pool for lease in known):
-            self._served, self._worried = now, False
+            self._served = now
         if now - self._served > GIVE_UP_AFTER:
             raise GivenUpError(f"no worker served {queue} for {now - self._served:.0f} s; its jobs were cancelled")
-        if now - self._served > WORRY_AFTER:
-            self._worry()
-
-    def _worry(self) -> None:
-        if not self._worried:
-            self._worried = True
-            self.display.unserved(f"no worker serves {self.pool.queue}" + (f": {self.start}" if self.start else ""))
 
 
 def _parts(messages: Sequence[Message], size: int) -> Iterator[Sequence[Message]]:
