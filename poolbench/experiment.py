@@ -166,10 +166,8 @@ class Spans:
 class SchedulingLatency:
     """How late a thread is that wants the interpreter at fixed moments: what a GIL, or a hub, makes others wait."""
 
-    p50: float
     p99: float
     worst: float
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +208,6 @@ class Measurement:
 
     deployment: str  # its name
     round: int  # 0: the warm-up
-    place: int  # in the order of its round, from 0
     batch: str
     submitted: float  # just before the submission
     wall: float | None  # until the last job's end; None: not every job is done
@@ -284,7 +281,6 @@ class OpenLoop:
 
     deployment: str  # its name
     rate: float  # jobs per second
-    seconds: float  # for which jobs were sent
     jobs: int
     ended: int  # within the time that was waited; for the others latency is what they had waited by then
     backlog: int  # due, and not begun, when the last one was due

