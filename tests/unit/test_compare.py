@@ -73,11 +73,11 @@ def test_there_is_no_total_when_a_file_is_missing() -> None:
     [
         (7.0, DemoFinding.LONGEST),
         (7.34, DemoFinding.LONGEST),
-        (7.4, DemoFinding.BETWEEN),
-        (11.3, DemoFinding.BETWEEN),
+        (7.4, DemoFinding.NEITHER),
+        (11.3, DemoFinding.NEITHER),
         (11.5, DemoFinding.SUM),
         (12.5, DemoFinding.SUM),
-        (13.0, DemoFinding.SLOWER),
+        (13.0, DemoFinding.NEITHER),
     ],
 )
 def test_the_finding_follows_from_the_total(total: float, finding: DemoFinding) -> None:
