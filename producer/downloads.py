@@ -44,14 +44,6 @@ class GivenUpError(Exception):
     """What is left of a run will not be waited for: its jobs are cancelled."""
 
 
-class _Quiet:
-    """A display of nothing."""
-
-    def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None: ...
-
-    def ended(self, job: MeasuredJob) -> None: ...
-
-
 class Downloads(AbstractContextManager["Downloads"]):
     """A workload, inside of a context: the work of an experiment on the deployments of a fleet."""
 
@@ -86,7 +78,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, _Quiet(), workers)
+        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, None, workers)
         run.to_the_end()
         self._fleet.discard(batch)
 
@@ -188,7 +180,7 @@ class _BatchRun:
     pool: Pool
     batch: str
     jobs: Sequence[Job]
-    display: Display
+    display: Display | None
     workers: Workers
     _begun: float = field(default_factory=time.monotonic)
     _served: float = field(default_factory=time.monotonic)  # when a live worker was seen
@@ -253,7 +245,7 @@ class _BatchRun:
             if not left:
                 return
             now = time.monotonic()
-            if not quickly or jobs <= FEW or now - self._checked > LOOK_EVERY:
+            if self.display and (not quickly or jobs <= FEW or now - self._checked > LOOK_EVERY):
                 self.display.progress(now - self._begun, before + len(part) - left, jobs, running)
             self._check_workers(now)
             time.sleep(_pause(now - begun) if quickly else LOOK_EVERY)
@@ -263,7 +255,7 @@ class _BatchRun:
         for record in records:
             if record.state.final:
                 pending.remove(record.id)
-                if len(self.jobs) <= FEW:
+                if self.display and len(self.jobs) <= FEW:
                     self.display.ended(measured_job(record))
         return len(pending), [_running(record) for record in records if not record.state.final]
 
