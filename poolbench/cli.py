@@ -61,10 +61,7 @@ def report_(*, runs: Sequence[Path], outputs: Sequence[Path]) -> int:
         click.echo(page.text(experiments), nl=False)
     for path in outputs:
         content = _made(experiments, path)
-        try:
-            write_whole(path, content)
-        except OSError as error:
-            raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+        write_whole(path, content)
         click.echo(f"{path}: {len(content):,} bytes", err=True)
     return 0
 

@@ -84,12 +84,15 @@ def writable(_context: click.Context, _parameter: click.Parameter, path: Path | 
 def write_whole(path: Path, content: bytes) -> None:
     """
     Raises:
-        OSError: nothing was written, and what was there is still there.
+        ReportError: nothing was written, and what was there is still there.
     """
-    with _draft(path) as draft:
-        draft.write_bytes(content)
-        if draft != path:
-            draft.replace(path)
+    try:
+        with _draft(path) as draft:
+            draft.write_bytes(content)
+            if draft != path:
+                draft.replace(path)
+    except OSError as error:
+        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
 
 
 @contextmanager

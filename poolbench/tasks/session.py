@@ -24,7 +24,7 @@ from poolbench.experiment import Experiment, RunCommand, to_json
 from poolbench.figures import counted
 from poolbench.report.tables import arrivals
 from poolbench.rounds import Design, run_experiment
-from poolbench.runfiles import STDOUT, PoolbenchError, ReportError, write_whole
+from poolbench.runfiles import STDOUT, PoolbenchError, write_whole
 from poolbench.sampler import nominal
 from poolbench.tasks import namespace, open_loop, project, timing
 from poolbench.tasks.foreign import OwnTasks
@@ -241,10 +241,7 @@ def nothing_done(experiment: Experiment) -> str:
 
 
 def _write(path: Path, content: str, page: Page) -> None:
-    try:
-        write_whole(path, content.encode())
-    except OSError as error:
-        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+    write_whole(path, content.encode())
     page.say(f"written: {path}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from poolbench.runfiles import writable, write_whole
+from poolbench.runfiles import ReportError, writable, write_whole
 from producer.cli import run
 
 _CONTEXT, _OPTION = click.Context(click.Command("run")), click.Option(["-o"])
@@ -37,7 +37,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ReportError, match="No space left"):
         write_whole(path, b"new")
 
     assert path.read_text() == "old"
