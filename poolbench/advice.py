@@ -329,8 +329,7 @@ TOLERANCE = 0.05  # of the baseline: this near, the total "was" the longest or t
 class DemoFinding(StrEnum):
     LONGEST = "the longest file, not the sum"
     SUM = "the sum, not the longest file"
-    BETWEEN = "neither the longest file nor the sum"
-    SLOWER = "more than the sum"
+    NEITHER = "neither the longest file nor the sum"
     UNKNOWN = "not known"
 
 
@@ -356,11 +355,9 @@ def find(each: Shown) -> DemoFinding:
     found = totals(each.measurement)
     if found.total is None:
         return DemoFinding.UNKNOWN
-    if found.total <= found.longest * (1 + TOLERANCE):
-        return DemoFinding.LONGEST
-    if found.total > found.sum * (1 + TOLERANCE):
-        return DemoFinding.SLOWER
-    return DemoFinding.SUM if found.total >= found.sum * (1 - TOLERANCE) else DemoFinding.BETWEEN
+    near = {DemoFinding.LONGEST: found.longest, DemoFinding.SUM: found.sum}
+    alike = (which for which, seconds in near.items() if abs(found.total - seconds) <= TOLERANCE * seconds)
+    return next(alike, DemoFinding.NEITHER)
 
 
 def verdict(found: Sequence[Shown]) -> str:

@@ -148,7 +148,7 @@ def _faults(record: MeasuredJob, belongs: Belongs) -> Mapping[str, str]:
     ran = (each.executor for each in record.attempts if each.executor)
     if elsewhere := sorted({who.worker for who in ran if not belongs(who)}):
         found["here"] = f"ran on {', '.join(elsewhere)}"
-    if record.state is MeasuredState.DONE and record.expected_sha256 not in (None, "", record.sha256):
+    if record.state is MeasuredState.DONE and not record.right:
         found["right"] = "has another sha256 than the origin's"
     return found
 

@@ -13,8 +13,9 @@ from poolbench.advice import Advice, AnswerLimits, recommend
 from poolbench.doctor.doctor_command import doctor_
 from poolbench.experiment import Experiment
 from poolbench.figures import against
-from poolbench.report import page
+from poolbench.report import charts, page
 from poolbench.runfiles import ReportError, read, write_whole
+from poolbench.statistics import summarise
 from poolbench.tasks.commands import record_, run_
 from poolbench.tasks.open_loop import keeping_up
 from poolbench.tasks.plugin import leave
@@ -45,15 +46,11 @@ def main() -> None:
     metavar="FILE",
     help=f"What to write, by its suffix: {', '.join(_FORMATS)}. May be repeated.",
 )
-@click.option(
-    "--part",
-    type=click.Choice(list(page.PARTS)),
-    help="Of a picture; default: the one after which the file is named, else the bars.",
-)
-def report_(*, runs: Sequence[Path], outputs: Sequence[Path], part: str | None) -> int:
+def report_(*, runs: Sequence[Path], outputs: Sequence[Path]) -> int:
     """Write what was measured; without -o, the text on stdout.
 
-    -o report.html is one file that needs nothing else; each run has a part of its own. A picture is of one run.
+    -o report.html is one file that needs nothing else; each run has a part of its own. A picture is the bars of
+    one run.
 
     Exit codes: 0 written, 2 a file that is not a run, or one that cannot be written.
     """
@@ -63,23 +60,20 @@ def report_(*, runs: Sequence[Path], outputs: Sequence[Path], part: str | None) 
     if not outputs:
         click.echo(page.text(experiments), nl=False)
     for path in outputs:
-        content = _made(experiments, path, part)
-        try:
-            write_whole(path, content)
-        except OSError as error:
-            raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+        content = _made(experiments, path)
+        write_whole(path, content)
         click.echo(f"{path}: {len(content):,} bytes", err=True)
     return 0
 
 
-def _made(experiments: Sequence[Experiment], path: Path, part: str | None) -> bytes:
+def _made(experiments: Sequence[Experiment], path: Path) -> bytes:
     suffix = path.suffix.lower()
     if suffix in (".md", ".html"):
         return (page.text if suffix == ".md" else page.page)(experiments).encode()
     if len(experiments) > 1:
         raise ReportError(f"expected one run for {path}, got {len(experiments)}")
-    what = part or (path.stem if path.stem in page.PARTS else "bars")
-    return page.png(experiments[0], what) if suffix == ".png" else page.svg(experiments[0], what).encode()
+    drawn = charts.bars(summarise(experiments[0])).svg()
+    return charts.png(drawn) if suffix == ".png" else drawn.encode()
 
 
 # -- recommend

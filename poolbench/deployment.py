@@ -86,17 +86,19 @@ def node_names(pool: PoolKind, workers: int) -> list[str]:
     return [f"{pool}-{number}" for number in range(1, workers + 1)] if workers > 1 else [pool.value]
 
 
-def words(setup: Setup) -> str:
-    """What a worker's command line has more, or ``-E``."""
+def words(setup: Setup, *, events: bool = True) -> str:
+    """What a worker's command line has more, or ``-E``; nothing of events if they are left to the app."""
     prefetch = "" if setup.prefetch is None else f" --prefetch-multiplier {setup.prefetch}"
-    return prefetch + (" -E" if setup.events else " worker_send_task_events=off")
+    return prefetch + ("" if not events else " -E" if setup.events else " worker_send_task_events=off")
 
 
-def command(app: str, queue: str, pool: PoolKind, concurrency: int | None, setup: Setup = PLAIN) -> str:
+def command(
+    app: str, queue: str, pool: PoolKind, concurrency: int | None, setup: Setup = PLAIN, *, events: bool = True
+) -> str:
     """For a shell: starts workers of a Celery app, with this concurrency each; None: as many as Celery takes."""
     several = setup.workers > 1
     node, many = f"{pool}-$n" if several else pool, f" -c {concurrency}" if concurrency else ""
-    one = f"celery -A {app} worker -P {pool} -Q {queue} -n {node}@%h{many}{words(setup)}"
+    one = f"celery -A {app} worker -P {pool} -Q {queue} -n {node}@%h{many}{words(setup, events=events)}"
     return f"for n in $(seq {setup.workers}); do {one} & done; wait" if several else one
 
 

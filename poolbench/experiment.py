@@ -78,8 +78,6 @@ class MeasuredAttempt:
     started: float
     finished: float
     first_byte: float | None = None
-    bytes: int = 0  # received in this attempt
-    status: int | None = None  # the last HTTP status
     kind: str | None = None  # of its failure; None: it succeeded, or it was cancelled or handed back
     reason: str | None = None
 
@@ -146,15 +144,12 @@ class MeasuredJob:
 
     id: str
     filename: str
-    url: str
     state: MeasuredState
-    nominal: float | None  # seconds for which the origin was asked to pace it; None: not paced by us
     queued: float
-    received: float | None  # by a worker's main process, by its host's clock set right; None: its event was not seen
-    bytes: int
-    expected_sha256: str | None
-    sha256: str | None
     attempts: tuple[MeasuredAttempt, ...]
+    nominal: float | None = None  # seconds for which the origin was asked to pace it; None: not paced by us
+    received: float | None = None  # by a worker's main process, by its clock set right; None: its event was not seen
+    right: bool = True  # its bytes have the sha256 that was expected, or none was
     step: float | None = None  # seconds of what was done with the file after it had arrived, e.g. the links of a page
 
 
@@ -171,10 +166,8 @@ class Spans:
 class SchedulingLatency:
     """How late a thread is that wants the interpreter at fixed moments: what a GIL, or a hub, makes others wait."""
 
-    p50: float
     p99: float
     worst: float
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +208,6 @@ class Measurement:
 
     deployment: str  # its name
     round: int  # 0: the warm-up
-    place: int  # in the order of its round, from 0
     batch: str
     submitted: float  # just before the submission
     wall: float | None  # until the last job's end; None: not every job is done
@@ -289,7 +281,6 @@ class OpenLoop:
 
     deployment: str  # its name
     rate: float  # jobs per second
-    seconds: float  # for which jobs were sent
     jobs: int
     ended: int  # within the time that was waited; for the others latency is what they had waited by then
     backlog: int  # due, and not begun, when the last one was due

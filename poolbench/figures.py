@@ -46,10 +46,6 @@ def size(value: float | None) -> str:
     return f"{significant(value)} {_UNITS[power]}"
 
 
-def percent(share: float) -> str:
-    return f"{significant(100 * share)} %"
-
-
 def times(value: float) -> str:
     return f"{factor(value)} ×"
 

@@ -113,14 +113,14 @@ class _Rounds:
         if found < _BUSY * sampler.nominal() and len(self._probes) == 1:
             self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
         order = ordered(self._workload.deployments, number)
-        found_all = [self._measure(order[place:], number, place) for place in range(len(order))]
+        found_all = [self._measure(order[place:], number) for place in range(len(order))]
         if not self._design.again or not number:
             return
-        once_more = [each for each, found in zip(order, found_all, strict=True) if not found.counts]
-        for place, each in enumerate(once_more, len(order)):
-            self._measure([each], number, place, again=True)
+        for each, measured in zip(order, found_all, strict=True):
+            if not measured.counts:
+                self._measure([each], number, again=True)
 
-    def _measure(self, rest: Sequence[Deployment], number: int, place: int, *, again: bool = False) -> Measurement:
+    def _measure(self, rest: Sequence[Deployment], number: int, *, again: bool = False) -> Measurement:
         """Workers made ready, jobs run and observed, all written down.
 
         Args:
@@ -145,7 +145,6 @@ class _Rounds:
         measurement = Measurement(
             deployment=deployment.name,
             round=number,
-            place=place,
             batch=batch,
             submitted=ran.submitted,
             wall=checks.wall(ran.submitted, ran.jobs),

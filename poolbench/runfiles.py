@@ -38,6 +38,7 @@ class ReportError(PoolbenchError):
     """What was expected of the runs, or of the place for the report."""
 
 
+STDOUT = Path("-")  # as an option's value
 _GZIP = b"\x1f\x8b"
 
 
@@ -67,26 +68,31 @@ def _short(value: object) -> str:
 # -- a file that is written whole or not at all: first under another name beside it
 
 
-def check_whole(path: Path) -> None:
-    """Whether a file can be written there, without leaving one.
-
-    Raises:
-        OSError: it cannot.
-    """
-    with _draft(path) as draft:
-        if draft != path:
-            draft.touch()
+def writable(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """An option's callback: a file that cannot be written is refused before the run rather than after it."""
+    if path not in (None, STDOUT):
+        try:
+            with _draft(path) as draft:
+                if draft != path:
+                    draft.touch()
+        except OSError as error:
+            got = f"{str(path)!r}: {error.strerror}"
+            raise click.BadParameter(f"expected a file that can be written, got {got}") from error
+    return path
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """
     Raises:
-        OSError: nothing was written, and what was there is still there.
+        ReportError: nothing was written, and what was there is still there.
     """
-    with _draft(path) as draft:
-        draft.write_bytes(content)
-        if draft != path:
-            draft.replace(path)
+    try:
+        with _draft(path) as draft:
+            draft.write_bytes(content)
+            if draft != path:
+                draft.replace(path)
+    except OSError as error:
+        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -234,8 +234,7 @@ def read_scheduling(folder: Path, pids: Iterable[int], begun: float, ended: floa
     late = sorted(late for moment, late in pairs if begun <= moment <= ended)
     if not late:
         return None
-    p50, p99 = (late[min(len(late) - 1, int(share * len(late)))] for share in (0.5, 0.99))
-    return SchedulingLatency(round(p50, 6), round(p99, 6), round(late[-1], 6), len(late))
+    return SchedulingLatency(round(late[min(len(late) - 1, int(0.99 * len(late)))], 6), round(late[-1], 6))
 
 
 def _pairs(file: Path) -> Iterable[tuple[float, float]]:

@@ -140,9 +140,6 @@ class Page:
             unit = "second" if took == 1 else "seconds"
             self.say(f"  {job.filename} downloaded in {took:g} {unit}  {_who(job)}")
 
-    def unserved(self, text: str) -> None:
-        self.say(f"  {text}", "yellow")
-
     def measured(self, measurement: Measurement, note: str | None) -> None:
         if note:
             self.say(f"  {note}", "red")
@@ -169,9 +166,6 @@ class Page:
 
 
 def _now(running: Sequence[Running]) -> str:
-    if len(running) > _FILES_SHOWN:
-        begun = sum(each.state is MeasuredState.RUNNING for each in running)
-        return f"{begun} running, {len(running) - begun} to go"
     done = ((each, each.state if each.share is None else f"{int(100 * each.share)} %") for each in running)
     return " · ".join(f"{each.name} {share}" for each, share in done)
 

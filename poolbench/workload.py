@@ -53,9 +53,6 @@ class Display(Protocol):
     def ended(self, job: MeasuredJob) -> None:
         """Called only if there are few jobs."""
 
-    def unserved(self, text: str) -> None:
-        """Called if there are no workers; the text says how to start them, where that is for a person to do."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:

@@ -19,7 +19,7 @@ from poolbench.checks import NONE, NoiseLimits, failed
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import Experiment, RunCommand, to_json
 from poolbench.rounds import Design, run_experiment
-from poolbench.runfiles import check_whole, write_whole
+from poolbench.runfiles import STDOUT, writable, write_whole
 from poolbench.terminal import Page, close
 from producer.cli import one_of
 from producer.client import Client, read_settings, redis_errors
@@ -31,7 +31,6 @@ from producer.manifest import Reader
 from producer.scenarios import SCENARIOS, Options, PlannedWork, from_manifest, from_recipe
 
 _ARTICLE = "article"
-_STDOUT = Path("-")
 
 
 def _pools(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[Spec, ...] | None:
@@ -39,17 +38,6 @@ def _pools(_context: click.Context, _parameter: click.Parameter, text: str | Non
         return None if text is None else parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-
-
-def _target(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refused now rather than after the run."""
-    if path not in (None, _STDOUT):
-        try:
-            check_whole(path)
-        except OSError as error:
-            got = f"{str(path)!r}: {error.strerror}"
-            raise click.BadParameter(f"expected a file that can be written, got {got}") from error
-    return path
 
 
 @click.command(short_help="Compare the pools, with numbers.")
@@ -82,7 +70,7 @@ def _target(_context: click.Context, _parameter: click.Parameter, path: Path | N
     "--json",
     "target",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_target,
+    callback=writable,
     metavar="FILE",
     help="Write the experiment there; - is the output.",
 )
@@ -120,7 +108,7 @@ def compare(
     chosen = name or scenario or _ARTICLE
     if source is None and chosen == _ARTICLE and jobs not in (None, 2):
         raise click.UsageError("the article has two jobs per pool; --jobs is for the other scenarios and -i FILE")
-    page, settings = Page(Console(stderr=target == _STDOUT)), read_settings()
+    page, settings = Page(Console(stderr=target == STDOUT)), read_settings()
     own = _own_jobs(Reader(source, format_, page.say), source.name, jobs) if source else None
     with _fleet(settings, pools, serial=serial) as fleet:
         if source and own:
@@ -190,7 +178,7 @@ def _request(
 
 
 def _write(experiment: Experiment, target: Path | None) -> None:
-    if target == _STDOUT:
+    if target == STDOUT:
         click.echo(to_json(experiment), nl=False)
     elif target:
         write_whole(target, to_json(experiment).encode())

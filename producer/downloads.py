@@ -32,8 +32,7 @@ from producer.fleet import Private, Shared, start
 from producer.scenarios import PlannedWork
 
 LOOK_EVERY = 0.05  # seconds
-WORRY_AFTER = 3.0  # seconds without a live worker of the pool: say so
-GIVE_UP_AFTER = 10.0  # ... and after so long cancel what is left; a worker that is just starting needs less
+GIVE_UP_AFTER = 10.0  # seconds without a live worker of the pool: cancel what is left; one that starts needs less
 FEW = 20  # jobs that are looked at one by one; of more, only the batch's counters
 
 _BATCHES = 50  # newest ones that are asked whether they ran meanwhile
@@ -43,16 +42,6 @@ _PACKAGES = ("celery", "kombu", "redis", "gevent", "urllib3")
 
 class GivenUpError(Exception):
     """What is left of a run will not be waited for: its jobs are cancelled."""
-
-
-class _Quiet:
-    """A display of nothing."""
-
-    def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None: ...
-
-    def ended(self, job: MeasuredJob) -> None: ...
-
-    def unserved(self, text: str) -> None: ...
 
 
 class Downloads(AbstractContextManager["Downloads"]):
@@ -89,7 +78,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, _Quiet(), workers, start="")
+        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, None, workers)
         run.to_the_end()
         self._fleet.discard(batch)
 
@@ -115,11 +104,11 @@ class Downloads(AbstractContextManager["Downloads"]):
         """
         part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
         how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
-        run = _BatchRun(self._client, pool, batch, part.jobs, display, workers, start=how)
+        run = _BatchRun(self._client, pool, batch, part.jobs, display, workers)
         submitted, records, note = run.to_the_end(one_at_a_time=deployment.serial)
         self._hosts |= {each.executor.host for record in records for each in record.attempts if each.executor}
         jobs = tuple(
-            measured_job(record, nominal, self._digests.expected(record))
+            measured_job(record, nominal, right=self._digests.right(record))
             for record, nominal in zip(records, part.nominal, strict=False)
         )
         return Ran(batch, submitted, jobs, f"{note}; {how}" if note and how else note)
@@ -191,13 +180,11 @@ class _BatchRun:
     pool: Pool
     batch: str
     jobs: Sequence[Job]
-    display: Display
+    display: Display | None
     workers: Workers
-    start: str  # how a person starts workers; empty: they are not a person's to start
     _begun: float = field(default_factory=time.monotonic)
     _served: float = field(default_factory=time.monotonic)  # when a live worker was seen
     _checked: float = field(default_factory=time.monotonic)  # when we looked for one
-    _worried: bool = False
 
     @property
     def _ledger(self) -> Ledger:
@@ -258,7 +245,7 @@ class _BatchRun:
             if not left:
                 return
             now = time.monotonic()
-            if not quickly or jobs <= FEW or now - self._checked > LOOK_EVERY:
+            if self.display and (not quickly or jobs <= FEW or now - self._checked > LOOK_EVERY):
                 self.display.progress(now - self._begun, before + len(part) - left, jobs, running)
             self._check_workers(now)
             time.sleep(_pause(now - begun) if quickly else LOOK_EVERY)
@@ -268,30 +255,21 @@ class _BatchRun:
         for record in records:
             if record.state.final:
                 pending.remove(record.id)
-                if len(self.jobs) <= FEW:
-                    self.display.ended(measured_job(record, None, record.job.sha256))
+                if self.display and len(self.jobs) <= FEW:
+                    self.display.ended(measured_job(record))
         return len(pending), [_running(record) for record in records if not record.state.final]
 
     def _check_workers(self, now: float) -> None:
         if now - self._checked < LOOK_EVERY:
             return
         self._checked, queue = now, self.pool.queue
-        if ended := self.workers.ended():
-            if len(ended) == len(self.workers.roots):
-                self._worry()
+        if self.workers.ended():
             raise GivenUpError(f"a worker of {queue} has ended; its jobs were cancelled")
         known = Leases(self._ledger.redis, self._ledger.keys.prefix, 0.0).known()
         if any(lease.alive and lease.identity.pool is self.pool for lease in known):
-            self._served, self._worried = now, False
+            self._served = now
         if now - self._served > GIVE_UP_AFTER:
             raise GivenUpError(f"no worker served {queue} for {now - self._served:.0f} s; its jobs were cancelled")
-        if now - self._served > WORRY_AFTER:
-            self._worry()
-
-    def _worry(self) -> None:
-        if not self._worried:
-            self._worried = True
-            self.display.unserved(f"no worker serves {self.pool.queue}" + (f": {self.start}" if self.start else ""))
 
 
 def _parts(messages: Sequence[Message], size: int) -> Iterator[Sequence[Message]]:
@@ -318,31 +296,25 @@ class Digests:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], str] = {}
 
-    def expected(self, record: JobRecord) -> str | None:
-        job = record.job
-        if job.sha256 or record.sha256 is None:
-            return job.sha256
-        return self._seen.setdefault((job.url, job.filename), record.sha256)
+    def right(self, record: JobRecord) -> bool:
+        job, found = record.job, record.sha256
+        return found == (job.sha256 or (found and self._seen.setdefault((job.url, job.filename), found)))
 
 
-def measured_job(record: JobRecord, nominal: float | None, expected: str | None) -> MeasuredJob:
+def measured_job(record: JobRecord, nominal: float | None = None, *, right: bool = True) -> MeasuredJob:
     return MeasuredJob(
         id=record.id,
         filename=record.job.filename,
-        url=record.job.url,
         state=MeasuredState(record.state),
-        nominal=nominal,
         queued=record.queued,
-        received=None,
-        bytes=record.bytes,
-        expected_sha256=expected,
-        sha256=record.sha256,
         attempts=tuple(_attempt(each) for each in record.attempts),
+        nominal=nominal,
+        right=right,
         step=record.step,
     )
 
 
 def _attempt(of: Attempt) -> experiment.MeasuredAttempt:
-    """The fields are the same."""
     who = experiment.MeasuredExecutor(**asdict(of.executor)) if of.executor else None
-    return experiment.MeasuredAttempt(**asdict(of) | {"executor": who, "kind": of.kind and of.kind.value})
+    kind = of.kind and of.kind.value
+    return experiment.MeasuredAttempt(who, of.started, of.finished, of.first_byte, kind, of.reason)

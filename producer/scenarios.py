@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 import urllib3
@@ -75,12 +76,8 @@ def slow(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
     return [paced(f"slow-{n}.bin", round(dice.uniform(0.2, 0.8), 2), options.size) for n in range(options.jobs)]
 
 
-def small(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
-    return [_file(f"small-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
-
-
-def large(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
-    return [_file(f"large-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
+def alike(name: str, options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
+    return [_file(f"{name}-{options.seed}-{n}.bin", options.size) for n in range(options.jobs)]
 
 
 def cpu(options: Options, _pool: PoolKind) -> Sequence[PlannedJob]:
@@ -137,8 +134,8 @@ SCENARIOS: Mapping[str, Recipe] = {
         ),
         Recipe("slow", "small files from a server that takes 0.2 to 0.8 s for each",
                120, 12, 4 * KIB, slow),
-        Recipe("small", "many small files", 1000, 100, 4 * KIB, small),
-        Recipe("large", "a few large files, each hashed", 12, 4, 32 * MIB, large),
+        Recipe("small", "many small files", 1000, 100, 4 * KIB, partial(alike, "small")),
+        Recipe("large", "a few large files, each hashed", 12, 4, 32 * MIB, partial(alike, "large")),
         Recipe("cpu", "pages whose links are extracted in pure Python, which holds the GIL",
                60, 15, 0, cpu),
         Recipe("mixed", "small, slow and large files, and pages to parse", 200, 40, 0, mixed),

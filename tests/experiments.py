@@ -33,7 +33,6 @@ from producer.fleet import start
 T = TypeVar("T")
 
 EPOCH = 1_700_000_000.0
-SHA256 = "0" * 64
 MIB = 2**20
 
 
@@ -167,7 +166,6 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
     return Measurement(
         deployment=each.name,
         round=number,
-        place=place,
         batch=f"made-{number}-{each.name.replace(':', '-')}",
         submitted=submitted,
         wall=max(end for end, _ in free),
@@ -178,7 +176,7 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
             pss_idle=idle,
             pss_peak=idle + each.total * each.per_slot,
             processes=each.setup.workers * (each.concurrency + 1 if each.pool is Pool.PREFORK else 1),
-            scheduling=SchedulingLatency(each.late / 10, each.late, each.late * 3, 500),
+            scheduling=SchedulingLatency(each.late, each.late * 3),
         ),
         excluded=(each.excluded[number],) if each.excluded and number in each.excluded else (),
         jobs=tuple(measured) if keep else (),
@@ -200,17 +198,13 @@ def _job(each: Made, n: int, span: tuple[float, float, float], slot: int, nomina
         Pool.THREADS: Executor(f"{each.name}@host", 200, 201 + slot, None),
         Pool.GEVENT: Executor(f"{each.name}@host", 300, 300, slot),
     }[each.pool]
-    attempt = Attempt(executor, started, finished, started + (finished - started) / 10, 1000, 200)
+    attempt = Attempt(executor, started, finished, started + (finished - started) / 10)
     return MeasuredJob(
         id=f"made.{n}",
         filename=f"file-{n}.bin",
-        url=f"http://origin:8080/files/file-{n}.bin?size=1000",
         state=State.DONE,
         nominal=nominal,
         queued=queued,
         received=max(queued, started - 0.0005),
-        bytes=1000,
-        expected_sha256=SHA256,
-        sha256=SHA256,
         attempts=(attempt,),
     )

@@ -47,7 +47,7 @@ def attempt(
 def job(
     pool: Pool, filename: str, nominal: float, *attempts: Attempt, queued: float = 0.0, state: State = State.DONE
 ) -> MeasuredJob:
-    return measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal, SHA256)
+    return measured_job(record(pool, filename, *attempts, queued=queued, state=state), nominal)
 
 
 def record(
@@ -82,7 +82,7 @@ def shown(pool: Pool, jobs: Sequence[MeasuredJob], *, name: str | None = None, s
     deployment = Deployment(name or pool.value, pool, None, serial)
     found = checks.check(deployment, len(jobs), jobs, on_its_pool(pool))
     measurement = Measurement(
-        deployment.name, 1, 0, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), found, jobs=tuple(jobs)
+        deployment.name, 1, "batch", EPOCH, checks.wall(EPOCH, jobs), Spans(), found, jobs=tuple(jobs)
     )
     return Shown(deployment, measurement, chart(measurement))
 

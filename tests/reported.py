@@ -36,7 +36,7 @@ def one_failed(job: MeasuredJob) -> MeasuredJob:
     whole = job.attempts[0]
     middle = (whole.started + whole.finished) / 2
     first = replace(whole, finished=middle, first_byte=None, kind=FailureKind.RESET, reason="reset by the server")
-    second = Attempt(whole.executor, middle, whole.finished, None, 1000, 200)
+    second = Attempt(whole.executor, middle, whole.finished)
     return replace(job, attempts=(first, second))
 
 

@@ -21,9 +21,12 @@ from typing import Any
 
 from celery.app.control import DuplicateNodenameWarning
 from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
 
 from poolbench.doctor.worker_process import WorkerProcess, others_here, process_of
 from poolbench.runfiles import PoolbenchError
+from poolbench.workers import events
 
 # By module of celery.concurrency.
 POOLS = {"prefork": "prefork", "thread": "threads", "gevent": "gevent", "solo": "solo"}
@@ -155,8 +158,6 @@ class Broker:
         Raises:
             BrokerRefusedError: not permitted, not known or not answered.
         """
-        from redis.exceptions import RedisError  # noqa: PLC0415 - only where the broker is Redis
-
         try:
             return getattr(self.redis, command)(*words, **more)
         except RedisError as error:
@@ -221,9 +222,9 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observation
     warnings.simplefilter("ignore", DuplicateNodenameWarning)  # a check says so
     try:
         names = Counter(name for reply in app.control.ping(timeout=timeout) for name in reply)
-        events, began = _subscribed(app, broker), time.time()
+        subscribed, began = _subscribed(app, broker), time.time()
         workers = _workers(app, names, timeout)
-        heard = _heard(events, {each.name for each in workers if each.began})
+        heard = _heard(subscribed, {each.name for each in workers if each.began})
         unacked = _unacked(broker)
     except (OperationalError, *broker.connection.connection_errors) as error:
         raise CannotAskError(f"the broker at {broker.address} went away: {type(error).__name__}: {error}") from error
@@ -260,8 +261,6 @@ def _broker(app: Any, timeout: float) -> Broker:
         raise CannotAskError(f"the broker does not answer at {address}: {said}") from error
     if kind != "redis":
         return Broker(kind, address, connection, transport_options=options)
-    from redis import Redis  # noqa: PLC0415 - only where the broker is Redis
-
     client = Redis(connection_pool=channel.pool)
     return Broker(kind, address, connection, client, channel.global_keyprefix or "", channel.keyprefix_fanout, options)
 
@@ -302,31 +301,27 @@ def _subscribed(app: Any, broker: Broker) -> Any:
     """To events of tasks, by a plain subscription: it binds no queue. None if the broker is no Redis."""
     if broker.redis is None:
         return None
-    events = broker.redis.pubsub(ignore_subscribe_messages=True)
-    events.psubscribe(f"{broker.prefix}{broker.fanout}{app.conf.event_exchange}/task.*")
-    return events
+    heard = broker.redis.pubsub(ignore_subscribe_messages=True)
+    heard.psubscribe(f"{broker.prefix}{broker.fanout}{app.conf.event_exchange}/task.*")
+    return heard
 
 
-def _heard(events: Any, awaited: Collection[str]) -> set[str] | None:
+def _heard(subscribed: Any, awaited: Collection[str]) -> set[str] | None:
     """Workers whose events came; None if the broker did not let us listen."""
-    if events is None:
+    if subscribed is None:
         return None
-    from redis.exceptions import RedisError  # noqa: PLC0415 - only where the broker is Redis
-
-    from poolbench.workers import events as read  # noqa: PLC0415 - it needs redis
-
     heard: set[str] = set()
     last = time.monotonic() + _EVENT
     try:
         while True:
-            if message := events.get_message(timeout=0.1):
-                heard.update(str(event.get("hostname")) for event in read(message["data"]))
+            if message := subscribed.get_message(timeout=0.1):
+                heard.update(str(event.get("hostname")) for event in events(message["data"]))
             if heard.issuperset(awaited) or time.monotonic() > last:
                 return heard
     except RedisError:
         return None
     finally:
-        events.close()
+        subscribed.close()
 
 
 def _workers(app: Any, names: Counter[str], timeout: float) -> list[Worker]:

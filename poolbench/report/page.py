@@ -1,4 +1,4 @@
-"""The report: one model of it, from which its Markdown and its page are made; and pictures of its parts.
+"""The report: one model of it, from which its Markdown and its page are made.
 
 The page: no network, no library, readable on a phone, on a desk, on paper. Its first screen has the answer in one
 sentence, the bars and the command; then come the lanes, and all the rest is folded. The bars come in two widths, of
@@ -26,7 +26,6 @@ from poolbench.lanes import Lane, Shown, in_words, name_of, render, shown
 from poolbench.report import charts, tables
 from poolbench.report.charts import Chart
 from poolbench.report.palette import DARK, LIGHT, MARKS, variables
-from poolbench.runfiles import ReportError
 from poolbench.statistics import METHOD, Summary, summarise
 from poolbench.tasks import open_loop
 
@@ -208,29 +207,3 @@ def as_script(value: Any) -> Markup:
     """JSON inside of a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped
-
-
-# -- as pictures
-
-PARTS = ("bars", "throughput")
-
-
-def svg(experiment: Experiment, part: str) -> str:
-    """
-    Raises:
-        ReportError: the experiment has nothing to show in this part, or what draws it is not installed.
-    """
-    summary = summarise(experiment)
-    chart = charts.bars(summary) if part == "bars" else charts.throughput(summary)
-    if chart is None:
-        raise ReportError("expected several concurrencies of a pool to draw throughput, got one of each")
-    return chart.svg()
-
-
-def png(experiment: Experiment, part: str) -> bytes:
-    """Twice as many pixels as the drawing has, for screens and paper.
-
-    Raises:
-        ReportError: nothing to draw, or what draws it is not installed.
-    """
-    return charts.png(svg(experiment, part))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
-from poolbench.experiment import Experiment
+from poolbench.experiment import BEHIND, Experiment
 from poolbench.statistics import Comparison, DeploymentRow, Estimate, Summary
 from poolbench.tasks import open_loop
 
@@ -162,7 +162,8 @@ def arrivals(experiment: Experiment) -> Table:
     return Table(
         "At a rate of arrival",
         "Jobs sent at moments that do not depend on what has ended. Latency: from the moment at which a job was to be"
-        " sent to its end. In brackets: how many were due and had not begun when the last one was due.",
+        " sent to its end. A deployment falls behind, and is asked for no higher rate, if jobs do not end or more than"
+        f" {BEHIND:.0%} of them (in brackets: how many) had not begun when the last one was due.",
         ("deployment", "arrivals", "jobs", "latency p50", "p95", "p99", "keeps up"),
         tuple(TableLine(name, looks.get(name, ""), tuple(map(Cell, cells))) for name, *cells in rows),
     )

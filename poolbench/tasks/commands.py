@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import click
 
-from poolbench.runfiles import check_whole
+from poolbench.runfiles import writable
 
-_STDOUT = Path("-")
 _PATH = click.Path(path_type=Path)
 
 
@@ -46,39 +44,13 @@ def _allowed(_context: click.Context, _parameter: click.Parameter, given: Sequen
     return tuple(found)
 
 
-def _writable(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refused now rather than after the run."""
-    if path not in (None, _STDOUT):
-        try:
-            check_whole(path)
-        except OSError as error:
-            raise click.BadParameter(
-                f"expected a file that can be written, got {str(path)!r}: {error.strerror}"
-            ) from error
-    return path
-
-
-def _in_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
-    if path:
-        os.chdir(path)
-
-
 APP = click.option(
     "-A", "--app", envvar="APP", metavar="APP", help="As for celery: shop.celery:app; after `celery -A APP` not needed."
-)
-_WORKDIR = click.option(
-    "--workdir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    callback=_in_folder,
-    is_eager=True,
-    expose_value=False,
-    help="The project's folder; default: this one.",
 )
 
 
 @click.command("run", short_help="Compare pools on your own tasks.")
 @APP
-@_WORKDIR
 @click.option("--task", metavar="NAME", help="The task, for lines that name none.")
 @click.option(
     "--args",
@@ -128,8 +100,8 @@ _WORKDIR = click.option(
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a measurement does not count; 1: whatever the machine does.",
 )
-@click.option("--json", type=_PATH, callback=_writable, metavar="FILE", help="The run; - is stdout.")
-@click.option("-o", "--output", type=_PATH, callback=_writable, metavar="FILE.html", help="A page.")
+@click.option("--json", type=_PATH, callback=writable, metavar="FILE", help="The run; - is stdout.")
+@click.option("-o", "--output", type=_PATH, callback=writable, metavar="FILE.html", help="A page.")
 def run_(**options: Any) -> int:
     """Run your tasks on each pool, in rounds, and compare.
 
@@ -159,10 +131,9 @@ def _stop(*_: object) -> None:
 
 @click.command("record", short_help="Write down calls that wait in a queue.")
 @APP
-@_WORKDIR
 @click.option("--queue", "-Q", required=True, help="In the project's own broker: Redis.")
 @click.option("--most", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Calls, oldest first.")
-@click.option("-o", "target", required=True, type=_PATH, callback=_writable, metavar="FILE.jsonl")
+@click.option("-o", "target", required=True, type=_PATH, callback=writable, metavar="FILE.jsonl")
 def record_(*, app: str | None, queue: str, most: int, target: Path) -> int:
     """Write the calls that wait in a queue to a file for `poolbench run --args`; the queue stays as it is.
 

@@ -13,22 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
 
 from poolbench.figures import printable
 from poolbench.runfiles import PoolbenchError
 from poolbench.tasks.namespace import tied
 from poolbench.tasks.probed import Seen
 
-try:
-    from redis import Redis, RedisError
-except ImportError:  # an extra; without it ``_server`` says what to install
-    BROKER_ERRORS: tuple[type[Exception], ...] = (OperationalError,)
-else:
-    BROKER_ERRORS = (OperationalError, RedisError)
-
+BROKER_ERRORS = (OperationalError, RedisError)
 _START = 60.0  # seconds for a worker to consume
 _STOP = 0.5  # seconds for one to end by itself: gevent takes five, and nothing of the broker is kept
 
@@ -43,7 +37,7 @@ class PrivateBroker:
 
     pid: int
     port: int
-    redis: Any
+    redis: Redis
 
     @property
     def url(self) -> str:

@@ -80,14 +80,8 @@ class Seen:
         return MeasuredJob(
             id=sent.id,
             filename=f"{sent.call.short}-{sent.number}",
-            url=str(sent.call),
             state=state,
-            nominal=None,
             queued=sent.due,
-            received=None,
-            bytes=0,
-            expected_sha256=None,
-            sha256=None,
             attempts=tuple(
                 _attempt(first, ends[n : n + 1], fails if n == len(begins) - 1 else [])
                 for n, first in enumerate(begins)

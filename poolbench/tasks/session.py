@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,11 +19,12 @@ from rich.console import Console
 
 from poolbench.advice import recommend
 from poolbench.checks import NONE, NoiseLimits, failed
-from poolbench.deployment import Spec, deployments, parse
-from poolbench.experiment import BEHIND, Experiment, PoolKind, RunCommand, Setup, to_json
+from poolbench.deployment import Spec, command, deployments, parse
+from poolbench.experiment import Experiment, RunCommand, to_json
 from poolbench.figures import counted
+from poolbench.report.tables import arrivals
 from poolbench.rounds import Design, run_experiment
-from poolbench.runfiles import PoolbenchError, ReportError, write_whole
+from poolbench.runfiles import STDOUT, PoolbenchError, write_whole
 from poolbench.sampler import nominal
 from poolbench.tasks import namespace, open_loop, project, timing
 from poolbench.tasks.foreign import OwnTasks
@@ -34,7 +36,6 @@ from poolbench.terminal import Page, close
 _MOST = 2000  # jobs in a measurement that were not asked for
 _SHORTEST_LIMIT = 15.0  # seconds for a measurement
 _WAVES = 4  # of jobs per place in the largest deployment, if there are not more calls
-STDOUT = Path("-")
 _DEFAULTS = {"retries": 0, "network": "auto", "noise": NoiseLimits().strangers}  # not repeated in a command
 
 
@@ -75,11 +76,7 @@ class Session:
         fence(allowed, lambda to, ok: None if ok else refused.update([to]))
         app = project.load(self.app)
         project.check_tasks(app, calls)
-        queue = project.queues(app, calls)
-
-        def start(pool: PoolKind, concurrency: int | None, setup: Setup) -> str:
-            return _command(self.app, queue, pool, concurrency, setup)
-
+        start = partial(command, self.app, project.queues(app, calls), events=False)
         with (
             tempfile.TemporaryDirectory(prefix="poolbench-", ignore_cleanup_errors=True) as folder,
             private_broker(Path(folder)) as broker,
@@ -197,8 +194,9 @@ class Session:
     def _close(self, page: Page, experiment: Experiment) -> None:
         close(page, experiment)
         if swept := experiment.open_loop:
-            page.table(["", "arrivals", "jobs", "p50", "p95", "p99", "keeps up"], open_loop.cells(swept))
-            page.paragraph(_LATENCY, "dim")
+            table = arrivals(experiment)
+            page.table(["", *table.columns[1:]], ([each.name, *map(str, each.cells)] for each in table.lines))
+            page.paragraph(table.reading, "dim")
             page.paragraph(open_loop.sentence(swept), "bold")
         for line in advised(experiment):
             page.say(line)
@@ -210,13 +208,6 @@ class Session:
             from poolbench.report.page import page as html  # noqa: PLC0415 - an extra draws its charts
 
             _write(self.output, html([experiment]), page)
-
-
-_LATENCY = (
-    "Latency: from the moment at which a job was to be sent to its end. A deployment that falls behind at a rate is not"
-    f" asked for more: more than {BEHIND:.0%} of the jobs had not begun when the last one was due (in brackets: how"
-    " many), or jobs did not end."
-)
 
 
 def advised(experiment: Experiment) -> Iterator[str]:
@@ -250,19 +241,8 @@ def nothing_done(experiment: Experiment) -> str:
 
 
 def _write(path: Path, content: str, page: Page) -> None:
-    try:
-        write_whole(path, content.encode())
-    except OSError as error:
-        raise ReportError(f"expected to write {path}, got: {error.strerror or error}") from error
+    write_whole(path, content.encode())
     page.say(f"written: {path}")
-
-
-def _command(name: str, queue: str, pool: PoolKind, concurrency: int | None, setup: Setup) -> str:
-    """For a shell: starts such workers of the project, on its own queues."""
-    ahead = "" if setup.prefetch is None else f" --prefetch-multiplier {setup.prefetch}"
-    several = setup.workers > 1
-    one = f"celery -A {name} worker -P {pool} -c {concurrency} -Q {queue}{ahead}" + (" -n $n@%h" if several else "")
-    return f"for n in $(seq {setup.workers}); do {one} & done; wait" if several else one
 
 
 def _loopback(host: str) -> bool:

@@ -105,7 +105,7 @@ def sweep(
     for each in workload.deployments if rates else ():
         with workload.deployed(each, "arrivals"):
             for rate in sorted(rates):
-                one = _at(workload, each.name, rate, schedule(rate, lasting, most), lasting=lasting, limit=limit)
+                one = _at(workload, each.name, rate, schedule(rate, lasting, most), limit)
                 found.append(one)
                 behind = f"falls behind: {counted(one.backlog, 'job')} waiting"
                 says(f"{each.name} at {rate:g}/s: {f'p99 {seconds(one.p99)}' if one.keeps_up else behind}")
@@ -121,9 +121,7 @@ def schedule(rate: float, lasting: float, most: int) -> list[float]:
     return sorted(dice.uniform(0.0, jobs / rate) for _ in range(jobs))
 
 
-def _at(
-    workload: OwnTasks, name: str, rate: float, moments: Sequence[float], *, lasting: float, limit: float
-) -> OpenLoop:
+def _at(workload: OwnTasks, name: str, rate: float, moments: Sequence[float], limit: float) -> OpenLoop:
     sent, _ = workload.send_and_wait(workload.repeated(len(moments)), moments, limit=limit)
     jobs, over, last = workload.measured(sent), sent[0].due + limit, sent[-1].due
     latencies = sorted(
@@ -134,4 +132,4 @@ def _at(
     ended = sum(job.state.final for job in jobs)
     backlog = sum(not job.attempts or job.attempts[0].started > last for job in jobs)
     p50, p95, p99 = (round(percentile(latencies, share), 4) for share in (0.5, 0.95, 0.99))
-    return OpenLoop(name, rate, round(lasting, 3), len(sent), ended, backlog, p50, p95, p99, round(late, 4))
+    return OpenLoop(name, rate, len(sent), ended, backlog, p50, p95, p99, round(late, 4))

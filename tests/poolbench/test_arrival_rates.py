@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(400)  # the first one makes the environment
 
 
 def found(name: str, rate: float, p99: float = 0.3, backlog: int = 0) -> OpenLoop:
-    return OpenLoop(name, rate, 10.0, 100, 100, backlog, p99 / 3, p99 / 2, p99, 0.001)
+    return OpenLoop(name, rate, 100, 100, backlog, p99 / 3, p99 / 2, p99, 0.001)
 
 
 def test_a_pool_that_falls_behind_has_the_latency_of_those_who_wait(

@@ -76,7 +76,6 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         number: [each.deployment for each in experiment.measurements if each.round == number] for number in (0, 1, 2)
     }
     assert orders == {0: ["serial", *names[:3]], 1: names, 2: [*names[1:], names[0]]}
-    assert [each.place for each in experiment.measurements] == [0, 1, 2, 3] * 3
     assert experiment.command == (
         "producer compare small --jobs 60 --repeat 2 --seed 5 --pools threads:2,threads:8,gevent:20"
     )
@@ -89,7 +88,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         assert usage is not None
         assert usage.pss_peak > 20 * 2**20
         assert usage.scheduling is not None
-        assert usage.scheduling.p50 <= usage.scheduling.p99 <= usage.scheduling.worst
+        assert 0 <= usage.scheduling.p99 <= usage.scheduling.worst
     slots = {each.deployment: each.checks.executors for each in experiment.measurements if each.round == 1}
     assert slots["threads:2"] == "2 threads of 1 process"
     assert "greenlets of 1 thread" in slots["gevent:20"]
@@ -97,7 +96,7 @@ def test_the_same_jobs_in_rotated_rounds_on_workers_of_its_own(tmp_path: Path) -
         kept = experiment.shown(name)
         assert kept is not None
         assert kept.round == 1
-        assert all(job.received is not None and job.sha256 == job.expected_sha256 for job in kept.jobs)
+        assert all(job.received is not None and job.right for job in kept.jobs)
     assert experiment.cores is not None
     assert len(experiment.cores.probes) == 4  # before each round, and at the end
     assert "60 jobs in " in text
@@ -181,7 +180,6 @@ def test_a_worker_that_is_killed_spoils_its_turn_and_the_next_one_is_whole(tmp_p
     assert whole.counts
     assert whole.checks.passed
     assert "does not count: worker-threads ended in the middle of it: killed by SIGKILL" in said
-    assert "no worker serves downloads.threads\n" in said
     assert "; start celery" not in said
 
 

@@ -114,7 +114,7 @@ def test_the_tutorial_in_short(seen: tuple[Experiment, str]) -> None:
         assert numbers.longest <= numbers.total < numbers.sum
     first, second = serial.measurement.jobs
     assert second.queued >= first.attempts[0].finished
-    assert find(serial) in {DemoFinding.SUM, DemoFinding.SLOWER}
+    assert find(serial) in {DemoFinding.SUM, DemoFinding.NEITHER}
     assert "downloaded in" in page
     assert max(map(len, page.splitlines()[-30:])) <= 80
     assert from_json(to_json(experiment)) == experiment
@@ -129,8 +129,8 @@ def test_each_job_shows_who_ran_it_and_its_file_arrived(world: World, seen: tupl
         executors[pool] = [job.attempts[0].executor for job in each.measurement.jobs if job.attempts[0].executor]
         for job in each.measurement.jobs:
             path = world.settings.downloads / each.measurement.batch / job.filename
-            assert path.stat().st_size == job.bytes == QUICK.size
-            assert job.sha256 == job.expected_sha256
+            assert path.stat().st_size == QUICK.size
+            assert job.right
     one, other = executors[Pool.PREFORK]
     assert one.pid != other.pid
     assert (one.greenlet, other.greenlet) == (None, None)
@@ -181,7 +181,6 @@ def test_a_failed_job_is_shown_with_kind_and_reason(world: World) -> None:
 
 def test_a_pool_without_a_worker_is_noticed_said_and_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a Redis prefix that no worker serves, I expect a word, the jobs cancelled, and no claim of a total."""
-    monkeypatch.setattr(downloads, "WORRY_AFTER", 0.2)
     monkeypatch.setattr(downloads, "GIVE_UP_AFTER", 0.6)
     alone = world.settings.model_copy(update={"key_prefix": "nobody:"})
     watcher = Watcher()
@@ -189,8 +188,7 @@ def test_a_pool_without_a_worker_is_noticed_said_and_given_up(world: World, monk
     experiment = compare(alone, watcher.page, Pool.GEVENT)
     close(watcher.page, experiment)
 
-    assert "no worker serves downloads.gevent: start celery -A worker.app worker -P gevent" in watcher.text
-    assert "its jobs were cancelled" in watcher.text
+    assert "no worker served downloads.gevent for 1 s; its jobs were cancelled; start celery -A" in watcher.text
     for measurement in experiment.measurements:
         assert [job.state for job in measurement.jobs] == [State.CANCELLED] * 2
     assert len(experiment.measurements) == 2

@@ -28,7 +28,7 @@ THREADS = Deployment("threads:8", Pool.THREADS, 8)
 
 def measured(records: Sequence[JobRecord], digests: Digests | None = None) -> list[MeasuredJob]:
     digests = digests or Digests()
-    return [measured_job(record, None, digests.expected(record)) for record in records]
+    return [measured_job(record, right=digests.right(record)) for record in records]
 
 
 # -- plans
@@ -105,7 +105,7 @@ def test_an_arrival_is_put_between_queued_and_started() -> None:
     found = record(Pool.THREADS, "a", attempt(who(Pool.THREADS, 1, 2), 1.0, 2.0), queued=0.5)
 
     for said, kept in ((-0.2, 0.5), (0.7, 0.7), (2.0, 1.0)):
-        assert arrived(measured_job(found, None, None), EPOCH + said).received == EPOCH + kept
+        assert arrived(measured_job(found), EPOCH + said).received == EPOCH + kept
 
 
 @pytest.mark.parametrize(

@@ -20,26 +20,20 @@ def a_run(tmp_path: Path) -> Path:
 
 
 def test_each_suffix_is_a_format(a_run: Path, tmp_path: Path) -> None:
-    names = ("r.html", "r.md", "r.svg", "bars.png")
+    names = ("r.html", "r.md", "r.svg", "r.png")
     outputs = [word for name in names for word in ("-o", str(tmp_path / name))]
 
     assert run(["report", str(a_run), *outputs]) == 0
     assert (tmp_path / "r.html").read_bytes().startswith(b"<!doctype html>")
     assert (tmp_path / "r.md").read_text().startswith("# gevent:8 finished")
     assert (tmp_path / "r.svg").read_text().startswith("<svg")
-    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_without_a_file_to_write_the_text_is_the_output(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(a_run)]) == 0
     assert capsys.readouterr().out.startswith("# gevent:8 finished")
-
-
-def test_a_picture_is_named_after_its_part_or_told_it(a_run: Path, tmp_path: Path) -> None:
-    assert run(["report", str(a_run), "-o", str(tmp_path / "bars.svg"), "-o", str(tmp_path / "other.svg")]) == 0
-    assert run(["report", str(a_run), "-o", str(tmp_path / "throughput.svg"), "--part", "bars"]) == 0
-    assert len({(tmp_path / f"{name}.svg").read_text() for name in ("bars", "other", "throughput")}) == 1
 
 
 def test_a_compressed_run_is_read_as_it_is(a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,10 +93,3 @@ def test_a_picture_of_two_runs_is_refused(a_run: Path, tmp_path: Path, capsys: p
     assert run(["report", str(a_run), str(other), "-o", str(tmp_path / "r.svg")]) == 2
     assert "expected one run for" in capsys.readouterr().err
     assert run(["report", str(a_run), str(other), "-o", str(tmp_path / "r.html")]) == 0
-
-
-def test_a_picture_of_what_was_not_measured_is_code_two(
-    a_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["report", str(a_run), "-o", str(tmp_path / "throughput.svg")]) == 2
-    assert "expected several concurrencies of a pool" in capsys.readouterr().err

@@ -16,18 +16,24 @@ from poolbench.experiment import Experiment
 from poolbench.figures import seconds, significant, size
 from poolbench.lanes import ticks
 from poolbench.report import charts
-from poolbench.report.page import PARTS, page, png, svg
+from poolbench.report.page import page
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.runfiles import ReportError
 from poolbench.statistics import Ends, Summary, summarise
+from tests.experiments import known
 from tests.reported import few, sampled, sweep, varied, with_jobs
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _TEXT, _MARKS = ("ink", "muted"), ("prefork", "threads", "gevent", "serial", "wait")
+CHARTS = {"bars": charts.bars, "throughput": charts.throughput}
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_an_svg_document_with_its_own_colours_and_words(part: str) -> None:
+def svg(experiment: Experiment, part: str = "bars") -> str:
+    return known(CHARTS[part](summarise(experiment))).svg()
+
+
+@pytest.mark.parametrize("part", CHARTS)
+def test_a_chart_is_an_svg_document_with_its_own_colours_and_words(part: str) -> None:
     root = ElementTree.fromstring(svg(sweep(), part))  # noqa: S314 - ours
 
     assert root.tag == f"{_SVG}svg"
@@ -37,7 +43,7 @@ def test_a_part_is_an_svg_document_with_its_own_colours_and_words(part: str) -> 
     assert float(root.attrib["height"]) > 100
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", CHARTS)
 def test_a_deployment_s_options_are_whole_in_each_picture(part: str) -> None:
     root = ElementTree.fromstring(svg(varied(), part))  # noqa: S314 - ours
 
@@ -72,7 +78,7 @@ def places(element: ElementTree.Element, x: float = 0.0, y: float = 0.0) -> Iter
 
 @pytest.mark.parametrize("experiment", [sweep(), varied()], ids=["sweep", "varied"])
 def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
-    for part in PARTS:
+    for part in CHARTS:
         root = ElementTree.fromstring(svg(experiment, part))  # noqa: S314 - ours
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
         found = list(places(root))
@@ -84,17 +90,16 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
                 assert x >= 5 * len(text), (part, text)
 
 
-def test_a_part_of_which_nothing_was_measured_is_an_error_that_says_so() -> None:
-    with pytest.raises(ReportError, match="expected several concurrencies of a pool"):
-        svg(few(), "throughput")
+def test_there_is_no_line_against_concurrency_if_each_pool_has_one() -> None:
+    assert charts.throughput(summarise(few())) is None
 
 
 def test_png_has_twice_the_pixels_and_its_text_in_it() -> None:
     """vl-convert brings fonts of its own: a machine without any draws the same."""
-    drawn = svg(few(), "bars")
+    drawn = svg(few())
     blank = re.sub(r">[^<]+</text>", "></text>", drawn)
 
-    assert png(few(), "bars") == charts.png(drawn) != charts.png(blank)
+    assert charts.png(drawn) != charts.png(blank)
     assert charts.png(drawn).startswith(b"\x89PNG\r\n")
     assert struct.unpack(">I", charts.png(drawn)[16:20]) == (2000,)
 
@@ -106,7 +111,7 @@ def test_a_chart_without_what_draws_it_is_refused_and_says_how_to_go_on(
     monkeypatch.setitem(sys.modules, package, None)
 
     with pytest.raises(ReportError, match=r"got none: install requirements/local.txt, or poolbench\[report\]"):
-        png(few(), "bars")
+        charts.png(svg(few()))
 
 
 def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +135,7 @@ def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
     found = race_of(few())
 
     assert found.ends == Ends(20.0, 0.5)
-    assert svg(few(), "bars").count(">longest job 500 ms<") == 1
+    assert svg(few()).count(">longest job 500 ms<") == 1
 
 
 def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:

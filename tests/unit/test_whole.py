@@ -6,17 +6,20 @@ import errno
 import os
 from pathlib import Path
 
+import click
 import pytest
 
-from poolbench.runfiles import check_whole, write_whole
+from poolbench.runfiles import ReportError, writable, write_whole
 from producer.cli import run
+
+_CONTEXT, _OPTION = click.Context(click.Command("run")), click.Option(["-o"])
 
 
 def test_what_was_there_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("old")
 
-    check_whole(path)
+    assert writable(_CONTEXT, _OPTION, path) == path
     assert path.read_text() == "old"
     write_whole(path, b"new")
 
@@ -34,7 +37,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ReportError, match="No space left"):
         write_whole(path, b"new")
 
     assert path.read_text() == "old"
@@ -46,7 +49,7 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
-    check_whole(path)
+    assert writable(_CONTEXT, _OPTION, path) == path
     write_whole(path, b"all of it")
 
     assert os.read(reader, 100) == b"all of it"
