@@ -37,7 +37,7 @@
 
   class Timeline {
     constructor(figure, data, set) {
-      Object.assign(this, { data, set, selected: null, before: null, moved: 0, rows: [], heads: [] });
+      Object.assign(this, { data, set, selected: null, pointers: new Map(), moved: 0, rows: [], heads: [] });
       [this.canvas, this.scroll, this.room] = ["canvas", ".scroll", ".room"].map((each) => figure.querySelector(each));
       this.context = this.canvas.getContext("2d");
       const count = data.groups.reduce((sum, group) => sum + group.lanes.length, 0);
@@ -196,36 +196,48 @@
     // -- pointer and keyboard
 
     listen() {
-      const on = (name, does) => this.canvas.addEventListener(name, does);
+      const on = (name, does, options) => this.canvas.addEventListener(name, does, options);
       this.scroll.addEventListener("scroll", () => this.set.later());
       on("keydown", (event) => this.key(event));
       on("blur", () => this.choose(null));
+      on("wheel", (event) => {
+        if (!event.ctrlKey && !event.metaKey) return;
+        event.preventDefault();
+        this.set.zoom(Math.exp(event.deltaY * 0.004), this.tickAt(event.offsetX));
+      }, { passive: false });
       on("pointerdown", (event) => {
-        if (event.isPrimary) Object.assign(this, { before: event, moved: 0 });
+        this.pointers.set(event.pointerId, event);
+        this.moved = 0;
       });
       on("pointermove", (event) => this.move(event));
       for (const name of ["pointerup", "pointercancel", "pointerleave"]) on(name, (event) => this.lift(event));
     }
 
     move(event) {
-      if (!event.isPrimary) return;
-      if (!this.before) {
+      const before = this.pointers.get(event.pointerId);
+      if (!before) {
         if (event.pointerType === "mouse") this.choose(this.at(event), event);
         return;
       }
-      const dx = event.clientX - this.before.clientX;
+      const dx = event.clientX - before.clientX;
       this.moved += Math.abs(dx);
       if (this.moved > 4) {
         this.canvas.setPointerCapture(event.pointerId);
-        this.set.pan(this.tickAt(0) - this.tickAt(dx));
+        if (this.pointers.size === 1) this.set.pan(this.tickAt(0) - this.tickAt(dx));
+        else this.pinch(event, before);
       }
-      this.before = event;
+      this.pointers.set(event.pointerId, event);
+    }
+
+    pinch(event, before) {
+      const other = [...this.pointers.values()].find((each) => each.pointerId !== event.pointerId);
+      const was = Math.abs(before.clientX - other.clientX), is = Math.abs(event.clientX - other.clientX);
+      const middle = (event.clientX + other.clientX) / 2 - this.canvas.getBoundingClientRect().left;
+      if (was > 8 && is > 8) this.set.zoom(was / is, this.tickAt(middle));
     }
 
     lift(event) {
-      if (!event.isPrimary) return;
-      const tapped = this.before && this.moved <= 4 && event.type === "pointerup";
-      this.before = null;
+      const tapped = this.pointers.delete(event.pointerId) && this.moved <= 4 && event.type === "pointerup";
       if (tapped) this.choose(this.at(event), event);
       else if (event.pointerType === "mouse" && event.type === "pointerleave") this.choose(null);
     }
@@ -241,8 +253,10 @@
     }
 
     key(event) {
+      const set = this.set, middle = this.selected ? this.selected.span[STARTED] : (set.view.from + set.view.to) / 2;
       const does = {
-        Escape: () => this.choose(null),
+        "+": () => set.zoom(0.6, middle), "=": () => set.zoom(0.6, middle), "-": () => set.zoom(1 / 0.6, middle),
+        0: () => set.all(), Escape: () => this.choose(null),
         ArrowRight: () => this.along(1), ArrowLeft: () => this.along(-1),
         ArrowDown: () => this.across(1), ArrowUp: () => this.across(-1),
       }[event.key];
@@ -318,17 +332,22 @@
 
     press(what) {
       const { from, to } = this.view, third = (to - from) / 3;
+      // Zoomed around the left edge: everything begins there.
       const does = {
-        in: () => this.zoom(0.5), out: () => this.zoom(2),
-        left: () => this.pan(-third), right: () => this.pan(third), all: () => this.look(0, this.end),
+        in: () => this.zoom(0.5, from), out: () => this.zoom(2, from),
+        left: () => this.pan(-third), right: () => this.pan(third), all: () => this.all(),
       }[what];
       if (does) does();
     }
 
-    // Around the left edge: everything begins there.
-    zoom(factor) {
-      const { from, to } = this.view;
-      this.look(from, Math.max(20, Math.min((to - from) * factor, this.end)));
+    all() {
+      this.look(0, this.end);
+    }
+
+    zoom(factor, around) {
+      const { from, to } = this.view, share = (around - from) / (to - from);
+      const span = Math.max(20, Math.min((to - from) * factor, this.end));
+      this.look(around - share * span, span);
     }
 
     pan(ticks) {
