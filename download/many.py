@@ -54,6 +54,7 @@ _POLL = {
     pycurl.POLL_INOUT: select.POLLIN | select.POLLOUT,
 }
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+_DIED = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING})
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
 
 
@@ -70,6 +71,7 @@ class Transfer(Retrieval):
     end: Fetched | Ended | None = None  # what came of it, once it is over
     head: Head | None = None
     lines: list[bytes]  # of the headers, since ``begin``; libcurl appends to it
+    fresh = False  # whether it wants a new connection
     _connecting = True
     _unwanted: int | None = None  # bytes so far, of a body that is no file
     _error: BaseException | None = None  # that ended it, whatever libcurl says
@@ -329,6 +331,8 @@ class Loop:
             more = transfer.stop(handle.refused)
         elif code == pycurl.E_ABORTED_BY_CALLBACK and handle.dirty:
             more = True  # on another connection
+        elif code in _DIED and not transfer.lines and not handle.getinfo(pycurl.NUM_CONNECTS):
+            more = transfer.fresh = True  # idle connections that had ended: libcurl tries five of them
         elif code:
             more = transfer.over(transfer.failure(code, text, handle.getinfo(pycurl.OS_ERRNO)))
         else:
@@ -384,7 +388,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         self._several = False  # addresses that the host has
         self._place = "", "", 0, ""  # as set; with the address to try first
         self._headers: dict[str, str] = {}  # as set
-        self._listens = self._surplus = False
+        self._listens = self._surplus = self._fresh = False
         for option, value in (
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
@@ -413,6 +417,9 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         if listen != self._listens:  # to all that libcurl tells: two dozen calls per answer
             self._listens = listen
             self.setopt(pycurl.VERBOSE, int(listen))
+        if transfer.fresh != self._fresh:
+            self._fresh = transfer.fresh
+            self.setopt(pycurl.FRESH_CONNECT, int(transfer.fresh))
         if headers != self._headers:
             self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}".encode("latin-1") for name, text in headers.items()])
             self._headers = headers
