@@ -41,7 +41,7 @@ def repeat(name: str, every: float, step: Callable[[], object], *, idle: Callabl
     """
 
     def loop() -> None:
-        failures, rested = 0, False
+        failures, rested = 0, True  # the first time it is called in any case
         try:
             while failures * every < _PATIENCE:
                 try:

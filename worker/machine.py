@@ -145,6 +145,7 @@ class MachineHealth:
     def __init__(self, settings: Settings) -> None:
         self.fault: Fault | None = None
         self.noted = True  # a fault, whichever worker's, as far as is known: else there is nothing to ask
+        self._connected = False
         self._settings = settings
         self._begun = 0.0  # when the present fault was noticed; this and what follows by time.monotonic()
         self._ended = -_SOON
@@ -156,8 +157,9 @@ class MachineHealth:
         Raises:
             redis.RedisError: Redis is away.
         """
-        if not self.noted and self.fault is None:
+        if self._connected and not self.noted and self.fault is None:
             return
+        self._connected = True  # while there are descriptors: under gevent its thread needs some of its own
         faults = switches.faults()
         if others := faults.keys() - {worker}:
             switches.forget_faults_of_the_gone(others)
