@@ -111,6 +111,7 @@ def killed(stock: Stock) -> str:
     worker = stock.start()
     stock.send("sleep", "job", LONG)
     stock.begun("job")
+    wait_for(lambda: not stock.unacked("job"), seconds=PATIENCE, what="the worker to acknowledge what its child began")
     worker.kill()
     return fate(stock, "job")
 
