@@ -122,6 +122,17 @@ local function orphan(id, incarnation, evidence, most_losses)
   return {state, row_of(id, have.k)}
 end
 
+local function weight_of(id) return weight(read(id, 'l', 'y')) end
+
+-- The suspect that is tried alone and that this process held: it explains the death.
+local function explanation(held)
+  for _, pool in pairs(POOLS) do
+    for _, id in ipairs(redis.call('HGETALL', prefix .. 'trial:' .. pool)) do -- and values, which are no ids
+      if redis.call('SISMEMBER', held, id) == 1 and (guarded(id, weight_of) or 0) > 2 then return id end
+    end
+  end
+end
+
 -- Declare a worker process dead whose lease has passed, and put its jobs back on their queues.
 -- A job changes hands only while the dead one still holds it.
 --
@@ -141,8 +152,10 @@ function commands.orphans()
   local answer = {0}
   local held = prefix .. 'held:' .. incarnation
   if not string.find('set none', redis.call('TYPE', held).ok, 1, true) then redis.call('DEL', held) end
+  local suspect = ARGV[4] == 'company' and explanation(held)
   for _, id in ipairs(redis.call('SPOP', held, ARGV[6])) do
-    local taken = guarded(id, orphan, incarnation, ARGV[4], tonumber(ARGV[5]))
+    local evidence = suspect and id ~= suspect and 'nothing' or ARGV[4]
+    local taken = guarded(id, orphan, incarnation, evidence, tonumber(ARGV[5]))
     if taken then answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = id, taken[1], taken[2] end
   end
   answer[1] = redis.call('SCARD', held)

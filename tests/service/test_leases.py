@@ -183,6 +183,18 @@ def test_suspects_are_tried_together_at_first_and_their_deaths_there_prove_nothi
     assert world.sweep.round().trials == 0
 
 
+def test_a_suspect_that_is_tried_alone_explains_the_death_of_its_company(world: World) -> None:
+    suspects(world, 2, 3)
+    world.submit(3, batch="c")
+    holder = world.register()
+    world.claim(holder, 0)
+    for number in range(3):
+        world.ledger.claim(Ref("c", number, number), Pool.THREADS, holder)
+    die(world, holder)
+    assert losses(world, 0) == (1, 3)
+    assert [world.redis.hmget(f"t:job:c.{number}", "l", "y") for number in range(3)] == [[None, None]] * 3
+
+
 def test_a_job_lost_alone_or_twice_is_never_claimed_in_a_group(world: World) -> None:
     world.submit(4)
     for together in ([1], [2, 3], [2]):
