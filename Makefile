@@ -73,9 +73,10 @@ define INSTALL
 @$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
 @echo "installing the $$(grep -c '^[A-Za-z0-9]' $<) packages of $<, each compared with its hash"
 @{ $(1)/bin/python -m pip install --require-hashes --no-input --disable-pip-version-check --progress-bar off -r $<; \
-	echo "ended $$?"; } | awk '/^ended / { code = $$2 } { fflush() } END { exit code } \
+	echo "ended $$?"; } | awk 'BEGIN { code = 1 } /^ended / { code = $$2 } { fflush() } \
 	/^(Collecting|Processing) / && ++n % 10 == 0 { print "  " n " collected" } \
-	/^Installing/ { print "  unpacking them, which takes as long" }'
+	/^Installing/ { print "  unpacking them, which takes as long" } \
+	END { if (code) print "install: not finished; the same command goes on from here"; exit code }'
 @touch $@
 endef
 

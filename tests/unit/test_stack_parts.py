@@ -164,3 +164,16 @@ def test_a_folder_that_is_no_environment_is_left_as_it_is(tmp_path: Path) -> Non
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=30)
     assert (done.returncode, "is no virtual environment" in done.stderr) == (2, True)
     assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(("last_words", "done"), [("exit 0", True), ("exit 1", False), ("kill -9 $PPID $$", False)])
+def test_an_environment_counts_as_made_only_if_pip_said_so(tmp_path: Path, last_words: str, done: bool) -> None:
+    """Given a pip that ends well, badly, or killed together with the shell that waits for it."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "pyvenv.cfg").touch()
+    python = tmp_path / "bin/python"
+    python.write_text(f'#!/bin/sh\n[ "$3" = install ] || exit 0\necho Collecting\n{last_words}\n')
+    python.chmod(0o755)
+    stamp = tmp_path / "local.stamp"
+    made = subprocess.run(["make", f"VENV={tmp_path}", str(stamp)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (made.returncode == 0, stamp.exists(), "not finished" in made.stdout) == (done, done, not done)
