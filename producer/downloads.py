@@ -141,7 +141,9 @@ class Downloads(AbstractContextManager["Downloads"]):
         return {**found, "redis server": f"{answers.get('server')} {answers.get('version')}"}
 
     def notes(self) -> list[Note]:
-        return [*self._fleet.notes(), *self._work.notes(self.deployments)]
+        """A demonstration has none of its workers: it measures nothing that they could distort."""
+        of_workers = [] if self.scenario.demonstration else self._fleet.notes()
+        return [*of_workers, *self._work.notes(self.deployments)]
 
     def afterthoughts(self) -> list[Note]:
         """About clocks."""

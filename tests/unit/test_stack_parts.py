@@ -175,5 +175,6 @@ def test_an_environment_counts_as_made_only_if_pip_said_so(tmp_path: Path, last_
     python.write_text(f'#!/bin/sh\n[ "$3" = install ] || exit 0\necho Collecting\n{last_words}\n')
     python.chmod(0o755)
     stamp = tmp_path / "local.stamp"
-    made = subprocess.run(["make", f"VENV={tmp_path}", str(stamp)], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["make", f"VENV={tmp_path}", str(stamp)]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert (made.returncode == 0, stamp.exists(), "not finished" in made.stdout) == (done, done, not done)
