@@ -64,7 +64,7 @@ class _Recent:
         now = time.monotonic()
         if now - at >= _READ_EVERY:
             seconds = _without_core()
-            share = min(1.0, (seconds - before) / (now - at))
+            share = min(max(0.0, (seconds - before) / (now - at)), 1.0)  # what a thread knew goes with it
             self._starved = now, seconds, share
         return share
 

@@ -83,9 +83,11 @@ class Incarnation:
         self._renewals = 0
         self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
         self._leases = PerProcess(lambda: leases_of(settings))  # of the thread that renews
-        lasts = settings.lease >= 4 * settings.renew_every
-        idle = lambda: lasts and not (self._working or self.lost)  # noqa: E731
-        repeat(f"lease {self.id}", settings.renew_every, self._renew, idle=idle)
+        repeat(f"lease {self.id}", settings.renew_every, self._renew, idle=self._idle)
+
+    def _idle(self) -> bool:
+        lasts = self._settings.lease >= 4 * self._settings.renew_every
+        return lasts and not (self._working or self.lost)
 
     def _renew(self) -> bool:
         if self.lost:  # a job could not be closed: it is not to wait until the lease passes
