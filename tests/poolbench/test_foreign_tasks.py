@@ -94,7 +94,7 @@ def test_what_fails_in_one_pool_only_is_named(installed: Installed, theirs: List
     for error in ("NeverAwaited", "ValueError"):  # an async def task, and one that gives up at once
         assert "nowhere else" not in where(error)
         assert all(pool in where(error) for pool in ("prefork:2", "threads:4", "gevent:10"))
-    jobs = [job for turn in found.turns.values() for job in turn["jobs"] if "stubborn" in job["url"]]
+    jobs = [job for turn in found.turns.values() for job in turn["jobs"] if job["filename"].startswith("stubborn-")]
     assert {len(job["attempts"]) for job in jobs} == {1}  # no retry, though the task asks for 50
 
 
