@@ -1,4 +1,4 @@
-"""Leases: each process that runs jobs renews its lease every second, or every two while it has none.
+"""Leases: each process that runs jobs renews its lease every second, and while it has none a longer one more seldom.
 
 A worker process (a prefork child; the one process of a threads or gevent worker) registers once, as an *incarnation*,
 and renews its own lease, so when it dies or freezes the lease passes, and the sweep takes its jobs over. A lease that
@@ -88,9 +88,13 @@ class Leases:
         self._call("renew", incarnation, self._lease_ms, json.dumps(asdict(who)))
         return incarnation
 
-    def renew(self, incarnation: str) -> Renewed | None:
-        """Heartbeat; None if it was declared dead."""
-        alive, *answer = self._call("renew", incarnation, self._lease_ms, "")
+    def renew(self, incarnation: str, *, times: int = 1) -> Renewed | None:
+        """Heartbeat; None if it was declared dead.
+
+        Args:
+            times: how many leases this one is as long as.
+        """
+        alive, *answer = self._call("renew", incarnation, times * self._lease_ms, "")
         return Renewed(int(answer[0]), frozenset(map(str, answer[1:]))) if alive == 1 else None
 
     def held(self, incarnation: str) -> set[str]:

@@ -15,7 +15,9 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -29,24 +31,28 @@ from worker import drain
 log = logging.getLogger("downpour.worker")
 
 _PATIENCE = 60.0  # seconds that a loop may fail before the process ends
+_DOZE, _DOZE_EVERY = 4, 1.6  # leases: the lease of a process without a job, and how often it is renewed
 _COMPARE_EVERY = 10  # renewals after which the lists are compared even if their lengths agree
 
 
-def repeat(name: str, every: float, step: Callable[[], object], *, idle: Callable[[], object] = lambda: False) -> None:
-    """Call a step every so many seconds in a native thread, until it returns ``False``; half as often while ``idle``.
+def repeat(name: str, every: float, step: Callable[[], object], *, rest: Callable[[], object] | None = None) -> None:
+    """Call a step every so many seconds in a native thread, until it returns ``False``.
 
     While Redis or the disk is away the step is tried again in silence. Any other error is logged once and the step is
     tried again; if that goes on for a minute the process is told to stop, because it would go on taking jobs without
     what the step does for them.
+
+    Args:
+        rest: sleeps until the next step, instead of for ``every`` seconds.
     """
+    rest = rest or partial(native("time", "sleep"), every)
 
     def loop() -> None:
-        failures, rested = 0, True  # the first time it is called in any case
+        failures = 0
         try:
             while failures * every < _PATIENCE:
                 try:
-                    rested = bool(not rested and idle())
-                    if not rested and step() is False:
+                    if step() is False:
                         return
                     failures = 0
                 except (RedisError, OSError):
@@ -55,7 +61,7 @@ def repeat(name: str, every: float, step: Callable[[], object], *, idle: Callabl
                     failures += 1
                     if failures == 1:
                         log.exception("loop %s failed, it goes on", name)
-                native("time", "sleep")(every)
+                rest()
             log.critical("loop %s fails again and again: the process stops", name)
         except BaseException:
             log.critical("loop %s ended: the process stops", name, exc_info=True)
@@ -71,6 +77,8 @@ def leases_of(settings: Settings) -> Leases:
 
 
 class Incarnation:
+    """One life of this process in the ledger. Without a job it dozes: it renews a longer lease, and seldom."""
+
     def __init__(self, settings: Settings, worker: str, pool: Pool, family: str) -> None:
         self._settings = settings
         with connect(settings, connections=1, patience=settings.redis_patience, stop=drain.over) as redis:
@@ -81,27 +89,34 @@ class Incarnation:
         self.stopping: frozenset[str] = frozenset()  # "ID NUMBER" of claims that should stop
         self._working: dict[object, Sequence[str]] = {}  # ids of the jobs of each message that is being worked on
         self._renewals = 0
+        self._held = 0  # jobs that the ledger says it runs, at the last renewal
         self._unknown: frozenset[str] = frozenset()  # ids that the ledger alone knew of at the last look
+        self._worked = time.monotonic()  # when it last had a job
+        self._dozing = False
+        self._wake = native("_thread", "allocate_lock")()  # held: what releases it ends the thread's sleep
+        self._wake.acquire()
         self._leases = PerProcess(lambda: leases_of(settings))  # of the thread that renews
-        repeat(f"lease {self.id}", settings.renew_every, self._renew, idle=self._idle)
+        repeat(f"lease {self.id}", settings.renew_every, self._renew, rest=self._rest)
 
-    def _idle(self) -> bool:
-        lasts = self._settings.lease >= 4 * self._settings.renew_every
-        return lasts and not (self._working or self.lost)
+    def _rest(self) -> None:
+        self._wake.acquire(timeout=self._settings.lease * _DOZE_EVERY if self._dozing else self._settings.renew_every)
 
     def _renew(self) -> bool:
         if self.lost:  # a job could not be closed: it is not to wait until the lease passes
             self._leases().end(self.id)
             return False
+        self._dozing = True  # before the look at the jobs: one that begins meanwhile sees it, or is seen
+        if self._working or self._held or time.monotonic() < self._worked + self._settings.lease:
+            self._dozing = False
         try:
-            renewed = self._leases().renew(self.id)
+            renewed = self._leases().renew(self.id, times=_DOZE if self._dozing else 1)
             if renewed is None:
                 self.lost = True  # never taken back: a job may have said so meanwhile
                 return False
-            self.away, self.stopping = False, renewed.stopping
+            self.away, self.stopping, self._held = False, renewed.stopping, renewed.held
             self._compare(self._leases(), renewed.held)
         except (RedisError, OSError):  # the lease may pass meanwhile; the next renewal tells
-            self.away = True
+            self.away, self._dozing = True, False
         return True
 
     @contextlib.contextmanager
@@ -109,10 +124,17 @@ class Incarnation:
         """These jobs are being worked on."""
         message = object()
         self._working[message] = ids
+        if self._dozing:
+            self._stir()
         try:
             yield
         finally:
             del self._working[message]
+            self._worked = time.monotonic()
+
+    def _stir(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is released already
+            self._wake.release()
 
     def _compare(self, leases: Leases, held: int) -> None:
         running = {id_ for ids in tuple(self._working.values()) for id_ in ids}

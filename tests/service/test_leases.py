@@ -14,6 +14,8 @@ from ledger.settings import Settings
 from ledger.sweep import Sweep, Swept
 from tests.ledgers import attempt
 from tests.service.test_sweep import World, why
+from tests.waiting import wait_for
+from worker.heartbeat import Incarnation
 
 QUEUE = f"t:{Pool.THREADS.queue}"
 
@@ -365,3 +367,16 @@ def test_a_step_of_the_sweep_that_fails_does_not_stop_the_others(
     monkeypatch.setitem(world.sweep._steps, "lost", broken)
     world.sweep_until(world.queue, "the message")
     assert caplog.text.count("RuntimeError: a bug") == 1, "said once, not in each round"
+
+
+def test_a_process_without_a_job_has_a_longer_lease_until_its_first_job(world: World) -> None:
+    mine = Incarnation(world.settings, "threads@here", Pool.THREADS, "family")
+
+    def left() -> float:
+        return next(each.left for each in world.leases.known() if each.incarnation == mine.id)
+
+    assert 0 < left() <= world.settings.lease
+    wait_for(lambda: left() > 3 * world.settings.lease, what="the longer lease")
+    with mine.working(["b.0"]):
+        wait_for(lambda: 0 < left() <= world.settings.lease, seconds=0.9, what="the usual one, at once")
+    mine.end()
