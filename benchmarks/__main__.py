@@ -100,10 +100,10 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
 def _section(what: str, files: int) -> tuple[Section, int, int, int]:
     """And how many files of how many bytes, and how many of them per message."""
     if what == "large":
-        return Section("100 MiB files, one per message", "MiB", 400), 4, 100 << 20, 1
+        return Section("100 MiB files, one per message", "MiB", 800), 8, 100 << 20, 1
     if what == "chunks":
         return Section("1 KiB files, 250 per message", "file", files), files, 1024, 250
-    return Section("1 KiB files, one per message", "file", 2 * files // 5), 2 * files // 5, 1024, 1
+    return Section("1 KiB files, one per message", "file", 4 * files // 5), 4 * files // 5, 1024, 1
 
 
 if __name__ == "__main__":

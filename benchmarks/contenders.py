@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +103,7 @@ class Aria2(Tool):
 
 
 class Downpour:
-    """A worker of one pool; the records are written before, the messages are sent within what is measured."""
+    """A worker of one pool. Its records are written and its messages sent before, as those of the other queues."""
 
     def __init__(self, world: World, pool: Pool, per_message: int) -> None:
         self.name = f"Downpour {pool}, {per_message} per message"
@@ -122,9 +124,10 @@ class Downpour:
             world.ledger.submit(messages[at : at + 20])
         world.ledger.seal(batch, len(urls))
         worker = world.service(f"worker-{self._pool}")
-        before, redis_before = cpu(worker.pid), cpu(world.valkey.pid)
-        begun = time.monotonic()
-        world.publisher.send([Envelope(str(message.ref), self._pool, "") for message in messages])
+        with stopped(worker.pid):
+            world.publisher.send([Envelope(str(message.ref), self._pool, "") for message in messages])
+            before, redis_before = cpu(worker.pid), cpu(world.valkey.pid)
+            begun = time.monotonic()
         wait_for(lambda: world.batch(batch).finished, seconds=300, every=0.01, what=f"{batch} to finish")
         ended = time.monotonic()
         took = Took(
@@ -154,10 +157,27 @@ class Downpour:
         put_away(world.settings.downloads / batch)
 
 
-def cpu(pid: int) -> float:
+def _tree(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """While a worker's queue is filled; the clock of a contender runs from SIGCONT."""
+    tree = _tree(pid)
+    for each in tree:
+        each.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in tree:
+            each.send_signal(signal.SIGCONT)
+
+
+def cpu(pid: int) -> float:
     total = 0.0
-    for each in [process, *process.children(recursive=True)]:
+    for each in _tree(pid):
         times = each.cpu_times()
         total += times.user + times.system
     return total

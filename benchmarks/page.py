@@ -40,7 +40,8 @@ A worker of each pool downloads the same files from the same nginx as `curl -Z` 
 each round, in alternating order; a ratio is the median of the rounds' own ratios. Each job is proved to be done, to have
 run once, and to have its file.
 
-Time counts from the first message sent until the last record is closed, with the work of Redis. CPU is that of the worker
+A worker is stopped while its queue is filled. Time counts from SIGCONT until the last record is closed, with the work of
+Redis; of another tool, from its start to its end. CPU is that of the worker
 with all its processes, and of Redis; of another tool, of all its processes. The CPU of nginx is not counted.
 
 Three warnings:
@@ -68,8 +69,8 @@ machine.
     "small": """\
 What `producer submit` sends for short manifests. A worker process whose jobs were short takes up to 63 more messages at
 once ([claims](claims.md)). The other queues do a GET, SHA-256, write and rename per job, without records, retries or checks
-(`benchmarks/queue_workers.py`), each at its natural best on two cores. They are stopped while their queue is filled, and the
-clock runs from SIGCONT to the last name. Slots: prefork 2, threads 8, gevent 32, as for Celery.
+(`benchmarks/queue_workers.py`), each at its natural best on two cores; their clock stops with the last name. Slots:
+prefork 2, threads 8, gevent 32, as for Celery.
 """,
     "large": """\
 Most of the CPU is the kernel's and SHA-256's. A download receives into a buffer that it keeps, and writes a MiB at a time,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
-from benchmarks.contenders import Rival, Took, cpu, put_away
+from benchmarks.contenders import Rival, Took, cpu, put_away, stopped
 from stack.processes import Command, Process
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
@@ -54,27 +51,18 @@ class Queue(Rival):
 
     def bring(self, urls: Sequence[str]) -> Took:
         target = Path(tempfile.mkdtemp(dir=self._folder))
-        workers = _tree(self._process.pid)
-        for each in workers:
-            each.send_signal(signal.SIGSTOP)
         command = [
             self._python,
             "-c",
             "import sys; from benchmarks.queue_workers import fill; fill(sys.argv[1])",
             str(target),
         ]
-        subprocess.run(command, input="\n".join(urls).encode(), env=self._env, cwd=ROOT, check=True)
-        before, redis_before = cpu(self._process.pid), cpu(self._valkey.pid)
-        begun = time.monotonic()
-        for each in workers:
-            each.send_signal(signal.SIGCONT)
-        wait_for(lambda: len(os.listdir(target)) == len(urls), seconds=15, every=0.02, what=f"{self.name} to finish")
+        with stopped(self._process.pid):
+            subprocess.run(command, input="\n".join(urls).encode(), env=self._env, cwd=ROOT, check=True)
+            before, redis_before = cpu(self._process.pid), cpu(self._valkey.pid)
+            begun = time.monotonic()
+        wait_for(lambda: len(os.listdir(target)) == len(urls), seconds=30, every=0.01, what=f"{self.name} to finish")
         took = time.monotonic() - begun
         result = Took(took, cpu(self._process.pid) - before, cpu(self._valkey.pid) - redis_before)
         put_away(target)
         return result
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
