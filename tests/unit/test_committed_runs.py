@@ -27,7 +27,10 @@ def _name(path: Path) -> str:
 
 
 def test_there_is_a_run_of_every_scenario() -> None:
-    assert {_name(path) for path in RUNS} == {"article", "slow", "small", "large", "cpu", "mixed"}
+    assert {_name(path) for path in RUNS} == {
+        *("article", "slow", "small", "large", "cpu", "mixed"),
+        *("workers", "prefetch", "events"),
+    }
 
 
 @pytest.mark.parametrize("path", RUNS, ids=_name)
@@ -59,7 +62,7 @@ def test_a_picture_on_the_page_is_what_report_draws(name: str, tmp_path: Path) -
 def test_the_figures_in_pools_md_are_the_run_s(path: Path) -> None:
     """A row ``| `slow` | threads:100 | 104 | 1.54 s | 5.5 ms | 73 MiB |`` of the page, for each deployment."""
     found = read(path)
-    rows = re.findall(rf"^\| `{_name(path)}` \| ([\w:]+) \| ([\d.]+) \| ([\d.]+) s \| ", PAGE, re.MULTILINE)
+    rows = re.findall(rf"^\| `{_name(path)}` \| ([\w:+=]+) \| ([\d.]+) \| ([\d.]+) s \| ", PAGE, re.MULTILINE)
     said = {name: (float(rate), float(wall)) for name, rate, wall in rows}
     for row in summarise(found).rows:
         assert row.jobs_per_second is not None
