@@ -110,6 +110,7 @@ local function small(have)
       if each[7] ~= 'lost' then return false end
     end
   end
+  if string.find(have.j, '^%["[^"\\]*"%]$') then return true end -- a URL and no more, as of most jobs
   local job = cjson.decode(have.j)
   for option in pairs(job[5] or {}) do
     if option ~= 'd' then return false end -- a digest is an expectation, as a sha256 is
@@ -364,42 +365,42 @@ local function add(call, batch, counter, amount)
   call.counts[batch][counter] = (call.counts[batch][counter] or 0) + amount
 end
 
--- What a record has no more in a final state. Of a file that is there the announced length is the length.
-local ENDED = {d = {'e', 'z'}, f = {'e'}, c = {'e'}}
+-- What a record has no more once it is not running, and in a final state. Of a file that is there the announced length
+-- is the length.
+local GONE = {w = {'t', 'k'}, q = {'t', 'k'}, d = {'t', 'k', 'e', 'z'}, f = {'t', 'k', 'e'}, c = {'t', 'k', 'e'}}
 
 local function close_job(call, at, last)
   local id, incarnation, claim, state, attempt = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local key, have = job_key(id), read(id, 's', 'h', 'n', 'a', 'p', 'x', 'm', 'b')
-  if not have.s then -- removed with its batch
-    put(call.gone, prefix .. 'held:' .. incarnation, id)
-    put(call.gone, prefix .. 'cancel:' .. incarnation, id .. ' ' .. claim)
-  end
-  if have.h ~= incarnation or have.n ~= claim then return 0 end
-  if have.s ~= 'r' then return 2 end
+  local key = job_key(id)
+  local was, holder, number, rows, pool, stops, host, size, who =
+    unpack(redis.call('HMGET', key, 's', 'h', 'n', 'a', 'p', 'x', 'm', 'b', 'w'))
+  if not was or stops then put(call.gone, prefix .. 'cancel:' .. incarnation, id .. ' ' .. claim) end
+  if not was then put(call.gone, prefix .. 'held:' .. incarnation, id) end -- removed with its batch
+  if holder ~= incarnation or number ~= claim then return 0 end
+  if was ~= 'r' then return 2 end
   -- A cancel that came after the last look wins over going round again.
-  if have.x and (state == 'w' or state == 'q') then state = 'c' end
+  if stops and (state == 'w' or state == 'q') then state = 'c' end
   -- What goes, goes first: what comes takes its room, and the record does not keep more than it needs.
-  redis.call('HDEL', key, 't', 'x', 'k', 'm', 'w', unpack(ENDED[state] or {}))
-  redis.call('HSET', key, 's', state, 'a', have.a and (have.a .. ',' .. attempt) or attempt, unpack(ARGV, at + 6, last))
+  redis.call('HDEL', key, unpack(GONE[state]))
+  if stops or host or who then redis.call('HDEL', key, 'x', 'm', 'w') end
+  redis.call('HSET', key, 's', state, 'a', rows and (rows .. ',' .. attempt) or attempt, unpack(ARGV, at + 6, last))
   local batch = batch_key(id)
   put(call.gone, prefix .. 'held:' .. incarnation, id)
-  put(call.gone, prefix .. 'cancel:' .. incarnation, id .. ' ' .. claim)
   put(call.gone, batch .. ':running', id)
-  add(call, batch, have.p .. 'r', -1)
-  add(call, batch, have.p .. state, 1)
-  if state == 'd' then add(call, batch, have.p .. 'b', ARGV[at + 6] == 'b' and ARGV[at + 7] or have.b or 0) end
+  add(call, batch, pool .. 'r', -1)
+  add(call, batch, pool .. state, 1)
+  if state == 'd' then add(call, batch, pool .. 'b', ARGV[at + 6] == 'b' and ARGV[at + 7] or size or 0) end
   if state == 'w' then
     redis.call('ZADD', prefix .. 'due', now + tonumber(ARGV[at + 5]), id)
   elseif state == 'q' then
-    needs_message(id, have.p)
+    needs_message(id, pool)
   else
     call.over[#call.over + 1] = id
     call.counts[batch].ended = wall
   end
-  if have.m then
-    local host = prefix .. 'host:' .. have.m
-    redis.call('ZREM', host .. ':slots', id)
-    if redis.call('ZCARD', host .. ':queue') > 0 then return 3 end
+  if host then
+    redis.call('ZREM', prefix .. 'host:' .. host .. ':slots', id)
+    if redis.call('ZCARD', prefix .. 'host:' .. host .. ':queue') > 0 then return 3 end
   end
   return 1
 end
