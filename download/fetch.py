@@ -135,35 +135,23 @@ def tls_context(ca_file: Path | None = None, client_cert: Path | None = None) ->
     return context
 
 
+@dataclass(eq=False, kw_only=True)
 class Fetcher:
     """Build one per process, lazily, never before a fork; all its threads or greenlets share it."""
 
-    def __init__(
-        self,
-        policy: AddressPolicy,
-        *,
-        user_agent: str = "Downpour",
-        ca_file: Path | None = None,
-        client_cert: Path | None = None,
-        client_cert_hosts: frozenset[str] = frozenset(),
-        proxy: Proxy | None = None,
-        run: Run = in_place,
-    ) -> None:
-        """
-        Args:
-            ca_file: certificate authorities instead of the system's.
-            client_cert: a certificate and its key, for servers that ask for one,
-            client_cert_hosts: ... if they are these, or below them.
-            proxy: is asked instead of the servers; see ``download.proxy`` for what the policy means then.
-            run: where much is received, written and hashed; see ``download.threads.native_runner``.
-        """
-        self.policy = policy
-        self.ca_file = ca_file
-        self.proxy = proxy
-        self._client_cert = client_cert, client_cert_hosts
-        self._client = HttpClient(policy, lambda host: tls_context(ca_file, self.certificate_for(host)), proxy)
-        self.user_agent = user_agent
-        self.run = run
+    policy: AddressPolicy = field(kw_only=False)
+    user_agent: str = "Downpour"
+    ca_file: Path | None = None  # certificate authorities instead of the system's
+    client_cert: Path | None = None  # a certificate and its key, for servers that ask for one,
+    client_cert_hosts: frozenset[str] = frozenset()  # ... if they are these, or below them
+    proxy: Proxy | None = None  # is asked instead of the servers; see its module for what the policy means then
+    run: Run = in_place  # where much is written and hashed; see ``download.threads.native_runner``
+
+    def __post_init__(self) -> None:
+        self._client = HttpClient(self.policy, self._tls_context, self.proxy)
+
+    def _tls_context(self, host: str) -> ssl.SSLContext:
+        return tls_context(self.ca_file, self.certificate_for(host))
 
     def fetch(
         self,
@@ -198,8 +186,7 @@ class Fetcher:
 
     def certificate_for(self, host: str) -> Path | None:
         """What to show to a host that asks who we are."""
-        certificate, hosts = self._client_cert
-        return certificate if certificate and is_below(host, hosts) else None
+        return self.client_cert if self.client_cert and is_below(host, self.client_cert_hosts) else None
 
     def close(self) -> None:
         """Close the idle connections."""
