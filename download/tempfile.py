@@ -61,9 +61,8 @@ class TempFiles:
 
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
         name = job if job.islower() else re.sub("[A-Z]", lambda capital: f"~{capital[0].lower()}", job)
-        self._stem = f"{downloads}/{FOLDER}/{name}"
-        self._claim = claim
-        self.place = f"{self._stem}.{claim}.part"  # of this claim's temp file
+        self._places = [f"{downloads}/{FOLDER}/{name}.{number}.part" for number in range(claim, 0, -1)]
+        self.place = self._places[0]  # of this claim's temp file
 
     @property
     def mine(self) -> Path:
@@ -72,17 +71,13 @@ class TempFiles:
     @property
     def newest(self) -> Path:
         """What to resume: my own, or the newest that an earlier claim left."""
-        earlier = range(self._claim - 1, 0, -1) if not self.mine.exists() else ()
-        return next((path for number in earlier if (path := self._of(number)).exists()), self.mine)
+        return next((path for path in map(Path, self._places) if path.exists()), self.mine)
 
     def clear(self) -> None:
         """Remove what this claim and earlier ones left. The folder stays: another job may be about to use it."""
         with suppress(OSError):
-            for number in range(self._claim, 0, -1):
-                _remove(self._of(number))
-
-    def _of(self, claim: int) -> Path:
-        return Path(f"{self._stem}.{claim}.part")
+            for place in self._places:
+                _remove(Path(place))
 
 
 class TempFile:
