@@ -23,8 +23,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -354,36 +354,25 @@ def publish(
         TempLostError: temp is gone, locked, or another file than the one that was verified.
     """
     try:
-        fd = os.open(temp, _OPEN)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP):
-            raise
-        raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
-    try:
-        if not _lock(fd):
-            raise TempLostError(f"expected {temp.name} for this attempt alone, but another process has locked it")
-        if identity not in (None, _identity(fd)):
-            raise TempLostError(f"expected {temp.name} as it was written, but another file has its name")
-        if fsync:
-            os.fsync(fd)
-        try:
+        with _opened(temp, _OPEN) as fd:
+            if not _lock(fd):
+                raise TempLostError(f"expected {temp.name} for this attempt alone, but another process has locked it")
+            if identity not in (None, _identity(fd)):
+                raise TempLostError(f"expected {temp.name} as it was written, but another file has its name")
+            if fsync:
+                os.fsync(fd)
             if replace:
                 temp.replace(final)  # does nothing if both are one file already, hence the unlink
             else:
                 _link(temp, final)
-        except FileNotFoundError as error:
-            if os.path.lexists(temp):
-                raise
+            _remove(temp)
+    except OSError as error:
+        if (error.errno == errno.ENOENT and not os.path.lexists(temp)) or temp.is_symlink():
             raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
-        _remove(temp)
-        if fsync:
-            folder = os.open(final.parent, _OPEN_FOLDER)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    finally:
-        os.close(fd)
+        raise
+    if fsync:
+        with _opened(final.parent, _OPEN_FOLDER) as folder:
+            os.fsync(folder)
 
 
 def _link(temp: Path, final: Path) -> None:
@@ -394,18 +383,13 @@ def _link(temp: Path, final: Path) -> None:
             raise
         # A file system without links cannot do both in one step. An empty file that holds the name for a moment would
         # be a half-written one if we died. So no two of ours do it at once, and the moment of another program is short.
-        folder = os.open(temp.parent, _OPEN_FOLDER)
-        try:
+        with _opened(temp.parent, _OPEN_FOLDER) as folder:
             until = time.monotonic() + _FROZEN
             while not _lock(folder) and time.monotonic() < until:
                 time.sleep(0.01)
             if os.path.lexists(final):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
             temp.rename(final)
-        finally:
-            with suppress(OSError):
-                fcntl.flock(folder, fcntl.LOCK_UN)  # gevent closes folders later
-            os.close(folder)
 
 
 def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None]) -> bool:
@@ -449,6 +433,17 @@ def _mode() -> int:
 
 
 # -- the lock, and the validators beside the file
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)  # gevent closes folders later
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:
