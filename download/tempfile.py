@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -46,8 +46,6 @@ _FIRST_BUFFER = 8 * 1024  # bytes; four times as many when it was filled within 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # the latter always fails
-# File systems that know no unnamed files, and systems that do not.
-_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _FROZEN = 2.0  # seconds; a process that holds a lock for so long stands still
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -80,36 +78,28 @@ class TempFiles:
                 _remove(Path(place))
 
 
+@dataclass(eq=False, kw_only=True)
 class TempFile:
-    def __init__(
-        self,
-        place: Path | str,
-        *,
-        max_bytes: int = sys.maxsize,
-        expected: int | None = None,
-        algorithm: str | None = None,
-        late: bool = False,
-    ) -> None:
-        """
-        Args:
-            max_bytes: length of the largest file.
-            expected: length of this one, in bytes.
-            algorithm: of a digest to compute beside sha256, as hashlib names it.
-            late: a small file stays in memory until it is whole and verified. If it fails, it leaves nothing behind;
-                else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an ordinary temp file.
-        """
-        self.place = place  # as a Path only when it is needed: most files of a group never have a temp file
+    """A small file that is ``late`` stays in memory until it is whole and verified.
+
+    If it fails, it leaves nothing behind; else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an
+    ordinary temp file.
+    """
+
+    place: Path | str = field(kw_only=False)  # a Path only when it is needed: most files of a group have no temp file
+    max_bytes: int = sys.maxsize  # length of the largest file
+    expected: int | None = None  # length of this one, in bytes
+    algorithm: str | None = None  # of a digest to compute beside sha256, as hashlib names it
+    late: bool = False
+
+    def __post_init__(self) -> None:
         self.written = 0  # bytes on disk
         self.waiting = 0  # bytes in the buffer
         self.total: int | None = None  # announced length
         self.resumed_from = 0  # bytes that an earlier attempt had left
         self.validators: Validators | None = None  # on disk, too, if they are worth keeping
         self.identity: tuple[int, int] | None = None  # of the file: device and inode; another may have its name one day
-        self._max_bytes = max_bytes
-        self._expected = expected
-        self._late = late
         self._in_memory = False  # begun, and not on disk yet
-        self._algorithm = algorithm
         self._hash_anew()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._flushed = time.monotonic()
@@ -132,8 +122,8 @@ class TempFile:
 
     def _hash_anew(self) -> None:
         self._digests = {"sha256": hashlib.sha256()}
-        if self._algorithm:
-            self._digests[self._algorithm] = hashlib.new(self._algorithm, usedforsecurity=False)
+        if self.algorithm:
+            self._digests[self.algorithm] = hashlib.new(self.algorithm, usedforsecurity=False)
 
     def _hash(self, piece: bytes | memoryview) -> None:
         for digest in self._digests.values():
@@ -189,17 +179,17 @@ class TempFile:
         self._announced(validators.total)
         if self._fd is not None:
             self.discard()
-        self.resumed_from, self.validators, self._in_memory = 0, validators, self._late
-        if not self._late:
+        self.resumed_from, self.validators, self._in_memory = 0, validators, self.late
+        if not self.late:
             self._create()
 
     def _announced(self, total: int | None) -> None:
         self.total = total
-        if total is not None and self._expected not in (None, total):
-            raise SizeError(f"expected {self._expected} bytes, the server announces {total}")
-        if total is not None and total > self._max_bytes:
+        if total is not None and self.expected not in (None, total):
+            raise SizeError(f"expected {self.expected} bytes, the server announces {total}")
+        if total is not None and total > self.max_bytes:
             raise TooLargeError(
-                f"expected at most {self._max_bytes} bytes (DOWNPOUR_MAX_BYTES), the server announces {total}"
+                f"expected at most {self.max_bytes} bytes (DOWNPOUR_MAX_BYTES), the server announces {total}"
             )
 
     def _create(self) -> None:
@@ -233,10 +223,10 @@ class TempFile:
             TooLargeError, SizeError: too many by now.
         """
         self.waiting += count
-        if self.size > self._max_bytes:
-            raise TooLargeError(f"expected at most {self._max_bytes} bytes (DOWNPOUR_MAX_BYTES), got more")
-        if self._expected is not None and self.size > self._expected:
-            raise SizeError(f"expected {self._expected} bytes, got more")
+        if self.size > self.max_bytes:
+            raise TooLargeError(f"expected at most {self.max_bytes} bytes (DOWNPOUR_MAX_BYTES), got more")
+        if self.expected is not None and self.size > self.expected:
+            raise SizeError(f"expected {self.expected} bytes, got more")
         if self._in_memory and self.size < WORTH_KEEPING:
             self._grow_if_full()
             return False
@@ -401,10 +391,8 @@ def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None])
     """
     try:
         fd = os.open(os.path.dirname(final), _UNNAMED, _mode())  # noqa: PTH120 - a Path takes as long as the call
-    except OSError as error:
-        if error.errno in _NO_UNNAMED:
-            return False
-        raise
+    except OSError:  # the file system knows none, or has a fault that a temp file meets, too
+        return False
     try:
         while body:  # a disk that fills up takes a part first
             body = body[os.write(fd, body) :]
