@@ -146,12 +146,12 @@ class TempFile:
         if validators is None or not _is_abandoned(fd, leftover):
             os.close(fd)
             return
+        self._fd, self.identity = fd, _identity(fd)
         if leftover != self.path:
             _remove(self.path)
             _write_validators(self.path, validators)
             leftover.rename(self.path)
             validators_path(leftover).unlink(missing_ok=True)
-        self._fd, self.identity = fd, _identity(fd)
         self.validators, self.written = validators, os.fstat(fd).st_size
         if validators.total is not None:
             # Ask for at least one byte: only an answer proves that the rest is unchanged.
