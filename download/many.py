@@ -376,8 +376,10 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         self.opened: list[socket.socket] = []  # at most one, of a connection that ends with its answer
         self._loop = loop
         self._host = ""
-        self._allowed: list[str] = []  # addresses of the host, as they are to be tried
-        self._listens = self._surplus = False
+        self._several = False  # addresses that the host has
+        self._place = "", "", 0, ""  # as set; with the address to try first
+        self._headers: dict[str, str] = {}  # as set
+        self._listens = self._surplus = self._fresh = False
         for option, value in (
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
@@ -403,14 +405,21 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         target, headers = transfer.target, transfer.begin()
         self.refused, self.dirty, self._surplus, self._host = None, False, False, target.host
         self.opened.clear()
-        self._listens, self._allowed = listen, allowed
-        self.setopt(pycurl.VERBOSE, int(listen))  # two dozen calls per answer, so only if it must be
-        self.setopt(pycurl.FRESH_CONNECT, int(transfer.fresh))
-        self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}".encode("latin-1") for name, text in headers.items()])
-        places = ",".join(f"[{each}]" if ":" in each else each for each in allowed)
-        self.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
-        self.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
-        self.setopt(pycurl.URL, f"{target.scheme}://{target.authority}/")
+        if listen != self._listens:  # to all that libcurl tells: two dozen calls per answer
+            self._listens = listen
+            self.setopt(pycurl.VERBOSE, int(listen))
+        if transfer.fresh != self._fresh:
+            self._fresh = transfer.fresh
+            self.setopt(pycurl.FRESH_CONNECT, int(transfer.fresh))
+        if headers != self._headers:
+            self.setopt(pycurl.HTTPHEADER, [f"{name}: {text}".encode("latin-1") for name, text in headers.items()])
+            self._headers = headers
+        if self._place != (place := (*target.origin, allowed[0])):
+            places = ",".join(f"[{each}]" if ":" in each else each for each in allowed)
+            self.setopt(pycurl.RESOLVE, [f"{target.host}:{target.port}:{places}"])
+            self.setopt(pycurl.CONNECTTIMEOUT_MS, round(transfer.timeouts.limits.connect_timeout * 1000))
+            self.setopt(pycurl.URL, f"{target.scheme}://{target.authority}/")
+            self._place, self._several = place, len(allowed) > 1
         self.setopt(pycurl.REQUEST_TARGET, target.path)  # as it is: of a URL libcurl would rewrite the escapes
         self.setopt(pycurl.HEADERFUNCTION, transfer.lines.append)
         self.setopt(pycurl.WRITEFUNCTION, transfer.write)
@@ -448,7 +457,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
         What libcurl did not read, it leaves in the socket, which may serve another request. What it did read it drops,
         with the connection, and tells only a handle that listens.
         """
-        if len(self._allowed) > 1 and (address := self.getinfo(pycurl.PRIMARY_IP)) != self._allowed[0]:
+        if self._several and (address := self.getinfo(pycurl.PRIMARY_IP)) != self._place[-1]:
             remember(self._host, address)
         fd, sockets = self.getinfo(pycurl.ACTIVESOCKET), self._loop.sockets
         if fd != -1:
