@@ -127,7 +127,7 @@ class HttpClient:
         request = _request(target, headers, via)
         timeouts.first_byte = None
         kept = self._idle.take(target.origin)
-        if kept and kept.readable():  # it ended, or something is left in it
+        if kept and kept.readable(0):  # it ended, or something is left in it
             kept.close()
         elif kept:
             try:

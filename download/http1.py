@@ -31,6 +31,7 @@ SEND_TIMEOUT = 5.0  # seconds; a request is smaller than any socket's buffer
 _LONGEST = 96 * 1024  # bytes of all headers, and of a line; libcurl takes more, so both paths refuse the same
 _AHEAD = 4096  # bytes received at a time while lines are read; the body mostly goes elsewhere
 _TOO_LONG = f"{{}}: expected at most {_LONGEST} bytes of headers, got more"
+_MOMENT = 5  # milliseconds; a server on the same machine needs less to fill the socket again
 _STATUS = re.compile(rb"HTTP/1\.\d[ \t]+([1-9]\d\d)(?!\S)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 ENDS = (b"\r\n", b"\n")
@@ -77,6 +78,15 @@ class HttpConnection:
         if count and self.timeouts.first_byte is None:
             self.timeouts.first_byte = time.monotonic()
         return count
+
+    def glance(self, room: memoryview, moment: int = _MOMENT) -> int:
+        """As ``receive``, from any thread, but wait only so many milliseconds; 0: nothing came, or the end."""
+        self.sock.settimeout(0)
+        with suppress(OSError):
+            return self.sock.recv_into(room)
+        with suppress(OSError):
+            return self.sock.recv_into(room) if moment and self.readable(moment) else 0
+        return 0
 
     def take(self, room: memoryview) -> int:
         """As ``receive``, but first what was received already."""
@@ -129,16 +139,14 @@ class HttpConnection:
         """Some of what is here at once, and stays here."""
         decrypted = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
         if not self.ahead and (decrypted or waits(self.sock.fileno())):
-            self.sock.settimeout(0)
-            with suppress(OSError):
-                self.ahead += self._room[: self.sock.recv_into(self._room)]
+            self.ahead += self._room[: self.glance(self._room, moment=0)]
         return bytes(self.ahead)
 
-    def readable(self) -> bool:
-        """Whether bytes or the end have come."""
-        looking = native("select", "poll")()  # looked at by the thread itself, not by gevent's hub
-        looking.register(self.sock.fileno(), select.POLLIN)
-        return bool(looking.poll(0))
+    def readable(self, milliseconds: int) -> bool:
+        """Whether bytes or the end have come, or come that soon."""
+        waiting = native("select", "poll")()  # waited for by the thread itself, not by gevent's hub
+        waiting.register(self.sock.fileno(), select.POLLIN)
+        return bool(waiting.poll(milliseconds))
 
     def close(self) -> None:
         self.sock.close()
@@ -229,6 +237,18 @@ class Response(Head):
                 raise TruncatedError(f"expected {self._left} more bytes, got the end")
             self._left -= count
         return count or self._finish()
+
+    def glance(self, room: memoryview) -> int:
+        """As ``read``, from any thread, of a body whose length is known; 0: nothing came within a moment.
+
+        An end is left to ``read``: it may close the socket, and a socket of gevent belongs to the hub's thread.
+        """
+        if self.chunked or not self._left:
+            return 0  # in the middle of a chunk's size there is no stopping
+        room = room[: self._left]
+        count = self.connection.take(room) if self.connection.ahead else self.connection.glance(room)
+        self._left -= count
+        return count
 
     def _next_chunk(self) -> None:
         line = self.connection.line() if self._in_chunk else b"\n"

@@ -4,13 +4,19 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from download.fetch import WORTH_HANDING_OVER, Fetcher
+from download.fetch import _BURST, WORTH_HANDING_OVER, Fetcher, Wanted, _Alone
+from download.http1 import Response
+from download.tempfile import PIECE
 from download.threads import native_runner
+from download.timeouts import Limits
+from download.validators import Validators
 from tests.origin_process import ROOT
 from tests.unit.download_kit import LOOPBACK, Desk, ok, reciting
 
@@ -18,6 +24,7 @@ PATCHED = """
 from gevent import monkey; monkey.patch_all()
 import gevent, hashlib, os, sys, threading, time
 from pathlib import Path
+from download.errors import CancelledError
 from download.fetch import Fetcher
 from download.tempfile import TempFile
 from download.threads import native, native_runner
@@ -96,26 +103,28 @@ with reciting(*[ok(body, "Connection: close")] * 5, ok(body, "Connection: close"
 
 
 def test_an_answer_that_ends_its_connection_is_closed_by_the_hubs_own_thread(tmp_path: Path) -> None:
-    """Given large bodies, most of which another thread writes; the last one is cut."""
+    """Given large bodies, most of which another thread receives; the last one is cut."""
     assert printed(CLOSING, str(tmp_path)) == "expected 30000001 bytes, got the end after 30000000 bytes\n"
 
 
-FULL = """
-identity = native("_thread", "get_ident")
-hub, append = identity(), TempFile._append
-def full(temp, piece):
-    if identity() != hub:
-        raise OSError(28, "No space left on device")
-    append(temp, piece)
-TempFile._append = full
+CANCELLED = """
+hub, asked = threading.get_ident(), []
+def check():
+    asked.append(threading.get_ident())
+    if asked[-1] != hub:
+        raise CancelledError("enough")
 with OriginProcess() as origin:
-    print(Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=native_runner())).fails(f"{origin.url}/files/n?size=2000000"))
+    try:
+        Desk(Path(sys.argv[1]), Fetcher(LOOPBACK, run=native_runner())).fetch(
+            f"{origin.url}/files/n?size=2000000000", check=check)
+    except CancelledError as error:
+        print(error, asked[-1] != hub)
 """
 
 
 def test_what_a_thread_meets_reaches_the_download_and_is_no_accident_of_the_hub(tmp_path: Path) -> None:
-    """Given a disk that is full when a thread writes for its greenlet."""
-    assert printed(FULL, str(tmp_path)) == "[Errno 28] No space left on device\n"
+    """Given a cancel that a thread sees which receives for its greenlet."""
+    assert printed(CANCELLED, str(tmp_path)) == "enough True\n"
 
 
 KILLED = """
@@ -156,6 +165,33 @@ with OriginProcess() as origin:
 def test_a_killed_greenlet_ends_when_its_thread_is_done(tmp_path: Path, begun: bool) -> None:
     """Its file and its connection are closed after that; what the thread has not begun, it never begins."""
     assert printed(KILLED, str(tmp_path), str(begun)) == f"None {int(begun)} {int(begun)} 0\n"
+
+
+class Endless:
+    """A server that always has more: the greenlet would never be asked again whether to stop."""
+
+    def __init__(self) -> None:
+        self.glances: list[float] = []
+
+    def glance(self, room: memoryview) -> int:
+        self.glances.append(time.monotonic())
+        return len(room)
+
+
+def test_a_thread_goes_on_for_a_moment_and_no_longer(tmp_path: Path) -> None:
+    attempt = _Alone(Wanted("http://h/"), tmp_path / "t.part", Limits(), lambda: None, user_agent="x")
+    temp, endless = attempt.temp, Endless()
+    temp.begin(Validators("http://h/", None, None, None))
+    while len(temp.space()) < PIECE:
+        temp.took(len(temp.space()))
+        temp.write()
+    temp.took(PIECE)
+    before, begun = temp.written, time.monotonic()
+    attempt._write_on(cast("Response", endless))
+    assert len(endless.glances) > 1
+    assert begun + _BURST <= time.monotonic()
+    assert temp.written == before + (1 + len(endless.glances)) * PIECE
+    temp.close()
 
 
 def test_only_pieces_that_are_worth_it_are_handed_over(tmp_path: Path) -> None:
