@@ -39,9 +39,11 @@ FOLDER = ".partial"
 PIECE = 1024 * 1024  # bytes written and hashed at a time, at the most; 256 KiB cost a tenth more, 4 MiB leave the cache
 FLUSH_EVERY = 1.0  # seconds until less than a piece is written, too
 
-# The buffer grows with the speed, so a thousand slow downloads need little. It is kept while the download lasts: pages
-# that come fresh from the system for each piece cost as much as receiving.
-_FIRST_BUFFER = 8 * 1024  # bytes; four times as many when it was filled within ``FLUSH_EVERY``
+# A download has a buffer for what comes within a tenth of a second, so a thousand slow ones need little. The buffer is
+# kept while the download lasts: pages that come fresh from the system for each piece cost as much as receiving.
+_FIRST_BUFFER = 8 * 1024  # bytes; four times as many when it was filled quickly
+_QUICKLY = 0.1  # seconds
+_IN_A_ROW = 4  # times; a server that sends slowly still sends what it sends at once
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -103,6 +105,7 @@ class TempFile:
         self._hash_anew()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._flushed = time.monotonic()
+        self._quick = 0  # times in a row that the buffer was filled quickly
         self._fd: int | None = None
 
     @property
@@ -228,7 +231,8 @@ class TempFile:
         if self.expected is not None and self.size > self.expected:
             raise SizeError(f"expected {self.expected} bytes, got more")
         if self._in_memory and self.size < WORTH_KEEPING:
-            self._grow_if_full()
+            if self.full:
+                self._grow()
             return False
         return self.full or time.monotonic() - self._flushed >= FLUSH_EVERY
 
@@ -250,11 +254,13 @@ class TempFile:
         if self._in_memory:
             self._in_memory = False
             self._create()
-        piece = self._buffer[: self.waiting]
-        self._grow_if_full()
+        begun, piece = time.monotonic(), self._buffer[: self.waiting]
+        self._quick = self._quick + 1 if self.full and begun - self._flushed < _QUICKLY else 0
         self.waiting = 0  # whatever part of it is written now counts there
         self._append(piece)
         self._hash(piece)
+        if self._quick >= _IN_A_ROW and len(self._buffer) < PIECE:
+            self._grow()
         self._flushed = time.monotonic()
 
     def _append(self, view: memoryview) -> None:
@@ -264,11 +270,10 @@ class TempFile:
             self.written += written
             view = view[written:]
 
-    def _grow_if_full(self) -> None:
-        if self.full and len(self._buffer) < PIECE:
-            buffer = memoryview(bytearray(min(PIECE, 4 * len(self._buffer))))
-            buffer[: self.waiting] = self._buffer
-            self._buffer = buffer
+    def _grow(self) -> None:
+        buffer = memoryview(bytearray(min(PIECE, 4 * len(self._buffer))))
+        buffer[: self.waiting] = self._buffer[: self.waiting]
+        self._buffer, self._quick = buffer, 0
 
     # -- end
 
