@@ -95,15 +95,9 @@ class Idle(Generic[Kept]):
 class HttpClient:
     """Sends GETs. One per process, made after the fork."""
 
-    def __init__(
-        self, policy: AddressPolicy, context: Callable[[str], ssl.SSLContext], proxy: Proxy | None = None
-    ) -> None:
-        """
-        Args:
-            context: for a host.
-        """
+    def __init__(self, policy: AddressPolicy, context: Callable[[str], ssl.SSLContext], proxy: Proxy | None) -> None:
         self._policy = policy
-        self._context = context
+        self._context = context  # for a host
         self._proxy = proxy
         self._idle: Idle[HttpConnection] = Idle()  # by origin
 

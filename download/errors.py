@@ -114,6 +114,11 @@ class TempLostError(Ended):
 
 class DownloadError(Ended):
     kind: ClassVar[FailureKind]
+    need = 0  # bytes that the file takes, as far as that is known, of one that the disk had no room for
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds from now, as the server asked; not capped
 
 
 class TransientError(DownloadError):
@@ -124,24 +129,7 @@ class PermanentError(DownloadError):
     keeps_partial = False
 
 
-class ServerError(TransientError):
-    kind = FailureKind.SERVER
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after  # seconds from now, as the server asked; not capped
-
-
-class DiskFullError(TransientError):
-    kind = FailureKind.DISK_FULL
-    keeps_partial = False  # what it holds is the room that others need
-    need = 0  # bytes that the file takes, as far as that is known
-
-
-LEAVES: dict[FailureKind, type[DownloadError]] = {
-    FailureKind.SERVER: ServerError,
-    FailureKind.DISK_FULL: DiskFullError,
-}
+LEAVES: dict[FailureKind, type[DownloadError]] = {}
 
 
 def _one(base: type[Leaf], name: str, kind: FailureKind, **more: bool) -> type[Leaf]:
@@ -157,7 +145,10 @@ SlowError = _one(TransientError, "SlowError", FailureKind.SLOW)
 ResetError = _one(TransientError, "ResetError", FailureKind.RESET)
 TruncatedError = _one(TransientError, "TruncatedError", FailureKind.TRUNCATED)
 ProtocolError = _one(TransientError, "ProtocolError", FailureKind.PROTOCOL)
+ServerError = _one(TransientError, "ServerError", FailureKind.SERVER)
 ChangedError = _one(TransientError, "ChangedError", FailureKind.CHANGED, keeps_partial=False)
+# What a full disk's file holds is the room that others need.
+DiskFullError = _one(TransientError, "DiskFullError", FailureKind.DISK_FULL, keeps_partial=False)
 LostError = _one(TransientError, "LostError", FailureKind.LOST)
 MachineError = _one(TransientError, "MachineError", FailureKind.MACHINE)
 
@@ -267,7 +258,6 @@ class Backoff:
             return None
         # 2**1024 overflows a float; long before that the cap decides.
         jitter = random() * min(self.cap, self.base * 2.0 ** min(attempt - 1, 62))
-        asked = error.retry_after if isinstance(error, ServerError) else None
-        if asked is None:
+        if error.retry_after is None:
             return jitter
-        return min(asked, LONGEST_PAUSE) + min(jitter, self.base)
+        return min(error.retry_after, LONGEST_PAUSE) + min(jitter, self.base)

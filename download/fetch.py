@@ -39,24 +39,9 @@ from types import SimpleNamespace
 from typing import cast
 from urllib.request import Request
 
-from download import validators
+from download import errors, validators
 from download.addresses import AddressPolicy, Target, is_below
 from download.connect import HttpClient
-from download.errors import (
-    ChangedError,
-    DigestError,
-    DiskFullError,
-    EmptyError,
-    Ended,
-    ProtocolError,
-    RedirectError,
-    ServerError,
-    SizeError,
-    StatusError,
-    TransientError,
-    TruncatedError,
-    fit_to_show,
-)
 from download.http1 import Head, Response, is_passing
 from download.proxy import NOTE, Proxy
 from download.tempfile import TempFile
@@ -135,35 +120,23 @@ def tls_context(ca_file: Path | None = None, client_cert: Path | None = None) ->
     return context
 
 
+@dataclass(eq=False, kw_only=True)
 class Fetcher:
     """Build one per process, lazily, never before a fork; all its threads or greenlets share it."""
 
-    def __init__(
-        self,
-        policy: AddressPolicy,
-        *,
-        user_agent: str = "Downpour",
-        ca_file: Path | None = None,
-        client_cert: Path | None = None,
-        client_cert_hosts: frozenset[str] = frozenset(),
-        proxy: Proxy | None = None,
-        run: Run = in_place,
-    ) -> None:
-        """
-        Args:
-            ca_file: certificate authorities instead of the system's.
-            client_cert: a certificate and its key, for servers that ask for one,
-            client_cert_hosts: ... if they are these, or below them.
-            proxy: is asked instead of the servers; see ``download.proxy`` for what the policy means then.
-            run: where much is received, written and hashed; see ``download.threads.native_runner``.
-        """
-        self.policy = policy
-        self.ca_file = ca_file
-        self.proxy = proxy
-        self._client_cert = client_cert, client_cert_hosts
-        self._client = HttpClient(policy, lambda host: tls_context(ca_file, self.certificate_for(host)), proxy)
-        self.user_agent = user_agent
-        self.run = run
+    policy: AddressPolicy = field(kw_only=False)
+    user_agent: str = "Downpour"
+    ca_file: Path | None = None  # certificate authorities instead of the system's
+    client_cert: Path | None = None  # a certificate and its key, for servers that ask for one,
+    client_cert_hosts: frozenset[str] = frozenset()  # ... if they are these, or below them
+    proxy: Proxy | None = None  # is asked instead of the servers; see its module for what the policy means then
+    run: Run = in_place  # where much is written and hashed; see ``download.threads.native_runner``
+
+    def __post_init__(self) -> None:
+        self._client = HttpClient(self.policy, self._tls_context, self.proxy)
+
+    def _tls_context(self, host: str) -> ssl.SSLContext:
+        return tls_context(self.ca_file, self.certificate_for(host))
 
     def fetch(
         self,
@@ -198,8 +171,7 @@ class Fetcher:
 
     def certificate_for(self, host: str) -> Path | None:
         """What to show to a host that asks who we are."""
-        certificate, hosts = self._client_cert
-        return certificate if certificate and is_below(host, hosts) else None
+        return self.client_cert if self.client_cert and is_below(host, self.client_cert_hosts) else None
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -272,9 +244,9 @@ class Retrieval:
             header = head.headers.get("Content-Range")
             self.temp.discard()  # or the next attempt would meet the same answer
             got = f"status {head.status} with Content-Range {header} and Content-Length {head.length}"
-            raise ProtocolError(f"expected a file, or the part of it from byte {offset}, got {got}")
+            raise errors.ProtocolError(f"expected a file, or the part of it from byte {offset}, got {got}")
         if reason := validators.mismatch(kept, head.headers, part, offset):
-            raise ChangedError(f"{reason}; what was kept is dropped")
+            raise errors.ChangedError(f"{reason}; what was kept is dropped")
         self.temp.go_on(part.total)
 
     def go_where(self, head: Head) -> None:
@@ -296,8 +268,8 @@ class Retrieval:
             message = f"expected a file, got status {head.status}"
             after = retry_after(head.headers.get("Retry-After"), time.time(), said=head.headers.get("Date"))
             if is_passing(head.status) or (head.status in _WAITS and after is not None):
-                raise ServerError(message, after)
-            raise StatusError(message)
+                raise errors.ServerError(message, after)
+            raise errors.StatusError(message)
 
     def _redirected(self, location: str, head: Head) -> tuple[Target, str]:
         """The next target, and the cookies for it."""
@@ -307,12 +279,12 @@ class Retrieval:
         proof = self.wanted.sha256 or self.wanted.algorithm == "sha512"  # sha1 and md5 can be forged
         if before.scheme == "https" and target.scheme == "http" and not proof:
             expected = "https to stay https, or a sha256 or sha512 in the manifest"
-            raise RedirectError(f"expected {expected}, got a redirect from {before.url} to {target.url}")
+            raise errors.RedirectError(f"expected {expected}, got a redirect from {before.url} to {target.url}")
         hop = target, self._cookies(head, target)
         if hop in self._hops:
-            raise RedirectError(f"expected an end, got a redirect loop at {target.url}")
+            raise errors.RedirectError(f"expected an end, got a redirect loop at {target.url}")
         if len(self._hops) > MAX_HOPS:
-            raise RedirectError(f"expected at most {MAX_HOPS} redirects, got another one to {target.url}")
+            raise errors.RedirectError(f"expected at most {MAX_HOPS} redirects, got another one to {target.url}")
         return hop
 
     @cached_property
@@ -329,9 +301,9 @@ class Retrieval:
         cookies = asking.get_header("Cookie", "")
         return cookies if cookies.isprintable() else ""
 
-    def cut_short(self) -> TransientError:
+    def cut_short(self) -> errors.TransientError:
         expected = "a last chunk" if self.temp.total is None else f"{self.temp.total} bytes"
-        return TruncatedError(f"expected {expected}, got the end after {self.temp.size} bytes")
+        return errors.TruncatedError(f"expected {expected}, got the end after {self.temp.size} bytes")
 
     def verified(self, head: Head, *notes: str) -> Fetched:
         """The file, which is right.
@@ -352,16 +324,16 @@ class Retrieval:
             if text is not None and text.lower() != (got := temp.digest(algorithm)):
                 message = f"expected {algorithm} {text} by {source}, got {got}"
                 if temp.resumed_from:  # the kept beginning may be to blame: not the last word
-                    raise ChangedError(f"{message} after a resume; what was kept is dropped")
-                raise DigestError(message)
+                    raise errors.ChangedError(f"{message} after a resume; what was kept is dropped")
+                raise errors.DigestError(message)
         proven = any(text for _, text, _ in digests)
         if head.surplus and not proven:
-            raise ProtocolError(f"expected {temp.total} bytes and no more, got {head.surplus[:20]!r} after them")
+            raise errors.ProtocolError(f"expected {temp.total} bytes and no more, got {head.surplus[:20]!r} after them")
         if offered:
             noted.append("repr-digest: verified")
         encoding = head.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
-            noted.append(f"content-encoding: {fit_to_show(encoding[:40])}, stored raw")
+            noted.append(f"content-encoding: {errors.fit_to_show(encoding[:40])}, stored raw")
         if temp.resumed_from:
             noted.append(f"resumed from byte {temp.resumed_from}")
         return Fetched(
@@ -385,24 +357,24 @@ class Retrieval:
         size = self.temp.size
         if not head.framed and (self.wanted.sha256 or "").lower() != sha256:  # which proves more than any end
             if head.ragged:  # an attacker can cut TLS
-                raise TruncatedError(f"expected TLS to be closed in due form, got a cut after {size} bytes")
+                raise errors.TruncatedError(f"expected TLS to be closed in due form, got a cut after {size} bytes")
             if not size:
-                raise EmptyError("expected a file, got no byte and no length that says so")
+                raise errors.EmptyError("expected a file, got no byte and no length that says so")
         if self.temp.total not in (None, size):
-            raise TruncatedError(f"expected {self.temp.total} bytes, got {size}")
+            raise errors.TruncatedError(f"expected {self.temp.total} bytes, got {size}")
         if self.wanted.size not in (None, size):
-            raise SizeError(f"expected {self.wanted.size} bytes, got {size}")
+            raise errors.SizeError(f"expected {self.wanted.size} bytes, got {size}")
 
     def give_up(self, end: BaseException) -> None:
         """Keep what a later attempt can continue, remove the rest, and note how far it came."""
-        if isinstance(end, Ended):
+        if isinstance(end, errors.Ended):
             reached = self.timeouts
             end.status, end.received, end.first_byte = reached.status, reached.received, reached.first_byte
-        if isinstance(end, DiskFullError):
+        if isinstance(end, errors.DiskFullError):
             end.need = self.temp.total or self.temp.size + 1
         with suppress(OSError):
             self.temp.give_up(keep=getattr(end, "keeps_partial", True))
-        if isinstance(end, Ended) and self.temp.resumed_from:
+        if isinstance(end, errors.Ended) and self.temp.resumed_from:
             end.gained = self.temp.written - self.temp.resumed_from
 
 
@@ -449,7 +421,7 @@ class _Alone(Retrieval):
                     else:
                         run(lambda: self._write_on(response))
                     tell()
-        except TruncatedError as error:
+        except errors.TruncatedError as error:
             raise self.cut_short() from error
         temp.end()
         tell()

@@ -25,18 +25,9 @@ from typing import Any
 
 import pycurl
 
+from download import errors
 from download.addresses import Target
 from download.connect import IDLE, LookUp, in_order, remember
-from download.errors import (
-    ConnectError,
-    DownloadError,
-    Ended,
-    ResetError,
-    SilenceError,
-    TlsError,
-    TruncatedError,
-    translate,
-)
 from download.fetch import SETTLE, SETTLE_TIME, Fetched, Fetcher, Retrieval
 from download.http1 import ENDS, Head, is_informational, status_of, waits
 from download.threads import native
@@ -58,7 +49,7 @@ _DIED = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHIN
 _TCP = (socket.AF_INET, socket.SOCK_STREAM, 0)  # any will do to peek; without one, three system calls find out
 
 
-class Again(Ended):
+class Again(errors.Ended):
     """``Fetcher`` must look at this one."""
 
     keeps_partial = False
@@ -68,7 +59,7 @@ class Transfer(Retrieval):
     """One URL in a group."""
 
     late = True
-    end: Fetched | Ended | None = None  # what came of it, once it is over
+    end: Fetched | errors.Ended | None = None  # what came of it, once it is over
     head: Head | None = None
     lines: list[bytes]  # of the headers, since ``begin``; libcurl appends to it
     fresh = False  # whether it wants a new connection
@@ -113,7 +104,7 @@ class Transfer(Retrieval):
 
     def stop(self, error: BaseException) -> bool:
         """As ``over``, for one that must not go on; an answer without a file may just not be worth waiting for."""
-        if not isinstance(error, SilenceError):
+        if not isinstance(error, errors.SilenceError):
             self._error = error
         return self.over(error)
 
@@ -127,7 +118,7 @@ class Transfer(Retrieval):
         try:
             if self._error is not None:
                 raise self._error
-            cut = bool(self.lines) and isinstance(failure, TruncatedError)
+            cut = bool(self.lines) and isinstance(failure, errors.TruncatedError)
             if self.head is None and (failure is None or cut or self._has_head()):
                 self._read_head()
             if failure is not None and self._unwanted is None:
@@ -141,7 +132,7 @@ class Transfer(Retrieval):
             if self.head.length is not None and not self.end.proven and not complete:
                 raise Again("there may have been more than was announced")
         except Exception as error:
-            self.end = error if isinstance(error, Ended) else translate(error)
+            self.end = error if isinstance(error, errors.Ended) else errors.translate(error)
             self.give_up(self.end)
         self.temp.close()
         return False
@@ -163,7 +154,7 @@ class Transfer(Retrieval):
         if self.timeouts.first_byte is None:
             self.timeouts.first_byte = time.monotonic()
         if not (lines := self._last_answer()):
-            raise TruncatedError("expected all headers, got the end of the connection before them")
+            raise errors.TruncatedError("expected all headers, got the end of the connection before them")
         self.timeouts.status = status_of(lines[0], self.target.host)  # a failure below has one, too
         self.head = Head(self.target, lines)
         if self.takes(self.head):
@@ -180,15 +171,15 @@ class Transfer(Retrieval):
         """
         host = self.target.host
         if code == pycurl.E_COULDNT_CONNECT:
-            return ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
+            return errors.ConnectError(f"expected a connection to {host}:{self.target.port}, got: {text}")
         if code == pycurl.E_OPERATION_TIMEDOUT:  # of libcurl's options only the one for connecting is set
             return self.timeouts.late()
         if code == pycurl.E_PARTIAL_FILE:
             return self.cut_short()
         if code == pycurl.E_PEER_FAILED_VERIFICATION:
-            return TlsError(f"{host}: {text}")
+            return errors.TlsError(f"{host}: {text}")
         if errno and (self.lines or self.target.scheme == "http"):  # else it may have been told why, in TLS
-            return ResetError(f"{'' if self.head else f'{host}: '}[Errno {errno}] {os.strerror(errno)}")
+            return errors.ResetError(f"{'' if self.head else f'{host}: '}[Errno {errno}] {os.strerror(errno)}")
         return Again(f"{host}: libcurl says {code}: {text}")
 
 
@@ -380,7 +371,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
 
     def __init__(self, loop: Loop, certificate: Path | None = None) -> None:
         self.certificate = certificate
-        self.refused: DownloadError | None = None
+        self.refused: errors.DownloadError | None = None
         self.dirty = False  # the connection that was to serve again has something left in it
         self.opened: list[socket.socket] = []  # at most one, of a connection that ends with its answer
         self._loop = loop
@@ -440,7 +431,7 @@ class _Handle(pycurl.Curl):  # type: ignore[misc]
             self._loop.policy.judge(self._host, place[0])
             opened: socket.socket = self._loop.socket(family, kind, protocol)
         except Exception as error:
-            self.refused = translate(error, f"connecting to {self._host}: ")
+            self.refused = errors.translate(error, f"connecting to {self._host}: ")
             return pycurl.SOCKET_BAD
         if self._listens:
             self.opened = [opened]  # libcurl closes its own copy

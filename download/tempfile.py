@@ -23,9 +23,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -48,8 +48,6 @@ _IN_A_ROW = 4  # times; a server that sends slowly still sends what it sends at 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _UNNAMED = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # the latter always fails
-# File systems that know no unnamed files, and systems that do not.
-_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _FROZEN = 2.0  # seconds; a process that holds a lock for so long stands still
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -63,9 +61,8 @@ class TempFiles:
 
     def __init__(self, downloads: Path, job: str, claim: int) -> None:
         name = job if job.islower() else re.sub("[A-Z]", lambda capital: f"~{capital[0].lower()}", job)
-        self._stem = f"{downloads}/{FOLDER}/{name}"
-        self._claim = claim
-        self.place = f"{self._stem}.{claim}.part"  # of this claim's temp file
+        self._places = [f"{downloads}/{FOLDER}/{name}.{number}.part" for number in range(claim, 0, -1)]
+        self.place = self._places[0]  # of this claim's temp file
 
     @property
     def mine(self) -> Path:
@@ -74,49 +71,37 @@ class TempFiles:
     @property
     def newest(self) -> Path:
         """What to resume: my own, or the newest that an earlier claim left."""
-        earlier = range(self._claim - 1, 0, -1) if not self.mine.exists() else ()
-        return next((path for number in earlier if (path := self._of(number)).exists()), self.mine)
+        return next((path for path in map(Path, self._places) if path.exists()), self.mine)
 
     def clear(self) -> None:
         """Remove what this claim and earlier ones left. The folder stays: another job may be about to use it."""
         with suppress(OSError):
-            for number in range(self._claim, 0, -1):
-                _remove(self._of(number))
-
-    def _of(self, claim: int) -> Path:
-        return Path(f"{self._stem}.{claim}.part")
+            for place in self._places:
+                _remove(Path(place))
 
 
+@dataclass(eq=False, kw_only=True)
 class TempFile:
-    def __init__(
-        self,
-        place: Path | str,
-        *,
-        max_bytes: int = sys.maxsize,
-        expected: int | None = None,
-        algorithm: str | None = None,
-        late: bool = False,
-    ) -> None:
-        """
-        Args:
-            max_bytes: length of the largest file.
-            expected: length of this one, in bytes.
-            algorithm: of a digest to compute beside sha256, as hashlib names it.
-            late: a small file stays in memory until it is whole and verified. If it fails, it leaves nothing behind;
-                else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an ordinary temp file.
-        """
-        self.place = place  # as a Path only when it is needed: most files of a group never have a temp file
+    """A small file that is ``late`` stays in memory until it is whole and verified.
+
+    If it fails, it leaves nothing behind; else it costs one write and one link. From ``WORTH_KEEPING`` on, it is an
+    ordinary temp file.
+    """
+
+    place: Path | str = field(kw_only=False)  # a Path only when it is needed: most files of a group have no temp file
+    max_bytes: int = sys.maxsize  # length of the largest file
+    expected: int | None = None  # length of this one, in bytes
+    algorithm: str | None = None  # of a digest to compute beside sha256, as hashlib names it
+    late: bool = False
+
+    def __post_init__(self) -> None:
         self.written = 0  # bytes on disk
         self.waiting = 0  # bytes in the buffer
         self.total: int | None = None  # announced length
         self.resumed_from = 0  # bytes that an earlier attempt had left
         self.validators: Validators | None = None  # on disk, too, if they are worth keeping
         self.identity: tuple[int, int] | None = None  # of the file: device and inode; another may have its name one day
-        self._max_bytes = max_bytes
-        self._expected = expected
-        self._late = late
         self._in_memory = False  # begun, and not on disk yet
-        self._algorithm = algorithm
         self._hash_anew()
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._flushed = time.monotonic()
@@ -140,8 +125,8 @@ class TempFile:
 
     def _hash_anew(self) -> None:
         self._digests = {"sha256": hashlib.sha256()}
-        if self._algorithm:
-            self._digests[self._algorithm] = hashlib.new(self._algorithm, usedforsecurity=False)
+        if self.algorithm:
+            self._digests[self.algorithm] = hashlib.new(self.algorithm, usedforsecurity=False)
 
     def _hash(self, piece: bytes | memoryview) -> None:
         for digest in self._digests.values():
@@ -164,12 +149,12 @@ class TempFile:
         if validators is None or not _is_abandoned(fd, leftover):
             os.close(fd)
             return
+        self._fd, self.identity = fd, _identity(fd)
         if leftover != self.path:
             _remove(self.path)
             _write_validators(self.path, validators)
             leftover.rename(self.path)
             validators_path(leftover).unlink(missing_ok=True)
-        self._fd, self.identity = fd, _identity(fd)
         self.validators, self.written = validators, os.fstat(fd).st_size
         if validators.total is not None:
             # Ask for at least one byte: only an answer proves that the rest is unchanged.
@@ -197,17 +182,17 @@ class TempFile:
         self._announced(validators.total)
         if self._fd is not None:
             self.discard()
-        self.resumed_from, self.validators, self._in_memory = 0, validators, self._late
-        if not self._late:
+        self.resumed_from, self.validators, self._in_memory = 0, validators, self.late
+        if not self.late:
             self._create()
 
     def _announced(self, total: int | None) -> None:
         self.total = total
-        if total is not None and self._expected not in (None, total):
-            raise SizeError(f"expected {self._expected} bytes, the server announces {total}")
-        if total is not None and total > self._max_bytes:
+        if total is not None and self.expected not in (None, total):
+            raise SizeError(f"expected {self.expected} bytes, the server announces {total}")
+        if total is not None and total > self.max_bytes:
             raise TooLargeError(
-                f"expected at most {self._max_bytes} bytes (DOWNPOUR_MAX_BYTES), the server announces {total}"
+                f"expected at most {self.max_bytes} bytes (DOWNPOUR_MAX_BYTES), the server announces {total}"
             )
 
     def _create(self) -> None:
@@ -241,10 +226,10 @@ class TempFile:
             TooLargeError, SizeError: too many by now.
         """
         self.waiting += count
-        if self.size > self._max_bytes:
-            raise TooLargeError(f"expected at most {self._max_bytes} bytes (DOWNPOUR_MAX_BYTES), got more")
-        if self._expected is not None and self.size > self._expected:
-            raise SizeError(f"expected {self._expected} bytes, got more")
+        if self.size > self.max_bytes:
+            raise TooLargeError(f"expected at most {self.max_bytes} bytes (DOWNPOUR_MAX_BYTES), got more")
+        if self.expected is not None and self.size > self.expected:
+            raise SizeError(f"expected {self.expected} bytes, got more")
         if self._in_memory and self.size < WORTH_KEEPING:
             if self.full:
                 self._grow()
@@ -364,36 +349,25 @@ def publish(
         TempLostError: temp is gone, locked, or another file than the one that was verified.
     """
     try:
-        fd = os.open(temp, _OPEN)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP):
-            raise
-        raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
-    try:
-        if not _lock(fd):
-            raise TempLostError(f"expected {temp.name} for this attempt alone, but another process has locked it")
-        if identity not in (None, _identity(fd)):
-            raise TempLostError(f"expected {temp.name} as it was written, but another file has its name")
-        if fsync:
-            os.fsync(fd)
-        try:
+        with _opened(temp, _OPEN) as fd:
+            if not _lock(fd):
+                raise TempLostError(f"expected {temp.name} for this attempt alone, but another process has locked it")
+            if identity not in (None, _identity(fd)):
+                raise TempLostError(f"expected {temp.name} as it was written, but another file has its name")
+            if fsync:
+                os.fsync(fd)
             if replace:
                 temp.replace(final)  # does nothing if both are one file already, hence the unlink
             else:
                 _link(temp, final)
-        except FileNotFoundError as error:
-            if os.path.lexists(temp):
-                raise
+            _remove(temp)
+    except OSError as error:
+        if (error.errno == errno.ENOENT and not os.path.lexists(temp)) or temp.is_symlink():
             raise TempLostError(f"expected the temp file {temp.name}, but it was removed") from error
-        _remove(temp)
-        if fsync:
-            folder = os.open(final.parent, _OPEN_FOLDER)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    finally:
-        os.close(fd)
+        raise
+    if fsync:
+        with _opened(final.parent, _OPEN_FOLDER) as folder:
+            os.fsync(folder)
 
 
 def _link(temp: Path, final: Path) -> None:
@@ -404,18 +378,13 @@ def _link(temp: Path, final: Path) -> None:
             raise
         # A file system without links cannot do both in one step. An empty file that holds the name for a moment would
         # be a half-written one if we died. So no two of ours do it at once, and the moment of another program is short.
-        folder = os.open(temp.parent, _OPEN_FOLDER)
-        try:
+        with _opened(temp.parent, _OPEN_FOLDER) as folder:
             until = time.monotonic() + _FROZEN
             while not _lock(folder) and time.monotonic() < until:
                 time.sleep(0.01)
             if os.path.lexists(final):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
             temp.rename(final)
-        finally:
-            with suppress(OSError):
-                fcntl.flock(folder, fcntl.LOCK_UN)  # gevent closes folders later
-            os.close(folder)
 
 
 def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None]) -> bool:
@@ -427,10 +396,8 @@ def _publish_unnamed(body: memoryview, final: str, stamp: Callable[[int], None])
     """
     try:
         fd = os.open(os.path.dirname(final), _UNNAMED, _mode())  # noqa: PTH120 - a Path takes as long as the call
-    except OSError as error:
-        if error.errno in _NO_UNNAMED:
-            return False
-        raise
+    except OSError:  # the file system knows none, or has a fault that a temp file meets, too
+        return False
     try:
         while body:  # a disk that fills up takes a part first
             body = body[os.write(fd, body) :]
@@ -459,6 +426,17 @@ def _mode() -> int:
 
 
 # -- the lock, and the validators beside the file
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)  # gevent closes folders later
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

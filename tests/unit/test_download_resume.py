@@ -3,6 +3,7 @@
 ``tests/pools/test_every_fault.py`` has the servers whose file changes, or that lie about parts.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -70,6 +71,21 @@ def test_the_leftover_of_another_claim_is_moved_not_copied(origin: OriginProcess
     assert own.stat().st_ino == inode
     assert desk.leftovers() == []
     assert own.read_bytes() == WHOLE
+
+
+def test_a_disk_that_is_full_for_a_moment_leaves_the_leftover_for_the_next_attempt(
+    origin: OriginProcess, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, own = url(origin, "resume"), desk.folder / "job.2.part"
+    desk.fails(where)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("download.tempfile._write_validators", full)
+        assert desk.fails(where, temp=own, resume=desk.temp).kind is FailureKind.DISK_FULL
+    assert desk.fetch(where, temp=own, resume=desk.temp).resumed_from == SIZE // 2
 
 
 ETAG = 'ETag: "a"'
