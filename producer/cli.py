@@ -29,30 +29,24 @@ from producer.errors import ProducerError, code_of_stop, raise_on_sigterm
 
 # Where each command is, and what the list of commands says of it.
 _COMMANDS = {
-    "cancel": ("producer.submit:cancel", "Cancel a batch, or some of its jobs; finished ones stay as they are."),
-    "compare": ("producer.compare:compare", "Compare the pools, with numbers."),
+    "cancel": (".submit:cancel", "Cancel a batch, or some of its jobs; finished ones stay as they are."),
+    "compare": (".compare:compare", "Compare the pools, with numbers."),
     "dead-letters": (
-        "producer.control:dead_letters",
+        ".control:dead_letters",
         "List what lay on the pools' queues and is no message of Downpour, or remove it.",
     ),
-    "drain": ("producer.control:drain", "Let one worker take no new jobs; it finishes what it runs and stays up."),
-    "pause": ("producer.control:pause", "Let a pool take no new jobs; what runs goes on."),
-    "prune": ("producer.control:prune", "Remove finished batches from Redis: records and counters."),
+    "drain": (".control:drain", "Let one worker take no new jobs; it finishes what it runs and stays up."),
+    "pause": (".control:pause", "Let a pool take no new jobs; what runs goes on."),
+    "prune": (".control:prune", "Remove finished batches from Redis: records and counters."),
     "recommend": ("poolbench.cli:recommend_", "Say which pool, with what concurrency, from measured runs."),
     "report": ("poolbench.cli:report_", "Show measured runs: page, text, pictures, trace."),
-    "results": ("producer.results:results", "Print what became of each job."),
-    "resume": ("producer.control:resume", "Let a paused pool take jobs again."),
-    "retry": (
-        "producer.submit:retry",
-        "Try the failed jobs of a batch again; their earlier attempts stay in the record.",
-    ),
-    "status": ("producer.control:status", "Show the newest batches, or one; or the workers."),
-    "submit": (
-        "producer.submit:submit",
-        "Submit URLs, or the lines of a manifest, as one batch; print the batch's name.",
-    ),
-    "undrain": ("producer.control:undrain", "Let a drained worker take jobs again."),
-    "watch": ("producer.watch:watch", "Show a batch's progress until every job has its end."),
+    "results": (".results:results", "Print what became of each job."),
+    "resume": (".control:resume", "Let a paused pool take jobs again."),
+    "retry": (".submit:retry", "Try the failed jobs of a batch again; their earlier attempts stay in the record."),
+    "status": (".control:status", "Show the newest batches, or one; or the workers."),
+    "submit": (".submit:submit", "Submit URLs, or the lines of a manifest, as one batch; print the batch's name."),
+    "undrain": (".control:undrain", "Let a drained worker take jobs again."),
+    "watch": (".watch:watch", "Show a batch's progress until every job has its end."),
 }
 
 
@@ -94,12 +88,12 @@ class Late(click.Command):
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         module, _, name = self._place.partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        command: click.Command = getattr(import_module(module, "producer"), name)
         return command.make_context(*args, **more)
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
     commands={name: Late(name, place, text) for name, (place, text) in _COMMANDS.items()},
 )
 @click.version_option(__version__, prog_name="Downpour")

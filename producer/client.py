@@ -40,13 +40,7 @@ from ledger.redis_client import (
     removes_jobs,
 )
 from ledger.settings import Settings, SettingsError, get_settings
-from producer.errors import (
-    ManifestError,
-    OtherManifestError,
-    ProducerError,
-    RedisUnusableError,
-    UnknownBatchError,
-)
+from producer.errors import ManifestError, OtherManifestError, ProducerError, RedisUnusableError, UnknownBatchError
 
 T = TypeVar("T")
 

@@ -57,12 +57,11 @@ def _pools(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), help="Default: as many as take a minute or two in all.")
 @click.option("--seed", type=click.IntRange(0), help="Of what is random; the same seed gives the same downloads.")
 @click.option("--size", type=click.IntRange(1, 2**30), metavar="BYTES", help="Of each file, where all are alike.")
-@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a baseline.", show_default=True)
+@click.option("--serial/--no-serial", default=True, help="Also one job at a time, as a baseline.")
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),
     default=NoiseLimits().strangers,
-    show_default=True,
     metavar="SHARE",
     help="Of the CPU, that other programs may use before a turn does not count; 1: whatever the machine does.",
 )
@@ -118,9 +117,9 @@ def compare(
             seed = random.SystemRandom().randrange(10**6) if seed is None else seed
             options = Options(seed, jobs or recipe.jobs, size or recipe.size)
             work = from_recipe(recipe, options, fleet.deployments, fleet.settings.origin_url)
-        repeat = repeat or work.repeat
-        program = ("producer", "compare", *(("-i", source.name) if source else (chosen,)))
-        design = _design(work, repeat, noise, _request(program, work, repeat, pools, serial=serial, size=size))
+        repeat = repeat or (1 if work.scenario.demonstration else 3)
+        words = ("-i", source.name) if source else (chosen,)
+        design = _design(work, repeat, noise, words, pools, serial=serial, size=size)
         origin = None if source else fleet.settings.origin_url
         page.opens(work.scenario, fleet.deployments, repeat, origin, warm_up=design.warm_up)
         with page.watching(), redis_errors(fleet.settings), Downloads(fleet, work) as workload:
@@ -149,23 +148,21 @@ def _fleet(settings: Settings, pools: Sequence[Spec] | None, *, serial: bool) ->
         yield Shared(settings, Client(settings).ledger, pools, serial=serial)
 
 
-def _design(work: PlannedWork, repeat: int, noise: float, request: RunCommand) -> Design:
-    """The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up."""
-    show = work.scenario.name == _ARTICLE and repeat == 1
-    limits = NONE if show or noise >= 1 else NoiseLimits(strangers=noise)
-    return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
-
-
-def _request(
-    program: tuple[str, ...],
+def _design(
     work: PlannedWork,
     repeat: int,
+    noise: float,
+    words: Sequence[str],
     pools: Sequence[Spec] | None,
     *,
     serial: bool,
     size: int | None,
-) -> RunCommand:
-    """The command with everything that was chosen for it."""
+) -> Design:
+    """With the command that has everything that was chosen for it.
+
+    The article once is a show: its jobs sleep, so neighbours do not matter and nothing needs to warm up.
+    """
+    show = work.scenario.demonstration and repeat == 1
     options = {
         "--jobs": work.scenario.jobs if work.scenario.name != _ARTICLE else None,
         "--repeat": repeat,
@@ -174,7 +171,9 @@ def _request(
         "--pools": ",".join(each.name for each in pools) if pools else None,
     }
     given = tuple((name, str(value)) for name, value in options.items() if value is not None)
-    return RunCommand(program, given if serial else (*given, ("--no-serial", None)))
+    request = RunCommand(("producer", "compare", *words), given if serial else (*given, ("--no-serial", None)))
+    limits = NONE if show or noise >= 1 else NoiseLimits(strangers=noise)
+    return Design(repeat, request, warm_up=not show, again=not show, limits=limits)
 
 
 def _write(experiment: Experiment, target: Path | None) -> None:

@@ -32,7 +32,7 @@ class UnknownWorkerError(ProducerError):
 
 @click.command()
 @click.argument("batch", required=False, callback=checked_name)
-@click.option("-n", "most", type=click.IntRange(1, 1000), default=20, show_default=True, help="Batches to list.")
+@click.option("-n", "most", type=click.IntRange(1, 1000), default=20, help="Batches to list.")
 @click.option(
     "--workers", is_flag=True, help="List the live workers instead: pool, pids, running jobs, paused, drained."
 )
@@ -158,11 +158,7 @@ def prune(batches: Sequence[str], older_than: float | None, keep: int | None, fo
         raise click.UsageError("--force goes with names of batches")
     client = Client()
     with redis_errors(client.settings):
-        if batches:
-            found = [client.batch(name) for name in batches]
-        else:
-            names = client.ledger.batches(_NEWEST)[keep or 0 :]
-            found = [batch for name in names if (batch := client.find(name))]
+        found = [client.batch(name) for name in batches] if batches else client.newest(_NEWEST)[keep or 0 :]
         removed, kept, jobs = _remove(client, found, older_than or 0.0, force)
     kept = kept if batches else {}
     lines = [f"{counted(len(removed), 'batch')} removed, {counted(jobs, 'job')}"]

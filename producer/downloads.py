@@ -13,14 +13,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from redis.exceptions import RedisError
 
 from ledger.jobs import FINAL_STATES, Attempt, Job, JobRecord, JobState, Message, Pool, Ref
 from ledger.leases import Leases
-from ledger.ledger import Ledger
 from ledger.redis_client import AT_ONCE, connect
 from poolbench import experiment
 from poolbench.experiment import Deployment, MeasuredJob, MeasuredState, Note
@@ -78,8 +77,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         """Tiny jobs, two per job at once: connections are made, threads are started, modules are loaded."""
         origin, count = self._fleet.settings.origin_url, min(2 * (deployment.concurrency or 1), _WARM_MOST)
         jobs = [Job(f"{origin}/files/warm-{n}?size=1", f"warm-{n}") for n in range(count)]
-        run = _BatchRun(self._client, Pool(deployment.pool), batch, jobs, None, workers)
-        run.to_the_end()
+        _BatchRun(self._client, batch, _messages(batch, deployment, jobs), workers).to_the_end()
         self._fleet.discard(batch)
 
     @contextmanager
@@ -102,9 +100,9 @@ class Downloads(AbstractContextManager["Downloads"]):
         Raises:
             redis.RedisError, RedisUnusableError: Redis is away or full.
         """
-        part, pool = self._work.share(deployment, warm_up=warm_up), Pool(deployment.pool)
+        part = self._work.share(deployment, warm_up=warm_up)
         how = "" if not deployment.running else f"start {start(deployment.pool, 2, experiment.PLAIN)}"
-        run = _BatchRun(self._client, pool, batch, part.jobs, display, workers)
+        run = _BatchRun(self._client, batch, _messages(batch, deployment, part.jobs), workers, display)
         submitted, records, note = run.to_the_end(one_at_a_time=deployment.serial)
         self._hosts |= {each.executor.host for record in records for each in record.attempts if each.executor}
         jobs = tuple(
@@ -124,7 +122,7 @@ class Downloads(AbstractContextManager["Downloads"]):
         return found
 
     def discard(self, batch: str) -> None:
-        if not self._work.keeps_files:
+        if not self.scenario.demonstration:  # a person may look at its files
             self._fleet.discard(batch)
 
     def now(self) -> float:
@@ -174,23 +172,15 @@ def _now(client: Client) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
-@dataclass(slots=True)
 class _BatchRun:
     """A batch on a deployment: submitted, watched to its end, read back."""
 
-    client: Client
-    pool: Pool
-    batch: str
-    jobs: Sequence[Job]
-    display: Display | None
-    workers: Workers
-    _begun: float = field(default_factory=time.monotonic)
-    _served: float = field(default_factory=time.monotonic)  # when a live worker was seen
-    _checked: float = field(default_factory=time.monotonic)  # when we looked for one
-
-    @property
-    def _ledger(self) -> Ledger:
-        return self.client.ledger
+    def __init__(
+        self, client: Client, batch: str, messages: Sequence[Message], workers: Workers, display: Display | None = None
+    ) -> None:
+        self._client, self._ledger, self._workers, self._display = client, client.ledger, workers, display
+        self._pool, self._batch, self._messages = messages[0].pool, batch, messages
+        self._begun = self._looked = self._served = time.monotonic()  # the last: when a live worker was seen
 
     def to_the_end(self, *, one_at_a_time: bool = False) -> tuple[float, Sequence[JobRecord], str | None]:
         """Run the jobs; on any exception, Ctrl-C too, what is left is cancelled.
@@ -201,15 +191,14 @@ class _BatchRun:
         Raises:
             redis.RedisError, RedisUnusableError: Redis is away or full.
         """
-        messages = [Message(Ref(self.batch, n, n), self.pool, (job,)) for n, job in enumerate(self.jobs)]
+        messages, note, submitted = self._messages, None, _now(self._client)
         parts = list(_parts(messages, 1 if one_at_a_time else AT_ONCE))
-        note, submitted = None, _now(self.client)
         try:
             for part in parts:
                 self._ledger.submit(part)
-                self.client.send(part)
+                self._client.send(part)
                 if part is parts[-1]:
-                    self._ledger.seal(self.batch, len(messages))
+                    self._ledger.seal(self._batch, len(messages))
                 if one_at_a_time:
                     self._watch(part, quickly=True)
             if not one_at_a_time:
@@ -218,7 +207,7 @@ class _BatchRun:
             note = str(error)
             for part in _parts(messages, AT_ONCE):  # those whose turn did not come are in the ledger too
                 self._ledger.submit(part)
-            self._ledger.seal(self.batch, len(messages))
+            self._ledger.seal(self._batch, len(messages))
             self._cancel()
         except BaseException:
             with contextlib.suppress(ProducerError):
@@ -227,7 +216,7 @@ class _BatchRun:
         return submitted, list(self._ledger.read(str(each.ref) for each in messages)), note
 
     def _cancel(self) -> None:
-        self.client.cancel([Ref(self.batch, 0, len(self.jobs) - 1)])
+        self._client.cancel([Ref(self._batch, 0, len(self._messages) - 1)])
 
     def _watch(self, part: Sequence[Message], *, quickly: bool) -> None:
         """Look at these jobs until all of them are final.
@@ -235,21 +224,22 @@ class _BatchRun:
         Raises:
             GivenUpError: the pool has had no live worker for ``GIVE_UP_AFTER`` seconds, or one of the run's own ended.
         """
-        begun, jobs = time.monotonic(), len(self.jobs)
-        before = part[0].ref.first
+        begun, jobs, before = time.monotonic(), len(self._messages), part[0].ref.first
         pending = [str(each.ref) for each in part]
         while True:
             if jobs <= FEW or quickly:
                 left, running = self._look_at_each(pending)
             else:
-                batch = self._ledger.batch(self.batch)
+                batch = self._ledger.batch(self._batch)
                 left, running = jobs - (batch.count(*FINAL_STATES) if batch else 0), []
             if not left:
                 return
             now = time.monotonic()
-            if self.display and (not quickly or jobs <= FEW or now - self._checked > LOOK_EVERY):
-                self.display.progress(now - self._begun, before + len(part) - left, jobs, running)
-            self._check_workers(now)
+            if now - self._looked >= LOOK_EVERY or not quickly:
+                self._looked = now
+                if self._display:
+                    self._display.progress(now - self._begun, before + len(part) - left, jobs, running)
+                self._check_workers(now)
             time.sleep(_pause(now - begun) if quickly else LOOK_EVERY)
 
     def _look_at_each(self, pending: list[str]) -> tuple[int, list[Running]]:
@@ -257,21 +247,23 @@ class _BatchRun:
         for record in records:
             if record.state.final:
                 pending.remove(record.id)
-                if self.display and len(self.jobs) <= FEW:
-                    self.display.ended(measured_job(record))
+                if self._display and len(self._messages) <= FEW:
+                    self._display.ended(measured_job(record))
         return len(pending), [_running(record) for record in records if not record.state.final]
 
     def _check_workers(self, now: float) -> None:
-        if now - self._checked < LOOK_EVERY:
-            return
-        self._checked, queue = now, self.pool.queue
-        if self.workers.ended():
+        queue = self._pool.queue
+        if self._workers.ended():
             raise GivenUpError(f"a worker of {queue} has ended; its jobs were cancelled")
         known = Leases(self._ledger.redis, self._ledger.keys.prefix, 0.0).known()
-        if any(lease.alive and lease.identity.pool is self.pool for lease in known):
+        if any(lease.alive and lease.identity.pool is self._pool for lease in known):
             self._served = now
         if now - self._served > GIVE_UP_AFTER:
             raise GivenUpError(f"no worker served {queue} for {now - self._served:.0f} s; its jobs were cancelled")
+
+
+def _messages(batch: str, deployment: Deployment, jobs: Sequence[Job]) -> list[Message]:
+    return [Message(Ref(batch, n, n), Pool(deployment.pool), (job,)) for n, job in enumerate(jobs)]
 
 
 def _parts(messages: Sequence[Message], size: int) -> Iterator[Sequence[Message]]:

@@ -32,7 +32,7 @@ from contextlib import suppress
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 from xml.parsers import expat  # nosec - no document type comes through, see ``_Metalink``
 
 from download.errors import shown
@@ -50,6 +50,7 @@ _BY_NAME = "--columns url=NAME,size=NAME takes columns by name and leaves the ot
 # The number of a line, row or element, and what is there: a URL, fields, or what was expected and what we got.
 Entry = tuple[int, str | Mapping[str, Any] | ValueError]
 Line = tuple[int, str | ValueError]
+T = TypeVar("T")
 
 
 class Format(StrEnum):
@@ -123,28 +124,25 @@ def entries(
     number = 0
     try:
         stream, format_ = _opened(stream, format_)
-        for number, entry in _entries(stream, format_, fields, columns, piped=piped):
+        if columns and format_ in (Format.ARIA2, Format.METALINK):
+            raise ManifestError(f"expected a table for --columns, got {format_}; nothing was submitted")
+        if format_ is Format.METALINK:
+            found = _metalink(stream)
+        elif format_ is Format.PARQUET:
+            found = _parquet(stream, fields, columns)
+        elif format_ is Format.JSON:
+            found = _json(stream)
+        elif format_ is Format.ARIA2:
+            found = _each(_aria2_files(_lines(stream, piped=piped)), _aria2_fields)
+        else:
+            found = _by_first_line(_lines(stream, piped=piped), format_, fields, columns)
+        for number, entry in found:
             if columns and isinstance(entry, Mapping):
                 yield number, {field: entry.get(column) for field, column in columns.items()}
             else:
                 yield number, entry
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         yield number + 1, ValueError(f"expected gzip to its end, got: {error}; what follows was not read")
-
-
-def _entries(
-    stream: BinaryIO, format_: Format | None, fields: Sequence[str], columns: Mapping[str, str] | None, *, piped: bool
-) -> Iterator[Entry]:
-    if columns and format_ in (Format.ARIA2, Format.METALINK):
-        raise ManifestError(f"expected a table for --columns, got {format_}; nothing was submitted")
-    if format_ is Format.METALINK:
-        return _metalink(stream)
-    if format_ is Format.PARQUET:
-        return _parquet(stream, fields, columns)
-    if format_ is Format.JSON:
-        return _json(stream)
-    lines = _lines(stream, piped=piped)
-    return _aria2(lines) if format_ is Format.ARIA2 else _by_first_line(lines, format_, fields, columns)
 
 
 def _by_first_line(
@@ -173,7 +171,7 @@ def _by_first_line(
             f"{_shown(text)}; put a header like url{delimiters[0]}filename above it, name the column with --columns "
             "url=NAME, or say --format txt if each line is a URL; nothing was submitted"
         )
-    return _urls(chain([(number, first)] if number else [], lines))
+    return _each(chain([(number, first)] if number else [], lines), _url)
 
 
 def _shown(line: str) -> str:
@@ -255,17 +253,16 @@ def _lines(stream: BinaryIO, *, piped: bool) -> Iterator[Line]:
         yield number, Remark("the last line has no line end; if the input was cut off, its URL is not whole")
 
 
-def _urls(lines: Iterable[Line]) -> Iterator[Entry]:
-    for number, line in lines:
-        found = line.strip() if isinstance(line, str) else line
-        if not (isinstance(found, str) and found.startswith("#")):
-            yield number, found
+def _url(text: str) -> str | None:
+    return None if text.lstrip().startswith("#") else text.strip()
 
 
-def _each(lines: Iterable[Line], parse: Callable[[str], Mapping[str, Any] | None]) -> Iterator[Entry]:
+def _each(
+    lines: Iterable[tuple[int, T | ValueError]], parse: Callable[[T], str | Mapping[str, Any] | None]
+) -> Iterator[Entry]:
     for number, line in lines:
         try:
-            entry = parse(line) if isinstance(line, str) else line
+            entry = line if isinstance(line, ValueError) else parse(line)
         except ValueError as error:
             entry = error
         if entry is not None:
@@ -273,13 +270,13 @@ def _each(lines: Iterable[Line], parse: Callable[[str], Mapping[str, Any] | None
 
 
 def _json_object(text: str) -> Mapping[str, Any]:
-    text = text.lstrip()
+    value, why = None, ""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object, got {_shown(text)}: {error}") from error
+        why = f": {error}"
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {_shown(text)}")
+        raise ValueError(f"expected a JSON object, got {_shown(text.lstrip())}{why}")
     return value
 
 
@@ -393,48 +390,45 @@ _MOST_OPTIONS = 100  # of one file
 _NAMED_HEADERS = {"user-agent": "User-Agent", "referer": "Referer"}
 
 
-def _aria2(lines: Iterable[Line]) -> Iterator[Entry]:
-    """URLs of one file separated by tabs, then its options, indented; each file with the number of its first line.
+def _aria2_files(lines: Iterable[Line]) -> Iterator[tuple[int, list[str] | ValueError]]:
+    """Each file with the number of its first line: URLs separated by tabs, then its options, which are indented.
 
-        http://a/f.iso<TAB>http://b/f.iso
-          out=images/f.iso
-          checksum=sha-256=...
-          header=Authorization: Bearer ...
+    http://a/f.iso<TAB>http://b/f.iso
+      out=images/f.iso
+      checksum=sha-256=...
+      header=Authorization: Bearer ...
+    """
+    at, file = 0, list[str]()
+    for number, line in lines:
+        if isinstance(line, str) and line.lstrip().startswith("#"):
+            continue
+        if isinstance(line, str) and line[0] in " \t":
+            if not file:
+                yield number, ValueError("expected a URL before its options")
+            elif len(file) < _MOST_OPTIONS + 2:
+                file.append(line.strip())
+            continue
+        if file:
+            yield at, file
+        at, file = (number, [line]) if isinstance(line, str) else (0, [])
+        if isinstance(line, ValueError):
+            yield number, line
+    if file:
+        yield at, file
 
+
+def _aria2_fields(file: Sequence[str]) -> Mapping[str, Any]:
+    """
     ``out``, ``dir``, ``checksum``, ``header``, ``user-agent``, ``referer``, ``http-user`` and ``http-passwd`` count;
     other options are passed over, and so is an absolute ``dir``, which sessions have: it is a place of aria2's machine.
     A checksum that we do not compute is a bad line: it would look as if it had been compared.
     """
-    at, urls, options = 0, "", list[str]()  # of the file that is being read; its number is 0 if there is none
-    for number, line in chain(lines, [(0, ValueError("the end"))]):
-        if isinstance(line, str) and line.lstrip().startswith("#"):
-            continue
-        if isinstance(line, str) and line[0] in " \t":
-            if not at:
-                yield number, ValueError("expected a URL before its options")
-            elif len(options) <= _MOST_OPTIONS:
-                options.append(line.strip())
-            continue
-        if at:
-            try:
-                yield at, _aria2_fields(urls, options)
-            except ValueError as error:
-                yield at, error
-        if isinstance(line, str):
-            at, urls, options = number, line, []
-        else:
-            at = 0
-            if number:
-                yield number, line
-
-
-def _aria2_fields(line: str, options: Sequence[str]) -> Mapping[str, Any]:
-    if len(options) > _MOST_OPTIONS:
+    if len(file) > _MOST_OPTIONS + 1:
         raise ValueError(f"expected at most {_MOST_OPTIONS} options, got more")
-    urls = [url for part in line.split("\t") if (url := part.strip())]
+    urls = [url for part in file[0].split("\t") if (url := part.strip())]
     single: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    for option in options:
+    headers: list[tuple[str, str]] = []
+    for option in file[1:]:
         key, equals, value = option.partition("=")
         if not equals:
             raise ValueError("expected options like out=name, got one without '='")  # it may be a secret
@@ -443,15 +437,13 @@ def _aria2_fields(line: str, options: Sequence[str]) -> Mapping[str, Any]:
             name, colon, text = value.partition(":")
             if not colon:
                 raise ValueError("expected header=Name: value, got one without a colon")
-            if name.strip().lower() in map(str.lower, headers):
-                raise ValueError("expected each header once")
-            headers[name.strip()] = text.strip()
-    headers |= {name: single[key] for key, name in _NAMED_HEADERS.items() if key in single}
+            headers.append((name.strip(), text.strip()))
     if user := single.get("http-user"):
-        if "authorization" in map(str.lower, headers):
-            raise ValueError("expected http-user or a header Authorization, got both")
-        headers["Authorization"] = basic(user, single.get("http-passwd", ""))
-    fields: dict[str, Any] = {"url": urls[0], "mirrors": urls[1:], "headers": headers}
+        headers.append(("Authorization", basic(user, single.get("http-passwd", ""))))
+    if len({name.lower() for name, _ in headers}) < len(headers):
+        raise ValueError("expected each header once (http-user gives Authorization), got both")
+    named = {name: single[key] for key, name in _NAMED_HEADERS.items() if key in single}
+    fields: dict[str, Any] = {"url": urls[0], "mirrors": urls[1:], "headers": {**dict(headers), **named}}
     if (folder := single.get("dir")) and not re.match(r"/|\\|[A-Za-z]:", folder):
         fields["filename"] = f"{folder.removesuffix('/')}/{single.get('out') or name_of_url(urls[0])}"
     elif "out" in single:
@@ -477,17 +469,22 @@ def _metalink(stream: BinaryIO) -> Iterator[Entry]:
     Other hashes beside one of ours, ``pieces``, ``metaurl`` and URLs of other schemes are passed over.
     """
     document = _Metalink()
-    for piece in chain(iter(lambda: stream.read(64 * 1024), b""), [b""]):
-        yield from document.feed(piece)
-        if document.broken:
-            return
+    try:
+        for piece in chain(iter(lambda: stream.read(_MAX_LINE), b""), [b""]):  # an empty one is the last
+            document.parser.Parse(piece, not piece)
+            yield from document.taken()
+    except expat.ExpatError as error:
+        if not document.begun:
+            raise ManifestError(f"expected a Metalink document, got: {error}; nothing was submitted") from error
+        yield from document.taken()
+        yield error.lineno, ValueError(f"expected XML to the end, got: {error}; what follows was not read")
 
 
 class _Metalink:
     """A document type is refused before anything in it is expanded: no entity can grow, and none can name a file."""
 
     def __init__(self) -> None:
-        self.broken = False
+        self.begun = False
         self._found: list[Entry] = []
         self._path: list[str] = []  # open elements
         self._line = 0  # of the file that is open
@@ -495,23 +492,15 @@ class _Metalink:
         self._urls: list[tuple[int, str]] = []  # with their priority
         self._hashes: dict[str, str] = {}  # by type
         self._text, self._attributes = "", dict[str, str]()  # of the element that began last
-        self._parser = parser = expat.ParserCreate(namespace_separator=" ")
-        parser.buffer_text = True
-        parser.StartDoctypeDeclHandler = self._doctype
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._characters
+        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.buffer_text = True
+        self.parser.StartDoctypeDeclHandler = self._doctype
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
 
-    def feed(self, piece: bytes) -> list[Entry]:
-        """The files that end in this piece; an empty one is the last."""
-        try:
-            self._parser.Parse(piece, not piece)
-        except expat.ExpatError as error:
-            self.broken = True
-            if not self._path and not self._found and not self._line:
-                raise ManifestError(f"expected a Metalink document, got: {error}; nothing was submitted") from error
-            said = f"expected XML to the end, got: {error}; what follows was not read"
-            self._found.append((error.lineno, ValueError(said)))
+    def taken(self) -> list[Entry]:
+        """The files that have ended since."""
         found, self._found = self._found, []
         return found
 
@@ -521,12 +510,13 @@ class _Metalink:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, tag = name.rpartition(" ")
         self._path.append(tag if space == _SPACE else name)
+        self.begun = True
         if space == "http://www.metalinker.org/":
             raise ManifestError("expected Metalink 4 (RFC 5854, .meta4), got Metalink 3; nothing was submitted")
         if self._path[0] != "metalink":
             raise ManifestError(f"expected metalink of RFC 5854, got {shown(name)}; nothing was submitted")
         if self._path == ["metalink", "file"]:
-            self._line = self._parser.CurrentLineNumber
+            self._line = self.parser.CurrentLineNumber
             self._fields, self._urls, self._hashes = {"filename": attributes.get("name")}, [], {}
         self._text, self._attributes = "", attributes
 

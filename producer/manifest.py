@@ -15,10 +15,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, BinaryIO
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from typing import Any, BinaryIO
 
 from download.errors import shown
 from download.filenames import check_filename, name_of_url, suffixed
@@ -31,8 +30,8 @@ from producer.urls import check_url, without_user
 _MOST_HEADERS = 8192  # bytes, names and values together; many servers take no more
 _MOST_SAID = 20  # bad lines named one by one
 _PIECE = 1024 * 1024  # bytes
-_STRENGTH = ("sha512", "sha1", "md5")  # of these digests the first one that is given is verified, if there is no sha256
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
+_DIGITS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}  # hexadecimal ones; the first that is given is verified
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")  # visible ASCII, no line break
 # A download sets these itself, or they would change what its answer means.
 _OURS = frozenset(
@@ -51,6 +50,32 @@ _PLAIN_END = re.compile(rf"https?://[^/?#]+/(?:[^?#]*/)?({_SEGMENT})")
 # -- the fields of an entry
 
 
+def _filename(text: str) -> str:
+    text = re.sub(r"^(\./+)+", "", text)
+    return text if _PLAIN_NAME.fullmatch(text) else check_filename(text)
+
+
+def _digest(name: str, text: str) -> str:
+    digest = text.lower().removeprefix(f"{name}:")  # as Zenodo writes it
+    if not re.fullmatch(f"[0-9a-f]{{{_DIGITS[name]}}}", digest):
+        raise ValueError(f"expected {name} to be {_DIGITS[name]} hexadecimal digits, got {shown(text)}")
+    return digest
+
+
+def _size(value: Any) -> int | None:
+    """``1000``, ``"1000"``, and ``1000.0``, which pandas makes of it; its NaN is a cell without a size."""
+    size = value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        size = int(value) if value.is_integer() else value
+    elif isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}(\.0*)?", value):
+        size = int(value.partition(".")[0])
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise ValueError(f"expected size to be a whole number of bytes, 0 or more; got {shown(str(value))}")
+    return size
+
+
 def _from_json(value: Any) -> Any:
     """In CSV a cell holds headers and mirrors as JSON."""
     try:
@@ -59,115 +84,66 @@ def _from_json(value: Any) -> Any:
         return value
 
 
-def _from_digits(value: Any) -> Any:
-    """``1000``, ``"1000"``, and ``1000.0``, which pandas makes of it; its NaN is a cell without a size."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}(\.0*)?", value):
-        return int(value.partition(".")[0])
-    if isinstance(value, float) and (value.is_integer() or math.isnan(value)):
-        return None if math.isnan(value) else int(value)
-    return value
-
-
-def _from_urls(value: Any) -> Any:
-    """URLs separated by blanks, or JSON."""
-    return value.split() if isinstance(value, str) and not value.lstrip().startswith("[") else _from_json(value)
-
-
-def _hex(algorithm: str) -> AfterValidator:
-    length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
-    pattern = re.compile(f"(?:{algorithm}:)?([0-9a-f]{{{length}}})")  # as Zenodo writes it
-
-    def check(text: str) -> str:
-        if not (match := pattern.fullmatch(text.lower())):
-            raise ValueError(f"expected {algorithm} to be {length} hexadecimal digits, got {shown(text)}")
-        return match[1]
-
-    return AfterValidator(check)
-
-
-def _filename(text: str) -> str:
-    text = re.sub(r"^(\./+)+", "", text)
-    return text if _PLAIN_NAME.fullmatch(text) else check_filename(text)
-
-
-def _name_of_url(url: str) -> str:
-    return match[1] if (match := _PLAIN_END.fullmatch(url)) else name_of_url(url)
-
-
-def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
+def _headers(value: Any) -> Mapping[str, str]:
     """They can neither break a request nor lead it astray. A value may be a secret and is never repeated."""
-    for name, text in value.items():
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"expected the name of a header, got {shown(name)}")
-        if name.lower() in _OURS:
-            raise ValueError(f"expected headers that a download does not set itself, got {name}")
+    found = _from_json(value)
+    if not isinstance(found, dict) or not all(isinstance(text, str) for pair in found.items() for text in pair):
+        raise ValueError("expected headers to be a JSON object of texts")
+    for header, text in found.items():
+        if not _HEADER.fullmatch(header):
+            raise ValueError(f"expected the name of a header, got {shown(header)}")
+        if header.lower() in _OURS:
+            raise ValueError(f"expected headers that a download does not set itself, got {header}")
         if not _VALUE.fullmatch(text):
-            raise ValueError(f"expected the value of header {name} to be a text of visible ASCII characters")
-    if len({name.lower() for name in value}) < len(value):
+            raise ValueError(f"expected the value of header {header} to be a text of visible ASCII characters")
+    if len({header.lower() for header in found}) < len(found):
         raise ValueError("expected each header once")
-    if sum(len(name) + len(text) for name, text in value.items()) > _MOST_HEADERS:
+    if sum(map(len, (*found, *found.values()))) > _MOST_HEADERS:
         raise ValueError(f"expected at most {_MOST_HEADERS} bytes of headers, got more")
-    return value
+    return found
 
 
-_Text = InstanceOf[str]  # a lone surrogate, which pydantic refuses, is for the checks of URLs and names
+def _mirrors(value: Any) -> list[str]:
+    """A list, also as JSON, or URLs separated by blanks; without passwords, because headers are for one origin."""
+    separated = isinstance(value, str) and not value.lstrip().startswith("[")
+    found = value.split() if separated else _from_json(value)
+    if not isinstance(found, list) or len(found) > MOST_MIRRORS or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"expected mirrors to be a list of at most {MOST_MIRRORS} URLs")
+    if any(without_user(check_url(each))[1] for each in found):
+        raise ValueError("expected mirrors without user and password")
+    return found
 
 
-class ManifestRow(BaseModel):
-    """An entry's fields. The descriptions are for error messages, each with what stands before "got"."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    url: Annotated[_Text, AfterValidator(check_url)] = Field(description="a text,")
-    filename: Annotated[_Text, AfterValidator(_filename)] | None = Field(None, description="a text,")
-    sha256: Annotated[_Text, _hex("sha256")] | None = Field(None, description="a text,")
-    size: Annotated[Annotated[int, Field(ge=0, lt=2**63)] | None, BeforeValidator(_from_digits)] = Field(
-        None, description="a whole number of bytes, 0 or more;"
-    )
-    headers: Annotated[dict[str, str], BeforeValidator(_from_json), AfterValidator(_headers)] | None = Field(
-        None, description="a JSON object of texts"
-    )
-    mirrors: (
-        Annotated[
-            list[Annotated[_Text, AfterValidator(check_url)]],
-            Field(max_length=MOST_MIRRORS),
-            BeforeValidator(_from_urls),
-        ]
-        | None
-    ) = Field(None, description=f"a list of at most {MOST_MIRRORS} URLs")
-    md5: Annotated[_Text, _hex("md5")] | None = Field(None, description="a text,")
-    sha1: Annotated[_Text, _hex("sha1")] | None = Field(None, description="a text,")
-    sha512: Annotated[_Text, _hex("sha512")] | None = Field(None, description="a text,")
+_FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    "url": check_url,
+    "filename": _filename,
+    "sha256": partial(_digest, "sha256"),
+    "size": _size,
+    "headers": _headers,
+    "mirrors": _mirrors,
+    **{name: partial(_digest, name) for name in ("md5", "sha1", "sha512")},
+}
+FIELDS = tuple(_FIELDS)
 
 
-FIELDS = tuple(ManifestRow.model_fields)
+def _checked(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an entry, without those that are empty.
 
-
-def _row(fields: Mapping[str, Any]) -> ManifestRow:
-    """
     Raises:
         ValueError: what was expected, and what we got.
     """
-    try:
-        return ManifestRow.model_validate(fields)
-    except ValidationError as error:
-        raise ValueError(_problem(error)) from error
-
-
-def _problem(error: ValidationError) -> str:
-    found = error.errors(include_url=False)
-    if unknown := [str(each["loc"][0]) for each in found if each["type"] == "extra_forbidden"]:
-        return (
+    if unknown := [name for name in entry if name not in _FIELDS]:
+        raise ValueError(
             f"expected the keys {', '.join(FIELDS)}, got {', '.join(map(shown, unknown))}; --columns takes some by name"
         )
-    first = found[0]
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    name = str(first["loc"][0])
-    if first["type"] == "missing" or (name == "url" and first["input"] is None):
-        return "expected a url, got none"
-    got = f" got {shown(str(first['input']))}" if name not in ("headers", "mirrors") else ""
-    return f"expected {name} to be {ManifestRow.model_fields[name].description}{got}"
+    if entry.get("url") is None:
+        raise ValueError("expected a url, got none")
+    given = {name: value for name in _FIELDS if (value := entry.get(name)) is not None}
+    for name, value in given.items():
+        if not isinstance(value, str) and _FIELDS[name] not in (_size, _headers, _mirrors):
+            raise ValueError(f"expected {name} to be a text, got {shown(str(value))}")
+        given[name] = _FIELDS[name](value)
+    return given
 
 
 # -- names
@@ -295,43 +271,43 @@ class BadLine:
         return f"line {self.number}: {self.problem}"
 
 
-def _job(row: ManifestRow, names: Names, known: Known | None, naming: Naming, step: str | None) -> Job | None:
+def _name_of_url(url: str) -> str:
+    return match[1] if (match := _PLAIN_END.fullmatch(url)) else name_of_url(url)
+
+
+def _job(fields: Mapping[str, Any], names: Names, known: Known | None, naming: Naming, step: str | None) -> Job | None:
     """The name comes last: a bad entry takes none away. None: the entry was there before, or the batch has it."""
-    named = row.filename is not None
-    if not names.is_new(row.url, row.filename):
+    filename = fields.get("filename")
+    if not names.is_new(fields["url"], filename):
         return None
-    url, headers = _with_user(row)
-    digest = (
-        None if row.sha256 else next((f"{each}:{hex_}" for each in _STRENGTH if (hex_ := getattr(row, each))), None)
-    )
-    wanted = row.filename or _name_of_url(url)
-    place = wanted if named else names.of_url(wanted)
+    url, headers = _with_user(fields)
+    digest = next((name for name in _DIGITS if name in fields), "sha256")
+    wanted = filename or _name_of_url(url)
+    place = wanted if filename else names.of_url(wanted)
     job = Job(
         url,
         wanted if known else names.give(place),
-        row.sha256,
-        row.size,
+        fields.get("sha256"),
+        fields.get("size"),
         tuple(headers.items()),
-        tuple(each for each in dict.fromkeys(row.mirrors or ()) if each != url),
-        Naming.RESERVED if naming and named else naming,
+        tuple(each for each in dict.fromkeys(fields.get("mirrors", ())) if each != url),
+        Naming.RESERVED if naming and filename else naming,
         step,
-        digest,
+        None if digest == "sha256" else f"{digest}:{fields[digest]}",
     )
     if not known:
         return job
-    return None if known.take(job, named=named) else replace(job, filename=names.give(place))
+    return None if known.take(job, named=filename is not None) else replace(job, filename=names.give(place))
 
 
-def _with_user(row: ManifestRow) -> tuple[str, Mapping[str, str]]:
+def _with_user(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:
     """URL and headers, with the user and the password of the URL as Basic authentication.
 
     Raises:
-        ValueError: it has them twice, or a mirror has some: headers are for the origin of the URL.
+        ValueError: it has them twice.
     """
-    if row.mirrors and any(without_user(each)[1] for each in row.mirrors if "@" in each):
-        raise ValueError("expected mirrors without user and password")
-    headers = row.headers or {}
-    url, said = without_user(row.url) if "@" in row.url else (row.url, None)
+    headers = fields.get("headers", {})
+    url, said = without_user(fields["url"])
     if said and "authorization" in map(str.lower, headers):
         raise ValueError("expected a user in the URL or a header Authorization, got both")
     return url, {**headers, "Authorization": said} if said else headers
@@ -422,13 +398,8 @@ class Reader:
             try:
                 if isinstance(entry, ValueError):
                     raise entry
-                if isinstance(entry, str) and not known and "@" not in entry:  # most lines
-                    wanted = _name_of_url(check_url(entry))
-                    if names.is_new(entry, None):
-                        yield Job(entry, names.give(names.of_url(wanted)), naming=naming, step=self.step)
-                    continue
-                row = _row({"url": entry} if isinstance(entry, str) else entry)
-                if job := _job(row, names, known, naming, self.step):
+                fields = {"url": check_url(entry)} if isinstance(entry, str) else _checked(entry)
+                if job := _job(fields, names, known, naming, self.step):
                     yield job
             except ValueError as error:
                 yield BadLine(number, str(error), lost=not isinstance(error, Remark))

@@ -44,7 +44,7 @@ class Style(StrEnum):
 
 @click.command()
 @batch_argument
-@click.option("--format", "style", type=one_of(Style), default="table", show_default=True)
+@click.option("--format", "style", type=one_of(Style), default="table")
 @click.option("--only", type=one_of(JobState), multiple=True, help="Jobs in this state; may be repeated.")
 def results(batch: str, style: str, only: Sequence[str]) -> int:
     """Print what became of each job."""

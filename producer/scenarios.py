@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from urllib.parse import quote
 
 import urllib3
@@ -61,7 +62,6 @@ class Recipe:
     serial: int  # how many of them the baseline runs at the most
     size: int  # bytes of each file by default; 0: they have sizes of their own
     plan: Callable[[Options, PoolKind], Sequence[PlannedJob]]
-    repeat: int = 3
     demonstration: bool = False
 
 
@@ -130,7 +130,7 @@ SCENARIOS: Mapping[str, Recipe] = {
         Recipe(
             "article",
             "the tutorial: two files that take 5 to 10 seconds each",
-            2, 2, 384 * KIB, article, repeat=1, demonstration=True,
+            2, 2, 384 * KIB, article, demonstration=True,
         ),
         Recipe("slow", "small files from a server that takes 0.2 to 0.8 s for each",
                120, 12, 4 * KIB, slow),
@@ -164,8 +164,6 @@ class PlannedWork:
     scenario: Scenario
     shares: Mapping[PoolKind, RoundJobs]  # whole; the same for all pools, but for the names of the article's files
     serial: Sequence[int]  # numbers of the jobs that the baseline runs
-    repeat: int = 3
-    keeps_files: bool = False
 
     def share(self, deployment: Deployment, *, warm_up: bool = False) -> RoundJobs:
         """
@@ -193,11 +191,10 @@ def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployme
     Raises:
         OriginError: the origin cannot be used.
     """
-    promises: dict[str, Promise] = {}  # most recipes plan the same paths for all pools
     plans = {pool: recipe.plan(options, pool) for pool in dict.fromkeys(each.pool for each in deployments)}
+    jobs = iter(look_up(origin_url, [each for plan in plans.values() for each in plan]))
     shares = {
-        pool: RoundJobs(look_up(origin_url, plan, promises), [each.seconds for each in plan])
-        for pool, plan in plans.items()
+        pool: RoundJobs(list(islice(jobs, len(plan))), [each.seconds for each in plan]) for pool, plan in plans.items()
     }
     first = shares[deployments[0].pool]
     nominal = tuple(each for each in first.nominal if each is not None)
@@ -210,8 +207,7 @@ def from_recipe(recipe: Recipe, options: Options, deployments: Sequence[Deployme
         bytes=sum(job.size or 0 for job in first.jobs),
         demonstration=recipe.demonstration,
     )
-    chosen = sample(plans[deployments[0].pool], recipe.serial)
-    return PlannedWork(scenario, shares, chosen, recipe.repeat, keeps_files=recipe.demonstration)
+    return PlannedWork(scenario, shares, sample(plans[deployments[0].pool], recipe.serial))
 
 
 def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployment]) -> PlannedWork:
@@ -232,33 +228,24 @@ def from_manifest(jobs: Sequence[Job], name: str, deployments: Sequence[Deployme
 
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # the origin hashes a large file before it answers
 
-Promise = tuple[str, int]  # the digest in hex, and the length
-
 
 class OriginError(ProducerError):
     """The origin cannot be used."""
 
 
-def look_up(origin_url: str, planned: Sequence[PlannedJob], promises: dict[str, Promise] | None = None) -> list[Job]:
+def look_up(origin_url: str, planned: Sequence[PlannedJob]) -> list[Job]:
     """The jobs for the planned files, each with the length and the digest that the origin's HEAD promises.
-
-    Args:
-        promises: by path, those that are known already; new ones are added.
 
     Raises:
         OriginError: it does not answer, or not as expected.
     """
-    promises = {} if promises is None else promises
-    with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as http:
-        for each in planned:
-            if each.path not in promises:
-                promises[each.path] = _look_up(http, origin_url.rstrip("/") + each.path)
-    return [
-        Job(origin_url.rstrip("/") + each.path, each.filename, *promises[each.path], step=each.step) for each in planned
-    ]
+    root = origin_url.rstrip("/")
+    with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as http:  # all pools have most paths in common
+        promises = {path: _promise(http, root + path) for path in dict.fromkeys(each.path for each in planned)}
+    return [Job(root + each.path, each.filename, *promises[each.path], step=each.step) for each in planned]
 
 
-def _look_up(http: urllib3.PoolManager, url: str) -> Promise:
+def _promise(http: urllib3.PoolManager, url: str) -> tuple[str, int]:
     try:
         answer = http.request("HEAD", url)
     except urllib3.exceptions.HTTPError as error:

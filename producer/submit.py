@@ -42,27 +42,17 @@ def _columns(_context: click.Context, _option: click.Parameter, text: str | None
     help="Which columns or keys to take, e.g. url=URL,filename=TEXT; the others are left alone.",
 )
 @click.option(
-    "--pool",
-    type=click.Choice([*one_of(Pool).choices, _ALL]),
-    default=Pool.THREADS.value,
-    show_default=True,
-    help="all: in turn.",
+    "--pool", type=click.Choice([*one_of(Pool).choices, _ALL]), default=Pool.THREADS.value, help="all: in turn."
 )
 @click.option("--name", callback=checked_name, help="The batch's name; default: generated.")
 @click.option(
-    "--per-message",
-    type=click.IntRange(1, JOBS_PER_MESSAGE),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Jobs per message.",
+    "--per-message", type=click.IntRange(1, JOBS_PER_MESSAGE), default=1, metavar="N", help="Jobs per message."
 )
 @click.option("--deadline", type=click.FloatRange(0.1), help="Seconds that a job may take from its first start on.")
 @click.option(
     "--names",
     type=click.Choice(["url", "server"]),
     default="url",
-    show_default=True,
     help="Who names a file that the manifest does not: server = Content-Disposition, then the URL.",
 )
 @click.option("--step", metavar="NAME", help="Do this with each file before it gets its name: links.")

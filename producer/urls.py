@@ -66,9 +66,8 @@ def basic(user: str, password: str) -> str:
 
 def without_user(url: str) -> tuple[str, str | None]:
     """A checked URL without user and password, and the value of the Authorization header that says the same."""
-    scheme, _, rest = url.partition("://")
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
+    if "@" not in url or "@" not in (parts := urlsplit(url)).netloc:
         return url, None
+    scheme, _, rest = url.partition("://")
     said = basic(unquote(parts.username or ""), unquote(parts.password or ""))
     return f"{scheme}://{rest.partition('@')[2]}", said

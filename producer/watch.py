@@ -49,9 +49,7 @@ _SETTINGS = {
 
 @click.command()
 @batch_argument
-@click.option(
-    "--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds between plain lines."
-)
+@click.option("--every", type=click.FloatRange(0.1), default=5.0, help="Seconds between plain lines.")
 def watch(batch: str, every: float) -> int:
     """Show a batch's progress until every job has its end."""
     return show(Client(), batch, every)
@@ -201,15 +199,9 @@ def snapshots(client: Client, name: str, *, every: float) -> Iterator[Snapshot]:
 def _look(client: Client, name: str) -> tuple[Batch, tuple[JobRecord, ...]]:
     with redis_errors(client.settings):
         batch, ledger = client.batch(name), client.ledger
-        count = batch.count(JobState.RUNNING)
-        if not count:
-            return batch, ()
-        if count <= _MOST_RUNNING:
-            records = ledger.running(name)
-        else:
-            ids = ledger.redis.srandmember(ledger.keys.running(name), _MOST_RUNNING)
-            records = list(ledger.read(map(str, ids or ())))
-    return batch, tuple(sorted((r for r in records if r.started is not None), key=lambda r: r.started or 0))
+        ids = ledger.redis.srandmember(ledger.keys.running(name), _MOST_RUNNING)
+        running = [record for record in ledger.read(map(str, ids or ())) if record.started is not None]
+    return batch, tuple(sorted(running, key=lambda record: (record.started or 0, record.id)))
 
 
 class Lines:
@@ -240,9 +232,7 @@ class Lines:
 def panel(snapshot: Snapshot) -> RenderableType:
     """The whole picture: the line, a bar per pool, a bar per running file."""
     bars = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(30),
-        TextColumn("{task.fields[detail]}", markup=False),
+        TextColumn("{task.description}", markup=False), BarColumn(30), TextColumn("{task.fields[detail]}", markup=False)
     )
     for pool in Pool:
         states = snapshot.batch.counts[pool]
