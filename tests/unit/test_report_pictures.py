@@ -14,7 +14,6 @@ import pytest
 
 from poolbench.experiment import Experiment
 from poolbench.figures import seconds, significant, size
-from poolbench.lanes import ticks
 from poolbench.report import charts
 from poolbench.report.page import page
 from poolbench.report.palette import DARK, LIGHT
@@ -210,7 +209,3 @@ def test_pools_are_told_apart_without_red_or_green(colours: dict[str, str]) -> N
 )
 def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> None:
     assert said == expected
-
-
-def test_ticks_are_round_and_within_the_axis() -> None:
-    assert ticks(10, 5) == [0, 2, 4, 6, 8, 10]
