@@ -1,11 +1,8 @@
-"""The tables of a report, as cells of text: page and Markdown print them.
-
-A table of deployments is a list of columns: each has its title, and makes a cell of a deployment's row of figures.
-"""
+"""The tables of a report, as cells of text: page and Markdown print them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
@@ -38,14 +35,6 @@ class Table:
     lines: tuple[TableLine, ...]
 
 
-Column = tuple[str, Callable[[DeploymentRow], Cell]]
-
-
-def _of_rows(caption: str, reading: str, summary: Summary, columns: Sequence[Column]) -> Table:
-    lines = (TableLine(row.name, row.deployment.look, tuple(cell(row) for _, cell in columns)) for row in summary.rows)
-    return Table(caption, reading, ("deployment", *(title for title, _ in columns)), tuple(lines))
-
-
 def known(table: Table) -> Table:
     """Without the columns of which nothing is known."""
     places = [n for n in range(len(table.columns) - 1) if any(line.cells[n].text != w.NONE for line in table.lines)]
@@ -53,107 +42,103 @@ def known(table: Table) -> Table:
     return replace(table, columns=(table.columns[0], *(table.columns[n + 1] for n in places)), lines=tuple(lines))
 
 
+# -- the deployments: a column's title, and its cells, are at the same place
+
+
+def _lines(summary: Summary, cells: Callable[[DeploymentRow], Iterable[Cell]]) -> tuple[TableLine, ...]:
+    return tuple(TableLine(row.name, row.deployment.look, tuple(cells(row))) for row in summary.rows)
+
+
 def _estimate(found: Estimate | None, words: Callable[[float], str] = w.significant) -> Cell:
     if found is None:
         return Cell()
     low, high = found.ends
-    between = f"{words(low)}–{words(high)}"
     seen = "" if found.interval else "seen: "
-    return Cell(words(found.median), "" if found.n < 2 else seen + between)
-
-
-def _if(value: float | None, words: Callable[[float], str] = w.seconds) -> Cell:
-    return Cell() if value is None else Cell(words(value))
+    return Cell(words(found.median), "" if found.n < 2 else f"{seen}{words(low)}–{words(high)}")
 
 
 def _median(found: Estimate | None, words: Callable[[float], str] = w.seconds) -> Cell:
-    return _if(found.median if found else None, words)
-
-
-# -- the deployments
+    return Cell(words(found.median)) if found else Cell()
 
 
 def brief(summary: Summary) -> Table:
     """For a terminal."""
-    return _of_rows(
-        "",
+    reading = (
         "Medians of the rounds that count, in brackets the interval of the median. Took: from just before the"
         " submission to the last job's end. CPU and memory (proportional, at the peak) are of all processes of the"
-        " workers.",
-        summary,
-        [
-            ("rounds", lambda row: Cell(str(row.measurements))),
-            ("jobs/s (95 %)", lambda row: _estimate(row.jobs_per_second)),
-            ("took", lambda row: _median(row.wall)),
-            ("× serial", lambda row: _median(row.speedup, w.factor)),
-            ("CPU/job", lambda row: _median(row.cpu_per_job)),
-            ("memory", lambda row: _if(row.peak, w.size)),
-        ],
+        " workers."
     )
+    columns = ("deployment", "rounds", "jobs/s (95 %)", "took", "× serial", "CPU/job", "memory")
+
+    def cells(row: DeploymentRow) -> Iterator[Cell]:
+        yield Cell(str(row.measurements))
+        yield _estimate(row.jobs_per_second)
+        yield _median(row.wall)
+        yield _median(row.speedup, w.factor)
+        yield _median(row.cpu_per_job)
+        yield Cell(w.size(row.peak))
+
+    return Table("", reading, columns, _lines(summary, cells))
 
 
 def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     """Args: beside: a deployment and each of the others; adds its column."""
-    by_name = {each.b: each for each in beside}
-
-    def counted(row: DeploymentRow) -> Cell:
-        return Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
-
-    def wall(row: DeploymentRow) -> Cell:
-        found = _estimate(row.wall, w.seconds)
-        return Cell(found.text, f"{row.jobs:,} of the jobs") if row.partial else found
-
-    def speedup(row: DeploymentRow) -> Cell:
-        return Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
-
-    def sooner(row: DeploymentRow) -> Cell:
-        ratio = by_name[row.name].ratio if row.name in by_name else None
-        return Cell(w.times(ratio.median), f"{w.between(ratio)}: {by_name[row.name].verdict}") if ratio else Cell()
-
-    compared: list[Column] = [(f"beside it, {beside[0].a} was", sooner)] if beside else []
-    return _of_rows(
-        "How fast",
+    ratios = {each.b: (each.ratio, each.verdict) for each in beside if each.ratio}
+    reading = (
         "Medians of the rounds that count, with the interval of each (95 %). Latency: from the submission to a job's"
-        " end.",
-        summary,
-        [
-            ("rounds", counted),
-            ("all jobs took", wall),
-            *compared,
-            ("jobs per second", lambda row: _estimate(row.jobs_per_second)),
-            ("faster than serial", speedup),
-            ("latency p50", lambda row: _if(row.latency.p50 if row.latency else None)),
-            ("p95", lambda row: _if(row.latency.p95 if row.latency else None)),
-            ("p99", lambda row: _if(row.p99)),
-        ],
+        " end."
     )
+    compared = [f"beside it, {beside[0].a} was"] if beside else []
+    columns = (
+        "rounds",
+        "all jobs took",
+        *compared,
+        "jobs per second",
+        "faster than serial",
+        "latency p50",
+        "p95",
+        "p99",
+    )
+
+    def cells(row: DeploymentRow) -> Iterator[Cell]:
+        yield Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
+        took = _estimate(row.wall, w.seconds)
+        yield Cell(took.text, f"{row.jobs:,} of the jobs") if row.partial else took
+        if beside:
+            ratio, verdict = ratios.get(row.name, (None, ""))
+            yield Cell(w.times(ratio.median), f"{w.between(ratio)}: {verdict}") if ratio else Cell()
+        yield _estimate(row.jobs_per_second)
+        yield Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
+        tail = row.latency
+        yield from (Cell(w.seconds(each)) for each in ((tail.p50, tail.p95, tail.p99) if tail else (None,) * 3))
+
+    return Table("How fast", reading, ("deployment", *columns), _lines(summary, cells))
 
 
 def cost(summary: Summary) -> Table:
-    def peak(row: DeploymentRow) -> Cell:
-        return Cell(w.size(row.peak), f"idle {w.size(row.idle)}") if row.peak else Cell()
-
-    def each(row: DeploymentRow) -> Cell:
-        concurrency = row.deployment.concurrency
-        return Cell(w.size(row.peak / concurrency)) if row.peak and concurrency else Cell()
-
-    def late(row: DeploymentRow) -> Cell:
-        return Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
-
-    return _of_rows(
-        "What it cost",
+    reading = (
         "All processes of the deployment's workers together. Memory is the proportional set size. Scheduling"
-        " latency: how late a thread wakes that wants the interpreter at fixed moments.",
-        summary,
-        [
-            ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
-            ("cores used", lambda row: _estimate(row.cores_used)),
-            ("memory, peak", peak),
-            ("memory per job at once", each),
-            ("scheduling latency p99", late),
-            ("ran on", lambda row: Cell(row.executors or w.NONE)),
-        ],
+        " latency: how late a thread wakes that wants the interpreter at fixed moments."
     )
+    columns = (
+        "CPU per job",
+        "cores used",
+        "memory, peak",
+        "memory per job at once",
+        "scheduling latency p99",
+        "ran on",
+    )
+
+    def cells(row: DeploymentRow) -> Iterator[Cell]:
+        yield _estimate(row.cpu_per_job, w.seconds)
+        yield _estimate(row.cores_used)
+        yield Cell(w.size(row.peak), f"idle {w.size(row.idle)}") if row.peak else Cell()
+        at_once = row.deployment.concurrency
+        yield Cell(w.size(row.peak / at_once)) if row.peak and at_once else Cell()
+        yield Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
+        yield Cell(row.executors or w.NONE)
+
+    return Table("What it cost", reading, ("deployment", *columns), _lines(summary, cells))
 
 
 def arrivals(experiment: Experiment) -> Table:
