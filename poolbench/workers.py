@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 from redis import Redis
@@ -44,9 +43,7 @@ class Arrivals:
         self._ready.wait(2.0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.wait(_PATIENCE)  # the last group may be on its way
         self._over.set()
         self._thread.join(2.0)
