@@ -89,10 +89,6 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
                 assert x >= 5 * len(text), (part, text)
 
 
-def test_there_is_no_line_against_concurrency_if_each_pool_has_one() -> None:
-    assert charts.throughput(summarise(few())) is None
-
-
 def test_png_has_twice_the_pixels_and_its_text_in_it() -> None:
     """vl-convert brings fonts of its own: a machine without any draws the same."""
     drawn = svg(few())
