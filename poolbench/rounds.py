@@ -24,20 +24,16 @@ KEEP_ALL = 50  # jobs: of measurements with no more, the jobs are always kept; o
 _BUSY = 0.6  # of the cores: a machine that gives less is said to be busy
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where an experiment is."""
-
-    deployment: Deployment
-    round: int  # 0: the warm-up
-    rounds: int
-    left: float | None  # seconds until the end, about; None: nothing is known yet
-
-
 class RunDisplay(Display, Protocol):
     """A display that also learns which measurement is on."""
 
-    def begins(self, position: Position, workload: Workload) -> None: ...
+    def begins(self, deployment: Deployment, turn: str, jobs: Sequence[str], left: float | None) -> None:
+        """
+        Args:
+            turn: "round 2 of 3", "the warm-up"
+            jobs: their names
+            left: seconds until the end of the experiment, about; None: nothing is known yet
+        """
 
     def measured(self, measurement: Measurement, note: str | None) -> None:
         """The note says why it ended early."""
@@ -93,8 +89,7 @@ class _Rounds:
             if not self._measurements:
                 raise
             why = "interrupted" if isinstance(cut, KeyboardInterrupt) else f"ended early ({cut})"
-            where = f"round {number} of {self._design.repeat}" if number else "the warm-up"
-            self._notes.append(Note(f"{why} in {where}: what was measured is here", caveat=True))
+            self._notes.append(Note(f"{why} in {self._turn(number)}: what was measured is here", caveat=True))
             last = self._measurements[-1]
             return RunOutcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
         return RunOutcome(self._experiment(self._workload.now()))
@@ -114,11 +109,11 @@ class _Rounds:
     def _measure(self, deployment: Deployment, number: int, *, again: bool = False) -> Measurement:
         """Workers made ready, jobs run and observed, all written down."""
         workload, warm_up = self._workload, number == 0
-        self._display.begins(Position(deployment, number, self._design.repeat, self._left(number)), workload)
+        names = workload.share(deployment, warm_up=warm_up)
+        self._display.begins(deployment, self._turn(number), names, self._left(number))
         name = label(deployment, workload.deployments.index(deployment) + 1)
         batch = f"{workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        jobs = len(workload.share(deployment, warm_up=warm_up))
-        keep = number == 1 or jobs <= KEEP_ALL
+        keep = number == 1 or len(names) <= KEEP_ALL
         with workload.deployed(deployment, batch) as workers:
             watch = Sampler(workers.roots, workers.probes)
             with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, watch) as noise:
@@ -128,7 +123,7 @@ class _Rounds:
 
         received = arrivals() if arrivals else {}
         seen = frozenset(watch.pids)
-        checked = checks.check(deployment, jobs, ran.jobs, lambda who: workers.belongs(who, seen))
+        checked = checks.check(deployment, len(names), ran.jobs, lambda who: workers.belongs(who, seen))
         measurement = Measurement(
             deployment=deployment.name,
             round=number,
@@ -144,6 +139,9 @@ class _Rounds:
         self._measurements.append(measurement)
         self._display.measured(measurement, ran.note)
         return measurement
+
+    def _turn(self, number: int) -> str:
+        return f"round {number} of {self._design.repeat}" if number else "the warm-up"
 
     def _left(self, number: int) -> float | None:
         """Seconds until the end, from what all measurements took so far; None: some have not had their first."""
