@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
@@ -22,23 +21,6 @@ from poolbench.workload import Display, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of measurements with no more, the jobs are always kept; of others, those of the first round
 _BUSY = 0.6  # of the cores: a machine that gives less is said to be busy
-
-
-class RunDisplay(Display, Protocol):
-    """A display that also learns which measurement is on."""
-
-    def begins(self, deployment: Deployment, turn: str, jobs: Sequence[str], left: float | None) -> None:
-        """
-        Args:
-            turn: "round 2 of 3", "the warm-up"
-            jobs: their names
-            left: seconds until the end of the experiment, about; None: nothing is known yet
-        """
-
-    def measured(self, measurement: Measurement, note: str | None) -> None:
-        """The note says why it ended early."""
-
-    def says(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +40,7 @@ class RunOutcome:
     cut: BaseException | None = None  # what ended it early
 
 
-def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> RunOutcome:
+def run_experiment(workload: Workload, design: Design, display: Display) -> RunOutcome:
     """
     Raises:
         KeyboardInterrupt, one of the workload's failures: before there was anything to keep.
@@ -67,7 +49,7 @@ def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> R
 
 
 class _Rounds:
-    def __init__(self, workload: Workload, design: Design, display: RunDisplay) -> None:
+    def __init__(self, workload: Workload, design: Design, display: Display) -> None:
         self._workload = workload
         self._design = design
         self._display = display

@@ -74,21 +74,20 @@ class Sampler:
         wait = self._every
         while not self._stop.wait(wait):
             before = time.thread_time()
-            if not self._look():
-                self._find()
+            self._look()
             wait = min(_LONGEST, max(self._every, (time.thread_time() - before) / _SHARE))
 
-    def _look(self) -> bool:
-        """Note the memory.
+    def _look(self) -> None:
+        """Note the memory; if processes have ended, find those that have their place.
 
-        Whether there are as many processes as there were: otherwise others have, or will have, the place of those that
-        ended. To find them is a walk through all processes of the machine.
+        That is a walk through all processes of the machine.
         """
         found = [pss(pid) for pid in self._alive]
         self._pss.append(sum(found))
         living = sum(map(bool, found))
+        if living < self._processes:
+            self._find()
         self._processes = max(self._processes, living)
-        return living == self._processes
 
     def _find(self) -> None:
         self._alive = tree(self._roots)

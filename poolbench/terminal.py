@@ -31,7 +31,7 @@ _PLAIN = PLAIN | str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", 
 
 
 class Page:
-    """The ``RunDisplay`` of a person who looks on."""
+    """The ``Display`` of a person who looks on."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, MeasuredState, Note, Scenario
+from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, MeasuredState, Measurement, Note, Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,24 @@ class Running:
 class Display(Protocol):
     """What happens, while it happens."""
 
+    def begins(self, deployment: Deployment, turn: str, jobs: Sequence[str], left: float | None) -> None:
+        """
+        Args:
+            turn: "round 2 of 3", "the warm-up"
+            jobs: their names
+            left: seconds until the end of the experiment, about; None: nothing is known yet
+        """
+
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
         """``running`` are the jobs that are not final, if there are few."""
 
     def ended(self, job: MeasuredJob) -> None:
         """Called only if there are few jobs."""
+
+    def measured(self, measurement: Measurement, note: str | None) -> None:
+        """The note says why it ended early."""
+
+    def says(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
