@@ -3,7 +3,8 @@
 (() => {
   const [NAME, QUEUED, RECEIVED, STARTED, BYTE, FINISHED, STEP, WHO, FAILED] = Array(9).keys();
   const AXIS = 24, HEAD = 20, MOST = 340, TALL = 18, LABELLED = 12;
-  const KEYS = { "+": "in", "=": "in", "-": "out", 0: "all" };
+  const ZOOMS = { "+": "in", "=": "in", "-": "out", 0: "all" };
+  const WAYS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }; // lanes, bars
   const root = document.documentElement, tip = document.getElementById("tip");
   const LIGHT = JSON.parse(document.getElementById("light").textContent);
   root.classList.add("scripted");
@@ -200,35 +201,30 @@
     }
 
     key(event) {
-      const set = this.set, middle = this.selected ? this.selected.span[STARTED] : (set.view.from + set.view.to) / 2;
-      const does = {
-        Escape: () => this.choose(null), ArrowRight: () => this.along(1), ArrowLeft: () => this.along(-1),
-        ArrowDown: () => this.across(1), ArrowUp: () => this.across(-1),
-      }[event.key];
-      if ((!does && !KEYS[event.key]) || event.ctrlKey || event.metaKey || event.altKey) return;
+      const { from, to } = this.set.view, around = this.selected ? this.selected.span[STARTED] : (from + to) / 2;
+      const way = WAYS[event.key], zoom = ZOOMS[event.key];
+      if (!(way || zoom || event.key === "Escape") || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
-      if (does) does();
-      else set.press(KEYS[event.key], middle);
+      if (way) this.go(...way);
+      else if (zoom) this.set.press(zoom, around);
+      else this.choose(null);
     }
 
-    along(way) {
-      if (!this.selected) return this.across(1);
-      const { row, span } = this.selected, spans = row.lane.spans, next = spans[spans.indexOf(span) + way];
-      if (next) this.show({ row, span: next });
-    }
-
-    across(way) {
-      const old = this.selected, row = old ? this.rows[this.rows.indexOf(old.row) + way] : this.rows[0];
+    // To the next bar of the lane, or to the one of the next lane that runs meanwhile.
+    go(across, along) {
+      const old = this.selected, row = this.rows[old ? this.rows.indexOf(old.row) + across : 0];
       if (!row) return;
       const { spans } = row.lane, since = old ? old.span[STARTED] : 0;
-      this.show({ row, span: spans.find((s) => s[FINISHED] > since) ?? spans.at(-1) });
+      const near = spans.find((s) => s[FINISHED] > since) ?? spans.at(-1);
+      const span = old && along ? spans[spans.indexOf(old.span) + along] : near;
+      if (span) this.show({ row, span });
     }
 
     show(found) {
       const { from, to } = this.set.view, { row, span } = found, scroll = this.scroll;
       if (span[STARTED] > to || span[FINISHED] < from) this.set.pan(span[STARTED] - (from + to) / 2);
-      if (row.y - scroll.scrollTop < AXIS) scroll.scrollTop = row.y - AXIS - 4;
-      if (row.y + this.tall - scroll.scrollTop > this.height) scroll.scrollTop = row.y + this.tall - this.height + 4;
+      const least = row.y + this.tall - this.height + 4, most = row.y - AXIS - 4;
+      scroll.scrollTop = Math.min(Math.max(scroll.scrollTop, least), most);
       const box = this.canvas.getBoundingClientRect(), x = Math.max(this.x(span[STARTED]), this.left);
       this.choose(found, { clientX: box.left + x, clientY: box.top + row.y - scroll.scrollTop + this.tall });
       this.set.say(this.words(found).map((pair) => pair.join(" ")).join(", "));
