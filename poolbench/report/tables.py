@@ -109,8 +109,7 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
             yield Cell(w.times(ratio.median), f"{w.between(ratio)}: {verdict}") if ratio else Cell()
         yield _estimate(row.jobs_per_second)
         yield Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
-        tail = row.latency
-        yield from (Cell(w.seconds(each)) for each in ((tail.p50, tail.p95, tail.p99) if tail else (None,) * 3))
+        yield from (Cell(w.seconds(each)) for each in (row.p50, row.p95, row.p99))
 
     return Table("How fast", reading, ("deployment", *columns), _lines(summary, cells))
 
