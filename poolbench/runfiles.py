@@ -52,13 +52,8 @@ def read(path: Path) -> Experiment:
     except ValidationError as error:
         errors = error.errors(include_url=False)
         first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
-        where, got = ".".join(map(str, first["loc"])) or "content", _short(first["input"])
+        where, got = ".".join(map(str, first["loc"])) or "content", f"{first['input']!r:.60}"
         raise ReportError(f"expected {path} to be a run ({SCHEMA}); {where}: {first['msg']}, got {got}") from error
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # -- a file that is written whole or not at all: first under another name beside it
