@@ -231,9 +231,9 @@ class _Explanation:
     @property
     def busy(self) -> bool:
         """Whether CPU limits the pick: the cores that there are, or the one that each of its processes can use."""
-        cores, of = self.experiment.cores, self.pick.deployment.processes
+        used, cores, of = self.pick.cores_used, self.experiment.cores, self.pick.deployment.processes
         most = [*([ONE_CORE * of] if of else []), *([FULL * cores.effective] if cores else [])]
-        return self.pick.cores is not None and any(self.pick.cores >= limit for limit in most)
+        return used is not None and any(used.median >= limit for limit in most)
 
     # -- what limits the confidence, and what to measure next
 

@@ -217,11 +217,6 @@ class Measurement:
     def counts(self) -> bool:
         return self.round > 0 and not self.excluded and self.wall is not None
 
-    @property
-    def why(self) -> str:
-        """It does not count."""
-        return "; ".join(self.excluded) or "not every job is done"
-
 
 @dataclass(frozen=True, slots=True)
 class Scenario:

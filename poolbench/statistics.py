@@ -134,11 +134,6 @@ class DeploymentRow:
         """Jobs per second; 0: not known."""
         return self.jobs_per_second.median if self.jobs_per_second else 0.0
 
-    @property
-    def cores(self) -> float | None:
-        """Cores' worth of CPU that it used."""
-        return self.cores_used.median if self.cores_used else None
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -219,7 +214,11 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         jobs=jobs,
         partial=0 < jobs < experiment.scenario.jobs,
         measurements=len(counted),
-        excluded=tuple(f"round {each.round}: {each.why}" for each in every if each.round > 0 and not each.counts),
+        excluded=tuple(
+            f"round {each.round}: {'; '.join(each.excluded) or 'not every job is done'}"
+            for each in every
+            if each.round > 0 and not each.counts
+        ),
         wall=estimate([each.wall for each in counted if each.wall is not None]),
         jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
         speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,

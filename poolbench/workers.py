@@ -59,11 +59,9 @@ class Arrivals:
         said, ahead = self._said.copy(), self.ahead()  # copies, in this order: the thread may still listen
         return {job: moment - ahead[host] for job, (host, moment) in said.items()}
 
-    def _pubsub(self) -> PubSub:
-        return self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call, no-any-return]
-
     def _listen(self) -> None:
-        with contextlib.suppress(RedisError, OSError), self._pubsub() as heard:
+        heard: PubSub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        with contextlib.suppress(RedisError, OSError), heard:
             heard.subscribe(*self._channels)
             heard.get_message(timeout=1.0)
             self._ready.set()
