@@ -17,22 +17,14 @@ from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, Meas
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """A deployment's workers, ready to take jobs.
+    """A deployment's workers, ready to take jobs."""
 
-    Args:
-        roots: their main processes, if they run on this machine.
-        others: main processes of the rest of the stack, if all of it is ours.
-        belongs: whether the executor of an attempt is one of them; given the processes that were seen of them.
-        fresh: started for this measurement: nothing has run there yet.
-        ended: how each of them ended that is not alive any more; empty where that is not known.
-    """
-
-    roots: tuple[int, ...]
-    belongs: Callable[[MeasuredExecutor, frozenset[int]], bool]
-    others: tuple[int, ...] | None = None
+    roots: tuple[int, ...]  # their main processes, if they run on this machine
+    belongs: Callable[[MeasuredExecutor, frozenset[int]], bool]  # one of the processes that were seen of them?
+    others: tuple[int, ...] | None = None  # main processes of the rest of the stack, if all of it is ours
     probes: Path | None = None  # the folder of their probes
-    fresh: bool = False
-    ended: Callable[[], list[str]] = list
+    fresh: bool = False  # started for this measurement: nothing has run there yet
+    ended: Callable[[], list[str]] = list  # how each ended that is not alive any more; empty: not known, or none has
 
 
 @dataclass(frozen=True, slots=True)
