@@ -18,7 +18,7 @@ from poolbench.report import charts
 from poolbench.report.page import page
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.runfiles import ReportError
-from poolbench.statistics import Ends, Summary, summarise
+from poolbench.statistics import Ends, summarise
 from tests.experiments import known
 from tests.reported import few, sampled, sweep, varied, with_jobs
 
@@ -122,19 +122,15 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 # -- the sum against the longest
 
 
-def race_of(experiment: Experiment) -> Summary:
-    return summarise(experiment)
-
-
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
-    found = race_of(few())
+    found = summarise(few())
 
     assert found.ends == Ends(20.0, 0.5)
     assert svg(few()).count(">longest job 500 ms<") == 1
 
 
 def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
-    found = race_of(sampled())
+    found = summarise(sampled())
 
     assert [row.name for row in found.whole] == ["threads:8"]
     assert [row.name for row in found.rows if row.partial] == ["serial"]
@@ -150,7 +146,7 @@ def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_baseline() 
         lambda _, job: replace(job, nominal=None),
     )
 
-    ends = race_of(unpaced).ends
+    ends = summarise(unpaced).ends
     assert ends
     assert ends.sum == pytest.approx(20.0, rel=0.05)
     assert ends.longest == pytest.approx(0.5, rel=0.1)
