@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
@@ -42,11 +42,16 @@ def known(table: Table) -> Table:
     return replace(table, columns=(table.columns[0], *(table.columns[n + 1] for n in places)), lines=tuple(lines))
 
 
-# -- the deployments: a column's title, and its cells, are at the same place
+# -- the deployments
+
+Titled = Iterator[tuple[str, Cell]]  # a cell, and before it the title of its column
 
 
-def _lines(summary: Summary, cells: Callable[[DeploymentRow], Iterable[Cell]]) -> tuple[TableLine, ...]:
-    return tuple(TableLine(row.name, row.deployment.look, tuple(cells(row))) for row in summary.rows)
+def _of_rows(caption: str, reading: str, summary: Summary, cells: Callable[[DeploymentRow], Titled]) -> Table:
+    """Args: cells: makes those of a row; the titles are the same for each."""
+    rows = [(row, dict(cells(row))) for row in summary.rows]
+    lines = (TableLine(row.name, row.deployment.look, tuple(found.values())) for row, found in rows)
+    return Table(caption, reading, ("deployment", *(rows[0][1] if rows else ())), tuple(lines))
 
 
 def _estimate(found: Estimate | None, words: Callable[[float], str] = w.significant) -> Cell:
@@ -68,17 +73,16 @@ def brief(summary: Summary) -> Table:
         " submission to the last job's end. CPU and memory (proportional, at the peak) are of all processes of the"
         " workers."
     )
-    columns = ("deployment", "rounds", "jobs/s (95 %)", "took", "× serial", "CPU/job", "memory")
 
-    def cells(row: DeploymentRow) -> Iterator[Cell]:
-        yield Cell(str(row.measurements))
-        yield _estimate(row.jobs_per_second)
-        yield _median(row.wall)
-        yield _median(row.speedup, w.factor)
-        yield _median(row.cpu_per_job)
-        yield Cell(w.size(row.peak))
+    def cells(row: DeploymentRow) -> Titled:
+        yield "rounds", Cell(str(row.measurements))
+        yield "jobs/s (95 %)", _estimate(row.jobs_per_second)
+        yield "took", _median(row.wall)
+        yield "× serial", _median(row.speedup, w.factor)
+        yield "CPU/job", _median(row.cpu_per_job)
+        yield "memory", Cell(w.size(row.peak))
 
-    return Table("", reading, columns, _lines(summary, cells))
+    return _of_rows("", reading, summary, cells)
 
 
 def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
@@ -88,30 +92,22 @@ def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
         "Medians of the rounds that count, with the interval of each (95 %). Latency: from the submission to a job's"
         " end."
     )
-    compared = [f"beside it, {beside[0].a} was"] if beside else []
-    columns = (
-        "rounds",
-        "all jobs took",
-        *compared,
-        "jobs per second",
-        "faster than serial",
-        "latency p50",
-        "p95",
-        "p99",
-    )
 
-    def cells(row: DeploymentRow) -> Iterator[Cell]:
-        yield Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
+    def cells(row: DeploymentRow) -> Titled:
+        yield "rounds", Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
         took = _estimate(row.wall, w.seconds)
-        yield Cell(took.text, f"{row.jobs:,} of the jobs") if row.partial else took
+        yield "all jobs took", Cell(took.text, f"{row.jobs:,} of the jobs") if row.partial else took
         if beside:
             ratio, verdict = ratios.get(row.name, (None, ""))
-            yield Cell(w.times(ratio.median), f"{w.between(ratio)}: {verdict}") if ratio else Cell()
-        yield _estimate(row.jobs_per_second)
-        yield Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
-        yield from (Cell(w.seconds(each)) for each in (row.p50, row.p95, row.p99))
+            compared = Cell(w.times(ratio.median), f"{w.between(ratio)}: {verdict}") if ratio else Cell()
+            yield f"beside it, {beside[0].a} was", compared
+        yield "jobs per second", _estimate(row.jobs_per_second)
+        yield "faster than serial", Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
+        yield "latency p50", Cell(w.seconds(row.p50))
+        yield "p95", Cell(w.seconds(row.p95))
+        yield "p99", Cell(w.seconds(row.p99))
 
-    return Table("How fast", reading, ("deployment", *columns), _lines(summary, cells))
+    return _of_rows("How fast", reading, summary, cells)
 
 
 def cost(summary: Summary) -> Table:
@@ -119,25 +115,18 @@ def cost(summary: Summary) -> Table:
         "All processes of the deployment's workers together. Memory is the proportional set size. Scheduling"
         " latency: how late a thread wakes that wants the interpreter at fixed moments."
     )
-    columns = (
-        "CPU per job",
-        "cores used",
-        "memory, peak",
-        "memory per job at once",
-        "scheduling latency p99",
-        "ran on",
-    )
 
-    def cells(row: DeploymentRow) -> Iterator[Cell]:
-        yield _estimate(row.cpu_per_job, w.seconds)
-        yield _estimate(row.cores_used)
-        yield Cell(w.size(row.peak), f"idle {w.size(row.idle)}") if row.peak else Cell()
-        at_once = row.deployment.concurrency
-        yield Cell(w.size(row.peak / at_once)) if row.peak and at_once else Cell()
-        yield Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
-        yield Cell(row.executors or w.NONE)
+    def cells(row: DeploymentRow) -> Titled:
+        peak, at_once = row.peak, row.deployment.concurrency
+        late = Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
+        yield "CPU per job", _estimate(row.cpu_per_job, w.seconds)
+        yield "cores used", _estimate(row.cores_used)
+        yield "memory, peak", Cell(w.size(peak), f"idle {w.size(row.idle)}") if peak else Cell()
+        yield "memory per job at once", Cell(w.size(peak / at_once)) if peak and at_once else Cell()
+        yield "scheduling latency p99", late
+        yield "ran on", Cell(row.executors or w.NONE)
 
-    return Table("What it cost", reading, ("deployment", *columns), _lines(summary, cells))
+    return _of_rows("What it cost", reading, summary, cells)
 
 
 def arrivals(experiment: Experiment) -> Table:
