@@ -143,7 +143,6 @@ class Downpour:
         if not (folder := self._world.settings.lateness):
             return None
         pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-        sampler.settle(folder, pids, ended)
         found = sampler.read_scheduling(folder, pids, begun, ended)
         return found.p99 if found else None
 

@@ -90,11 +90,8 @@ def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Adv
     summary = summarise(experiment)
     able = comparable(summary)
     rows = [row for row in able if limits.kept_by(row)]
-    choice = decide(summary, rows) if len(able) >= 2 else None
-    reasoning = [*_measured(experiment, summary, able), *(f"Note: {note}." for note in experiment.caveats)]
-    if beyond := [f"{row.name} ({_limited(row)})" for row in able if row not in rows]:
-        reasoning.append(f"Beyond the limits: {', '.join(beyond)}.")
-    why = _nothing_to_choose(able)
+    only = f"only {able[0].name} has rounds that count, and there is nothing to compare it with" if able else ""
+    why = "no deployment keeps the limits" if len(able) > 1 else only or "no round counts"
     none = Advice(
         scenario=experiment.scenario.name,
         headline=f"These measurements cannot tell which deployment is the fastest: {why}.",
@@ -102,16 +99,17 @@ def recommend(experiment: Experiment, limits: AnswerLimits | None = None) -> Adv
         because=(why,),
         limits=limits,
         compared=tuple(row.name for row in rows),
-        next=() if len(able) >= 2 else (str(experiment.request.having(repeat=ROUNDS)),),
-        reasoning=tuple(reasoning),
+        next=() if len(able) > 1 else (str(experiment.request.having(repeat=ROUNDS)),),
+        reasoning=tuple(_measured(experiment, summary, able, rows)),
     )
+    choice = decide(summary, rows) if len(able) > 1 else None
     return _Explanation(experiment, summary, rows, choice).complete(none) if choice else none
 
 
-# -- without a choice
-
-
-def _measured(experiment: Experiment, summary: Summary, able: Sequence[DeploymentRow]) -> Iterator[str]:
+def _measured(
+    experiment: Experiment, summary: Summary, able: Sequence[DeploymentRow], rows: Sequence[DeploymentRow]
+) -> Iterator[str]:
+    """Args: able: those with enough rounds; rows: those of them that keep the limits."""
     yield (
         f"Measured: {experiment.scenario.title} ({figures.counted(experiment.scenario.jobs, 'job')});"
         f" {figures.counted(len(summary.rows), 'deployment')} in {figures.counted(summary.rounds, 'round')}."
@@ -120,19 +118,14 @@ def _measured(experiment: Experiment, summary: Summary, able: Sequence[Deploymen
     if few:
         names = ", ".join(f"{row.name} ({row.measurements})" for row in few)
         yield f"Not compared, because fewer than {LEAST} of their rounds count: {names}."
+    yield from (f"Note: {note}." for note in experiment.caveats)
+    if beyond := [f"{row.name} ({_limited(row)})" for row in able if row not in rows]:
+        yield f"Beyond the limits: {', '.join(beyond)}."
 
 
 def _limited(row: DeploymentRow) -> str:
     peak = figures.size(row.peak) if row.peak is not None else "memory not known"
     return f"{peak}, " + (f"p99 {figures.seconds(row.p99)}" if row.p99 is not None else "p99 not known")
-
-
-def _nothing_to_choose(able: Sequence[DeploymentRow]) -> str:
-    if len(able) >= 2:
-        return "no deployment keeps the limits"
-    if able:
-        return f"only {able[0].name} has rounds that count, and there is nothing to compare it with"
-    return "no round counts"
 
 
 # -- with a choice
@@ -160,10 +153,8 @@ def headline(choice: Choice, found: Sequence[Comparison]) -> str:
         whether = "whether it is" if clauses else f"Whether {pick} is"
         than = _listed([f"{of.b} ({figures.between(of.ratio)})" for of in unclear])
         clauses.append(f"{whether} faster than {than} cannot be told{rounds}")
-    sentence = (
-        "; ".join(clauses) or "These measurements cannot tell which deployment is the fastest: no round counts for two"
-    )
-    return f"{sentence}."
+    nothing = "These measurements cannot tell which deployment is the fastest: no round counts for two"
+    return f"{'; '.join(clauses) or nothing}."
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -173,14 +164,18 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
+@dataclass(frozen=True, slots=True)
 class _Explanation:
     """The sentences about a choice."""
 
-    def __init__(self, experiment: Experiment, summary: Summary, rows: Sequence[DeploymentRow], choice: Choice) -> None:
-        self.experiment, self.summary, self.rows, self.choice = experiment, summary, rows, choice
-        self.pick = choice.pick
-        self.cores = experiment.cores.effective if experiment.cores else None
-        self.infinite = math.isinf(choice.regret)
+    experiment: Experiment
+    summary: Summary
+    rows: Sequence[DeploymentRow]  # that it was chosen from
+    choice: Choice
+
+    @property
+    def pick(self) -> DeploymentRow:
+        return self.choice.pick
 
     def complete(self, unsure: Advice) -> Advice:
         choice, caveats = self.choice, tuple(self.caveats())
@@ -236,16 +231,15 @@ class _Explanation:
     @property
     def busy(self) -> bool:
         """Whether CPU limits the pick: the cores that there are, or the one that each of its processes can use."""
-        used, of = self.pick.cores, self.pick.deployment.processes
-        if used is None:
-            return False
-        return (of is not None and used >= ONE_CORE * of) or (self.cores is not None and used >= FULL * self.cores)
+        used, cores, of = self.pick.cores_used, self.experiment.cores, self.pick.deployment.processes
+        most = [*([ONE_CORE * of] if of else []), *([FULL * cores.effective] if cores else [])]
+        return used is not None and any(used.median >= limit for limit in most)
 
     # -- what limits the confidence, and what to measure next
 
     def too_noisy(self) -> str:
-        rival = self.choice.rival.name if self.choice.rival else "another deployment"
-        if self.infinite:
+        rival = self.choice.rival.name if self.choice.rival else ""
+        if math.isinf(self.choice.regret):
             return f"{self.pick.name} and {rival} cannot be compared: there is no round in which both count"
         return (
             f"{rival} may be {figures.times(1 + self.choice.regret)} as fast as {self.pick.name}; an answer is given"
@@ -255,16 +249,14 @@ class _Explanation:
     def caveats(self) -> Iterator[str]:
         experiment, summary, choice, pick = self.experiment, self.summary, self.choice, self.pick
         if pick.measurements < LEAST:
-            counts = (
-                f"only {figures.counted(pick.measurements, 'round')} {'count' if pick.measurements > 1 else 'counts'}"
-            )
-            yield f"{counts}: only a difference of several times is certain"
+            rounds = f"{figures.counted(pick.measurements, 'round')} {'count' if pick.measurements > 1 else 'counts'}"
+            yield f"only {rounds}: only a difference of several times is certain"
         elif pick.measurements < ROUNDS:
             yield f"{pick.measurements} rounds count; below {ROUNDS} much depends on how the noise is distributed"
         total = sum(row.measurements for row in summary.rows) + summary.excluded
         if summary.excluded > OFTEN * total:
             yield f"{summary.excluded} of {total} measurements were excluded"
-        if len({curve.pool for curve in choice.curves}) == 1:
+        if len({row.deployment.pool for row in self.rows}) == 1:
             yield f"no pool but {pick.deployment.pool} was compared"
         points = (curve.saturation for curve in choice.curves if curve.saturation is not pick)
         if unclear := [row.name for row in points if self.beside(row).verdict is Verdict.CANNOT_TELL]:
@@ -280,15 +272,13 @@ class _Explanation:
             yield f"another may be up to {choice.regret:.0%} faster"
         cores = experiment.cores
         if not cores or cores.effective < max(SEVERAL_CORES, OURS * cores.nominal):
-            gave = (
-                f"gave {cores.effective:.2g} of its {cores.nominal} cores" if cores else "was not probed for its cores"
-            )
-            yield f"the machine {gave}: for jobs that compute, another one may give another answer"
+            of = f"gave {cores.effective:.2g} of its {cores.nominal} cores" if cores else "was not probed for its cores"
+            yield f"the machine {of}: for jobs that compute, another one may give another answer"
 
     def next(self) -> Iterator[str]:
         """Commands that would settle what is open."""
         choice, pick, again = self.choice, self.pick.deployment, self.experiment.request
-        if self.infinite and self.pick.measurements >= ROUNDS:
+        if math.isinf(choice.regret) and self.pick.measurements >= ROUNDS:
             return  # more of the same would bring nothing
         if not choice.certain or self.pick.measurements < ROUNDS or choice.regret > TIE:
             yield str(again.having(repeat=min(max(2 * self.pick.measurements, ROUNDS), MOST_ROUNDS)))
@@ -334,15 +324,11 @@ class DemoFinding(StrEnum):
 
 
 class Totals(NamedTuple):
-    """Seconds; ``total`` is None unless every job is done.
-
-    ``sum`` and ``longest`` are of the nominal seconds, not of the measured ones: so whatever submission, queue,
-    claim, HTTP, publication and records cost stands in ``total``, and cannot hide in the baseline.
-    """
+    """Seconds. Of the nominal ones: so all overhead stands in ``total``, and cannot hide in the baseline."""
 
     sum: float
     longest: float
-    total: float | None  # from just before the submission to the last file's finish
+    total: float | None  # from just before the submission to the last file's finish; None: not every job is done
 
 
 def totals(measurement: Measurement) -> Totals:
@@ -352,12 +338,12 @@ def totals(measurement: Measurement) -> Totals:
 
 def find(each: Shown) -> DemoFinding:
     """What a total was."""
-    found = totals(each.measurement)
-    if found.total is None:
+    total_sum, longest, total = totals(each.measurement)
+    if total is None:
         return DemoFinding.UNKNOWN
-    near = {DemoFinding.LONGEST: found.longest, DemoFinding.SUM: found.sum}
-    alike = (which for which, seconds in near.items() if abs(found.total - seconds) <= TOLERANCE * seconds)
-    return next(alike, DemoFinding.NEITHER)
+    if abs(total - longest) <= TOLERANCE * longest:
+        return DemoFinding.LONGEST
+    return DemoFinding.SUM if abs(total - total_sum) <= TOLERANCE * total_sum else DemoFinding.NEITHER
 
 
 def verdict(found: Sequence[Shown]) -> str:
@@ -366,14 +352,12 @@ def verdict(found: Sequence[Shown]) -> str:
     for serial, finding in product((False, True), DemoFinding):
         if alike := [each for each in found if each.deployment.serial is serial and find(each) is finding]:
             where = "one at a time" if serial else f"in {_listed([each.name for each in alike])}"
-            took, of = _listed([_took(each) for each in alike]), totals(alike[0].measurement)
+            took, of = _listed([_took(each.measurement) for each in alike]), totals(alike[0].measurement)
             clauses.append(f"{where} the total is {finding.value}: {took} (longest {of.longest:g} s, sum {of.sum:g} s)")
     sentence = "; ".join(clauses) or "nothing was compared"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _took(each: Shown) -> str:
-    if each.measurement.wall is not None:
-        return f"{each.measurement.wall:.2f} s"
-    lost = (job for job in each.measurement.jobs if job.state is not MeasuredState.DONE)
-    return ", ".join(f"{job.filename} {job.state}" for job in lost)
+def _took(measurement: Measurement) -> str:
+    lost = (f"{job.filename} {job.state}" for job in measurement.jobs if job.state is not MeasuredState.DONE)
+    return ", ".join(lost) if measurement.wall is None else f"{measurement.wall:.2f} s"

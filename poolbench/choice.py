@@ -34,13 +34,8 @@ class Curve:
     saturation: DeploymentRow
 
     @property
-    def pool(self) -> PoolKind:
-        return self.best.deployment.pool
-
-    @property
     def name(self) -> str:
-        """``threads``, ``threads+prefetch=4``"""
-        return f"{self.pool}{self.best.deployment.setup}"
+        return self.best.deployment.kind
 
     @property
     def reached(self) -> bool:
@@ -80,9 +75,9 @@ def decide(summary: Summary, rows: Sequence[DeploymentRow]) -> Choice | None:
     """None if there is nothing to choose from."""
     if not rows:
         return None
-    kinds = dict.fromkeys(row.deployment.kind for row in rows)
-    in_order = sorted(kinds, key=lambda kind: list(PoolKind).index(kind[0]))
-    curves = tuple(_curve(summary, [row for row in rows if row.deployment.kind == kind]) for kind in in_order)
+    by_pool = sorted(rows, key=lambda row: list(PoolKind).index(row.deployment.pool))
+    kinds = dict.fromkeys(row.deployment.kind for row in by_pool)
+    curves = tuple(_curve(summary, [row for row in rows if row.deployment.kind == kind]) for kind in kinds)
     saturated = [curve.saturation for curve in curves]
     best = fastest(summary, saturated)
     tied = tuple(row for row in saturated if row is best or _tied(summary, row, best))

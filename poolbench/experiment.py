@@ -118,9 +118,9 @@ class Deployment:
     running: bool = False  # its workers were running already, and live on from measurement to measurement
 
     @property
-    def kind(self) -> tuple[PoolKind, Setup]:
-        """Deployments of one kind differ in their concurrency alone."""
-        return self.pool, self.setup
+    def kind(self) -> str:
+        """``threads``, ``threads+prefetch=4``: deployments of one kind differ in their concurrency alone."""
+        return f"{self.pool}{self.setup}"
 
     @property
     def look(self) -> str:
@@ -194,12 +194,8 @@ class Checks:
     faults: tuple[str, ...] = ()  # for people, at most a few
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        return self.jobs, self.done, self.once, self.here, self.right
-
-    @property
     def passed(self) -> bool:
-        return len(set(self.counts)) == 1
+        return self.jobs == self.done == self.once == self.here == self.right
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +216,6 @@ class Measurement:
     @property
     def counts(self) -> bool:
         return self.round > 0 and not self.excluded and self.wall is not None
-
-    @property
-    def why(self) -> str:
-        """It does not count."""
-        return "; ".join(self.excluded) or "not every job is done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,11 +322,6 @@ class Experiment:
     @property
     def command(self) -> str:
         return str(self.request)
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """The other notes: under what circumstances all of it was measured."""
-        return tuple(note for note in self.notes if note not in self.caveats)
 
     def shown(self, deployment: str) -> Measurement | None:
         """The one whose jobs are kept for the timeline: one that counts, or else an excluded one, or the warm-up."""

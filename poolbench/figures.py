@@ -20,12 +20,6 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if "e" in text or text.endswith(".") else text
 
 
-def tick_seconds(value: float) -> str:
-    """A round number without zeros that say nothing."""
-    scale, unit = (1, "s") if abs(value) >= 1 or not value else (1e3, "ms") if abs(value) >= 0.001 else (1e6, "µs")
-    return f"{round(value * scale, 6):,.10g} {unit}"
-
-
 def seconds(value: float | None) -> str:
     if value is None:
         return NONE

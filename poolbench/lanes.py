@@ -10,14 +10,13 @@ of its own that says so. Ids are of a host: where several served a measurement, 
 from __future__ import annotations
 
 import heapq
-import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from poolbench.experiment import Deployment, Experiment, MeasuredExecutor, MeasuredJob, Measurement
-from poolbench.figures import counted, seconds, tick_seconds
+from poolbench.figures import counted, seconds
 
 _FEW = 16  # executors that all have a lane, however short they lived
 _REUSED = 2  # as many executors per slot as still have a lane each
@@ -37,10 +36,6 @@ class Span:
     finished: float
     step: float  # of its last seconds, those of the step
     failed: str | None
-
-    @property
-    def waited(self) -> float:
-        return self.started - self.queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +90,13 @@ def shown(experiment: Experiment) -> list[Shown]:
 def chart(measurement: Measurement) -> LaneChart:
     jobs = enumerate(measurement.jobs)
     spans = [span for place, job in jobs for span in _spans(place, job, measurement.submitted)]
+    spans.sort(key=lambda span: (span.started, span.finished))
     found: dict[str, list[Span]] = defaultdict(list)
-    for span in sorted(spans, key=lambda span: (span.started, span.finished)):
+    for span in spans:
         found[_shared(span.executor)].append(span)
     several = len({span.executor.host for span in spans if span.executor}) > 1
     groups = tuple(_group(label, of, several=several) for label, of in found.items())
-    return LaneChart(groups, max((span.finished for span in spans), default=0.0), _peak(spans))
-
-
-def _peak(spans: Iterable[Span]) -> int:
-    """The most that ran at once; one that ends as another begins made room for it."""
-    moments = sorted(moment for span in spans for moment in ((span.started, 1), (span.finished, -1)))
-    most = now = 0
-    for _, change in moments:
-        now += change
-        most = max(most, now)
-    return most
+    return LaneChart(groups, max((span.finished for span in spans), default=0.0), len(_side_by_side(spans)))
 
 
 def _spans(place: int, job: MeasuredJob, zero: float) -> Iterator[Span]:
@@ -149,49 +135,53 @@ def _shared(who: MeasuredExecutor | None) -> str:
 
 
 def _group(label: str, spans: Sequence[Span], *, several: bool) -> LaneGroup:
-    by_executor: dict[MeasuredExecutor, list[Span]] = defaultdict(list)
+    by_executor: dict[MeasuredExecutor | None, list[Span]] = defaultdict(list)
     for span in spans:
-        if span.executor:
-            by_executor[span.executor].append(span)
-    if not by_executor:
-        return LaneGroup(label, counted(len(spans), "attempt"), True, tuple(_packed(spans, "lost")))
-    first, count = next(iter(by_executor)), len(by_executor)
-    packed = count > max(_FEW, _REUSED * _peak(spans))
-    # By their first jobs: pools that started two jobs a millisecond apart look alike.
-    order = sorted(by_executor.items(), key=lambda each: (each[1][0].place, each[0].number))
-    lanes = list(_packed(spans, "slot")) if packed else [lane for who, of in order for lane in _own(who, of)]
-    executors = counted(count, first.kind) + (f" on {len(lanes):,} slots" if packed else "")
+        by_executor[span.executor].append(span)
+    first, count, rows = spans[0].executor, len(by_executor), _side_by_side(spans)
+    if first is None:
+        return LaneGroup(label, counted(len(spans), "attempt"), True, _packed("lost", rows))
+    packed = count > max(_FEW, _REUSED * len(rows))
+    if packed:
+        lanes, executors = _packed("slot", rows), f"{counted(count, first.kind)} on {len(rows):,} slots"
+    else:
+        lanes, executors = tuple(_own(by_executor)), counted(count, first.kind)
     if several:
-        executors, lanes = f"{executors} @{first.host}", [Lane(f"{of.label} @{first.host}", of.spans) for of in lanes]
-    return LaneGroup(label, executors, packed, tuple(lanes))
+        executors = f"{executors} @{first.host}"
+        lanes = tuple(Lane(f"{of.label} @{first.host}", of.spans) for of in lanes)
+    return LaneGroup(label, executors, packed, lanes)
 
 
-def _own(who: MeasuredExecutor, spans: Sequence[Span]) -> Iterator[Lane]:
-    """The executor's lane, and another one for what cannot have been at the same time."""
-    for n, lane in enumerate(_first_fit(spans)):
-        yield Lane(name_of(who) + (", overlapping" if n else ""), tuple(lane))
+def _own(by_executor: Mapping[MeasuredExecutor | None, Sequence[Span]]) -> Iterator[Lane]:
+    """A lane for each executor, by their first jobs: pools that started two jobs a millisecond apart look alike.
+
+    Another one for what cannot have been at the same time.
+    """
+    known = [(who, of) for who, of in by_executor.items() if who]
+    for who, of in sorted(known, key=lambda each: (each[1][0].place, each[0].number)):
+        for n, row in enumerate(_side_by_side(of)):
+            yield Lane(name_of(who) + (", overlapping" if n else ""), tuple(row))
 
 
-def _packed(spans: Sequence[Span], word: str) -> Iterator[Lane]:
-    for n, lane in enumerate(_first_fit(spans), 1):
-        yield Lane(f"{word} {n}", tuple(lane))
+def _packed(word: str, rows: Sequence[Sequence[Span]]) -> tuple[Lane, ...]:
+    return tuple(Lane(f"{word} {n}", tuple(row)) for n, row in enumerate(rows, 1))
 
 
-def _first_fit(spans: Sequence[Span]) -> list[list[Span]]:
-    """Each span, in the order of their starts, on the first lane that is free by then."""
-    lanes: list[list[Span]] = []
+def _side_by_side(spans: Sequence[Span]) -> list[list[Span]]:
+    """Each span, in the order of their starts, on the first row that is free by then: as many as ran at once."""
+    rows: list[list[Span]] = []
     free: list[int] = []
     busy: list[tuple[float, int]] = []
     for span in spans:
         while busy and busy[0][0] <= span.started:
             heapq.heappush(free, heapq.heappop(busy)[1])
         if not free:
-            lanes.append([])
-            heapq.heappush(free, len(lanes) - 1)
-        lane = heapq.heappop(free)
-        lanes[lane].append(span)
-        heapq.heappush(busy, (span.finished, lane))
-    return lanes
+            rows.append([])
+            heapq.heappush(free, len(rows) - 1)
+        row = heapq.heappop(free)
+        rows[row].append(span)
+        heapq.heappush(busy, (span.finished, row))
+    return rows
 
 
 # -- as text
@@ -215,10 +205,10 @@ _MARGIN = 2
 _LABEL_MOST = 34  # "thread 4194304 @host" has room
 _NAME_LEAST = 8  # columns; a bar with less room carries no name
 
-
 # One character each: a wait; a run's begin, middle, end; one that failed, one in a single column; the axis.
-_DRAWN = "┄┣━┫╳█┴─"
-(WAIT, FIRST, RUN, LAST, FAILED, ONLY, TICK, RULE), PLAIN = tuple(_DRAWN), str.maketrans(_DRAWN, ".[=]x#+-")
+_DRAWN = "┄┣━┫╳█─"
+(WAIT, FIRST, RUN, LAST, FAILED, ONLY, AXIS), PLAIN = tuple(_DRAWN), str.maketrans(_DRAWN, ".[=]x#-")
+_LEGEND = f"{FIRST}{RUN}{LAST} runs  {RUN}{FAILED} failed  {WAIT * 3} waits in the queue"
 
 
 def render(experiment: Experiment, *, width: int = 80) -> list[str]:
@@ -228,7 +218,7 @@ def render(experiment: Experiment, *, width: int = 80) -> list[str]:
     if not labels:
         return []
     label_width = min(max(map(len, labels)), _LABEL_MOST, width // 2)
-    scale = _TextScale(width - _MARGIN - label_width - 1, max(each.chart.end for each in found))
+    columns, end = width - _MARGIN - label_width - 1, max(each.chart.end for each in found)
     lines = []
     for each in found:
         left = MOST_LANES
@@ -236,66 +226,41 @@ def render(experiment: Experiment, *, width: int = 80) -> list[str]:
             lines += textwrap.wrap(f"{each.name}: {group.label}: {group.executors}", width)
             for lane in group.lanes[: max(left, 0)]:
                 label = f"{'':{_MARGIN}}{_fit(lane.label, label_width):{label_width}}"
-                lines.append(f"{label} {scale.lane(lane)}".rstrip())
+                lines.append(f"{label} {_drawn(lane, columns, end)}".rstrip())
             left -= len(group.lanes)
         lines += [f"{'':{_MARGIN}}and {-left:,} more"] if left < 0 else []
         lines += [] if each.chart.groups else [f"{each.name}: nothing ran"]
-    indent = " " * (_MARGIN + label_width + 1)
-    lines += [(indent + line).rstrip() for line in scale.axis()]
-    column = tick_seconds(float(f"{scale.end / scale.columns:.2g}"))
-    legend = f"{FIRST}{RUN}{LAST} runs  {RUN}{FAILED} failed  {WAIT * 3} waits in the queue  one column is {column}"
-    return lines + textwrap.wrap(legend, width)
+    ends = f" {seconds(end)}"
+    axis = f"{'':{_MARGIN + label_width + 1}}0 s {AXIS * (columns - len('0 s ') - len(ends))}{ends}"
+    return [*lines, axis, *textwrap.wrap(_LEGEND, width)]
 
 
-@dataclass(frozen=True, slots=True)
-class _TextScale:
-    columns: int
-    end: float  # seconds at the right edge
+def _drawn(lane: Lane, columns: int, end: float) -> str:
+    """Args: end: seconds at the right edge."""
 
-    def at(self, seconds: float) -> int:
-        return min(round(seconds / self.end * self.columns), self.columns) if self.end else 0
+    def at(moment: float) -> int:
+        return min(round(moment / end * columns), columns) if end else 0
 
-    def lane(self, lane: Lane) -> str:
-        cells = [" "] * self.columns
-        for span in lane.spans:
-            first, stop = self.at(span.queued), self.at(span.started)
-            cells[first:stop] = WAIT * (stop - first)
-        # After all waits: a job that waited for this very lane does not hide what ran there.
-        for span in lane.spans:
-            first = min(self.at(span.started), self.columns - 1)
-            bar = self.bar(span, max(self.at(span.finished) - first, 1))
-            cells[first : first + len(bar)] = bar
-        return "".join(cells)
+    cells = [" "] * columns
+    for span in lane.spans:
+        first, stop = at(span.queued), at(span.started)
+        cells[first:stop] = WAIT * (stop - first)
+    # After all waits: a job that waited for this very lane does not hide what ran there.
+    for span in lane.spans:
+        first = min(at(span.started), columns - 1)
+        bar = _bar(span, max(at(span.finished) - first, 1))
+        cells[first : first + len(bar)] = bar
+    return "".join(cells)
 
-    def bar(self, span: Span, length: int) -> str:
-        if length == 1:
-            return FAILED if span.failed else ONLY
-        inner = RUN * (length - 2)
-        if len(inner) >= _NAME_LEAST + 3:
-            inner = f"{RUN} {_fit(span.job.filename, len(inner) - 3)} ".ljust(len(inner), RUN)
-        return FIRST + inner + (FAILED if span.failed else LAST)
 
-    def axis(self) -> Iterator[str]:
-        """A rule with ticks, and the seconds under them."""
-        rule, numbers = [RULE] * self.columns, [" "] * self.columns
-        for tick in ticks(self.end, max(self.columns // 8, 1)):
-            text, column = tick_seconds(tick), self.at(tick)
-            if column < self.columns:
-                rule[column] = TICK
-            if column + len(text) <= self.columns:
-                numbers[column : column + len(text)] = text
-        yield "".join(rule)
-        yield "".join(numbers)
+def _bar(span: Span, length: int) -> str:
+    if length == 1:
+        return FAILED if span.failed else ONLY
+    inner = RUN * (length - 2)
+    if len(inner) >= _NAME_LEAST + 3:
+        inner = f"{RUN} {_fit(span.job.filename, len(inner) - 3)} ".ljust(len(inner), RUN)
+    return FIRST + inner + (FAILED if span.failed else LAST)
 
 
 def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 2] + ".."
-
-
-def ticks(end: float, most: int) -> list[float]:
-    """Round values from 0, so many at the most."""
-    if not end:
-        return [0.0]
-    power = 10.0 ** math.floor(math.log10(end / most))
-    step = next(power * factor for factor in (1, 2, 5, 10, 20) if end / (power * factor) <= most)
-    return [n * step for n in range(math.floor(end / step + 1e-9) + 1)]

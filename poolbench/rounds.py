@@ -12,37 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 from poolbench import checks, sampler
 from poolbench.checks import NONE, NoiseLimits
-from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand, Usage
+from poolbench.experiment import Deployment, Experiment, MeasuredJob, Measurement, Note, RunCommand
 from poolbench.sampler import Sampler
 from poolbench.workload import Display, Workers, Workload
 
 KEEP_ALL = 50  # jobs: of measurements with no more, the jobs are always kept; of others, those of the first round
 _BUSY = 0.6  # of the cores: a machine that gives less is said to be busy
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where an experiment is."""
-
-    deployment: Deployment
-    round: int  # 0: the warm-up
-    rounds: int
-    left: float | None  # seconds until the end, about; None: nothing is known yet
-
-
-class RunDisplay(Display, Protocol):
-    """A display that also learns which measurement is on."""
-
-    def begins(self, position: Position, workload: Workload) -> None: ...
-
-    def measured(self, measurement: Measurement, note: str | None) -> None:
-        """The note says why it ended early."""
-
-    def says(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +40,7 @@ class RunOutcome:
     cut: BaseException | None = None  # what ended it early
 
 
-@dataclass(slots=True)
-class _Sampled:
-    """What was seen around a run."""
-
-    excluded: list[str]
-    usage: Usage | None = None
-    pids: frozenset[int] = frozenset()
-
-
-def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> RunOutcome:
+def run_experiment(workload: Workload, design: Design, display: Display) -> RunOutcome:
     """
     Raises:
         KeyboardInterrupt, one of the workload's failures: before there was anything to keep.
@@ -80,13 +49,13 @@ def run_experiment(workload: Workload, design: Design, display: RunDisplay) -> R
 
 
 class _Rounds:
-    def __init__(self, workload: Workload, design: Design, display: RunDisplay) -> None:
+    def __init__(self, workload: Workload, design: Design, display: Display) -> None:
         self._workload = workload
         self._design = design
         self._display = display
         self._probes: list[float] = []  # cores that were ours, before each round and at the end
         self._measurements: list[Measurement] = []
-        self._took: dict[str, float] = {}  # seconds of a deployment's last measurement, by name
+        self._begun = time.monotonic()
         self._stamp = stamp()
 
     def run(self) -> RunOutcome:
@@ -102,8 +71,7 @@ class _Rounds:
             if not self._measurements:
                 raise
             why = "interrupted" if isinstance(cut, KeyboardInterrupt) else f"ended early ({cut})"
-            where = f"round {number} of {self._design.repeat}" if number else "the warm-up"
-            self._notes.append(Note(f"{why} in {where}: what was measured is here", caveat=True))
+            self._notes.append(Note(f"{why} in {self._turn(number)}: what was measured is here", caveat=True))
             last = self._measurements[-1]
             return RunOutcome(self._experiment(last.submitted + (last.wall or 0.0)), cut)
         return RunOutcome(self._experiment(self._workload.now()))
@@ -113,35 +81,31 @@ class _Rounds:
         if found < _BUSY * sampler.nominal() and len(self._probes) == 1:
             self._display.says(f"only {found:.2f} of {sampler.nominal()} cores are ours now: this machine is busy")
         order = ordered(self._workload.deployments, number)
-        found_all = [self._measure(order[place:], number) for place in range(len(order))]
+        found_all = [self._measure(each, number) for each in order]
         if not self._design.again or not number:
             return
         for each, measured in zip(order, found_all, strict=True):
             if not measured.counts:
-                self._measure([each], number, again=True)
+                self._measure(each, number, again=True)
 
-    def _measure(self, rest: Sequence[Deployment], number: int, *, again: bool = False) -> Measurement:
-        """Workers made ready, jobs run and observed, all written down.
-
-        Args:
-            rest: the deployment, and those that come after it in this round.
-        """
-        workload, deployment, warm_up = self._workload, rest[0], number == 0
-        begun = time.monotonic()
-        self._display.begins(Position(deployment, number, self._design.repeat, self._left(rest, number)), workload)
+    def _measure(self, deployment: Deployment, number: int, *, again: bool = False) -> Measurement:
+        """Workers made ready, jobs run and observed, all written down."""
+        workload, warm_up = self._workload, number == 0
+        names = workload.share(deployment, warm_up=warm_up)
+        self._display.begins(deployment, self._turn(number), names, self._left(number))
         name = label(deployment, workload.deployments.index(deployment) + 1)
         batch = f"{workload.scenario.name}-{self._stamp}-{number}{'b' if again else ''}-{name}"
-        jobs = len(workload.share(deployment, warm_up=warm_up))
-        keep = number == 1 or jobs <= KEEP_ALL
-        seen = _Sampled([])
+        keep = number == 1 or len(names) <= KEEP_ALL
         with workload.deployed(deployment, batch) as workers:
-            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, seen):
+            watch = Sampler(workers.roots, workers.probes)
+            with workload.arrivals() if keep else nullcontext() as arrivals, self._observed(workers, watch) as noise:
                 ran = workload.run(deployment, batch, workers, self._display, warm_up=warm_up)
-            seen.excluded += workload.disturbances(ran, workers)
+            excluded = [*noise, *workload.disturbances(ran, workers)]
         workload.discard(batch)
 
         received = arrivals() if arrivals else {}
-        checked = checks.check(deployment, jobs, ran.jobs, lambda who: workers.belongs(who, seen.pids))
+        seen = frozenset(watch.pids)
+        checked = checks.check(deployment, len(names), ran.jobs, lambda who: workers.belongs(who, seen))
         measurement = Measurement(
             deployment=deployment.name,
             round=number,
@@ -150,38 +114,39 @@ class _Rounds:
             wall=checks.wall(ran.submitted, ran.jobs),
             spans=checks.spans(ran.submitted, ran.jobs),
             checks=checked,
-            usage=seen.usage,
-            excluded=(*seen.excluded, *checks.of_checks(checked)),
+            usage=watch.usage,
+            excluded=(*excluded, *checks.of_checks(checked)),
             jobs=tuple(arrived(job, received.get(job.id)) for job in ran.jobs) if keep else (),
         )
         self._measurements.append(measurement)
-        if number:
-            self._took[deployment.name] = time.monotonic() - begun
         self._display.measured(measurement, ran.note)
         return measurement
 
-    def _left(self, rest: Sequence[Deployment], number: int) -> float | None:
-        """Seconds until the end, from what measurements took so far."""
-        deployments = self._workload.deployments
-        if not number or any(each.name not in self._took for each in deployments):
+    def _turn(self, number: int) -> str:
+        return f"round {number} of {self._design.repeat}" if number else "the warm-up"
+
+    def _left(self, number: int) -> float | None:
+        """Seconds until the end, from what all measurements took so far; None: some have not had their first."""
+        if number < 2:
             return None
-        rounds = (self._design.repeat - number) * sum(self._took[each.name] for each in deployments)
-        return rounds + sum(self._took[each.name] for each in rest)
+        rounds, done = self._design.repeat + self._design.warm_up, len(self._measurements)
+        left = max(0, rounds * len(self._workload.deployments) - done)
+        return left * (time.monotonic() - self._begun) / done
 
     @contextmanager
-    def _observed(self, workers: Workers, seen: _Sampled) -> Iterator[None]:
-        watch = Sampler(workers.roots, workers.probes)
+    def _observed(self, workers: Workers, watch: Sampler) -> Iterator[list[str]]:
+        """What the machine did meanwhile that excludes the measurement is in the list at the end."""
+        found: list[str] = []
         watch.start()
         before, others, begun = sampler.machine(), _cpu(workers.others), time.monotonic()
         try:
-            yield
+            yield found
         finally:
-            seen.usage = watch.stop()
-            seen.pids = frozenset(watch.pids)
+            usage = watch.stop()
         after, seconds, now = sampler.machine(), time.monotonic() - begun, _cpu(workers.others)
-        ours = None if others is None or now is None or not seen.usage else now - others + seen.usage.cpu
+        ours = None if others is None or now is None or not usage else now - others + usage.cpu
         if before and after:
-            seen.excluded += checks.of_machine(before, after, seconds, ours, self._design.limits)
+            found += checks.of_machine(before, after, seconds, ours, self._design.limits)
 
     def _experiment(self, finished: float) -> Experiment:
         design, deployments = self._design, self._workload.deployments

@@ -30,12 +30,8 @@ class PoolbenchError(click.ClickException):
         click.echo(f"{self._program}: {self.message}", file=file, err=file is None)
 
 
-class RunError(PoolbenchError):
-    """The file of an experiment cannot be read, or is something else."""
-
-
 class ReportError(PoolbenchError):
-    """What was expected of the runs, or of the place for the report."""
+    """What was expected of the runs, or of the place for what is written."""
 
 
 STDOUT = Path("-")  # as an option's value
@@ -45,24 +41,19 @@ _GZIP = b"\x1f\x8b"
 def read(path: Path) -> Experiment:
     """
     Raises:
-        RunError: this is not the JSON of an experiment.
+        ReportError: this is not the JSON of an experiment.
     """
     try:
         found = path.read_bytes()
         text = gzip.decompress(found) if found.startswith(_GZIP) else found
         return from_json(text)
     except (OSError, EOFError, zlib.error) as error:
-        raise RunError(f"expected a run at {path}, got: {getattr(error, 'strerror', None) or error}") from error
+        raise ReportError(f"expected a run at {path}, got: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
         errors = error.errors(include_url=False)
         first = next((each for each in errors if each["loc"] == ("schema",)), errors[0])
-        where, got = ".".join(map(str, first["loc"])) or "content", _short(first["input"])
-        raise RunError(f"expected {path} to be a run ({SCHEMA}); {where}: {first['msg']}, got {got}") from error
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        where, got = ".".join(map(str, first["loc"])) or "content", f"{first['input']!r:.60}"
+        raise ReportError(f"expected {path} to be a run ({SCHEMA}); {where}: {first['msg']}, got {got}") from error
 
 
 # -- a file that is written whole or not at all: first under another name beside it

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 import psutil
 
@@ -45,6 +45,7 @@ class Sampler:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self.pids: set[int] = set()  # every one that was seen
+        self.usage: Usage | None = None  # once it has stopped; None: nothing could be seen of these processes
         self._pss: list[int] = []
         self._processes = 0  # at the most
 
@@ -56,44 +57,37 @@ class Sampler:
         self._thread.start()
 
     def stop(self) -> Usage | None:
-        """Just after the last end. None: nothing could be seen of these processes."""
+        """Just after the last end."""
         ended = time.monotonic()
         self._stop.set()
         self._find()  # children that are new since the last sample
         used = cpu(self._alive) - self._began_cpu
         self._thread.join()
         self._look()
-        if self._notes:
-            settle(self._notes, self.pids, ended)
-        if not self._alive or not any(self._pss):
-            return None
-        return Usage(
-            cpu=round(max(0.0, used), 3),
-            pss_idle=self._pss[0],
-            pss_peak=max(self._pss),
-            processes=self._processes,
-            scheduling=read_scheduling(self._notes, self.pids, self._began, ended) if self._notes else None,
-        )
+        if self._alive and any(self._pss):
+            late = read_scheduling(self._notes, self.pids, self._began, ended) if self._notes else None
+            cpu_seconds = round(max(0.0, used), 3)
+            self.usage = Usage(cpu_seconds, self._pss[0], max(self._pss), self._processes, late)
+        return self.usage
 
     def _run(self) -> None:
         wait = self._every
         while not self._stop.wait(wait):
             before = time.thread_time()
-            if not self._look():
-                self._find()
+            self._look()
             wait = min(_LONGEST, max(self._every, (time.thread_time() - before) / _SHARE))
 
-    def _look(self) -> bool:
-        """Note the memory.
+    def _look(self) -> None:
+        """Note the memory; if processes have ended, find those that have their place.
 
-        Whether there are as many processes as there were: otherwise others have, or will have, the place of those that
-        ended. To find them is a walk through all processes of the machine.
+        That is a walk through all processes of the machine.
         """
         found = [pss(pid) for pid in self._alive]
         self._pss.append(sum(found))
         living = sum(map(bool, found))
+        if living < self._processes:
+            self._find()
         self._processes = max(self._processes, living)
-        return living == self._processes
 
     def _find(self) -> None:
         self._alive = tree(self._roots)
@@ -187,15 +181,8 @@ def nominal() -> int:
 def probe(seconds: float = 0.3) -> float:
     """Cores that were really ours for so many seconds."""
     command = [sys.executable, "-I", "-S", "-c", _BURN, str(time.monotonic() + _START), str(seconds)]
-    burning = [
-        subprocess.Popen(  # noqa: S603 - our own program
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us
-            text=True,
-        )
+    burning = [  # in a session of their own: Ctrl-C is for us
+        Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True)  # noqa: S603 - our program
         for _ in range(nominal())
     ]
     try:
@@ -218,30 +205,29 @@ _PAIR = 16  # bytes: two doubles, the moment by CLOCK_MONOTONIC and the latency
 _PATIENCE = 1.0  # seconds for the last notes to be written
 
 
-def settle(folder: Path, pids: Iterable[int], ended: float) -> None:
-    """Wait until what the probes noted up to a moment is written; a second at the most."""
-    deadline = time.monotonic() + _PATIENCE
-    files = [file for pid in pids if (file := folder / str(pid)).exists()]
-    while time.monotonic() < deadline:
-        if all(max((moment for moment, _ in _pairs(file)), default=0.0) >= ended for file in files):
-            return
-        time.sleep(0.02)
-
-
 def read_scheduling(folder: Path, pids: Iterable[int], begun: float, ended: float) -> SchedulingLatency | None:
-    """What the probes of these processes noted between two moments; None: nothing."""
-    pairs = (pair for pid in pids for pair in _pairs(folder / str(pid)))
-    late = sorted(late for moment, late in pairs if begun <= moment <= ended)
+    """What the probes of these processes noted between two moments; None: nothing.
+
+    What they noted last may be written up to a second later, and is waited for.
+    """
+    files = [file for pid in pids if (file := folder / str(pid)).exists()]
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        notes = [_pairs(file) for file in files]
+        if time.monotonic() >= deadline or all(pairs and pairs[-1][0] >= ended for pairs in notes):
+            break
+        time.sleep(0.02)
+    late = sorted(late for pairs in notes for moment, late in pairs if begun <= moment <= ended)
     if not late:
         return None
     return SchedulingLatency(round(late[min(len(late) - 1, int(0.99 * len(late)))], 6), round(late[-1], 6))
 
 
-def _pairs(file: Path) -> Iterable[tuple[float, float]]:
+def _pairs(file: Path) -> list[tuple[float, float]]:
     try:
         raw = file.read_bytes()
     except OSError:
-        return ()
+        return []
     pairs = array("d")
     pairs.frombytes(raw[: len(raw) // _PAIR * _PAIR])  # the last one may be half written
-    return zip(pairs[::2], pairs[1::2], strict=True)
+    return list(zip(pairs[::2], pairs[1::2], strict=True))

@@ -103,15 +103,6 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
-    """Seconds, over all jobs of all measurements that count; nearest rank."""
-
-    p50: float
-    p95: float
-    p99: float  # the worst, of fewer than 100 jobs
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentRow:
     """A deployment's figures; None: not known."""
 
@@ -123,7 +114,9 @@ class DeploymentRow:
     wall: Estimate | None  # seconds until the last job's end
     jobs_per_second: Estimate | None
     speedup: Estimate | None  # over the serial baseline, by rounds
-    latency: Tail | None  # from the submission to the job's end
+    p50: float | None  # seconds from the submission to a job's end, over all jobs of all measurements that count
+    p95: float | None
+    p99: float | None  # the worst, of fewer than 100 jobs
     cpu_per_job: Estimate | None  # seconds
     cores_used: Estimate | None  # seconds of CPU per second
     idle: float | None  # bytes, before the submission: proportional set sizes of all processes, the median
@@ -140,16 +133,6 @@ class DeploymentRow:
     def rate(self) -> float:
         """Jobs per second; 0: not known."""
         return self.jobs_per_second.median if self.jobs_per_second else 0.0
-
-    @property
-    def p99(self) -> float | None:
-        """Seconds of latency."""
-        return self.latency.p99 if self.latency else None
-
-    @property
-    def cores(self) -> float | None:
-        """Cores' worth of CPU that it used."""
-        return self.cores_used.median if self.cores_used else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +214,17 @@ def _row(experiment: Experiment, deployment: Deployment, serial: str | None) -> 
         jobs=jobs,
         partial=0 < jobs < experiment.scenario.jobs,
         measurements=len(counted),
-        excluded=tuple(f"round {each.round}: {each.why}" for each in every if each.round > 0 and not each.counts),
+        excluded=tuple(
+            f"round {each.round}: {'; '.join(each.excluded) or 'not every job is done'}"
+            for each in every
+            if each.round > 0 and not each.counts
+        ),
         wall=estimate([each.wall for each in counted if each.wall is not None]),
         jobs_per_second=estimate([rate for each in counted if (rate := _rate(each)) is not None]),
         speedup=estimate(_ratios(experiment, deployment.name, serial)) if serial and not deployment.serial else None,
-        latency=_tail(counted),
+        p50=_latency(counted, 0.5),
+        p95=_latency(counted, 0.95),
+        p99=_latency(counted, 0.99),
         cpu_per_job=estimate([usage.cpu / each.checks.done for usage, each in used if each.checks.done]),
         cores_used=estimate([usage.cpu / each.wall for usage, each in used if each.wall]),
         idle=median(usage.pss_idle for usage, _ in used) if used else None,
@@ -251,11 +240,11 @@ def _rate(measurement: Measurement) -> float | None:
     return done / wall if wall and done else None
 
 
-def _tail(measurements: Sequence[Measurement]) -> Tail | None:
-    """Of the seconds from the submission to each job's end."""
+def _latency(measurements: Sequence[Measurement], share: float) -> float | None:
+    """Of the seconds from the submission to each job's end that which this share of them does not exceed."""
     spans = [each.spans for each in measurements]
     ordered = sorted(sum(job) for of in spans for job in zip(of.queued, of.waited, of.ran, strict=True))
-    return Tail(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99))) if ordered else None
+    return percentile(ordered, share) if ordered else None
 
 
 # -- two deployments

@@ -21,9 +21,8 @@ from poolbench.experiment import Deployment, Experiment, MeasuredJob, MeasuredSt
 from poolbench.figures import NONE, bars, counted, printable
 from poolbench.lanes import PLAIN, Shown, render, shown
 from poolbench.report.tables import brief, known
-from poolbench.rounds import Position
 from poolbench.statistics import summarise
-from poolbench.workload import Running, Workload
+from poolbench.workload import Running
 
 WIDTH = 80  # of what is read at the end, at the most
 PLAIN_EVERY = 2.0  # seconds between two lines of progress where nothing can be overwritten
@@ -32,7 +31,7 @@ _PLAIN = PLAIN | str.maketrans({"·": "|", "–": "-", "÷": "/", "…": "...", 
 
 
 class Page:
-    """The ``RunDisplay`` of a person who looks on."""
+    """The ``Display`` of a person who looks on."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -40,7 +39,8 @@ class Page:
         self.utf8 = console.encoding.lower().replace("-", "").startswith("utf")
         self._live: Progress | None = None
         self._said = self._clock()
-        self._position: Position | None = None
+        self._where = ""  # which measurement is on
+        self._left: float | None = None  # seconds until the end, about, when it began
         self._show = True  # every job by name; not in an experiment of many
 
     def say(self, text: str = "", style: str = "") -> None:
@@ -80,16 +80,15 @@ class Page:
         origin = f" from {origin_url}" if origin_url else ""
         self.say(f"{scenario.jobs:,} jobs{size}{origin}; {rounds} of {names}")
 
-    def begins(self, position: Position, workload: Workload) -> None:
-        self._position, self._said = position, self._clock()
+    def begins(self, deployment: Deployment, turn: str, jobs: Sequence[str], left: float | None) -> None:
+        self._left, self._said = left, self._clock()
         if not self._show:
-            self._show_live(f"  {self._where()}starting", 0, None)
+            self._where = f"{turn} · {deployment.name} · "
+            self._show_live(f"  {self._where}starting", 0, None)
             return
-        deployment = position.deployment
-        files = workload.share(deployment)
-        serial = f"{', then '.join(files)}, one at a time on {deployment.pool}"
+        serial = f"{', then '.join(jobs)}, one at a time on {deployment.pool}"
         self.say()
-        self.say(f"{deployment.name}: {serial if deployment.serial else ' and '.join(files)}", "bold")
+        self.say(f"{deployment.name}: {serial if deployment.serial else ' and '.join(jobs)}", "bold")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -115,20 +114,12 @@ class Page:
             self._said = self._clock()  # the jobs have only just begun
         rate = f" · {done / elapsed:.1f}/s" if elapsed > 0.5 and done else ""
         now = _now(running) if running and self._show else f"{done:,} of {jobs:,} jobs{rate}"
-        left = self._position.left if self._position else None
-        ends = "" if left is None else f" · about {max(0.0, left - elapsed):.0f} s left"
-        text = self.fit(f"  {self._where()}{elapsed:4.1f} s · {now}{ends}")
+        ends = "" if self._left is None else f" · about {max(0.0, self._left - elapsed):.0f} s left"
+        text = self.fit(f"  {self._where}{elapsed:4.1f} s · {now}{ends}")
         if self._live:
             self._show_live(text, done, jobs)
         elif self._clock() - self._said >= PLAIN_EVERY:
             self.say(text)
-
-    def _where(self) -> str:
-        position = self._position
-        if position is None or self._show:
-            return ""
-        number = f"round {position.round} of {position.rounds}" if position.round else "warm-up"
-        return f"{number} · {position.deployment.name} · "
 
     def ended(self, job: MeasuredJob) -> None:
         last = job.attempts[-1] if job.attempts else None
@@ -151,7 +142,7 @@ class Page:
             self.say(f"  total {measurement.wall:.2f} s")
         else:
             done, wall = measurement.checks.done, measurement.wall
-            self.say(f"  {self._where()}{done:,} jobs in {wall:.2f} s · {done / wall:.1f}/s")
+            self.say(f"  {self._where}{done:,} jobs in {wall:.2f} s · {done / wall:.1f}/s")
         for reason in measurement.excluded:
             self.say(f"  does not count: {reason}", "yellow")
 

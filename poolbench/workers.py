@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 from redis import Redis
@@ -44,9 +43,7 @@ class Arrivals:
         self._ready.wait(2.0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.wait(_PATIENCE)  # the last group may be on its way
         self._over.set()
         self._thread.join(2.0)
@@ -62,11 +59,9 @@ class Arrivals:
         said, ahead = self._said.copy(), self.ahead()  # copies, in this order: the thread may still listen
         return {job: moment - ahead[host] for job, (host, moment) in said.items()}
 
-    def _pubsub(self) -> PubSub:
-        return self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call, no-any-return]
-
     def _listen(self) -> None:
-        with contextlib.suppress(RedisError, OSError), self._pubsub() as heard:
+        heard: PubSub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        with contextlib.suppress(RedisError, OSError), heard:
             heard.subscribe(*self._channels)
             heard.get_message(timeout=1.0)
             self._ready.set()

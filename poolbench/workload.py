@@ -12,27 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, MeasuredState, Note, Scenario
+from poolbench.experiment import Deployment, MeasuredExecutor, MeasuredJob, MeasuredState, Measurement, Note, Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """A deployment's workers, ready to take jobs.
+    """A deployment's workers, ready to take jobs."""
 
-    Args:
-        roots: their main processes, if they run on this machine.
-        others: main processes of the rest of the stack, if all of it is ours.
-        belongs: whether the executor of an attempt is one of them; given the processes that were seen of them.
-        fresh: started for this measurement: nothing has run there yet.
-        ended: how each of them ended that is not alive any more; empty where that is not known.
-    """
-
-    roots: tuple[int, ...]
-    belongs: Callable[[MeasuredExecutor, frozenset[int]], bool]
-    others: tuple[int, ...] | None = None
+    roots: tuple[int, ...]  # their main processes, if they run on this machine
+    belongs: Callable[[MeasuredExecutor, frozenset[int]], bool]  # one of the processes that were seen of them?
+    others: tuple[int, ...] | None = None  # main processes of the rest of the stack, if all of it is ours
     probes: Path | None = None  # the folder of their probes
-    fresh: bool = False
-    ended: Callable[[], list[str]] = list
+    fresh: bool = False  # started for this measurement: nothing has run there yet
+    ended: Callable[[], list[str]] = list  # how each ended that is not alive any more; empty: not known, or none has
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +39,24 @@ class Running:
 class Display(Protocol):
     """What happens, while it happens."""
 
+    def begins(self, deployment: Deployment, turn: str, jobs: Sequence[str], left: float | None) -> None:
+        """
+        Args:
+            turn: "round 2 of 3", "the warm-up"
+            jobs: their names
+            left: seconds until the end of the experiment, about; None: nothing is known yet
+        """
+
     def progress(self, elapsed: float, done: int, jobs: int, running: Sequence[Running]) -> None:
         """``running`` are the jobs that are not final, if there are few."""
 
     def ended(self, job: MeasuredJob) -> None:
         """Called only if there are few jobs."""
+
+    def measured(self, measurement: Measurement, note: str | None) -> None:
+        """The note says why it ended early."""
+
+    def says(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

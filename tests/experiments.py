@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TypeVar
 
 from poolbench.experiment import (
@@ -66,7 +67,6 @@ class Made:
     excluded: dict[int, str] | None = None  # by round
     work: float = 0.0  # seconds per job in pure Python: threads and greenlets share one core for it
     saturation: int | None = None  # slots beyond which the server answers no more jobs per second: runs only get longer
-    lives_on: bool = False  # its workers were running already; the others are started anew for each turn
     setup: Setup = PLAIN
 
     @property
@@ -116,7 +116,6 @@ def made(
                 each.serial,
                 start(each.pool, each.concurrency, each.setup),
                 each.setup,
-                running=each.lives_on,
             )
             for each in deployments
         ),
@@ -160,7 +159,7 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
         waited.append(0.0 if each.serial else begin)
         ran.append(end - begin)
         measured.append(_job(each, n, (submitted, submitted + begin, submitted + end), slot, machine.nominal))
-    queued = [ran_before if each.serial else 0.0 for ran_before in _sums(ran)]
+    queued = [ran_before if each.serial else 0.0 for ran_before in accumulate(ran[:-1], initial=0.0)]
     cpu = (each.cpu + each.work) * jobs * speed
     idle = each.idle * each.setup.workers
     return Measurement(
@@ -181,13 +180,6 @@ def _measurement(each: Made, jobs: int, number: int, place: int, machine: _Machi
         excluded=(each.excluded[number],) if each.excluded and number in each.excluded else (),
         jobs=tuple(measured) if keep else (),
     )
-
-
-def _sums(spans: Sequence[float]) -> list[float]:
-    sums = [0.0]
-    for span in spans[:-1]:
-        sums.append(sums[-1] + span)
-    return sums
 
 
 def _job(each: Made, n: int, span: tuple[float, float, float], slot: int, nominal: float | None) -> MeasuredJob:

@@ -96,15 +96,10 @@ _CONFIG = {
 }
 
 
-def _spec(*layers: Any, width: float, height: float | None = None, pitch: float | None = None) -> dict[str, Any]:
-    """
-    Args:
-        pitch: pixels of a row.
-    """
+def _spec(*layers: Any, width: float, height: Any) -> dict[str, Any]:
     alt = _library("altair")
-    size = {"width": width, "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
-    chart = alt.layer(*layers).properties(height=alt.Step(pitch) if pitch else height, **size)
-    return {**chart.to_dict(validate=False), "config": _CONFIG}
+    size = {"width": width, "height": height, "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
+    return {**alt.layer(*layers).properties(**size).to_dict(validate=False), "config": _CONFIG}
 
 
 # -- bars
@@ -157,7 +152,8 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
             upright.mark_tick(size=22, thickness=1.5, color=_INK).encode(x="at:Q", y=axes["y"]),
             below.mark_text(dy=-4, fontWeight=600, **side).encode(x="at:Q", y=axes["y"], text="text:N"),
         ]
-    return Chart("How long all jobs took", reading, says, _spec(*layers, width=width, pitch=pitch))
+    spec = _spec(*layers, width=width, height=_library("altair").Step(pitch))
+    return Chart("How long all jobs took", reading, says, spec)
 
 
 # -- a curve per pool
@@ -165,23 +161,22 @@ def bars(summary: Summary, width: float = WIDE) -> Chart:
 
 def throughput(summary: Summary) -> Chart | None:
     """A line per pool and setup; None if none was measured at several concurrencies."""
-    curves: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(summary.rows, key=lambda row: row.deployment.concurrency or 0):
-        each, rate = row.deployment, row.jobs_per_second
-        if rate and each.concurrency and not each.serial:
-            name = f"{each.pool}{each.setup}"
-            point = {"name": name, "concurrency": each.concurrency, "colour": LIGHT[each.look]}
-            point |= {"value": rate.median, "low": rate.ends[0], "high": rate.ends[1]}
-            curves.setdefault(name, []).append(point)
-    if not any(len(points) > 1 for points in curves.values()):
+    points: list[dict[str, Any]] = [
+        {"name": each.kind, "concurrency": each.concurrency, "colour": LIGHT[each.look]}
+        | {"value": rate.median, "low": rate.ends[0], "high": rate.ends[1]}
+        for row in sorted(summary.rivals, key=lambda row: row.deployment.concurrency or 0)
+        if (each := row.deployment).concurrency and (rate := row.jobs_per_second)
+    ]
+    colours = {point["name"]: point["colour"] for point in points}
+    if len(colours) == len(points):
         return None
     says = "; ".join(
-        f"{name}: " + ", ".join(f"{significant(each['value'])} with {each['concurrency']}" for each in points)
-        for name, points in curves.items()
+        f"{name}: "
+        + ", ".join(f"{significant(of['value'])} with {of['concurrency']}" for of in points if of["name"] == name)
+        for name in colours
     )
-    points = [point for of_one in curves.values() for point in of_one]
     steps, high = sorted({point["concurrency"] for point in points}), max(point["high"] for point in points) or 1.0
-    alt, names = _library("altair"), list(curves)
+    alt, names = _library("altair"), list(colours)
     x = alt.X("concurrency:Q", axis=alt.Axis(title=None, values=steps, format=",d", grid=False, labelOverlap=True))
     on = _on(points).encode(
         x=x.scale(type="log" if steps[-1] > 8 * steps[0] else "linear", domain=[steps[0], steps[-1]], padding=12),
@@ -191,10 +186,10 @@ def throughput(summary: Summary) -> Chart | None:
     )
     columns = max(1, int(HALF // (60 + 7 * max(map(len, names)))))
     legend = alt.Legend(columns=columns, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2)
-    colours = alt.Scale(domain=names, range=[points[0]["colour"] for points in curves.values()])
+    paints = alt.Scale(domain=names, range=list(colours.values()))
     dashes = alt.Scale(domain=names, range=_DASHES[: len(names)])
     line = on.mark_line(strokeWidth=2).encode(
-        color=alt.Color("name:N", scale=colours, legend=legend, sort=names),
+        color=alt.Color("name:N", scale=paints, legend=legend, sort=names),
         strokeDash=alt.StrokeDash("name:N", scale=dashes, legend=legend, sort=names),
     )
     spread = on.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q", color=_as_it_is("colour"))

@@ -8,7 +8,6 @@ forbids the page to load anything. Without Altair it has no charts, and says so.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -22,10 +21,9 @@ from poolbench import checks
 from poolbench import figures as w
 from poolbench.advice import recommend
 from poolbench.experiment import Experiment
-from poolbench.lanes import Lane, Shown, in_words, name_of, render, shown
+from poolbench.lanes import Shown, Span, in_words, name_of, render, shown
 from poolbench.report import charts, tables
-from poolbench.report.charts import Chart
-from poolbench.report.palette import DARK, LIGHT, MARKS, variables
+from poolbench.report.palette import DARK, LIGHT, MARKS
 from poolbench.statistics import METHOD, Summary, summarise
 from poolbench.tasks import open_loop
 
@@ -73,8 +71,7 @@ def _conditions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     for each in experiment.deployments:
         yield each.name, "was running already" if each.running else each.command or ""
     yield "Method", METHOD
-    for note in experiment.conditions:
-        yield "Note", note
+    yield from (("Note", note) for note in experiment.notes if note not in experiment.caveats)
 
 
 def _moment(seconds: float) -> str:
@@ -114,25 +111,15 @@ def _code(lines: Sequence[str]) -> Markup:
 
 
 def page(experiments: Sequence[Experiment]) -> str:
-    sections = [section | _drawn(section) for section in map(_section, experiments)]
     templates = _templates(autoescape=True)
     templates.filters["tied"] = w.tied
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return templates.get_template("page.html.j2").render(
-        sections=sections,
+        sections=[section | _drawn(section) for section in map(_section, experiments)],
         marks=MARKS,
-        style=Markup(_style() + (_TEMPLATES / "page.css").read_text()),  # noqa: S704 - ours
-        script=Markup((_TEMPLATES / "lanes.js").read_text()),  # noqa: S704 - ours
-        light=as_script(dict(LIGHT)),
+        light=dict(LIGHT),
+        dark=dict(DARK),
         no_charts="" if charts.drawable() else charts.MISSING,
-    )
-
-
-def _style() -> str:
-    light, dark = variables(LIGHT), variables(DARK)
-    return (
-        f":root{{color-scheme:light dark;{light}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-        f"@media print{{:root{{color-scheme:light;{light}}}}}"
     )
 
 
@@ -140,20 +127,15 @@ def _drawn(section: dict[str, Any]) -> dict[str, Any]:
     """What only the page has: charts, lanes for the script."""
     summary, drawable = section["summary"], charts.drawable()
     spans = [span for each in section["shown"] for span in each.chart.spans]
-    throughput = charts.throughput(summary) if drawable else None
     return {
-        "bars": _figure(charts.bars(summary), charts.bars(summary, charts.NARROW)) if drawable else None,
-        "throughput": _figure(throughput) if throughput else None,
+        "bars": charts.bars(summary) if drawable else None,
+        "narrow": charts.bars(summary, charts.NARROW) if drawable else None,
+        "throughput": charts.throughput(summary) if drawable else None,
         "bytes": any(span.first_byte is not None for span in spans),
         "steps": any(span.step for span in spans),
         "failures": any(span.failed for span in spans),
-        "data": as_script(timelines(section["shown"])),
+        "data": timelines(section["shown"]),
     }
-
-
-def _figure(wide: Chart, narrow: Chart | None = None) -> dict[str, Any]:
-    drawn = [Markup(each.svg(alone=False)) for each in (wide, narrow) if each]  # noqa: S704 - escaped where drawn
-    return {"title": wide.title, "reading": wide.reading, "drawn": drawn}
 
 
 # -- what the script of the page gets
@@ -168,42 +150,23 @@ def timelines(shown: Sequence[Shown]) -> dict[str, Any]:
     """
     names: dict[str, int] = {}
     found = [
-        {
-            "name": each.name,
-            "look": each.deployment.look,
-            "end": _ticks(each.chart.end),
-            "groups": [
-                {
-                    "label": group.label,
-                    "executors": group.executors,
-                    "lanes": [
-                        {"label": lane.label, "spans": list(_rows(lane, names, packed=group.packed))}
-                        for lane in group.lanes
-                    ],
-                }
-                for group in each.chart.groups
-            ],
-        }
-        for each in shown
-    ]
+        {"name": each.name, "look": each.deployment.look, "end": _ticks(each.chart.end), "groups": [
+            {"label": group.label, "executors": group.executors, "lanes": [
+                {"label": lane.label, "spans": [_row(span, names, packed=group.packed) for span in lane.spans]}
+                for lane in group.lanes
+            ]} for group in each.chart.groups
+        ]} for each in shown
+    ]  # fmt: skip
     return {"tick": _TICK, "names": list(names), "deployments": found}
 
 
-def _rows(lane: Lane, names: dict[str, int], *, packed: bool) -> Iterator[list[Any]]:
-    for span in lane.spans:
-        file = names.setdefault(span.job.filename, len(names))
-        moments = (span.queued, span.received, span.started, span.first_byte, span.finished, span.step)
-        row: list[Any] = [file, *map(_ticks, moments)]
-        if packed or span.failed:
-            row.append(name_of(span.executor) if packed and span.executor else None)
-        yield [*row, span.failed] if span.failed else row
+def _row(span: Span, names: dict[str, int], *, packed: bool) -> list[Any]:
+    file = names.setdefault(span.job.filename, len(names))
+    moments = (span.queued, span.received, span.started, span.first_byte, span.finished, span.step)
+    who = name_of(span.executor) if packed and span.executor else None
+    row = [file, *map(_ticks, moments), *([who] if packed or span.failed else [])]
+    return [*row, span.failed] if span.failed else row
 
 
 def _ticks(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds / _TICK)
-
-
-def as_script(value: Any) -> Markup:
-    """JSON inside of a script element: nothing in it can end the element or begin a comment."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - escaped

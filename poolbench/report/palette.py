@@ -22,7 +22,3 @@ MARKS = {  # paths of a pool's own mark, 12 pixels wide: a square, a disc, a tri
     "gevent": "M6 1l5 9H1z",
     "serial": "M6 1l5 5-5 5-5-5z",
 }
-
-
-def variables(colours: Mapping[str, str]) -> str:
-    return "".join(f"--{name}:{colour};" for name, colour in colours.items())

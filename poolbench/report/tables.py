@@ -1,11 +1,8 @@
-"""The tables of a report, as cells of text: page and Markdown print them.
-
-A table of deployments is a list of columns: each has its title, and makes a cell of a deployment's row of figures.
-"""
+"""The tables of a report, as cells of text: page and Markdown print them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from poolbench import figures as w
@@ -38,14 +35,6 @@ class Table:
     lines: tuple[TableLine, ...]
 
 
-Column = tuple[str, Callable[[DeploymentRow], Cell]]
-
-
-def _of_rows(caption: str, reading: str, summary: Summary, columns: Sequence[Column]) -> Table:
-    lines = (TableLine(row.name, row.deployment.look, tuple(cell(row) for _, cell in columns)) for row in summary.rows)
-    return Table(caption, reading, ("deployment", *(title for title, _ in columns)), tuple(lines))
-
-
 def known(table: Table) -> Table:
     """Without the columns of which nothing is known."""
     places = [n for n in range(len(table.columns) - 1) if any(line.cells[n].text != w.NONE for line in table.lines)]
@@ -53,107 +42,91 @@ def known(table: Table) -> Table:
     return replace(table, columns=(table.columns[0], *(table.columns[n + 1] for n in places)), lines=tuple(lines))
 
 
+# -- the deployments
+
+Titled = Iterator[tuple[str, Cell]]  # a cell, and before it the title of its column
+
+
+def _of_rows(caption: str, reading: str, summary: Summary, cells: Callable[[DeploymentRow], Titled]) -> Table:
+    """Args: cells: makes those of a row; the titles are the same for each."""
+    rows = [(row, dict(cells(row))) for row in summary.rows]
+    lines = (TableLine(row.name, row.deployment.look, tuple(found.values())) for row, found in rows)
+    return Table(caption, reading, ("deployment", *(rows[0][1] if rows else ())), tuple(lines))
+
+
 def _estimate(found: Estimate | None, words: Callable[[float], str] = w.significant) -> Cell:
     if found is None:
         return Cell()
     low, high = found.ends
-    between = f"{words(low)}–{words(high)}"
     seen = "" if found.interval else "seen: "
-    return Cell(words(found.median), "" if found.n < 2 else seen + between)
-
-
-def _if(value: float | None, words: Callable[[float], str] = w.seconds) -> Cell:
-    return Cell() if value is None else Cell(words(value))
+    return Cell(words(found.median), "" if found.n < 2 else f"{seen}{words(low)}–{words(high)}")
 
 
 def _median(found: Estimate | None, words: Callable[[float], str] = w.seconds) -> Cell:
-    return _if(found.median if found else None, words)
-
-
-# -- the deployments
+    return Cell(words(found.median)) if found else Cell()
 
 
 def brief(summary: Summary) -> Table:
     """For a terminal."""
-    return _of_rows(
-        "",
+    reading = (
         "Medians of the rounds that count, in brackets the interval of the median. Took: from just before the"
         " submission to the last job's end. CPU and memory (proportional, at the peak) are of all processes of the"
-        " workers.",
-        summary,
-        [
-            ("rounds", lambda row: Cell(str(row.measurements))),
-            ("jobs/s (95 %)", lambda row: _estimate(row.jobs_per_second)),
-            ("took", lambda row: _median(row.wall)),
-            ("× serial", lambda row: _median(row.speedup, w.factor)),
-            ("CPU/job", lambda row: _median(row.cpu_per_job)),
-            ("memory", lambda row: _if(row.peak, w.size)),
-        ],
+        " workers."
     )
+
+    def cells(row: DeploymentRow) -> Titled:
+        yield "rounds", Cell(str(row.measurements))
+        yield "jobs/s (95 %)", _estimate(row.jobs_per_second)
+        yield "took", _median(row.wall)
+        yield "× serial", _median(row.speedup, w.factor)
+        yield "CPU/job", _median(row.cpu_per_job)
+        yield "memory", Cell(w.size(row.peak))
+
+    return _of_rows("", reading, summary, cells)
 
 
 def speed(summary: Summary, beside: Sequence[Comparison] = ()) -> Table:
     """Args: beside: a deployment and each of the others; adds its column."""
-    by_name = {each.b: each for each in beside}
-
-    def counted(row: DeploymentRow) -> Cell:
-        return Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
-
-    def wall(row: DeploymentRow) -> Cell:
-        found = _estimate(row.wall, w.seconds)
-        return Cell(found.text, f"{row.jobs:,} of the jobs") if row.partial else found
-
-    def speedup(row: DeploymentRow) -> Cell:
-        return Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
-
-    def sooner(row: DeploymentRow) -> Cell:
-        ratio = by_name[row.name].ratio if row.name in by_name else None
-        return Cell(w.times(ratio.median), f"{w.between(ratio)}: {by_name[row.name].verdict}") if ratio else Cell()
-
-    compared: list[Column] = [(f"beside it, {beside[0].a} was", sooner)] if beside else []
-    return _of_rows(
-        "How fast",
+    ratios = {each.b: (each.ratio, each.verdict) for each in beside if each.ratio}
+    reading = (
         "Medians of the rounds that count, with the interval of each (95 %). Latency: from the submission to a job's"
-        " end.",
-        summary,
-        [
-            ("rounds", counted),
-            ("all jobs took", wall),
-            *compared,
-            ("jobs per second", lambda row: _estimate(row.jobs_per_second)),
-            ("faster than serial", speedup),
-            ("latency p50", lambda row: _if(row.latency.p50 if row.latency else None)),
-            ("p95", lambda row: _if(row.latency.p95 if row.latency else None)),
-            ("p99", lambda row: _if(row.p99)),
-        ],
+        " end."
     )
+
+    def cells(row: DeploymentRow) -> Titled:
+        yield "rounds", Cell(str(row.measurements), f"{len(row.excluded):,} left out" if row.excluded else "")
+        took = _estimate(row.wall, w.seconds)
+        yield "all jobs took", Cell(took.text, f"{row.jobs:,} of the jobs") if row.partial else took
+        if beside:
+            ratio, verdict = ratios.get(row.name, (None, ""))
+            compared = Cell(w.times(ratio.median), f"{w.between(ratio)}: {verdict}") if ratio else Cell()
+            yield f"beside it, {beside[0].a} was", compared
+        yield "jobs per second", _estimate(row.jobs_per_second)
+        yield "faster than serial", Cell("baseline") if row.deployment.serial else _estimate(row.speedup, w.times)
+        yield "latency p50", Cell(w.seconds(row.p50))
+        yield "p95", Cell(w.seconds(row.p95))
+        yield "p99", Cell(w.seconds(row.p99))
+
+    return _of_rows("How fast", reading, summary, cells)
 
 
 def cost(summary: Summary) -> Table:
-    def peak(row: DeploymentRow) -> Cell:
-        return Cell(w.size(row.peak), f"idle {w.size(row.idle)}") if row.peak else Cell()
-
-    def each(row: DeploymentRow) -> Cell:
-        concurrency = row.deployment.concurrency
-        return Cell(w.size(row.peak / concurrency)) if row.peak and concurrency else Cell()
-
-    def late(row: DeploymentRow) -> Cell:
-        return Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
-
-    return _of_rows(
-        "What it cost",
+    reading = (
         "All processes of the deployment's workers together. Memory is the proportional set size. Scheduling"
-        " latency: how late a thread wakes that wants the interpreter at fixed moments.",
-        summary,
-        [
-            ("CPU per job", lambda row: _estimate(row.cpu_per_job, w.seconds)),
-            ("cores used", lambda row: _estimate(row.cores_used)),
-            ("memory, peak", peak),
-            ("memory per job at once", each),
-            ("scheduling latency p99", late),
-            ("ran on", lambda row: Cell(row.executors or w.NONE)),
-        ],
+        " latency: how late a thread wakes that wants the interpreter at fixed moments."
     )
+
+    def cells(row: DeploymentRow) -> Titled:
+        peak, at_once = row.peak, row.deployment.concurrency
+        late = Cell(w.seconds(row.late), f"worst {w.seconds(row.worst)}") if row.late is not None else Cell()
+        yield "CPU per job", _estimate(row.cpu_per_job, w.seconds)
+        yield "cores used", _estimate(row.cores_used)
+        yield "memory, peak", Cell(w.size(peak), f"idle {w.size(row.idle)}") if peak else Cell()
+        yield "memory per job at once", Cell(w.size(peak / at_once)) if peak and at_once else Cell()
+        yield "scheduling latency p99", late
+        yield "ran on", Cell(row.executors or w.NONE)
+
+    return _of_rows("What it cost", reading, summary, cells)
 
 
 def arrivals(experiment: Experiment) -> Table:

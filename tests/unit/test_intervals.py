@@ -22,10 +22,6 @@ def of(*values: float) -> Estimate:
     return found
 
 
-def test_there_is_no_estimate_of_nothing() -> None:
-    assert estimate([]) is None
-
-
 @pytest.mark.parametrize("values", [(3.0,), (3.0, 4.0)])
 def test_fewer_than_three_values_have_a_median_and_no_interval(values: tuple[float, ...]) -> None:
     found = of(*values)

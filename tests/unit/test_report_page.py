@@ -205,10 +205,6 @@ def test_an_experiment_of_which_no_turn_counts_still_has_a_page_and_a_text() -> 
         assert "cannot tell" in text([experiment])
 
 
-def test_an_answer_that_cannot_be_given_is_the_headline_as_well() -> None:
-    assert "cannot tell" in Page(page([made(Made(Pool.THREADS, 8, 0.5), rounds=2)])).all("h1")[0].text
-
-
 # -- Markdown
 
 

@@ -14,12 +14,11 @@ import pytest
 
 from poolbench.experiment import Experiment
 from poolbench.figures import seconds, significant, size
-from poolbench.lanes import ticks
 from poolbench.report import charts
 from poolbench.report.page import page
 from poolbench.report.palette import DARK, LIGHT
 from poolbench.runfiles import ReportError
-from poolbench.statistics import Ends, Summary, summarise
+from poolbench.statistics import Ends, summarise
 from tests.experiments import known
 from tests.reported import few, sampled, sweep, varied, with_jobs
 
@@ -90,10 +89,6 @@ def test_no_drawing_leaves_its_paper(experiment: Experiment) -> None:
                 assert x >= 5 * len(text), (part, text)
 
 
-def test_there_is_no_line_against_concurrency_if_each_pool_has_one() -> None:
-    assert charts.throughput(summarise(few())) is None
-
-
 def test_png_has_twice_the_pixels_and_its_text_in_it() -> None:
     """vl-convert brings fonts of its own: a machine without any draws the same."""
     drawn = svg(few())
@@ -127,19 +122,15 @@ def test_a_page_without_charts_has_all_the_rest_and_says_why(monkeypatch: pytest
 # -- the sum against the longest
 
 
-def race_of(experiment: Experiment) -> Summary:
-    return summarise(experiment)
-
-
 def test_jobs_that_all_deployments_have_give_one_sum_and_one_longest() -> None:
-    found = race_of(few())
+    found = summarise(few())
 
     assert found.ends == Ends(20.0, 0.5)
     assert svg(few()).count(">longest job 500 ms<") == 1
 
 
 def test_a_baseline_that_ran_some_of_the_jobs_is_not_drawn_beside_those_that_ran_all() -> None:
-    found = race_of(sampled())
+    found = summarise(sampled())
 
     assert [row.name for row in found.whole] == ["threads:8"]
     assert [row.name for row in found.rows if row.partial] == ["serial"]
@@ -155,7 +146,7 @@ def test_jobs_that_nobody_paced_have_the_sum_of_what_they_ran_on_the_baseline() 
         lambda _, job: replace(job, nominal=None),
     )
 
-    ends = race_of(unpaced).ends
+    ends = summarise(unpaced).ends
     assert ends
     assert ends.sum == pytest.approx(20.0, rel=0.05)
     assert ends.longest == pytest.approx(0.5, rel=0.1)
@@ -210,7 +201,3 @@ def test_pools_are_told_apart_without_red_or_green(colours: dict[str, str]) -> N
 )
 def test_figures_have_three_digits_and_no_exponent(said: str, expected: str) -> None:
     assert said == expected
-
-
-def test_ticks_are_round_and_within_the_axis() -> None:
-    assert ticks(10, 5) == [0, 2, 4, 6, 8, 10]

@@ -1,8 +1,10 @@
 // The timelines: lanes on canvases that share one span of time. A span is a row of numbers, see ``timelines`` in page.py.
 "use strict";
 (() => {
-  const NAME = 0, QUEUED = 1, RECEIVED = 2, STARTED = 3, BYTE = 4, FINISHED = 5, STEP = 6, WHO = 7, FAILED = 8;
+  const [NAME, QUEUED, RECEIVED, STARTED, BYTE, FINISHED, STEP, WHO, FAILED] = Array(9).keys();
   const AXIS = 24, HEAD = 20, MOST = 340, TALL = 18, LABELLED = 12;
+  const ZOOMS = { "+": "in", "=": "in", "-": "out", 0: "all" };
+  const WAYS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }; // lanes, bars
   const root = document.documentElement, tip = document.getElementById("tip");
   const LIGHT = JSON.parse(document.getElementById("light").textContent);
   root.classList.add("scripted");
@@ -14,26 +16,9 @@
     return Object.fromEntries(Object.keys(LIGHT).map((name) => [name, style.getPropertyValue("--" + name).trim()]));
   };
 
-  const seconds = (value) => {
-    const size = Math.abs(value);
-    if (size >= 1 || size === 0) return value.toFixed(size >= 100 ? 1 : 3) + " s";
-    return (value * 1e3).toFixed(size >= 0.1 ? 0 : 1) + " ms";
-  };
+  const seconds = (value) => (value >= 1 || value === 0 ? value.toFixed(3) + " s" : (value * 1e3).toFixed(1) + " ms");
 
-  const tickSeconds = (value, step) =>
-    step >= 0.5 || value === 0 || value >= 1 ? +value.toFixed(4) + " s" : +(value * 1e3).toFixed(3) + " ms";
-
-  const element = (name, text) => Object.assign(document.createElement(name), text === undefined ? {} : { textContent: text });
-
-  // The first span of a lane that ends after the moment; spans are in order and do not overlap.
-  const firstAfter = (spans, moment) => {
-    let low = 0, high = spans.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (spans[middle][FINISHED] > moment) high = middle; else low = middle + 1;
-    }
-    return low;
-  };
+  const element = (name, text = "") => Object.assign(document.createElement(name), { textContent: text });
 
   class Timeline {
     constructor(figure, data, set) {
@@ -42,6 +27,7 @@
       this.context = this.canvas.getContext("2d");
       const count = data.groups.reduce((sum, group) => sum + group.lanes.length, 0);
       this.tall = Math.max(2, Math.min(TALL, Math.floor(MOST / Math.max(count, 1))));
+      this.bar = this.tall > 4 ? this.tall - 2 : this.tall;
       let y = AXIS;
       for (const { label, executors, lanes } of data.groups) {
         this.heads.push({ text: label + ": " + executors, y });
@@ -78,119 +64,90 @@
       this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
     }
 
-    // -- drawing
+    // -- drawing: what is left of the lanes is painted over
 
     fill(colour, ...box) {
       this.context.fillStyle = colour;
       this.context.fillRect(...box);
     }
 
-    text(colour, align, text, x, y, most) {
-      const c = this.context;
-      c.font = "11px system-ui, sans-serif";
-      c.textAlign = align;
-      c.fillStyle = colour;
-      c.fillText(text, x, y, most);
+    stroke(width, path) {
+      Object.assign(this.context, { strokeStyle: this.paint.ink, lineWidth: width });
+      this.context.stroke(new Path2D(path));
     }
 
-    inside(x, y, width, draw) {
-      this.context.save();
-      this.context.beginPath();
-      this.context.rect(x, y, width, this.height);
-      this.context.clip();
-      draw();
-      this.context.restore();
+    text(colour, align, text, x, y, most) {
+      Object.assign(this.context, { font: "11px system-ui, sans-serif", textAlign: align, fillStyle: colour });
+      this.context.fillText(text, x, y, most);
     }
 
     draw(paint) {
-      const top = this.scroll.scrollTop, [ticks, step] = this.ticks();
-      const seen = ({ y }) => y - top + HEAD >= AXIS && y - top <= this.height;
+      const { width, height, left } = this, top = this.scroll.scrollTop, ticks = this.ticks();
+      const seen = ({ y }) => y - top + HEAD >= AXIS && y - top <= height, rows = this.rows.filter(seen);
       this.paint = paint;
-      this.fill(paint.paper, 0, 0, this.width, this.height);
-      for (const at of ticks) this.fill(paint.rule, Math.round(this.x(at / this.set.tick)), AXIS, 1, this.height);
-      for (const { lane, y } of this.rows.filter(seen)) this.lane(lane, y - top);
-      for (const { text, y } of this.heads.filter(seen)) {
-        this.fill(paint.paper, 0, y - top, this.width, HEAD - 1);
-        this.text(paint.muted, "left", text, 4, y - top + 14, this.width - 8);
-      }
-      this.fill(paint.paper, 0, 0, this.width, AXIS - 1);
-      this.fill(paint.muted, this.left, AXIS - 1, this.width, 1);
-      for (const at of ticks) {
-        const x = this.x(at / this.set.tick), text = tickSeconds(at, step), half = this.context.measureText(text).width / 2;
-        if (x + half < this.width) this.text(paint.muted, "center", text, Math.max(x, half + 2), 15);
-      }
+      this.fill(paint.paper, 0, 0, width, height);
+      for (const tick of ticks) this.fill(paint.rule, Math.round(this.x(tick)), AXIS, 1, height);
+      for (const { lane, y } of rows) this.lane(lane.spans, y - top);
       if (this.selected) this.mark(this.selected, top);
+      this.fill(paint.paper, 0, AXIS, left, height);
+      for (const { lane, y } of this.tall < LABELLED ? [] : rows)
+        this.text(paint.muted, "right", lane.label, left - 6, y - top + this.bar / 2 + 4, left - 8);
+      for (const { text, y } of this.heads.filter(seen)) {
+        this.fill(paint.paper, 0, y - top, width, HEAD - 1);
+        this.text(paint.muted, "left", text, 4, y - top + 14, width - 8);
+      }
+      this.fill(paint.paper, 0, 0, width, AXIS - 1);
+      this.fill(paint.muted, left, AXIS - 1, width, 1);
+      for (const tick of ticks) {
+        const x = this.x(tick), text = +(tick * this.set.tick).toFixed(6) + " s";
+        if (x + 24 < width) this.text(paint.muted, "center", text, Math.max(x, 14), 15);
+      }
     }
 
-    // Round seconds within the view, and the step between them.
+    // Those of round seconds within the view.
     ticks() {
-      const from = this.set.view.from * this.set.tick, to = this.set.view.to * this.set.tick;
-      const most = Math.max(2, (this.width - this.left) / 80), power = 10 ** Math.floor(Math.log10((to - from) / most));
-      const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => (to - from) / each <= most);
+      const { view: { from, to }, tick } = this.set, span = (to - from) * tick;
+      const most = Math.max(2, (this.width - this.left) / 80), power = 10 ** Math.floor(Math.log10(span / most));
+      const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => span / each <= most) / tick;
       const first = Math.ceil(from / step), count = Math.max(0, Math.floor(to / step) - first + 1);
-      return [Array.from({ length: count }, (_, n) => (first + n) * step), step];
+      return Array.from({ length: count }, (_, n) => (first + n) * step);
     }
 
-    lane({ spans, label }, y) {
-      const bar = this.tall > 5 ? this.tall - 2 : this.tall > 2 ? this.tall - 0.5 : this.tall, { from, to } = this.set.view;
-      const first = firstAfter(spans, from);
-      this.inside(this.left, AXIS, this.width - this.left - 2, () => {
-        let drawn = -1; // waits of a lane lie on top of each other: one line is enough
-        for (let n = first; n < spans.length; n++) {
-          const s = spans[n], begin = Math.max(this.x(s[QUEUED]), this.left, drawn), end = Math.min(this.x(s[STARTED]), this.width);
-          if (end - begin >= 0.5) this.fill(this.paint.wait, begin, y + bar / 2 - 0.5, end - begin, this.tall > 8 ? 1.5 : 1);
-          drawn = Math.max(drawn, end);
-          if (s[RECEIVED] !== null && this.tall > 6) this.fill(this.paint.wait, this.x(s[RECEIVED]) - 0.5, y + 2, 1, bar - 4);
-          if (s[QUEUED] > to) break;
-        }
-        for (let n = first; n < spans.length && spans[n][STARTED] <= to; n++) this.span(spans[n], y, bar);
-      });
-      if (this.tall >= LABELLED) this.text(this.paint.muted, "right", label, this.left - 6, y + bar / 2 + 4, this.left - 8);
+    lane(spans, y) {
+      const { bar, paint } = this, { from, to } = this.set.view;
+      const seen = spans.filter((s) => s[FINISHED] > from && s[QUEUED] <= to);
+      for (const s of seen) {
+        const since = this.x(s[QUEUED]);
+        this.fill(paint.wait, since, y + bar / 2 - 0.5, this.x(s[STARTED]) - since, 1);
+        if (s[RECEIVED] !== null) this.fill(paint.wait, this.x(s[RECEIVED]) - 0.5, y + 2, 1, Math.max(bar - 4, 0));
+      }
+      for (const s of seen) this.span(s, y);
     }
 
-    span(s, y, bar) {
-      const begin = this.x(s[STARTED]), end = this.x(s[FINISHED]), paint = this.paint;
+    span(s, y) {
+      const { bar, paint, context } = this, begin = this.x(s[STARTED]), end = this.x(s[FINISHED]);
       const wide = Math.max(end - begin - (end - begin > 3 ? 1 : 0), 1);
       this.fill(paint.paper, begin, y, wide, bar);
-      if (s.length > FAILED) return this.failed(begin, y, wide, bar);
-      const byte = s[BYTE] === null || wide < 3 ? begin : this.x(s[BYTE]);
-      this.context.globalAlpha = 0.5;
-      this.fill(paint[this.data.look], begin, y, Math.min(byte - begin, wide), bar);
-      this.context.globalAlpha = 1;
-      this.fill(paint[this.data.look], Math.min(byte, begin + wide - 1), y, Math.max(begin + wide - byte, 1), bar);
+      if (s.length > FAILED)
+        return this.stroke(1, `M${begin} ${y}h${wide}v${bar}h${-wide}zl${wide} ${bar}m0 ${-bar}l${-wide} ${bar}`);
+      const byte = Math.min(s[BYTE] === null ? begin : this.x(s[BYTE]), begin + wide - 1);
+      context.globalAlpha = 0.5;
+      this.fill(paint[this.data.look], begin, y, wide, bar);
+      context.globalAlpha = 1;
+      this.fill(paint[this.data.look], byte, y, begin + wide - byte, bar);
       const step = Math.min(end - this.x(s[FINISHED] - s[STEP]), wide);
-      if (step) this.fill(paint.ink, begin + wide - step, y + bar * 0.65, step, bar * 0.35);
-      const since = Math.max(byte, begin, this.left), room = begin + wide - since;
-      if (this.tall < LABELLED || room <= 46) return;
-      const name = () => this.text(paint.on, "left", this.set.names[s[NAME]], since + 5, y + bar / 2 + 4);
-      this.inside(since + 3, 0, room - 6, name);
+      this.fill(paint.ink, begin + wide - step, y + bar * 0.65, step, bar * 0.35);
+      const since = Math.max(byte, this.left), room = begin + wide - since, name = this.set.names[s[NAME]];
+      if (this.tall >= LABELLED && room > 46)
+        this.text(paint.on, "left", name.slice(0, room / 6), since + 5, y + bar / 2 + 4, room - 8);
     }
 
-    lines(width, ...lines) {
-      const c = this.context;
-      c.strokeStyle = this.paint.ink;
-      c.lineWidth = width;
-      c.beginPath();
-      for (const [x, y, toX, toY] of lines) {
-        c.moveTo(x, y);
-        c.lineTo(toX, toY);
-      }
-      c.stroke();
-    }
-
-    failed(begin, y, wide, bar) {
-      const x = begin + wide / 2, m = y + bar / 2, r = bar < 5 || wide < 5 ? 0 : Math.min(bar, wide) / 3;
-      this.lines(1, [x - r, m - r, x + r, m + r], [x + r, m - r, x - r, m + r]);
-      this.context.strokeRect(begin + 0.5, y + 0.5, Math.max(wide - 1, 0.5), bar - 1);
-    }
-
+    // Frames a bar, and shows since when it waited.
     mark({ row, span }, top) {
-      const y = row.y - top, begin = this.x(span[STARTED]), since = this.x(span[QUEUED]), middle = y + this.tall / 2;
-      this.inside(this.left, AXIS, this.width - this.left, () => {
-        this.lines(2, [since, middle - 4, since, middle + 4], [since, middle, begin, middle]);
-        const wide = Math.max(this.x(span[FINISHED]) - begin, 2);
-        this.context.strokeRect(begin - 1, y - 1, wide + 1, Math.max(this.tall, 4));
-      });
+      const y = row.y - top, begin = this.x(span[STARTED]), since = this.x(span[QUEUED]);
+      const wide = Math.max(this.x(span[FINISHED]) - begin, 2) + 1, tall = Math.max(this.tall, 4);
+      const waited = `M${since} ${y + this.tall / 2 - 4}v8m0-4H${begin}`;
+      this.stroke(2, `${waited}M${begin - 1} ${y - 1}h${wide}v${tall}h${-wide}z`);
     }
 
     // -- pointer and keyboard
@@ -213,26 +170,19 @@
       for (const name of ["pointerup", "pointercancel", "pointerleave"]) on(name, (event) => this.lift(event));
     }
 
+    // One pointer that is down drags, two of them pinch.
     move(event) {
-      const before = this.pointers.get(event.pointerId);
-      if (!before) {
-        if (event.pointerType === "mouse") this.choose(this.at(event), event);
-        return;
-      }
-      const dx = event.clientX - before.clientX;
+      const { clientX, pointerId } = event, before = this.pointers.get(pointerId);
+      if (!before && event.pointerType === "mouse") this.choose(this.at(event), event);
+      if (!before) return;
+      const dx = clientX - before.clientX, other = [...this.pointers.values()].find((each) => each !== before);
+      this.pointers.set(pointerId, event);
       this.moved += Math.abs(dx);
-      if (this.moved > 4) {
-        this.canvas.setPointerCapture(event.pointerId);
-        if (this.pointers.size === 1) this.set.pan(this.tickAt(0) - this.tickAt(dx));
-        else this.pinch(event, before);
-      }
-      this.pointers.set(event.pointerId, event);
-    }
-
-    pinch(event, before) {
-      const other = [...this.pointers.values()].find((each) => each.pointerId !== event.pointerId);
-      const was = Math.abs(before.clientX - other.clientX), is = Math.abs(event.clientX - other.clientX);
-      const middle = (event.clientX + other.clientX) / 2 - this.canvas.getBoundingClientRect().left;
+      if (this.moved <= 4) return;
+      this.canvas.setPointerCapture(pointerId);
+      if (!other) return this.set.pan(this.tickAt(0) - this.tickAt(dx));
+      const was = Math.abs(before.clientX - other.clientX), is = Math.abs(clientX - other.clientX);
+      const middle = (clientX + other.clientX) / 2 - this.canvas.getBoundingClientRect().left;
       if (was > 8 && is > 8) this.set.zoom(was / is, this.tickAt(middle));
     }
 
@@ -242,48 +192,39 @@
       else if (event.pointerType === "mouse" && event.type === "pointerleave") this.choose(null);
     }
 
-    at(event) {
-      const box = this.canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-      const place = y + this.scroll.scrollTop;
+    at({ offsetX, offsetY }) {
+      const place = offsetY + this.scroll.scrollTop, tick = this.tickAt(offsetX), slack = this.tickAt(3) - this.tickAt(0);
       const row = this.rows.find((each) => each.y <= place && place < each.y + this.tall);
-      if (x < this.left || y < AXIS || !row) return null;
-      const tick = this.tickAt(x), slack = this.tickAt(3) - this.tickAt(0), spans = row.lane.spans;
-      const span = spans[firstAfter(spans, tick - slack)];
+      if (offsetX < this.left || offsetY < AXIS || !row) return null;
+      const span = row.lane.spans.find((s) => s[FINISHED] > tick - slack);
       return span && span[QUEUED] <= tick + slack ? { row, span } : null;
     }
 
     key(event) {
-      const set = this.set, middle = this.selected ? this.selected.span[STARTED] : (set.view.from + set.view.to) / 2;
-      const does = {
-        "+": () => set.zoom(0.6, middle), "=": () => set.zoom(0.6, middle), "-": () => set.zoom(1 / 0.6, middle),
-        0: () => set.all(), Escape: () => this.choose(null),
-        ArrowRight: () => this.along(1), ArrowLeft: () => this.along(-1),
-        ArrowDown: () => this.across(1), ArrowUp: () => this.across(-1),
-      }[event.key];
-      if (!does || event.ctrlKey || event.metaKey || event.altKey) return;
+      const { from, to } = this.set.view, around = this.selected ? this.selected.span[STARTED] : (from + to) / 2;
+      const way = WAYS[event.key], zoom = ZOOMS[event.key];
+      if (!(way || zoom || event.key === "Escape") || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
-      does();
+      if (way) this.go(...way);
+      else if (zoom) this.set.press(zoom, around);
+      else this.choose(null);
     }
 
-    along(way) {
-      if (!this.selected) return this.across(1);
-      const { row, span } = this.selected, spans = row.lane.spans, next = spans[spans.indexOf(span) + way];
-      if (next) this.show({ row, span: next });
-    }
-
-    across(way) {
-      const rows = this.rows.filter((each) => each.lane.spans.length), old = this.selected;
-      const row = old ? rows[rows.indexOf(old.row) + way] : rows[0];
+    // To the next bar of the lane, or to the one of the next lane that runs meanwhile.
+    go(across, along) {
+      const old = this.selected, row = this.rows[old ? this.rows.indexOf(old.row) + across : 0];
       if (!row) return;
-      const spans = row.lane.spans, near = old ? firstAfter(spans, old.span[STARTED]) : 0;
-      this.show({ row, span: spans[Math.min(near, spans.length - 1)] });
+      const { spans } = row.lane, since = old ? old.span[STARTED] : 0;
+      const near = spans.find((s) => s[FINISHED] > since) ?? spans.at(-1);
+      const span = old && along ? spans[spans.indexOf(old.span) + along] : near;
+      if (span) this.show({ row, span });
     }
 
     show(found) {
       const { from, to } = this.set.view, { row, span } = found, scroll = this.scroll;
       if (span[STARTED] > to || span[FINISHED] < from) this.set.pan(span[STARTED] - (from + to) / 2);
-      if (row.y - scroll.scrollTop < AXIS) scroll.scrollTop = row.y - AXIS - 4;
-      if (row.y + this.tall - scroll.scrollTop > this.height) scroll.scrollTop = row.y + this.tall - this.height + 4;
+      const least = row.y + this.tall - this.height + 4, most = row.y - AXIS - 4;
+      scroll.scrollTop = Math.min(Math.max(scroll.scrollTop, least), most);
       const box = this.canvas.getBoundingClientRect(), x = Math.max(this.x(span[STARTED]), this.left);
       this.choose(found, { clientX: box.left + x, clientY: box.top + row.y - scroll.scrollTop + this.tall });
       this.set.say(this.words(found).map((pair) => pair.join(" ")).join(", "));
@@ -330,18 +271,13 @@
       this.resize();
     }
 
-    press(what) {
-      const { from, to } = this.view, third = (to - from) / 3;
-      // Zoomed around the left edge: everything begins there.
-      const does = {
-        in: () => this.zoom(0.5, from), out: () => this.zoom(2, from),
-        left: () => this.pan(-third), right: () => this.pan(third), all: () => this.all(),
-      }[what];
-      if (does) does();
-    }
-
-    all() {
-      this.look(0, this.end);
+    // Buttons zoom around the left edge: everything begins there.
+    press(what, around = this.view.from) {
+      const third = (this.view.to - this.view.from) / 3;
+      ({
+        in: () => this.zoom(0.5, around), out: () => this.zoom(2, around), all: () => this.look(0, this.end),
+        left: () => this.pan(-third), right: () => this.pan(third),
+      })[what]?.();
     }
 
     zoom(factor, around) {
