@@ -44,10 +44,8 @@ class WorkerProcess:
     @property
     def patches_gevent(self) -> bool:
         """Whether the celery command patches for this command line: it looks for these spellings only."""
-        pairs = zip(self.argv, (*self.argv[1:], ""), strict=True)
-        return "--pool=gevent" in self.argv or any(
-            word in ("-P", "--pool") and value == "gevent" for word, value in pairs
-        )
+        words = "\0".join(["", *self.argv, ""])
+        return any(f"\0{spelt}\0" in words for spelt in ("--pool=gevent", "--pool\0gevent", "-P\0gevent"))
 
 
 UNSEEN = WorkerProcess(0, "", "", (), {}, host_cores=0, cores=0.0, descriptors=-1)

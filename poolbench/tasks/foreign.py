@@ -47,7 +47,7 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\b\d+\b")
 
 
 class PrivacyError(PoolbenchError):
-    """Something would use an address that is not the private one: nothing is run."""
+    """An address would be used that is not the private one, or the protection that was asked for is not to be had."""
 
 
 @dataclass(slots=True)
@@ -120,23 +120,24 @@ class OwnTasks:
         commands = [self._argv(deployment, node) for node in nodes]
         names = {f"{node}@{socket.gethostname()}" for node in nodes}
         self._live = live = Live(folder)
-        with live.launched(self.broker, commands, self._environment(folder)):
+        try:
+            live.start(self.broker, commands, self._environment(folder))
             self._refuse(live.strangers)
-            try:
-                if warm:
-                    most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
-                    self.send_and_wait(self._planned[:most])
-                yield Workers(
-                    roots=tuple(each.pid for each in live.processes),
-                    belongs=lambda who, _seen: who.worker in names,
-                    others=(self.broker.pid,),
-                    probes=folder,
-                    fresh=True,
-                    ended=live.ended,
-                )
-            finally:
-                self.reached.update((each["by"], each["to"], each["ok"]) for each in live.notes["reaches"])
-                self._sends.update((each["by"], each["task"]) for each in live.notes["sends"])
+            if warm:
+                most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
+                self.send_and_wait(self._planned[:most])
+            yield Workers(
+                roots=tuple(each.pid for each in live.processes),
+                belongs=lambda who, _seen: who.worker in names,
+                others=(self.broker.pid,),
+                probes=folder,
+                fresh=True,
+                ended=live.ended,
+            )
+        finally:
+            live.stop()
+            self.reached.update((each["by"], each["to"], each["ok"]) for each in live.notes["reaches"])
+            self._sends.update((each["by"], each["task"]) for each in live.notes["sends"])
 
     def _argv(self, deployment: Deployment, node: str) -> list[str]:
         """The project's own worker, with our queue and our probe.

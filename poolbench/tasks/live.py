@@ -133,24 +133,14 @@ class Live:
         self._folder, self.log = folder, folder / "log"
         self._read: Counter[Path] = Counter()  # bytes
 
-    @contextmanager
-    def launched(
-        self, broker: PrivateBroker, commands: Sequence[Sequence[str]], env: Mapping[str, str]
-    ) -> Iterator[None]:
-        """Until all workers consume, or one says that it would use an address that is not ours; then until the end.
+    def start(self, broker: PrivateBroker, commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> None:
+        """Until all workers consume, or one says that it would use an address that is not ours.
 
         Raises:
             WorkerError: one does not start, or the private broker has ended.
         """
-        try:
-            for argv in commands:
-                self.processes.append(_start(argv, env, self.log))
-            self._wait(broker, " ".join(["celery", *commands[0][3:]]))
-            yield
-        finally:
-            self._stop()
-
-    def _wait(self, broker: PrivateBroker, command: str) -> None:
+        for argv in commands:
+            self.processes.append(_start(argv, env, self.log))
         deadline = time.monotonic() + _START
         while True:
             given_up = self.ended() or time.monotonic() > deadline
@@ -160,10 +150,11 @@ class Live:
             if not broker.answers():
                 raise WorkerError("the private broker ended while a worker started; run it again")
             if given_up:
+                command = " ".join(["celery", *commands[0][3:]])
                 raise WorkerError(f"the worker does not start: `{command}`: {tail(self.log)}")
             time.sleep(0.01)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Jobs that still run are of a private broker: nothing waits for them."""
         for process in self.processes:
             process.send_signal(signal.SIGTERM)

@@ -30,9 +30,9 @@ from poolbench.experiment import Experiment, RunCommand, to_json
 from poolbench.figures import counted
 from poolbench.report.tables import arrivals
 from poolbench.rounds import Design, run_experiment
-from poolbench.runfiles import STDOUT, PoolbenchError, write_whole
+from poolbench.runfiles import STDOUT, write_whole
 from poolbench.tasks import namespace, open_loop, project
-from poolbench.tasks.foreign import OwnTasks
+from poolbench.tasks.foreign import OwnTasks, PrivacyError
 from poolbench.tasks.live import private_broker
 from poolbench.tasks.private import Place, fence
 from poolbench.terminal import Page, close
@@ -46,10 +46,6 @@ _SHORTEST_RATE, _LONGEST_RATE = 3.0, 30.0  # seconds of one rate
 _FIRST_LIMIT, _SHORTEST_LIMIT = 60.0, 15.0  # seconds for a measurement: of the calibration, of others
 _WAVES = 4  # of jobs per place in the largest deployment, if there are not more calls
 _DEFAULTS = {"retries": 0, "network": "auto", "noise": NoiseLimits().strangers}  # not repeated in a command
-
-
-class IsolationError(PoolbenchError):
-    """The protection that was asked for is not to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +125,7 @@ class Session:
         """The ports that are carried into a network namespace; None: there is none.
 
         Raises:
-            IsolationError: a namespace was asked for, and cannot be had.
+            PrivacyError: a namespace was asked for, and cannot be had.
         """
         if self.network == "fence" or (beyond and self.network == "auto"):
             return None
@@ -139,7 +135,7 @@ class Session:
             return namespace.enter()
         except namespace.NamespaceError as error:
             if self.network == "namespace":
-                raise IsolationError(f"--network namespace: {error}; use --network fence") from error
+                raise PrivacyError(f"--network namespace: {error}; use --network fence") from error
             page.says(f"no network namespace: {error}")
             return None
 
@@ -292,14 +288,14 @@ def _resolved(allow: Sequence[Place]) -> tuple[tuple[Place, ...], str]:
         And a host that is beyond this machine's loopback, if there is one.
 
     Raises:
-        IsolationError: a host is not known.
+        PrivacyError: a host is not known.
     """
     found, beyond = list(allow), ""
     for host, port in allow:
         try:
             addresses = [str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         except OSError as error:
-            raise IsolationError(f"--allow {host}: {error}") from error
+            raise PrivacyError(f"--allow {host}: {error}") from error
         found += [(address, port) for address in addresses]
         if not all(ip_address(address.partition("%")[0]).is_loopback for address in addresses):
             beyond = host
