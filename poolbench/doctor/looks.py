@@ -56,12 +56,7 @@ LOOKS: dict[str, Look] = {}  # by the code of the check
 
 def check(code: str) -> Callable[[Look], Look]:
     """The look of this check."""
-
-    def put(look: Look) -> Look:
-        LOOKS[code] = look
-        return look
-
-    return put
+    return lambda look: LOOKS.setdefault(code, look)
 
 
 def per_worker(

@@ -230,16 +230,14 @@ def _broker(app: Any, timeout: float) -> Broker:
 
 def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> list[WorkerProcess] | None:
     """Of this host, connected to the broker's database; None if the broker does not say who is connected."""
-    if broker.redis is None:
-        return None
-    database = str(broker.redis.connection_pool.connection_kwargs.get("db", 0))
-    try:
-        clients = broker.ask("client_list")
-    except BrokerRefusedError:
-        return None
-    ports = {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
-    connected = others_here(broker.connection.port or 0, ports, known)
-    return [process for process in connected if process.name not in names]
+    if broker.redis is not None:
+        database = str(broker.redis.connection_pool.connection_kwargs.get("db", 0))
+        with suppress(BrokerRefusedError):
+            clients = broker.ask("client_list")
+            ports = {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
+            connected = others_here(broker.connection.port or 0, ports, known)
+            return [process for process in connected if process.name not in names]
+    return None
 
 
 def _subscribed(app: Any, broker: Broker) -> Any:
@@ -335,15 +333,14 @@ def _cpu(stats: Mapping[str, Any]) -> float:
 
 def _lateness(app: Any, names: list[str], timeout: float) -> dict[str, list[float]]:
     """How long each worker's answers to some pings took; one that did not come counts with the timeout."""
-    late: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(PINGS if names else 0):
-        asked, heard = time.monotonic(), dict.fromkeys(names, timeout)
+    late = {name: [timeout] * PINGS for name in names}
+    for number in range(PINGS if names else 0):
+        asked = time.monotonic()
 
-        def note(reply: Mapping[str, Any], asked: float = asked, heard: dict[str, float] = heard) -> None:
-            heard.update(dict.fromkeys(reply, time.monotonic() - asked))
+        def note(reply: Mapping[str, Any], number: int = number, asked: float = asked) -> None:
+            for name in reply:
+                late[name][number] = time.monotonic() - asked
 
         app.control.ping(destination=names, timeout=timeout, callback=note)
-        for name in names:
-            late[name].append(heard[name])
         time.sleep(BETWEEN_PINGS)
     return late

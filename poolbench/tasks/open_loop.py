@@ -72,9 +72,8 @@ def ceiling(value: float) -> float:
 def keeping_up(experiment: Experiment) -> tuple[Experiment, list[str]]:
     """Without the deployments that fall behind at a rate which another keeps up with; and their names."""
     rate, keep = highest(experiment.open_loop)
-    names = {each.deployment for each in keep}
     behind = [name for name, at in saturation(experiment.open_loop).items() if at is not None and at <= rate]
-    if not names or not behind:
+    if not keep or not behind:
         return experiment, []
     left = tuple(each for each in experiment.deployments if each.name not in behind)
     measured = tuple(each for each in experiment.measurements if each.deployment not in behind)
