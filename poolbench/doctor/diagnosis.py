@@ -7,7 +7,7 @@ tests/service/test_doctor.py has a sick and a healthy project for each; docs/doc
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -48,7 +48,7 @@ CHECKS = {code: Check(code, LOOKS[code], **words) for code, words in _WORDS.item
 def diagnose(seen: Observation, asked: Collection[Check]) -> Diagnosis:
     diagnosis = Diagnosis({}, {}, [])
     for each in asked:
-        results = _results(each, seen)
+        results = list(_results(each, seen))
         if findings := [result for result in results if isinstance(result, Finding)]:
             diagnosis.found[each.code] = findings
         if unseen := [result for result in results if isinstance(result, NotChecked)]:
@@ -58,12 +58,13 @@ def diagnose(seen: Observation, asked: Collection[Check]) -> Diagnosis:
     return diagnosis
 
 
-def _results(check: Check, seen: Observation) -> list[Result]:
-    if check.redis and seen.broker.redis is None:
-        return [NotChecked("broker", f"it is {seen.broker.kind}; this check is for Redis and Valkey")]
+def _results(check: Check, seen: Observation) -> Iterator[Result]:
     try:
-        return list(check.look(seen))
+        if check.redis and seen.broker.redis is None:
+            yield NotChecked("broker", f"it is {seen.broker.kind}; this check is for Redis and Valkey")
+        else:
+            yield from check.look(seen)
     except BrokerRefusedError as refused:
-        return [NotChecked("broker", str(refused))]
+        yield NotChecked("broker", str(refused))
     except Exception as error:  # an unusual project must not take the other checks away
-        return [NotChecked("doctor", f"the check itself failed: {type(error).__name__}: {error}")]
+        yield NotChecked("doctor", f"the check itself failed: {type(error).__name__}: {error}")

@@ -76,7 +76,7 @@ def as_data(name: str, seen: Observation, diagnosis: Diagnosis) -> dict[str, Any
     from poolbench.doctor.diagnosis import CHECKS  # noqa: PLC0415
 
     workers = [
-        {"name": each.name, "pool": each.pool, "slots": each.slots, "on_this_host": each.process is not None}
+        {"name": each.name, "pool": each.pool, "slots": each.slots, "on_this_host": each.process.seen}
         for each in seen.workers
     ]
     said = asdict(diagnosis)

@@ -7,6 +7,7 @@ A look yields a ``Finding`` per place, a ``NotChecked`` per place that it cannot
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from celery import __version__
 from celery.exceptions import QueueNotFound
 
 from poolbench.doctor.observed import POOLS, Observation, Worker, is_async
-from poolbench.doctor.worker_process import WorkerProcess
 
 BUSY = 0.2  # of a core: a gevent worker above it is late for everything else
 LATE, LATE_PINGS = 0.25, 3  # seconds, and how many answers must be later
@@ -30,7 +30,10 @@ MOST_CONNECTIONS = 10  # kombu's default
 _SHOWN = 3  # names, of many
 _GREEN = ("threads", "gevent")
 _UNKNOWN = "the broker does not say who is connected, so workers that do not answer cannot be found"
-_ELSEWHERE = "its process cannot be seen from here: run the doctor on its host, in its container"
+_ELSEWHERE = (
+    "its command line is not known, nor its cores and limits, for its process cannot be seen from here: run the doctor"
+    " on its host, in its container"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,49 +50,33 @@ class NotChecked:
 
 Result = Finding | NotChecked
 Look = Callable[[Observation], Iterator[Result]]
-Found = str | None  # in one place
+Found = Iterator[str]  # what is found of one worker
 LOOKS: dict[str, Look] = {}  # by the code of the check
 
 
 def check(code: str) -> Callable[[Look], Look]:
     """The look of this check."""
-
-    def put(look: Look) -> Look:
-        LOOKS[code] = look
-        return look
-
-    return put
+    return lambda look: LOOKS.setdefault(code, look)
 
 
-def per_worker(code: str, *pools: str, late: bool = False) -> Callable[[Callable[[Observation, Worker], Found]], None]:
+def per_worker(
+    code: str, *pools: str, late: bool = False, process: bool = False
+) -> Callable[[Callable[[Worker], Found]], None]:
     """The same, of one worker at a time, of these pools; default: of all.
 
     Args:
         late: of those with tasks that are acknowledged late.
+        process: it looks at the process; where nothing is found and that cannot be seen, this is said.
     """
 
-    def put(look: Callable[[Observation, Worker], Found]) -> None:
+    def put(look: Callable[[Worker], Found]) -> None:
         def each(seen: Observation) -> Iterator[Result]:
             asked = [worker for worker in seen.workers if not pools or worker.pool in pools]
             for worker in (worker for worker in asked if worker.late_acked or not late):
-                if found := look(seen, worker):
-                    yield Finding(worker.name, found)
-
-        LOOKS[code] = each
-
-    return put
-
-
-def per_process(code: str, *pools: str) -> Callable[[Callable[[Worker, WorkerProcess], Found]], None]:
-    """The same, of workers of these pools whose process must be seen."""
-
-    def put(look: Callable[[Worker, WorkerProcess], Found]) -> None:
-        def each(seen: Observation) -> Iterator[Result]:
-            for worker in (worker for worker in seen.workers if worker.pool in pools):
-                if worker.process is None:
-                    yield NotChecked(worker.name, f"its cores and limits are not known: {_ELSEWHERE}")
-                elif found := look(worker, worker.process):
-                    yield Finding(worker.name, found)
+                found = list(look(worker))
+                yield from (Finding(worker.name, text) for text in found)
+                if process and not found and not worker.process.seen:
+                    yield NotChecked(worker.name, _ELSEWHERE)
 
         LOOKS[code] = each
 
@@ -104,66 +91,57 @@ def _some(names: Collection[str]) -> str:
 # -- pools
 
 
-def _ignored(seen: Observation, pools: Collection[str], options: Mapping[str, str], attribute: str) -> Iterator[Result]:
+def _ignored(worker: Worker, options: Mapping[str, str], attribute: str) -> Found:
     """Settings that a pool accepts and does not apply. Options: of the command line, and the setting of the same."""
-    for worker in seen.workers:
-        if worker.pool not in pools:
-            continue
-        ways = [way for option, setting in options.items() if (way := worker.set_to(option, setting))]
-        ways += [f"{attribute} = {value} of {task}" for task, value in worker.having(attribute).items()]
-        if ways:
-            yield Finding(worker.name, f"{', '.join(ways)}; the pool is {worker.pool}")
-        elif worker.process is None:
-            yield NotChecked(worker.name, f"nothing in its settings; its command line is not known: {_ELSEWHERE}")
+    ways = [way for option, setting in options.items() if (way := worker.set_to(option, setting))]
+    ways += [f"{attribute} = {value} of {task}" for task, value in worker.having(attribute).items()]
+    if ways:
+        yield f"{', '.join(ways)}; the pool is {worker.pool}"
 
 
 _SOFT, _HARD = {"soft_time_limit": "task_soft_time_limit"}, {"time_limit": "task_time_limit"}
 _RECYCLING = {name: f"worker_{name}" for name in ("max_tasks_per_child", "max_memory_per_child")}
-LOOKS["P01"] = partial(_ignored, pools=(*_GREEN, "solo"), options=_SOFT, attribute="soft_time_limit")
-LOOKS["P02"] = partial(_ignored, pools=("threads", "solo"), options=_HARD, attribute="time_limit")
-LOOKS["P03"] = partial(_ignored, pools=(*_GREEN, "solo"), options=_RECYCLING, attribute="")
+per_worker("P01", *_GREEN, "solo", process=True)(partial(_ignored, options=_SOFT, attribute="soft_time_limit"))
+per_worker("P02", "threads", "solo", process=True)(partial(_ignored, options=_HARD, attribute="time_limit"))
+per_worker("P03", *_GREEN, "solo", process=True)(partial(_ignored, options=_RECYCLING, attribute=""))
 
 
-@per_process("P04", *_GREEN)
-def few_slots(worker: Worker, process: WorkerProcess) -> Found:
-    few = worker.slots <= process.host_cores
-    return f"{worker.pool} with {worker.slots} slots on {process.host_cores} cores" if few else None
+@per_worker("P04", *_GREEN, process=True)
+def few_slots(worker: Worker) -> Found:
+    if worker.slots <= worker.process.host_cores:
+        yield f"{worker.pool} with {worker.slots} slots on {worker.process.host_cores} cores"
 
 
 @check("P05")
 def unpatched(seen: Observation) -> Iterator[Result]:
-    processes = list(seen.mute or ())  # such a worker hardly ever answers
+    gevent = [worker for worker in seen.workers if worker.pool == "gevent"]
+    yield from (NotChecked(worker.name, _ELSEWHERE) for worker in gevent if not worker.process.seen)
     if seen.mute is None:
         yield NotChecked("this host", _UNKNOWN)
-    for worker in seen.workers:
-        if worker.pool == "gevent" and worker.process is not None:
-            processes.append(worker.process)
-        elif worker.pool == "gevent":
-            yield NotChecked(worker.name, f"its command line is not known: {_ELSEWHERE}")
-    for process in processes:
+    # A worker that is not patched hardly ever answers.
+    for process in [*(seen.mute or ()), *(worker.process for worker in gevent if worker.process.seen)]:
         pool = process.options.get("pool")
         if not process.patches_gevent and (pool or seen.app.conf.worker_pool) == "gevent":
             spelt = f"the option is not spelt -P {pool}" if pool else "no -P in its command line"
-            yield Finding(process.name or f"pid {process.pid}", f"the pool is gevent, and {spelt}")
+            yield Finding(process.called, f"the pool is gevent, and {spelt}")
 
 
-@per_process("P06", "prefork")
-def more_than_cores(worker: Worker, process: WorkerProcess) -> Found:
-    if not worker.slots >= process.host_cores > process.cores:
-        return None
-    return f"{worker.slots} slots; it may use {process.cores:g} of {process.host_cores} cores"
+@per_worker("P06", "prefork", process=True)
+def more_than_cores(worker: Worker) -> Found:
+    if worker.slots >= worker.process.host_cores > worker.process.cores:
+        yield f"{worker.slots} slots; it may use {worker.process.cores:g} of {worker.process.host_cores} cores"
 
 
 @per_worker("P07", "threads")
-def autoscaled_threads(_seen: Observation, worker: Worker) -> Found:
-    scale = worker.stats.get("autoscaler")
-    return f"--autoscale {scale.get('max')},{scale.get('min')} on threads" if scale else None
+def autoscaled_threads(worker: Worker) -> Found:
+    if scale := worker.stats.get("autoscaler"):
+        yield f"--autoscale {scale.get('max')},{scale.get('min')} on threads"
 
 
 @per_worker("P08", "gevent")
-def computing_gevent(_seen: Observation, worker: Worker) -> Found:
-    busy = worker.cpu_share > BUSY
-    return f"it used {worker.cpu_share:.0%} of a core while it was looked at" if busy else None
+def computing_gevent(worker: Worker) -> Found:
+    if worker.cpu_share > BUSY:
+        yield f"it used {worker.cpu_share:.0%} of a core while it was looked at"
 
 
 @check("P09")
@@ -175,12 +153,11 @@ def async_tasks(seen: Observation) -> Iterator[Result]:
 
 
 @per_worker("P10", "gevent")
-def blocked_hub(_seen: Observation, worker: Worker) -> Found:
+def blocked_hub(worker: Worker) -> Found:
     late = [seconds for seconds in worker.late if seconds > LATE]
-    if len(late) < LATE_PINGS:
-        return None
-    of = f"{len(late)} of {len(worker.late)} pings"
-    return f"{of} were answered later than {LATE} s, the last after {max(late):.1f} s"
+    if len(late) >= LATE_PINGS:
+        of = f"{len(late)} of {len(worker.late)} pings"
+        yield f"{of} were answered later than {LATE} s, the last after {max(late):.1f} s"
 
 
 # -- recovery
@@ -205,45 +182,46 @@ def gevent_restores_nothing(seen: Observation) -> Iterator[Result]:
         yield Finding("all workers", f"{len(seen.workers)} gevent, no other pool; acks_late: {_some(late)}")
 
 
-@per_worker("R02", late=True)
-def longer_than_visibility(seen: Observation, worker: Worker) -> Found:
-    found = _longer(worker, worker.late_acked, seen.visibility)
-    return f"visibility timeout {seen.visibility:g} s; {found}" if found else None
+@check("R02")
+def longer_than_visibility(seen: Observation) -> Iterator[Result]:
+    for worker in seen.workers:
+        if worker.late_acked and (found := _longer(worker, worker.late_acked, seen.visibility)):
+            yield Finding(worker.name, f"visibility timeout {seen.visibility:g} s; {found}")
 
 
 @per_worker("R03")
-def early_ack(_seen: Observation, worker: Worker) -> Found:
-    early = sorted(set(worker.tasks) - set(worker.late_acked))
-    return f"{len(early)} of {len(worker.tasks)} tasks are acknowledged early: {_some(early)}" if early else None
+def early_ack(worker: Worker) -> Found:
+    if early := sorted(set(worker.tasks) - set(worker.late_acked)):
+        yield f"{len(early)} of {len(worker.tasks)} tasks are acknowledged early: {_some(early)}"
 
 
 @per_worker("R04", "prefork")
-def poison(_seen: Observation, worker: Worker) -> Found:
+def poison(worker: Worker) -> Found:
     everywhere = worker.conf.get("task_reject_on_worker_lost")
     reject = worker.tasks if everywhere else worker.having("reject_on_worker_lost")
-    tasks = [task for task in worker.late_acked if task in reject]
-    return f"reject_on_worker_lost and acks_late: {_some(tasks)}" if tasks else None
+    if tasks := [task for task in worker.late_acked if task in reject]:
+        yield f"reject_on_worker_lost and acks_late: {_some(tasks)}"
 
 
 @per_worker("R05", "prefork", "threads", late=True)
-def redis_restart(_seen: Observation, worker: Worker) -> Found:
-    here = __version__ == "5.7.0"
-    return f"Celery {__version__}, {worker.pool}, acks_late: {_some(worker.late_acked)}" if here else None
+def redis_restart(worker: Worker) -> Found:
+    if __version__ == "5.7.0":
+        yield f"Celery {__version__}, {worker.pool}, acks_late: {_some(worker.late_acked)}"
 
 
 @per_worker("R06", "prefork", *_GREEN, late=True)
-def twice_after_loss(_seen: Observation, worker: Worker) -> Found:
+def twice_after_loss(worker: Worker) -> Found:
     on = worker.conf.get("worker_cancel_long_running_tasks_on_connection_loss")
-    if on and worker.pool != "threads":
-        return None
-    state = "on, without effect" if on else "off"
-    return f"{worker.pool}, the setting is {state}; acks_late: {_some(worker.late_acked)}"
+    if not on or worker.pool == "threads":
+        state = "on, without effect" if on else "off"
+        yield f"{worker.pool}, the setting is {state}; acks_late: {_some(worker.late_acked)}"
 
 
-@per_worker("R07")
-def far_eta(seen: Observation, worker: Worker) -> Found:
-    far = [f"{task} is due in {due:.0f} s" for task, due in worker.etas.items() if due > seen.visibility]
-    return f"visibility timeout {seen.visibility:g} s; {_some(far)}" if far else None
+@check("R07")
+def far_eta(seen: Observation) -> Iterator[Result]:
+    for worker in seen.workers:
+        if far := [f"{task} is due in {due:.0f} s" for task, due in worker.etas.items() if due > seen.visibility]:
+            yield Finding(worker.name, f"visibility timeout {seen.visibility:g} s; {_some(far)}")
 
 
 @check("R08")
@@ -255,12 +233,12 @@ def backoff_alone(seen: Observation) -> Iterator[Result]:
 
 
 @per_worker("R09", "prefork", "threads", late=True)
-def slow_restore(_seen: Observation, worker: Worker) -> Found:
+def slow_restore(worker: Worker) -> Found:
     """Idle prefork and threads workers put a killed worker's messages back after so long, at the latest."""
     throttle = [float(worker.transport_options.get(f"unacked_restore_{word}", 10)) for word in ("interval", "throttle")]
     seconds = worker.visibility + throttle[0] * throttle[1]
-    slow = seconds > SLOW_RESTORE
-    return f"after up to {seconds:g} s: visibility timeout {worker.visibility:g} s, and the restore" if slow else None
+    if seconds > SLOW_RESTORE:
+        yield f"after up to {seconds:g} s: visibility timeout {worker.visibility:g} s, and the restore"
 
 
 # -- queues
@@ -286,13 +264,12 @@ def unserved(seen: Observation) -> Iterator[Result]:
 
 
 @per_worker("Q02")
-def prefetch(_seen: Observation, worker: Worker) -> Found:
+def prefetch(worker: Worker) -> Found:
     count = int(worker.stats.get("prefetch_count", 0))
-    free = count - len(worker.scheduled)  # for each message that is not due yet Celery takes one more
-    if count > 0 and free <= PREFETCH * worker.slots:
-        return None
-    most = f"up to {free} messages" if count else "any number of messages"
-    return f"takes {most} for {worker.slots} slots; {worker.reserved.total()} wait in it now"
+    free = count - worker.scheduled  # for each message that is not due yet Celery takes one more
+    if count <= 0 or free > PREFETCH * worker.slots:
+        most = f"up to {free} messages" if count else "any number of messages"
+        yield f"takes {most} for {worker.slots} slots; {worker.reserved.total()} wait in it now"
 
 
 @check("Q03")
@@ -329,19 +306,22 @@ def persistence(seen: Observation) -> Iterator[Result]:
 
 
 @per_worker("B03")
-def expiry(_seen: Observation, worker: Worker) -> Found:
+def expiry(worker: Worker) -> Found:
     backend, expires = str(worker.conf.get("result_backend") or ""), worker.conf.get("result_expires")
-    kept = backend.startswith(("redis", "rediss", "sentinel")) and not expires
-    return f"result_expires = {expires}, results in Redis" if kept else None
+    if backend.startswith(("redis", "rediss", "sentinel")) and not expires:
+        yield f"result_expires = {expires}, results in Redis"
 
 
 @check("B04")
 def stranded(seen: Observation) -> Iterator[Result]:
-    if seen.orphans is None:
-        yield NotChecked("broker", "it refused to show which messages are unacknowledged")
-    elif silent := [*seen.silent, *(process.name for process in seen.mute or ())]:
+    unacked = seen.broker.unacked()
+    held = set[str]().union(*(worker.held for worker in seen.workers))
+    limited = {task for worker in seen.workers for task in worker.having("rate_limit")}  # these wait unseen
+    # What a worker took since it was asked is not among what it has in hand.
+    lost = [since for key, task, since in unacked if since < seen.asked and key not in held and task not in limited]
+    if silent := [*seen.silent, *(process.name for process in seen.mute or ())]:
         yield NotChecked("broker", f"a worker that does not answer may have them: {_some(silent)}")
-    elif ages := [age for age in seen.orphans if age > STRANDED]:
+    elif ages := [age for since in lost if (age := time.time() - since) > STRANDED]:
         yield Finding("broker", f"{len(ages)} of the oldest unacknowledged messages, the oldest for {max(ages):.0f} s")
 
 
@@ -354,10 +334,10 @@ def buffers(seen: Observation) -> Iterator[Result]:
 
 
 @per_worker("B06", "gevent", late=True)
-def connections(_seen: Observation, worker: Worker) -> Found:
+def connections(worker: Worker) -> Found:
     most = int(worker.transport_options.get("max_connections") or MOST_CONNECTIONS)
-    few = most < 2 * worker.slots
-    return f"max_connections {most} for {worker.slots} greenlets, acks_late" if few else None
+    if most < 2 * worker.slots:
+        yield f"max_connections {most} for {worker.slots} greenlets, acks_late"
 
 
 @check("B07")
@@ -388,10 +368,10 @@ def grace(seen: Observation) -> Iterator[Result]:
             yield Finding(worker.name, f"grace {seen.grace:g} s; {longer}")
 
 
-@per_process("D04", *_GREEN)
-def descriptors(worker: Worker, process: WorkerProcess) -> Found:
-    few = 0 <= process.descriptors < 2 * worker.slots
-    return f"ulimit -n {process.descriptors} for {worker.slots} slots" if few else None
+@per_worker("D04", *_GREEN, process=True)
+def descriptors(worker: Worker) -> Found:
+    if 0 <= worker.process.descriptors < 2 * worker.slots:
+        yield f"ulimit -n {worker.process.descriptors} for {worker.slots} slots"
 
 
 @check("D05")
@@ -424,4 +404,4 @@ def mute(seen: Observation) -> Iterator[Result]:
     if seen.mute is None:
         yield NotChecked("this host", _UNKNOWN)
     for process in seen.mute or ():
-        yield Finding(process.name or f"pid {process.pid}", f"pid {process.pid}, started with -A {process.app}")
+        yield Finding(process.called, f"pid {process.pid}, started with -A {process.app}")

@@ -12,11 +12,10 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from celery.app.control import DuplicateNodenameWarning
@@ -51,75 +50,30 @@ class BrokerRefusedError(Exception):
     """Redis refused a command that a check needs, or did not answer it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Worker:
     """What a worker answered, and what follows from it."""
 
     name: str
+    pool: str  # prefork, threads, gevent, solo; else the name of the module
+    slots: int
     stats: Mapping[str, Any]
-    said: Mapping[str, Any]  # its answers to all other questions
+    conf: Mapping[str, Any]  # with defaults
+    queues: list[str]
+    tasks: Mapping[str, Mapping[str, str]]  # by name the attributes that are set, as text
+    running: list[tuple[str, float]]  # tasks, and seconds since each began
+    reserved: Counter[str]  # tasks of messages in hand that do not run yet
+    scheduled: int  # messages in hand that are not due yet
+    etas: Mapping[str, float]  # seconds until a task is due, the longest, by task
+    held: set[str]  # ids of all messages in its hands
     cpu_share: float  # of one core, while it was looked at
     late: tuple[float, ...]  # seconds from a ping to its answer; gevent only
     began: int  # tasks while it was looked at
-    process: WorkerProcess | None  # None: not on this host, or not readable
-
-    @property
-    def pool(self) -> str:
-        """prefork, threads, gevent, solo; else the name of the module"""
-        return _pool(self.stats)
-
-    @property
-    def slots(self) -> int:
-        return int(self.stats["pool"].get("max-concurrency") or 1)
-
-    @property
-    def conf(self) -> Mapping[str, Any]:
-        """With defaults."""
-        found: Mapping[str, Any] = self.said["conf"]
-        return found
-
-    @property
-    def queues(self) -> list[str]:
-        return [queue["name"] for queue in self.said["queues"]]
-
-    @cached_property
-    def tasks(self) -> dict[str, dict[str, str]]:
-        """By name the attributes that are set, as text: ``shop.pay [acks_late=True time_limit=30]``"""
-        parts = (text.partition(" [")[::2] for text in self.said["registered"])
-        return {name: dict(re.findall(r"(\w+)=([^ \]]*)", attributes)) for name, attributes in parts}
-
-    @property
-    def running(self) -> list[tuple[str, float]]:
-        """Tasks, and seconds since each began."""
-        now = time.time()
-        return [(each["name"], now - (each["time_start"] or now)) for each in self.said["active"]]
-
-    @property
-    def reserved(self) -> Counter[str]:
-        """Tasks of messages in hand that do not run yet."""
-        return Counter(each["name"] for each in self.said["reserved"])
-
-    @property
-    def scheduled(self) -> list[dict[str, Any]]:
-        """Messages in hand that are not due yet."""
-        return list(self.said["scheduled"])
-
-    @property
-    def etas(self) -> dict[str, float]:
-        """Seconds until a task is due, the longest, by task."""
-        etas = [(each["request"]["name"], each["eta"]) for each in self.scheduled if each["eta"]]
-        due = sorted((datetime.fromisoformat(eta).timestamp() - time.time(), task) for task, eta in etas)
-        return {task: seconds for seconds, task in due}
-
-    @property
-    def held(self) -> set[str]:
-        """Ids of all messages in its hands."""
-        scheduled = (each["request"] for each in self.scheduled)
-        return {each["id"] for each in (*self.said["active"], *self.said["reserved"], *scheduled)}
+    process: WorkerProcess
 
     def set_to(self, option: str, setting: str) -> str:
         """How an option of the command line, or else a setting, is set: for people; empty if it is not, or not seen."""
-        if self.process is not None and (value := self.process.options.get(option)):
+        if value := self.process.options.get(option):
             return f"--{option.replace('_', '-')} {value}"
         value = self.conf.get(setting)
         return f"{setting} = {value}" if value else ""
@@ -152,8 +106,11 @@ class Broker:
     fanout: str = ""  # of every channel of events
     transport_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def ask(self, command: str, *words: Any, **more: Any) -> Any:
+    def ask(self, command: str, *words: Any, to: str = "", **more: Any) -> Any:
         """A method of redis-py that only reads.
+
+        Args:
+            to: what for; instead of the command in the words of a refusal.
 
         Raises:
             BrokerRefusedError: not permitted, not known or not answered.
@@ -161,7 +118,8 @@ class Broker:
         try:
             return getattr(self.redis, command)(*words, **more)
         except RedisError as error:
-            raise BrokerRefusedError(f"it refused {command.upper().replace('_', ' ')}: {error}") from error
+            what = to or f"{command.upper().replace('_', ' ')}: {error}"
+            raise BrokerRefusedError(f"it refused {what}") from error
 
     def waiting(self, queue: str) -> int:
         """Messages on the queue."""
@@ -179,6 +137,18 @@ class Broker:
                 found[json.loads(text)["headers"]["task"]] += 1
         return found
 
+    def unacked(self) -> list[tuple[str, str, float]]:
+        """The oldest messages that workers took and did not acknowledge: id, task, and when each was taken."""
+        options, to, found = self.transport_options, "to show which messages are unacknowledged", []
+        key, index = (self.prefix + options.get(f"{name}_key", name) for name in ("unacked", "unacked_index"))
+        tags = dict(self.ask("zrange", index, 0, OLDEST - 1, withscores=True, to=to))
+        texts = self.ask("hmget", key, list(tags), to=to) if tags else ()
+        for text, since in zip(texts, tags.values(), strict=True):
+            with suppress(ValueError, KeyError, TypeError):  # gone meanwhile, or not Celery's
+                headers = json.loads(text)[0]["headers"]
+                found.append((headers["id"], headers["task"], float(since)))
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -189,7 +159,7 @@ class Observation:
     silent: list[str]  # answered the ping, and then not all questions
     events_of: set[str] | None  # workers whose task events were heard; None: the broker refused
     grace: float | None  # seconds that the platform gives a worker to stop; None: not said
-    orphans: list[float] | None  # seconds since messages that no worker has in hand were taken; None: refused
+    asked: float  # when the workers began to be asked, in seconds since the epoch
     mute: list[WorkerProcess] | None  # connected workers on this host that did not answer; None: not known
 
     @property
@@ -222,10 +192,9 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observation
     warnings.simplefilter("ignore", DuplicateNodenameWarning)  # a check says so
     try:
         names = Counter(name for reply in app.control.ping(timeout=timeout) for name in reply)
-        subscribed, began = _subscribed(app, broker), time.time()
+        subscribed, asked = _subscribed(app, broker), time.time()
         workers = _workers(app, names, timeout)
         heard = _heard(subscribed, {each.name for each in workers if each.began})
-        unacked = _unacked(broker)
     except (OperationalError, *broker.connection.connection_errors) as error:
         raise CannotAskError(f"the broker at {broker.address} went away: {type(error).__name__}: {error}") from error
     mute = _mute(broker, names, {int(worker.stats["pid"]) for worker in workers})
@@ -234,14 +203,8 @@ def observe(app: Any, timeout: float, grace: float | None = None) -> Observation
             f"no worker answered within {timeout:g} s at {broker.address}: is one up that uses this broker? "
             "A gevent or solo worker that computes cannot answer; give it more time: --timeout 10"
         )
-    held = set[str]().union(*(worker.held for worker in workers))
-    limited = {task for worker in workers for task in worker.having("rate_limit")}  # these wait unseen
-    orphans = None
-    if unacked is not None:  # what a worker took since it was asked is not among what it has in hand
-        ours = (since for key, task, since in unacked if key not in held and task not in limited)
-        orphans = [time.time() - since for since in ours if since < began]
     silent = sorted(set(names) - {worker.name for worker in workers})
-    return Observation(app, broker, workers, names, silent, heard, grace, orphans, mute)
+    return Observation(app, broker, workers, names, silent, heard, grace, asked, mute)
 
 
 def _broker(app: Any, timeout: float) -> Broker:
@@ -267,34 +230,14 @@ def _broker(app: Any, timeout: float) -> Broker:
 
 def _mute(broker: Broker, names: Collection[str], known: Collection[int]) -> list[WorkerProcess] | None:
     """Of this host, connected to the broker's database; None if the broker does not say who is connected."""
-    if broker.redis is None:
-        return None
-    database = str(broker.redis.connection_pool.connection_kwargs.get("db", 0))
-    try:
-        clients = broker.ask("client_list")
-    except BrokerRefusedError:
-        return None
-    ports = {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
-    connected = others_here(broker.connection.port or 0, ports, known)
-    return [process for process in connected if process.name not in names]
-
-
-def _unacked(broker: Broker) -> list[tuple[str, str, float]] | None:
-    """The oldest messages that workers took and did not acknowledge: id, task, and when each was taken."""
-    if broker.redis is None:
-        return None
-    options, found = broker.transport_options, []
-    key, index = (broker.prefix + options.get(f"{name}_key", name) for name in ("unacked", "unacked_index"))
-    try:
-        tags = dict(broker.ask("zrange", index, 0, OLDEST - 1, withscores=True))
-        texts = broker.ask("hmget", key, list(tags)) if tags else ()
-    except BrokerRefusedError:
-        return None
-    for text, since in zip(texts, tags.values(), strict=True):
-        with suppress(ValueError, KeyError, TypeError):  # gone meanwhile, or not Celery's
-            headers = json.loads(text)[0]["headers"]
-            found.append((headers["id"], headers["task"], float(since)))
-    return found
+    if broker.redis is not None:
+        database = str(broker.redis.connection_pool.connection_kwargs.get("db", 0))
+        with suppress(BrokerRefusedError):
+            clients = broker.ask("client_list")
+            ports = {int(each["addr"].rpartition(":")[2]) for each in clients if each["db"] == database}
+            connected = others_here(broker.connection.port or 0, ports, known)
+            return [process for process in connected if process.name not in names]
+    return None
 
 
 def _subscribed(app: Any, broker: Broker) -> Any:
@@ -310,18 +253,14 @@ def _heard(subscribed: Any, awaited: Collection[str]) -> set[str] | None:
     """Workers whose events came; None if the broker did not let us listen."""
     if subscribed is None:
         return None
-    heard: set[str] = set()
-    last = time.monotonic() + _EVENT
-    try:
+    heard, last = set[str](), time.monotonic() + _EVENT
+    with suppress(RedisError), subscribed:
         while True:
             if message := subscribed.get_message(timeout=0.1):
                 heard.update(str(event.get("hostname")) for event in events(message["data"]))
             if heard.issuperset(awaited) or time.monotonic() > last:
                 return heard
-    except RedisError:
-        return None
-    finally:
-        subscribed.close()
+    return None
 
 
 def _workers(app: Any, names: Counter[str], timeout: float) -> list[Worker]:
@@ -329,7 +268,7 @@ def _workers(app: Any, names: Counter[str], timeout: float) -> list[Worker]:
     if not names:
         return []
     ask = app.control.inspect(destination=list(names), timeout=timeout, limit=names.total())
-    began, before = time.monotonic(), ask.stats() or {}
+    asked, before = time.monotonic(), ask.stats() or {}
     answers = {
         "conf": ask.conf(with_defaults=True),
         "queues": ask.active_queues(),
@@ -339,19 +278,47 @@ def _workers(app: Any, names: Counter[str], timeout: float) -> list[Worker]:
         "scheduled": ask.scheduled(),
     }
     late = _lateness(app, [name for name, stats in before.items() if _pool(stats) == "gevent"], timeout)
-    time.sleep(max(0.0, WINDOW - (time.monotonic() - began)))
+    time.sleep(max(0.0, WINDOW - (time.monotonic() - asked)))
     after = ask.stats() or {}
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - asked
     found = []
     for name in sorted(names):
         said = {what: (answer or {}).get(name) for what, answer in answers.items()}
         if name not in before or name not in after or None in said.values():
             continue
         share = (_cpu(after[name]) - _cpu(before[name])) / seconds
-        count = sum(after[name]["total"].values()) - sum(before[name]["total"].values())
-        process = process_of(name, before[name])
-        found.append(Worker(name, before[name], said, share, tuple(late.get(name, ())), count, process))
+        began = sum(after[name]["total"].values()) - sum(before[name]["total"].values())
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # an answer was an error: it counts as silent
+            found.append(_worker(name, before[name], said, cpu_share=share, late=late.get(name, ()), began=began))
     return found
+
+
+def _worker(
+    name: str, stats: Mapping[str, Any], said: Mapping[str, Any], *, cpu_share: float, late: Sequence[float], began: int
+) -> Worker:
+    """Args: said: its answers to all other questions."""
+    now, scheduled = time.time(), [each["request"] for each in said["scheduled"]]
+    parts = (text.partition(" [")[::2] for text in said["registered"])  # shop.pay [acks_late=True time_limit=30]
+    etas = [(each["eta"], each["request"]["name"]) for each in said["scheduled"] if each["eta"]]
+    due = sorted((datetime.fromisoformat(eta).timestamp() - now, task) for eta, task in etas)
+    return Worker(
+        name=name,
+        pool=_pool(stats),
+        slots=int(stats["pool"].get("max-concurrency") or 1),
+        stats=stats,
+        conf=said["conf"],
+        queues=[queue["name"] for queue in said["queues"]],
+        tasks={task: dict(re.findall(r"(\w+)=([^ \]]*)", attributes)) for task, attributes in parts},
+        running=[(each["name"], now - (each["time_start"] or now)) for each in said["active"]],
+        reserved=Counter(each["name"] for each in said["reserved"]),
+        scheduled=len(scheduled),
+        etas={task: seconds for seconds, task in due},
+        held={each["id"] for each in (*said["active"], *said["reserved"], *scheduled)},
+        cpu_share=cpu_share,
+        late=tuple(late),
+        began=began,
+        process=process_of(name, stats),
+    )
 
 
 def _pool(stats: Mapping[str, Any]) -> str:
@@ -366,15 +333,14 @@ def _cpu(stats: Mapping[str, Any]) -> float:
 
 def _lateness(app: Any, names: list[str], timeout: float) -> dict[str, list[float]]:
     """How long each worker's answers to some pings took; one that did not come counts with the timeout."""
-    late: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(PINGS if names else 0):
-        asked, heard = time.monotonic(), dict.fromkeys(names, timeout)
+    late = {name: [timeout] * PINGS for name in names}
+    for number in range(PINGS if names else 0):
+        asked = time.monotonic()
 
-        def note(reply: Mapping[str, Any], asked: float = asked, heard: dict[str, float] = heard) -> None:
-            heard.update(dict.fromkeys(reply, time.monotonic() - asked))
+        def note(reply: Mapping[str, Any], number: int = number, asked: float = asked) -> None:
+            for name in reply:
+                late[name][number] = time.monotonic() - asked
 
         app.control.ping(destination=names, timeout=timeout, callback=note)
-        for name in names:
-            late[name].append(heard[name])
         time.sleep(BETWEEN_PINGS)
     return late

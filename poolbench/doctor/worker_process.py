@@ -34,25 +34,34 @@ class WorkerProcess:
     descriptors: int  # that it may have open; -1: not known
 
     @property
+    def seen(self) -> bool:
+        return self.pid > 0
+
+    @property
+    def called(self) -> str:
+        return self.name or f"pid {self.pid}"
+
+    @property
     def patches_gevent(self) -> bool:
         """Whether the celery command patches for this command line: it looks for these spellings only."""
-        pairs = zip(self.argv, (*self.argv[1:], ""), strict=True)
-        return "--pool=gevent" in self.argv or any(
-            word in ("-P", "--pool") and value == "gevent" for word, value in pairs
-        )
+        words = "\0".join(["", *self.argv, ""])
+        return any(f"\0{spelt}\0" in words for spelt in ("--pool=gevent", "--pool\0gevent", "-P\0gevent"))
 
 
-def process_of(name: str, stats: Mapping[str, Any]) -> WorkerProcess | None:
-    """The process of the worker with this name and these statistics; None if it is not to be seen from here."""
+UNSEEN = WorkerProcess(0, "", "", (), {}, host_cores=0, cores=0.0, descriptors=-1)
+
+
+def process_of(name: str, stats: Mapping[str, Any]) -> WorkerProcess:
+    """The process of the worker with this name and these statistics; UNSEEN if it is not to be seen from here."""
     try:
         process = psutil.Process(int(stats["pid"]))
         if not -2 < time.time() - process.create_time() - float(stats["uptime"]) < _START:
-            return None
+            return UNSEEN
         found = _read(process)
     except (psutil.Error, KeyError, ValueError, OSError):
-        return None
+        return UNSEEN
     here = f"{name.partition('@')[0]}@{socket.gethostname()}"
-    return found if name in (found.name or here, here) else None
+    return found if name in (found.name or here, here) else UNSEEN
 
 
 def others_here(server: int, ports: Collection[int], known: Collection[int]) -> tuple[WorkerProcess, ...]:
@@ -123,10 +132,9 @@ def _quota(pid: int) -> float:
 
 
 def _quota_in(folder: Path) -> float:
-    with suppress(OSError, ValueError):
-        quota, period = (folder / "cpu.max").read_text().split()  # version 2
-        return float(quota) / float(period)  # "max" is no number
-    with suppress(OSError, ValueError):
-        quota, period = ((folder / f"cpu.cfs_{word}_us").read_text() for word in ("quota", "period"))
-        return float(quota) / float(period) if float(quota) > 0 else float("inf")
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # of cgroups version 2, version 1
+        with suppress(OSError, ValueError):
+            text = " ".join((folder / name).read_text() for name in names)
+            quota, period = map(float, text.split())  # "max" is no number
+            return quota / period if quota > 0 else float("inf")
     return float("inf")

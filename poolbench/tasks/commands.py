@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from poolbench.deployment import Spec, parse
 from poolbench.runfiles import writable
+from poolbench.sampler import nominal
 
 _PATH = click.Path(path_type=Path)
 
@@ -44,6 +47,20 @@ def _allowed(_context: click.Context, _parameter: click.Parameter, given: Sequen
     return tuple(found)
 
 
+def _pools(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[Spec, ...]:
+    green = ",gevent:100" if find_spec("gevent") else ""
+    try:
+        specs = parse(text or f"prefork:{nominal()},threads:16{green}")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if wrong := [each.name for each in specs if each.concurrency is None or not each.setup.events]:
+        raise click.BadParameter(
+            f"expected POOL:CONCURRENCY, also with +workers or +prefetch, got {wrong[0]!r}: the workers are started for"
+            " this run, without events"
+        )
+    return specs
+
+
 APP = click.option(
     "-A", "--app", envvar="APP", metavar="APP", help="As for celery: shop.celery:app; after `celery -A APP` not needed."
 )
@@ -60,6 +77,7 @@ APP = click.option(
 )
 @click.option(
     "--pools",
+    callback=_pools,
     metavar="POOL:CONCURRENCY[+OPTION=VALUE]...,...",
     help="Default: a process per core, threads:16, and gevent:100 if gevent is installed. Options: +workers=2 (each"
     " with that concurrency), +prefetch=4.",
@@ -111,10 +129,10 @@ def run_(**options: Any) -> int:
     Exit codes: 0 every job is done, 1 jobs failed or checks failed, 2 wrong usage, a worker that does not start, or an
     address that is not the private one, 130 interrupted (what was measured is kept).
     """
-    from poolbench.tasks.launched import BROKER_ERRORS, WorkerError  # noqa: PLC0415 - Celery takes longer than --help
+    from poolbench.tasks.live import BROKER_ERRORS, WorkerError  # noqa: PLC0415 - Celery takes longer than --help
     from poolbench.tasks.session import Session  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was measured is kept
     try:
         return Session(**{**options, "app": app_name(options["app"])}).run()
     except BROKER_ERRORS as error:
@@ -122,11 +140,6 @@ def run_(**options: Any) -> int:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         return 130
-
-
-def _stop(*_: object) -> None:
-    """As Ctrl-C: what runs is ended, and what was measured is kept."""
-    raise KeyboardInterrupt
 
 
 @click.command("record", short_help="Write down calls that wait in a queue.")

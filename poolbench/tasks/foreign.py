@@ -21,6 +21,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,11 @@ from typing import Any
 from kombu import Queue
 
 from poolbench.deployment import node_names
-from poolbench.experiment import Deployment, MeasuredJob, Note, Reach, Scenario
+from poolbench.experiment import Deployment, MeasuredJob, MeasuredState, Note, Reach, Scenario
 from poolbench.figures import counted, printable
 from poolbench.runfiles import PoolbenchError
-from poolbench.tasks.launched import BROKER_ERRORS, Live, PrivateBroker, launched, tail
+from poolbench.tasks.live import BROKER_ERRORS, EPOCH, Live, PrivateBroker, now, tail
 from poolbench.tasks.private import Place, point, strangers
-from poolbench.tasks.probed import EPOCH, Sent, now
 from poolbench.tasks.project import Call, ProjectError
 from poolbench.workload import Display, Ran, Workers
 
@@ -47,57 +47,44 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\b\d+\b")
 
 
 class PrivacyError(PoolbenchError):
-    """Something would use an address that is not the private one: nothing is run."""
+    """An address would be used that is not the private one, or the protection that was asked for is not to be had."""
 
 
+@dataclass(slots=True)
 class OwnTasks:
     """The workload; its app is pointed to the private broker.
-
-    Args:
-        name: of the app, as after ``celery -A``.
-        folder: for what the workers write.
-        allowed: what tasks may reach, beside loopback.
-        ports: that are carried into the network namespace; None: there is none, only the fence.
-        retries: of a job, at the most.
-        limit: seconds for a measurement; None: it is not known yet.
-        refused: how often the project, while it was imported here, tried to reach each address that is not allowed.
 
     Raises:
         PrivacyError: the app would still use another address.
     """
 
+    app: Any
+    name: str  # of the app, as after ``celery -A``
+    broker: PrivateBroker
+    folder: Path  # for what the workers write
+    calls: Sequence[Call]
+    deployments: tuple[Deployment, ...]
+    allowed: Sequence[Place]  # what tasks may reach, beside loopback
+    ports: Sequence[int] | None  # that are carried into the network namespace; None: there is none, only the fence
+    retries: int  # of a job, at the most
+    reached: Counter[tuple[str, str, bool]]  # how often, by task, address and whether it was let through
+    limit: float  # seconds for a measurement
     failures: tuple[type[Exception], ...] = (PoolbenchError, *BROKER_ERRORS)
+    scenario: Scenario = field(init=False)
+    _planned: list[Call] = field(init=False)
+    _results: str = field(init=False)  # the address of the result store; empty for a project that has none
+    _live: Live = field(init=False)
+    # By error and reason without numbers: the reason as it was first given, and jobs by deployment.
+    _errors: dict[tuple[str, str], tuple[str, Counter[str]]] = field(default_factory=dict)
+    _ran: Counter[str] = field(default_factory=Counter)  # jobs by deployment
+    _sends: Counter[tuple[str, str]] = field(default_factory=Counter)  # by task that sent, and that was sent
 
-    def __init__(
-        self,
-        app: Any,
-        name: str,
-        broker: PrivateBroker,
-        folder: Path,
-        *,
-        calls: Sequence[Call],
-        deployments: Sequence[Deployment],
-        allowed: Sequence[Place],
-        ports: Sequence[int] | None,
-        retries: int,
-        limit: float | None,
-        refused: Mapping[str, int],
-    ) -> None:
-        self.deployments = tuple(deployments)
-        self.retries, self.limit, self.calls = retries, limit or 60.0, list(calls)
-        self._app, self._name, self._allowed, self._ports = app, name, allowed, ports
-        self._live: Live
-        # By error and reason without numbers: the reason as it was first given, and jobs by deployment.
-        self._errors: dict[tuple[str, str], tuple[str, Counter[str]]] = {}
-        self._ran: Counter[str] = Counter()  # jobs by deployment
-        self._reaches = Counter({("", to, False): count for to, count in refused.items()})
-        self._sends: Counter[tuple[str, str]] = Counter()
+    def __post_init__(self) -> None:
         self.plan(len(self.calls))
-        self._broker, self._folder = broker, folder
-        stored = app.conf.result_backend not in (None, "", "disabled", "disabled://")
-        self._results = f"{broker.url}/1" if stored else ""
-        point(app, broker.url + "/0", self._results)
-        self._refuse(strangers(app, broker.url + "/0", self._results))
+        stored = self.app.conf.result_backend not in (None, "", "disabled", "disabled://")
+        self._results = f"{self.broker.url}/1" if stored else ""
+        point(self.app, self.broker.url + "/0", self._results)
+        self._refuse(strangers(self.app, self.broker.url + "/0", self._results))
 
     def plan(self, jobs: int) -> None:
         """So many jobs in each measurement."""
@@ -114,7 +101,7 @@ class OwnTasks:
         if found:
             raise PrivacyError(
                 f"refused before the first task: {'; '.join(dict.fromkeys(found))}, expected only the private broker"
-                f" {self._broker.url}. The project sets this address again after poolbench did: make it follow"
+                f" {self.broker.url}. The project sets this address again after poolbench did: make it follow"
                 " CELERY_BROKER_URL, or set it in the configuration only"
             )
 
@@ -127,29 +114,30 @@ class OwnTasks:
             WorkerError: a worker does not start.
             PrivacyError: it would use other addresses than the private ones.
         """
-        self._broker.redis.flushall()
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        self.broker.redis.flushall()
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
         nodes = node_names(deployment.pool, deployment.setup.workers)
         commands = [self._argv(deployment, node) for node in nodes]
         names = {f"{node}@{socket.gethostname()}" for node in nodes}
-        with launched(self._broker, commands, self._environment(folder), folder) as self._live:
-            self._refuse(self._live.seen.strangers)
-            try:
-                if warm:
-                    most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
-                    self.send_and_wait(self._planned[:most])
-                yield Workers(
-                    roots=tuple(each.pid for each in self._live.processes),
-                    belongs=lambda who, _seen: who.worker in names,
-                    others=(self._broker.pid,),
-                    probes=folder,
-                    fresh=True,
-                    ended=self._live.ended,
-                )
-            finally:
-                notes = self._live.seen.notes
-                self._reaches.update((each["by"], each["to"], each["ok"]) for each in notes["reaches"])
-                self._sends.update((each["by"], each["task"]) for each in notes["sends"])
+        self._live = live = Live(folder)
+        try:
+            live.start(self.broker, commands, self._environment(folder))
+            self._refuse(live.strangers)
+            if warm:
+                most = min(deployment.concurrency or 1, _WARM_MOST, max(2, len(self._planned) // 4))
+                self.send_and_wait(self._planned[:most])
+            yield Workers(
+                roots=tuple(each.pid for each in live.processes),
+                belongs=lambda who, _seen: who.worker in names,
+                others=(self.broker.pid,),
+                probes=folder,
+                fresh=True,
+                ended=live.ended,
+            )
+        finally:
+            live.stop()
+            self.reached.update((each["by"], each["to"], each["ok"]) for each in live.notes["reaches"])
+            self._sends.update((each["by"], each["task"]) for each in live.notes["sends"])
 
     def _argv(self, deployment: Deployment, node: str) -> list[str]:
         """The project's own worker, with our queue and our probe.
@@ -158,9 +146,9 @@ class OwnTasks:
         """
         ahead = deployment.setup.prefetch
         return [
-            sys.executable, "-m", "poolbench.tasks.fenced", "-A", self._name, "worker", "-P", deployment.pool.value,
+            sys.executable, "-m", "poolbench.tasks.fenced", "-A", self.name, "worker", "-P", deployment.pool.value,
             "-c", str(deployment.concurrency_each), "-n", f"{node}@%h", "-I", PROBE, "-l", "WARNING",
-            *(["-Q", QUEUE] if self._app.conf.task_create_missing_queues else []),
+            *(["-Q", QUEUE] if self.app.conf.task_create_missing_queues else []),
             *([] if ahead is None else ["--prefetch-multiplier", str(ahead)]),
             "--without-gossip", "--without-mingle",
         ]  # fmt: skip
@@ -169,10 +157,10 @@ class OwnTasks:
         settings = {
             "folder": str(folder),
             "epoch": EPOCH,
-            "server": f"127.0.0.1:{self._broker.port}",
-            "broker": self._broker.url + "/0",
+            "server": f"127.0.0.1:{self.broker.port}",
+            "broker": self.broker.url + "/0",
             "results": self._results,
-            "allowed": self._allowed,
+            "allowed": self.allowed,
             "retries": self.retries,
             "queue": QUEUE,
         }
@@ -185,7 +173,7 @@ class OwnTasks:
 
     @contextmanager
     def arrivals(self) -> Iterator[Callable[[], Mapping[str, float]]]:
-        received = self._live.seen.notes["received"]
+        received = self._live.notes["received"]
         yield lambda: {each["id"]: each["at"] for each in received}
 
     def run(
@@ -197,26 +185,25 @@ class OwnTasks:
         *,
         warm_up: bool = False,  # noqa: ARG002
     ) -> Ran:
-        submitted = now()
-        sent, note = self.send_and_wait(self._planned, display=display)
-        jobs = self.measured(sent)
-        self._ran[deployment.name] += len(jobs)
-        for last in (job.attempts[-1] for job in jobs if job.attempts):
+        ran, _ = self.send_and_wait(self._planned, batch=batch, display=display)
+        self._ran[deployment.name] += len(ran.jobs)
+        for last in (job.attempts[-1] for job in ran.jobs if job.attempts):
             if last.kind:
                 reason = last.reason or ""
                 _, by = self._errors.setdefault((last.kind, _ID.sub("N", reason)), (reason, Counter()))
                 by[deployment.name] += 1
-        return Ran(batch, submitted, jobs, note)
+        return ran
 
     def send_and_wait(
         self,
         calls: Sequence[Call],
         moments: Sequence[float] | None = None,
         *,
+        batch: str = "",
         display: Display | None = None,
         limit: float | None = None,
         enough: float = math.inf,
-    ) -> tuple[list[Sent], str | None]:
+    ) -> tuple[Ran, list[float]]:
         """Send the calls to the workers that are deployed, and wait for the last end.
 
         Args:
@@ -225,47 +212,47 @@ class OwnTasks:
             enough: seconds after which the rest is not waited for, if a job has ended.
 
         Returns:
-            The jobs; why they did not all end.
+            The jobs, queued when they were to be sent; by how many seconds later each was sent.
 
         Raises:
             PrivacyError: a process of the workers would use another address than the private ones.
             ProjectError: sending fails.
         """
-        begun, sent = now(), list[Sent]()
-        with self._app.producer_pool.acquire() as producer:
+        begun, jobs, late = now(), list[MeasuredJob](), list[float]()
+        with self.app.producer_pool.acquire() as producer:
             for number, call in enumerate(calls):
-                if moments:
-                    time.sleep(max(0.0, begun + moments[number] - now()))
-                at = now()
-                sent.append(Sent(str(uuid.uuid4()), call, number, begun + moments[number] if moments else at, at))
-                self._publish(sent[-1], producer)
-        left, live = [each.id for each in sent], self._live
-        while True:
-            live.seen.look()
-            self._refuse(live.seen.strangers)
-            left = [job for job in left if not live.seen.over(job)]
-            took = now() - begun
-            if display:
-                display.progress(took, len(sent) - len(left), len(sent), ())
-            if not left or (took > enough and len(left) < len(sent)):
-                return sent, None
-            if ended := live.ended():
-                return sent, f"{ended[0]}: {tail(live.log, 4)}"
-            if took > (limit or self.limit):
-                return sent, f"{counted(len(left), 'job')} had not ended after {took:.0f} s (--limit)"
-            time.sleep(LOOK_EVERY)
+                due = begun + moments[number] if moments else now()
+                time.sleep(max(0.0, due - now()))
+                late.append(now() - due)
+                jobs.append(MeasuredJob(str(uuid.uuid4()), f"{call.short}-{number}", MeasuredState.QUEUED, due, ()))
+                self._publish(jobs[-1].id, call, producer)
+        note = self._wait([job.id for job in jobs], begun, display, limit or self.limit, enough)
+        return Ran(batch, begun, tuple(map(self._live.measured, jobs)), note), late
 
-    def _publish(self, sent: Sent, producer: Any) -> None:
-        call, queue = sent.call, Queue(QUEUE, routing_key=QUEUE)
+    def _publish(self, job: str, call: Call, producer: Any) -> None:
+        how = {"queue": Queue(QUEUE, routing_key=QUEUE), "producer": producer}
         try:
-            self._app.tasks[call.task].apply_async(
-                call.args, call.kwargs, task_id=sent.id, queue=queue, producer=producer
-            )
+            self.app.tasks[call.task].apply_async(call.args, call.kwargs, task_id=job, **how)
         except Exception as error:
             raise ProjectError(f"{call} cannot be sent: {type(error).__name__}: {error}") from error
 
-    def measured(self, sent: Sequence[Sent]) -> tuple[MeasuredJob, ...]:
-        return tuple(map(self._live.seen.job, sent))
+    def _wait(self, left: list[str], begun: float, display: Display | None, limit: float, enough: float) -> str | None:
+        """Why these jobs did not all end."""
+        jobs, live = len(left), self._live
+        while True:
+            live.look()
+            self._refuse(live.strangers)
+            left = [job for job in left if not live.over(job)]
+            took = now() - begun
+            if display:
+                display.progress(took, jobs - len(left), jobs, ())
+            if not left or (took > enough and len(left) < jobs):
+                return None
+            if ended := live.ended():
+                return f"{ended[0]}: {tail(live.log, 4)}"
+            if took > limit:
+                return f"{counted(len(left), 'job')} had not ended after {took:.0f} s (--limit)"
+            time.sleep(LOOK_EVERY)
 
     def disturbances(self, ran: Ran, workers: Workers) -> list[str]:  # noqa: ARG002
         return workers.ended()
@@ -296,11 +283,11 @@ class OwnTasks:
     @property
     def protection(self) -> str:
         """What keeps tasks from the network."""
-        allowed = ["loopback", *(host if port is None else f"{host}:{port}" for host, port in self._allowed)]
+        allowed = ["loopback", *(host if port is None else f"{host}:{port}" for host, port in self.allowed)]
         fence = f"a fence in Python lets tasks reach {', '.join(allowed)}"
-        if self._ports is None:
+        if self.ports is None:
             return f"{fence}; there is no network namespace, so C libraries (libpq, pycurl, grpc) may reach everything"
-        ports = ", ".join(map(str, self._ports[:8])) + (", ..." if len(self._ports) > 8 else "")
+        ports = ", ".join(map(str, self.ports[:8])) + (", ..." if len(self.ports) > 8 else "")
         return (
             f"{fence}, and a network namespace has nothing but loopback; ports of this machine's loopback that are"
             f" carried into it: {ports or 'none'}"
@@ -308,7 +295,7 @@ class OwnTasks:
 
     @property
     def reaches(self) -> tuple[Reach, ...]:
-        return tuple(Reach(*what, count) for what, count in self._reaches.most_common())
+        return tuple(Reach(*what, count) for what, count in self.reached.most_common())
 
     def afterthoughts(self) -> list[Note]:
         return list(self._afterthoughts())
@@ -318,7 +305,7 @@ class OwnTasks:
             where = ", ".join(f"{name} ({count} of {self._ran[name]} jobs)" for name, count in by.items())
             only = ", nowhere else" if len(by) < len(self._ran) else ""
             yield Note(f"{error} in {where}{only}: {printable(reason)[:200]}", caveat=True)
-        if not self._reaches:
+        if not self.reached:
             yield Note("no task tried to reach anything but the private broker")
         for each in self.reaches[: 2 * _FEW]:
             what = f"{'reached' if each.allowed else 'was refused'} {each.address} ({counted(each.count, 'time')})"

@@ -84,18 +84,16 @@ def read_calls(path: Path | None, task: str | None) -> list[Call]:
 def _call(line: str, task: str | None, where: str) -> Call:
     try:
         value = json.loads(line)
-    except ValueError as error:
-        raise ProjectError(f"{where}: expected JSON, got {line[:40]!r}: {error}") from error
-    parts = value if isinstance(value, dict) else {"args": value}
-    args, kwargs, name = parts.get("args", []), parts.get("kwargs", {}), parts.get("task", task)
-    if not isinstance(args, list) or not isinstance(kwargs, dict) or not set(parts) <= {"task", "args", "kwargs"}:
-        raise ProjectError(
-            f'{where}: expected ["an", "argument"] or {{"task": "name", "args": [...], "kwargs": {{...}}}},'
-            f" got {line[:80]}"
+        found = Call(**{"task": task, **(value if isinstance(value, dict) else {"args": value})})
+        for name, kind in (("task", str), ("args", list), ("kwargs", dict)):
+            if not isinstance(getattr(found, name), kind):
+                raise TypeError(f"{name} is {getattr(found, name)!r}"[:_SHOWN])
+    except (ValueError, TypeError) as error:
+        expected = (
+            '["an", "argument"] or {"task": "name", "args": [...], "kwargs": {...}}, and a task here or by --task'
         )
-    if not isinstance(name, str):
-        raise ProjectError(f'{where}: expected a "task", or --task NAME for all lines')
-    return Call(name, args, kwargs)
+        raise ProjectError(f"{where}: expected {expected}; got {line[:80]}: {error}") from error
+    return found
 
 
 def check_tasks(app: Any, calls: Sequence[Call]) -> None:

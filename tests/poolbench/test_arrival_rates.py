@@ -9,8 +9,8 @@ import pytest
 
 from poolbench.experiment import OpenLoop, from_json, to_json
 from poolbench.report.page import page, text
-from poolbench.tasks.open_loop import ceiling, keeping_up, saturation, sentence
-from poolbench.tasks.timing import Calibration, plan, schedule
+from poolbench.tasks.open_loop import ceiling, keeping_up, saturation, schedule, sentence
+from poolbench.tasks.session import Calibration, plan
 from tests.measured import experiment, prefork, threads
 from tests.poolbench import foreign_projects
 from tests.poolbench.environment import Installed, Listener
