@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ from download.addresses import AddressPolicy
 from download.fetch import Fetcher
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk, Reciter, in_turn, moved, ok, reciting, resolving
+from tests.unit.download_kit import Desk, Reciter, in_turn, moved, ok, reciting, resolving
 
 
 @pytest.fixture
@@ -171,7 +170,3 @@ def test_environment_proxies_are_ignored(origin: OriginProcess, desk: Desk, monk
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert desk.fetch(f"{origin.url}/files/n").status == 200
-
-
-def test_the_network_exception_is_as_wide_as_it_says() -> None:
-    assert LOOPBACK.networks == (ip_network("127.0.0.1/32"),)

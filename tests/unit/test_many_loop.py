@@ -17,7 +17,6 @@ from download.fetch import Fetched, Wanted
 from download.many import Transfer
 from download.timeouts import Limits
 from ledger.jobs import FailureKind
-from origin.content import Entity
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import ChunkDesk, Reciter, ok, reciting, silent
 
@@ -32,24 +31,6 @@ def transfer(
 ) -> Transfer:
     its = Limits(**{"connect_timeout": 2.0, "read_timeout": 10.0, "low_speed": 0, **limits})  # type: ignore[arg-type]
     return Transfer(Wanted(url), desk.folder / f"{number}.part", its, check, user_agent="x")
-
-
-def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, desk: ChunkDesk) -> None:
-    sizes = [n * 4001 for n in range(100)]
-    transfers = [transfer(desk, f"{origin.url}/files/n{n}?size={size}", n) for n, size in enumerate(sizes)]
-    desk.run(transfers)
-    for n, (each, size) in enumerate(zip(transfers, sizes, strict=True)):
-        assert isinstance(each.end, Fetched), each.end
-        each.temp.save()
-        assert (desk.folder / f"{n}.part").read_bytes() == Entity(f"n{n}", size).read(0, size)
-
-
-def test_slow_ones_take_as_long_as_one(origin: OriginProcess, desk: ChunkDesk) -> None:
-    transfers = [transfer(desk, f"{origin.url}/paced/1/n{n}?size=10000", n) for n in range(16)]
-    begun = time.monotonic()
-    desk.run(transfers)
-    assert all(isinstance(each.end, Fetched) for each in transfers)
-    assert time.monotonic() - begun < 10  # one after the other they take 16 s
 
 
 def test_idle_connections_that_have_all_ended_cost_no_attempt(origin: OriginProcess, desk: ChunkDesk) -> None:
