@@ -49,6 +49,13 @@ def with_password(stack: Stack) -> Iterator[Stack]:
     stack.up("--no-deps", "flower")
 
 
+def test_the_workers_page_lists_one_worker_per_pool(stack: Stack) -> None:
+    def online() -> list[str]:
+        return sorted(each["hostname"].partition("@")[0] for each in workers_shown(stack) if each["status"])
+
+    wait_for(lambda: online() == ["gevent", "prefork", "threads"], what="one worker per pool, each heard of")
+
+
 def test_a_task_is_shown_with_its_file_and_its_outcome(stack: Stack) -> None:
     url = "http://origin:8080/files/Seen_in_Flower.bin?size=2000&token=secret"
     said = stack.producer("submit", url, "--pool", "threads", "--name", "stack-seen", "--wait")
