@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from download.addresses import Target
-from download.errors import CancelledError, DnsError, DownloadError, RefusedError
+from download.errors import CancelledError, DnsError, DownloadError
 from download.fetch import Fetched, Wanted
 from download.many import Transfer
 from download.timeouts import Limits
@@ -143,26 +142,3 @@ def test_a_look_up_that_hangs_is_given_up_and_holds_up_nobody(
     free.set()
     assert isinstance(stuck.end, DnsError)
     assert isinstance(other.end, Fetched)
-
-
-def test_every_address_of_a_name_must_pass(desk: ChunkDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"]}
-
-    def look_up(host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found[host]]
-
-    def ask(url: str) -> list[str]:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            if (answer := desk.loop.addresses(Target.parse(url))) is not None:
-                return answer
-        raise AssertionError("no answer")
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert ask("http://good.example/") == ["127.0.0.1"]
-    with pytest.raises(RefusedError):
-        ask("http://mixed.example/")
-    with pytest.raises(DnsError):
-        ask("http://unknown.example/")
-    with pytest.raises(RefusedError):
-        ask("http://169.254.169.254/")
