@@ -81,10 +81,6 @@ def test_csv_with_a_header_that_we_do_not_understand_is_refused_as_a_whole(heade
         jobs(f"{header}\nhttp://a/x,1\n")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
-    assert jobs("\ufeffurl\nhttp://a/x\n") == [Job("http://a/x", "x")]
-
-
 BAD_LINES = [
     ("ftp://a/x", "expected an http or https URL, got 'ftp://a/x': its scheme is 'ftp'"),
     ("a/x", "it has no scheme"),
@@ -280,10 +276,6 @@ def test_a_line_that_comes_again_is_left_out_and_counted() -> None:
     jobs = list(read(io.BytesIO("\n".join(lines).encode()), names=names))
     assert [job.filename for job in jobs if isinstance(job, Job)] == ["f", "x", "y", "f-2"]
     assert names.repeated == 2
-
-
-def test_without_being_asked_to_nobody_leaves_a_line_out() -> None:
-    assert len(list(read(io.BytesIO(b"http://a/f\nhttp://a/f\n")))) == 2
 
 
 @pytest.mark.parametrize("sha256", [None, "ab" * 32])
