@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,13 @@ class Said:
         return json.loads(self.out)
 
 
-def start(settings: Settings, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
-    """Begin it; the caller waits for it, with a timeout, and ends it."""
+def start(settings: Settings | Mapping[str, str], *words: str | Path, **options: Any) -> subprocess.Popen[str]:
+    """Begin it, with these settings or a whole environment; the caller waits for it, with a timeout, and ends it."""
     return subprocess.Popen(
         [sys.executable, "-m", "producer", *map(str, words)],
         **{
             "cwd": ROOT,
-            "env": environment_of(settings),
+            "env": environment_of(settings) if isinstance(settings, Settings) else settings,
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,10 +35,6 @@ class Service(Process):
         environment = {**environment, self.HEALTH: str(self.health)}
         super().__init__(Command(name, command, environment, ROOT, self.log, tied=True))
 
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        return self._popen
-
     def wait_until_ready(self) -> Self:
         wait_for(self._ready, seconds=60, what=f"{self.name} to be ready")
         return self
@@ -57,12 +52,9 @@ class Service(Process):
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def send(self, signal_: signal.Signals) -> None:
-        self.signal(signal_)
-
     def terminate(self, seconds: float = 40) -> int:
         """SIGTERM to the main process; its exit code."""
-        self.send(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return self.wait(seconds)
 
     def __exit__(self, *error: Any) -> None:

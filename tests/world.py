@@ -27,6 +27,17 @@ pools = pytest.mark.parametrize("pool", list(Pool))
 Begin = Callable[..., "World"]  # of settings, as the fixture ``begin``
 
 
+def lasting(*, slots: int = 4, **settings: Any) -> Any:
+    """A fixture of a module: a world with a worker of each pool. Each test uses a batch of its own."""
+
+    @pytest.fixture(scope="module")
+    def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+        with World(tmp_path_factory.mktemp("world"), **settings) as world:
+            yield world.start(*Pool, slots=slots)
+
+    return world
+
+
 class World:
     """Args:
     settings: what differs from times that suit a test.
@@ -114,6 +125,15 @@ class World:
     def file(self, name: str, size: int = 4096, path: str = "files") -> Job:
         """A job for a file of the origin, with the digest it must have."""
         return Job(f"{self.origin.url}/{path}/{name}?size={size}", name, Entity(name, size).sha256().hex(), size)
+
+    def small(self, count: int, name: str = "f") -> list[Job]:
+        """Jobs for files that a worker's process gathers, once it has seen short ones."""
+        return [self.file(f"{name}{n}", 1024) for n in range(count)]
+
+    def warm(self, pool: Pool, batch: str = "warm") -> None:
+        """Each process has seen short jobs."""
+        self.submit(pool, self.small(40, "w"), batch=batch)
+        self.finished(batch)
 
     def paced(self, name: str, seconds: float, size: int = 100_000) -> Job:
         return self.file(name, size, f"paced/{seconds}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from producer.scenarios import ARTICLE_FILES
 from stack.plan import ROOT
 from stack.processes import Command, Process
 from stack.stack import Stack
+from tests.producer_process import finish, start
 
 PURGE = 15  # seconds after which Flower forgets a worker that is gone
 SETTINGS = {
@@ -124,11 +124,5 @@ class Scene:
         return Process(Command(name, [sys.executable, *command.split()], env, ROOT, log))
 
     def _producer(self, *words: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "producer", *words],
-            env=self.stack.plan.env("producer"),
-            cwd=ROOT,
-            check=True,
-            timeout=30,
-            capture_output=True,
-        )
+        said = finish(start(self.stack.plan.env("producer"), *words), seconds=30)
+        assert said.code == 0, said.err

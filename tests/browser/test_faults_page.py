@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from ledger.jobs import Pool
 from stack.plan import ROOT
 from stack.processes import Command, Process
 from tests.browser.test_lanes_page import LOST, rows, running, worker
+from tests.producer_process import finish, start
 from tests.waiting import wait_for
 
 PROGRAM = """
@@ -55,7 +55,7 @@ class Up:
         lines = (shlex.split(line)[1].split("=", 1) for line in self.env_file.read_text().splitlines()[1:])
         env = dict(os.environ) | dict(lines)
         words = ["submit", "--pool", pool, "--name", name, *(env["DOWNPOUR_ORIGIN_URL"] + path for path in paths)]
-        subprocess.run([sys.executable, "-m", "producer", *words], env=env, cwd=ROOT, check=True, timeout=30)
+        assert finish(start(env, *words), seconds=30).code == 0
 
 
 @contextmanager

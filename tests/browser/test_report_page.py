@@ -95,6 +95,7 @@ def test_sentence_bars_and_command_are_on_the_first_screen(show: Show, viewport:
 
     for first in ("h1", "figure.drawn svg:visible", ".command"):
         expect(page.locator(first).first).to_be_in_viewport(ratio=1)
+    expect(page.get_by_text("Confidence:")).to_be_in_viewport(ratio=1)
 
 
 def test_pointing_at_a_bar_shows_its_moments_and_pointing_away_hides_them(show: Show) -> None:

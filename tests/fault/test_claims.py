@@ -85,7 +85,7 @@ def test_records_that_cannot_be_read_end_as_failed_and_the_others_as_done(world:
     assert broken
     assert all(record.attempts[-1].kind is FailureKind.INTERNAL for record in broken)
     assert world.batch().finished
-    assert world.service("sweep").process.poll() is None
+    assert world.service("sweep").running
 
 
 def test_leases_and_jobs_outlive_a_redis_that_evicts_keys_with_a_time_to_live(tmp_path: Path) -> None:

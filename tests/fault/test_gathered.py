@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from ledger.jobs import FailureKind, Job, JobState, Pool
+from ledger.jobs import FailureKind, JobState, Pool
 from tests.fault.given import all_done, kill_whenever_it_runs, pools
 from tests.fault.test_last_events import Shown
 from tests.waiting import wait_for
@@ -16,21 +16,12 @@ from tests.world import Begin, World
 pytestmark = pytest.mark.timeout(240)
 
 
-def small(world: World, count: int, name: str = "f") -> list[Job]:
-    return [world.file(f"{name}{n}", 1024) for n in range(count)]
-
-
-def warm(world: World, pool: Pool) -> None:
-    world.submit(pool, small(world, 30), batch="warm")
-    world.finished("warm")
-
-
 @pools
 def test_two_workers_that_are_killed_in_turn_lose_no_job(world: World, pool: Pool) -> None:
     world.start(pool, slots=2)
     names = [str(pool), "second"]
     world.worker(pool, slots=2, name="second").wait_until_ready()
-    world.submit(pool, small(world, 3000))
+    world.submit(pool, world.small(3000))
     for turn in range(6):
         known = world.batch().count(JobState.DONE)
         wait_for(lambda known=known: world.batch().count(JobState.DONE) > known + 50, what="jobs to be done")  # type: ignore[misc]
@@ -47,7 +38,7 @@ def test_a_group_that_froze_until_another_took_over_publishes_nothing_more(
     world: World, pool: Pool, carried: int
 ) -> None:
     frozen = world.start(pool, slots=1).service(f"worker-{pool}")
-    warm(world, pool)
+    world.warm(pool)
     world.submit(pool, [world.paced(f"f{n}", 2, 200_000) for n in range(12)], carried=carried)
     world.running(6, with_bytes=True)
     pids = [frozen.pid, *frozen.children()]
@@ -64,8 +55,8 @@ def test_a_group_that_froze_until_another_took_over_publishes_nothing_more(
 @pytest.mark.parametrize("pool", [Pool.THREADS, Pool.GEVENT])
 def test_the_one_job_that_kills_its_process_is_the_one_that_is_poison(begin: Begin, pool: Pool) -> None:
     world = begin(lease=1.0, renew_every=0.2).start(pool, slots=2)
-    warm(world, pool)
-    world.submit(pool, [*small(world, 20, "a"), world.paced("poison", 60, 1_000_000), *small(world, 60, "b")])
+    world.warm(pool)
+    world.submit(pool, [*world.small(20, "a"), world.paced("poison", 60, 1_000_000), *world.small(60, "b")])
     poison, *innocent = kill_whenever_it_runs(world, pool, "poison", slots=2)
     assert (poison.state, poison.attempts[-1].kind) == (JobState.FAILED, FailureKind.POISON)
     assert {record.state for record in innocent} == {JobState.DONE}
@@ -74,7 +65,7 @@ def test_the_one_job_that_kills_its_process_is_the_one_that_is_poison(begin: Beg
 @pools
 def test_a_worker_that_stops_hands_back_what_its_group_has_not_begun(world: World, pool: Pool) -> None:
     worker = world.start(pool, slots=1).service(f"worker-{pool}")
-    warm(world, pool)
+    world.warm(pool)
     world.submit(pool, [world.paced(f"f{n}", 20) for n in range(30)])
     world.running(1)
     assert worker.terminate() == 0
@@ -86,8 +77,8 @@ def test_a_worker_that_stops_hands_back_what_its_group_has_not_begun(world: Worl
 def test_a_group_is_one_row_with_a_count(world: World, pool: Pool) -> None:
     with Shown(world.settings) as shown:
         world.start(pool, slots=1)
-        warm(world, pool)
-        world.submit(pool, small(world, 200))
+        world.warm(pool)
+        world.submit(pool, world.small(200))
         all_done(world, 200)
         wait_for(lambda: set(shown.rows().values()) == {"SUCCESS"}, what="all rows to have ended")
         rows = [shown.said(row) for row in shown.rows() if row.startswith("b.")]
@@ -100,7 +91,7 @@ def test_a_group_is_one_row_with_a_count(world: World, pool: Pool) -> None:
 def test_the_row_of_a_group_whose_worker_was_killed_is_its_leaders(world: World, pool: Pool) -> None:
     with Shown(world.settings) as shown:
         world.start(pool, slots=1)
-        warm(world, pool)
+        world.warm(pool)
         world.submit(pool, [world.paced(f"f{n}", 4) for n in range(12)])
         world.running(4)
         held = len(world.ledger.running("b"))

@@ -89,7 +89,7 @@ def test_jobs_that_end_during_a_stop_have_ended(world: World, shown: Shown, pool
     wait_for(lambda: str(pool) in shown.online(), what="the worker to be seen")
     if remote:
         shown.app.control.shutdown()
-        assert worker.process.wait(40) == 0
+        assert worker.wait(40) == 0
     else:
         assert worker.terminate() == 0
     all_done(world, SLOTS)

@@ -358,14 +358,14 @@ def test_what_is_no_message_is_a_dead_letter_and_the_next_job_runs(running: Worl
     running.submit(pool, [running.file("next")], batch="next")
 
     def over() -> bool:
-        return service.process.poll() is not None or len(dead_letters(running, pool)) > len(elements)
+        return not service.running or len(dead_letters(running, pool)) > len(elements)
 
     try:
         wait_for(over, seconds=30, every=0.2, what="all to be dead letters")
     finally:
         letters = dead_letters(running, pool)
         missed = list(elements)[len(letters) :]
-        assert not missed, f"worker ended with {service.process.poll()}; not got past: {missed[:3]}"
+        assert not missed, f"worker ended with {service.returncode}; not got past: {missed[:3]}"
     all_done(running, 1, "next")
     for (name, (_, reason)), letter in zip(DEAD.items(), letters, strict=False):
         assert reason in letter.reason, f"{name}: {letter.reason}"
@@ -405,7 +405,7 @@ def test_a_broadcast_that_cannot_be_read_is_dropped_with_a_line(running: World) 
                 redis.publish(f"{running.settings.key_prefix}/0.{channel}", data)
     with running.celery() as app:
         wait_for(lambda: app.control.ping(timeout=1.0), what="an answer by remote control")
-    assert service.process.poll() is None, service.text()[-2000:]
+    assert service.running, service.text()[-2000:]
     assert service.log.stat().st_size - before < 400 * 3 * len(BROADCASTS)
     running.submit(pool, [running.file("heard")], batch="heard")
     all_done(running, 1, "heard")

@@ -25,7 +25,7 @@ DEPLOYED = ("redis_timeout", "lease", "renew_every", "sweep_every", "message_gra
 
 def healthy_again(world: World, pool: Pool) -> None:
     """The very worker that went through it works on, under its own power."""
-    assert world.service(f"worker-{pool}").process.poll() is None
+    assert world.service(f"worker-{pool}").running
     world.submit(pool, [world.file(f"after{n}") for n in range(4)], batch="after")
     all_done(world, 4, "after")
 
@@ -61,7 +61,7 @@ def test_redis_full_takes_no_new_jobs_and_those_it_has_are_finished_meanwhile(wo
         with pytest.raises(RedisError, match="maxmemory"):
             world.submit(pool, [world.file("more")], batch="more")
         all_whole(world, 16)
-        assert service.process.poll() is None
+        assert service.running
         redis.config_set("maxmemory", "0")
     world.submit(pool, [world.file("more")], batch="more")
     all_done(world, 1, "more")
@@ -98,7 +98,7 @@ def test_a_worker_cut_off_from_redis_publishes_nothing_that_others_took_over(tmp
         world.service("worker-second").kill()
         world.submit(pool, [world.file(f"after{n}") for n in range(4)], batch="after")
         all_done(world, 4, "after")
-        assert cut_off.process.poll() is None
+        assert cut_off.running
         assert {path: path.stat().st_ino for path in world_files} == world_files, "the cut-off worker overwrote a file"
 
 

@@ -71,7 +71,7 @@ def test_every_worker_outlives_it_calmly_and_goes_on(busy: World, refusal: Refus
 
 
 def ended(world: World) -> list[Pool]:
-    return [pool for pool in Pool if world.service(f"worker-{pool}").process.poll() is not None]
+    return [pool for pool in Pool if not world.service(f"worker-{pool}").running]
 
 
 def calm(log: str) -> None:
@@ -110,7 +110,7 @@ def test_a_worker_that_starts_meanwhile_waits(world: World, pool: Pool) -> None:
     with no_replicas(world.valkey):
         service = world.worker(pool)
         wait_for(lambda: "NOREPLICAS" in service.text() or "replicas" in service.text(), what="it to say why it waits")
-        stays(lambda: service.process.poll() is None, seconds=3, what="it to wait")
+        stays(lambda: service.running, seconds=3, what="it to wait")
     all_done(world, 3, seconds=20)
 
 

@@ -31,7 +31,7 @@ def by_remote_control(world: World, pool: Pool, _service: Service) -> None:
 
 
 def by_signal(number: signal.Signals) -> Callable[[World, Pool, Service], None]:
-    return lambda _world, _pool, service: service.send(number)
+    return lambda _world, _pool, service: service.signal(number)
 
 
 def by_signal_to_the_group(number: signal.Signals) -> Callable[[World, Pool, Service], None]:
@@ -89,7 +89,7 @@ def test_a_hangup_drains_it_and_starts_it_again_in_place(tmp_path: Path, pool: P
     with at_work(tmp_path, pool, GRACE) as world:
         service = world.service(f"worker-{pool}")
         pid = service.pid
-        service.send(signal.SIGHUP)
+        service.signal(signal.SIGHUP)
         wait_for(lambda: service.text().count(" ready.") == 2, seconds=GRACE + 30, what="it to start again")
         assert service.running
         assert service.pid == pid
@@ -104,9 +104,9 @@ def test_a_hangup_drains_it_and_starts_it_again_in_place(tmp_path: Path, pool: P
 def test_a_hangup_does_not_start_a_worker_again_that_is_to_stop(begin: Begin, pool: Pool) -> None:
     world = begin()
     service = world.start(pool).service(f"worker-{pool}")
-    service.send(signal.SIGHUP)
-    service.send(signal.SIGTERM)
-    service.send(signal.SIGHUP)
+    service.signal(signal.SIGHUP)
+    service.signal(signal.SIGTERM)
+    service.signal(signal.SIGHUP)
     assert service.wait(30) == 0
     assert service.text().count(" ready.") == 1
 
@@ -119,6 +119,6 @@ def test_a_second_signal_hurries_it(tmp_path: Path, pool: Pool, tell: Callable[[
         tell(world, pool, service)
         wait_for(lambda: world.records()[0].state is JobState.DONE, what="the short job to end within the grace")
         assert service.running
-        service.send(signal.SIGTERM)
+        service.signal(signal.SIGTERM)
         assert service.wait(BESIDE) == 0
         drained(world)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.matrix.expectation import REGENERATE, Expected
-from tests.matrix.outcomes import MEANING, Outcome
+from tests.matrix.outcomes import Outcome
 from tests.matrix.row import COLUMNS, Row
 from tests.matrix.rows import ROWS
 
@@ -38,9 +38,7 @@ Seconds in the rows are short so that a test can wait for them; nothing depends 
 def render(expected: Expected) -> str:
     used = {word for words in expected.cells.values() for word in words}
     versions = ", ".join(f"{name} {number}" for name, number in expected.versions.items())
-    words = "\n".join(
-        f"| {word} | {meaning} |" for word, meaning in MEANING.items() if word in used - {Outcome.NOT_APPLICABLE}
-    )
+    words = "\n".join(f"| {word} | {word.meaning} |" for word in Outcome if word in used - {Outcome.NOT_APPLICABLE})
     head = HEAD.format(command=REGENERATE, versions=versions, table=_table(expected), words=words)
     return "\n".join([head, *(_section(row, expected) for row in ROWS)])
 

@@ -21,6 +21,13 @@ class Downpour(System):
         self.app.conf.update(broker_options(world.settings))
         return world
 
+    def busy(self, seconds: float, *, slots: int = 4, size: int = 100_000, **settings: Any) -> World:
+        """A world with one worker, which has begun to receive the only file; it takes so long."""
+        world = self.world(**settings).start(self.pool, slots=slots)
+        world.submit(self.pool, [world.paced("job", seconds, size)])
+        running(world)
+        return world
+
     def launch(self, world: World, *options: str) -> Service:
         """A worker with further options; it need not become ready."""
         words = f"-m celery -A worker.app worker -P {self.pool} -Q {self.pool.queue} -n options@%h -E"

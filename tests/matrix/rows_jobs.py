@@ -19,7 +19,7 @@ from tests.world import World
 
 def soft(stock: Stock) -> str:
     stock.start()
-    stock.send("sleep", "job", BODY, soft_time_limit=LIMIT)
+    stock.send("note", "job", BODY, soft_time_limit=LIMIT)
     how = stock.ended("job")
     return {"SoftTimeLimitExceeded": Outcome.WORKS, "end": Outcome.IGNORED}.get(how) or error(how)
 
@@ -58,9 +58,9 @@ def deadline(path: str) -> Callable[[Downpour], str]:
 
 def reserved(stock: Stock) -> str:
     worker = stock.start()
-    stock.send("sleep", "first", BODY)
+    stock.send("note", "first", BODY)
     stock.begun("first")
-    stock.send("sleep", "job", 0.0)
+    stock.send("note", "job", 0.0)
     wait_for(lambda: stock.unacked("job"), seconds=PATIENCE, what="the worker to take the job in hand")
     return _revoked_before_it_begins(stock, lambda: stock.serves(worker))
 
@@ -76,8 +76,8 @@ def queued_then_restart(stock: Stock) -> str:
     _one_on_the_queue(stock)
 
     def restart() -> None:
-        worker.send(signal.SIGTERM)
-        worker.process.wait(PATIENCE)
+        worker.signal(signal.SIGTERM)
+        worker.wait(PATIENCE)
         assert stock.on_queue("job"), "the first worker took the job before it stopped"
         stock.serves(stock.start(name="second"))
 
@@ -86,10 +86,10 @@ def queued_then_restart(stock: Stock) -> str:
 
 
 def _one_on_the_queue(stock: Stock) -> None:
-    stock.send("sleep", "first", BODY)
+    stock.send("note", "first", BODY)
     stock.begun("first")
     for name in ("second", "third", "job"):  # one of them in hand, at the most two
-        stock.send("sleep", name, 0.0)
+        stock.send("note", name, 0.0)
     wait_for(lambda: stock.unacked("second"), seconds=PATIENCE, what="the worker to take its fill")
 
 
@@ -105,8 +105,7 @@ def _revoked_before_it_begins(stock: Stock, then: Callable[[], object]) -> str:
 
 def terminate(stock: Stock) -> str:
     worker = stock.start()
-    stock.send("sleep", "job", BODY)
-    stock.begun("job")
+    stock.running(BODY)
     stock.ask("revoke", task_id="job", terminate=True)
     ended = stock.ended("job")
     if not stock.serves(worker):
@@ -162,10 +161,7 @@ def cancel_then_restart(downpour: Downpour) -> str:
 
 
 def cancel_running(downpour: Downpour) -> str:
-    world = downpour.world()
-    world.start(downpour.pool)
-    world.submit(downpour.pool, [world.paced("job", LONG)])
-    running(world)
+    world = downpour.busy(LONG)
     said = producer(world.settings, "cancel", "b")
     assert said.code == 0, said.err
     record = closed(world)
@@ -187,7 +183,7 @@ ROWS = (
     Row(
         "hard-time-limit",
         "Hard time limit",
-        hard("sleep"),
+        hard("note"),
         deadline("/faults/stall?name=job&after=1000&size=100000"),
         f"The same body with `time_limit={LIMIT:g}`; seen are its marks, its process and its result. "
         f"Downpour: `DOWNPOUR_DEADLINE={LIMIT:g}` and a server that sends 1,000 bytes and then nothing.",

@@ -18,8 +18,7 @@ from tests.world import World
 
 def ping(stock: Stock) -> str:
     stock.start(slots=2)
-    stock.send("burn", "job", BURN)
-    stock.begun("job")
+    stock.running(BURN, "burn")
     answer = stock.ask("ping", seconds=PING)
     assert not stock.count("end", "job"), "the machine was too slow: the body ended before the ping did"
     return Outcome.WORKS if answer else Outcome.NO_ANSWER
@@ -29,14 +28,13 @@ def heartbeat(stock: Stock) -> str:
     stock.start("-E", slots=2)
     with stock.valkey.client() as redis, redis.pubsub() as events:
         events.psubscribe("*worker.heartbeat")
-        stock.send("burn", "job", BURN)
-        begun = stock.begun("job").at
+        begun = stock.running(BURN, "burn").at
         beats = []
         while not stock.count("end", "job"):
             message = events.get_message(ignore_subscribe_messages=True, timeout=0.1)
             if message and time.time() > begun:
                 beats.append(time.time())
-        ended = next(mark.at for mark in stock.marks("job") if mark.what == "end")
+        ended = next(note.at for note in stock.notes("job") if note.what == "end")
     return Outcome.WORKS if sum(at < ended for at in beats) >= LEAST_BEATS else Outcome.SILENT
 
 

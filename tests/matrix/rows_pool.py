@@ -23,7 +23,7 @@ def recycling(*options: str) -> tuple[Callable[[Stock], str], Callable[[Downpour
         if not worker.ready_or_gone():
             return Outcome.CRASHES
         for name in THREE:
-            stock.send("sleep", name, 0.0)
+            stock.send("note", name, 0.0)
             if stock.ended(name) != "end":
                 return Outcome.CRASHES
         return _replaced([stock.begun(name).pid for name in THREE])
@@ -71,7 +71,7 @@ def downpour_autoscale(downpour: Downpour) -> str:
 
 def _three_at_once(stock: Stock) -> bool:
     for name in THREE:
-        stock.send("sleep", name, BODY)
+        stock.send("note", name, BODY)
     wait_for(
         lambda: stock.most_at_once(*THREE) == len(THREE) or stock.count("end", THREE[0]),
         seconds=PATIENCE,
@@ -113,7 +113,7 @@ def grow_and_shrink(stock: Stock) -> str:
 
     def one_by_one() -> bool:
         for name in ("four", "five"):
-            stock.send("sleep", name, LIMIT)
+            stock.send("note", name, LIMIT)
         return all(stock.ended(name) for name in ("four", "five")) and stock.most_at_once("four", "five") == 1
 
     return _grow_and_shrink(stock, three_at_once, one_by_one)

@@ -9,10 +9,11 @@ from functools import partial
 from subprocess import TimeoutExpired
 
 from ledger.jobs import Attempt, FailureKind, JobState, Pool
+from tests.celery_workers import ProjectWorker
 from tests.matrix.downpour import Downpour, closed, done_in, one, running
 from tests.matrix.outcomes import Outcome, error
 from tests.matrix.row import Race, Row, columns
-from tests.matrix.stock import Stock, StockWorker
+from tests.matrix.stock import Stock
 from tests.matrix.times import BODY, EXIT, LONG, OFTEN, PATIENCE, POISON, REDELIVERY, SOFT, STOP, VISIBILITY
 from tests.waiting import wait_for
 from tests.worker_process import Service
@@ -22,27 +23,25 @@ TUNED = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
 def sigterm(stock: Stock) -> str:
     worker = stock.start()
-    stock.send("sleep", "job", BODY)
-    stock.begun("job")
-    worker.send(signal.SIGTERM)
-    if (code := worker.process.wait(PATIENCE)) != 0:
+    stock.running(BODY)
+    worker.signal(signal.SIGTERM)
+    if (code := worker.wait(PATIENCE)) != 0:
         return error(f"exit_{code}")
     return Outcome.WORKS if stock.count("end", "job") else fate(stock, "job")
 
 
 def docker_stop(stock: Stock) -> str:
     worker = stock.start()
-    stock.send("sleep", "job", LONG)
-    stock.begun("job")
+    stock.running(LONG)
     _stop_or_kill(worker)
     return fate(stock, "job")
 
 
 def _stop_or_kill(worker: Service) -> None:
     """SIGTERM, then SIGKILL for whoever is still there: what a container engine does."""
-    worker.send(signal.SIGTERM)
+    worker.signal(signal.SIGTERM)
     try:
-        worker.process.wait(STOP)
+        worker.wait(STOP)
     except TimeoutExpired:
         worker.kill()
 
@@ -57,11 +56,10 @@ def fate(stock: Stock, name: str) -> str:
 def soft_shutdown(stock: Stock) -> str:
     worker = stock.start(variables={"REMAP_SIGTERM": "SIGQUIT"}, task_acks_late=True, worker_soft_shutdown_timeout=SOFT)
     body = SOFT + BODY
-    stock.send("sleep", "job", body)
-    stock.begun("job")
-    worker.send(signal.SIGTERM)
+    stock.running(body)
+    worker.signal(signal.SIGTERM)
     try:
-        worker.process.wait(body + EXIT)
+        worker.wait(body + EXIT)
     except TimeoutExpired:
         return Outcome.NEVER_EXITS
     return Outcome.FINISHES_ANYWAY if stock.count("end", "job") else fate(stock, "job")
@@ -71,19 +69,13 @@ def soft_shutdown(stock: Stock) -> str:
 
 
 def grace_is_enough(downpour: Downpour) -> str:
-    world = downpour.world(grace=PATIENCE)
-    world.start(downpour.pool)
-    world.submit(downpour.pool, [world.paced("job", BODY)])
-    running(world)
+    world = downpour.busy(BODY, grace=PATIENCE)
     code = world.service(f"worker-{downpour.pool}").terminate(PATIENCE)
     return Outcome.WORKS if code == 0 and done_in(one(world), 1) else error(f"exit_{code}")
 
 
 def killed_while_stopping(downpour: Downpour) -> str:
-    world = downpour.world(grace=LONG)
-    world.start(downpour.pool)
-    world.submit(downpour.pool, [world.paced("job", BODY)])
-    running(world)
+    world = downpour.busy(BODY, grace=LONG)
     _stop_or_kill(world.service(f"worker-{downpour.pool}"))
     world.worker(downpour.pool, name="second")
     first, *others = (attempt.kind for attempt in closed(world).attempts)
@@ -92,10 +84,7 @@ def killed_while_stopping(downpour: Downpour) -> str:
 
 def grace_is_short(downpour: Downpour) -> str:
     """The job outlasts the grace: it is handed back, and the next worker goes on with its file."""
-    world = downpour.world(grace=SOFT)
-    world.start(downpour.pool)
-    world.submit(downpour.pool, [world.paced("job", LONG, size=1_000_000)])
-    running(world)
+    world = downpour.busy(LONG, size=1_000_000, grace=SOFT)
     code = world.service(f"worker-{downpour.pool}").terminate(SOFT + EXIT)
     if code != 0:
         return error(f"exit_{code}")
@@ -109,8 +98,7 @@ def grace_is_short(downpour: Downpour) -> str:
 
 def killed(stock: Stock) -> str:
     worker = stock.start()
-    stock.send("sleep", "job", LONG)
-    stock.begun("job")
+    stock.running(LONG)
     wait_for(lambda: not stock.unacked("job"), seconds=PATIENCE, what="the worker to acknowledge what its child began")
     worker.kill()
     return fate(stock, "job")
@@ -126,8 +114,7 @@ def killed_acks_late(stock: Stock, options: dict[str, int]) -> str:
         worker.wait_until_ready()
     if not options:  # each has its look at the start behind it, and the next one comes after 100 s
         wait_for(lambda: stock.looks() >= len(workers), seconds=PATIENCE, what="the first look of each")
-    stock.send("sleep", "job", BODY / 2)
-    pid = stock.begun("job").pid
+    pid = stock.running(BODY / 2).pid
     _kill_without_the_lock(stock, next(worker for worker in workers if pid in (worker.pid, *worker.children())))
     assert not stock.count("end", "job"), "the machine was too slow: the job ended before the kill"
     try:
@@ -137,13 +124,13 @@ def killed_acks_late(stock: Stock, options: dict[str, int]) -> str:
     return Outcome.WORKS
 
 
-def _kill_without_the_lock(stock: Stock, worker: StockWorker) -> None:
+def _kill_without_the_lock(stock: Stock, worker: ProjectWorker) -> None:
     """Whoever dies while it holds that lock keeps everybody from lost messages for 300 s: no part of this row."""
 
     def frozen_without_it() -> bool:
-        worker.send(signal.SIGSTOP)
+        worker.signal(signal.SIGSTOP)
         if stock.restoring():
-            worker.send(signal.SIGCONT)
+            worker.signal(signal.SIGCONT)
             return False
         return True
 
@@ -154,7 +141,7 @@ def _kill_without_the_lock(stock: Stock, worker: StockWorker) -> None:
 def longer_than_visibility(stock: Stock) -> str:
     options = {"visibility_timeout": VISIBILITY / 2, **TUNED}
     stock.start(slots=2, task_acks_late=True, broker_transport_options=options)
-    stock.send("sleep", "job", 2 * VISIBILITY)
+    stock.send("note", "job", 2 * VISIBILITY)
     wait_for(
         lambda: stock.count("start", "job") > 1 or stock.count("end", "job"), seconds=PATIENCE, what="a second start"
     )
@@ -163,8 +150,7 @@ def longer_than_visibility(stock: Stock) -> str:
 
 def child_killed(stock: Stock) -> str:
     worker = stock.start(result_backend=stock.results)
-    stock.send("sleep", "job", LONG)
-    os.kill(stock.begun("job").pid, signal.SIGKILL)
+    os.kill(stock.running(LONG).pid, signal.SIGKILL)
     stock.state("job")
     if not stock.serves(worker):
         return Outcome.CRASHES
@@ -184,8 +170,7 @@ def poison(stock: Stock) -> str:
 
 def redis_restarts(stock: Stock) -> str:
     worker = stock.start(slots=2, task_acks_late=True)
-    stock.send("sleep", "job", BODY)
-    stock.begun("job")
+    stock.running(BODY)
     stock.valkey.restart()
     return Outcome.WORKS if stock.serves(worker) else Outcome.CRASHES
 
@@ -231,10 +216,7 @@ def longer_than_lease(downpour: Downpour) -> str:
 
 
 def child_killed_in_downpour(downpour: Downpour) -> str:
-    world = downpour.world()
-    world.start(downpour.pool, slots=1)
-    world.submit(downpour.pool, [world.paced("job", BODY)])
-    running(world)
+    world = downpour.busy(BODY, slots=1)
     os.kill(world.service(f"worker-{downpour.pool}").children()[0], signal.SIGKILL)
     return _lost_once(closed(world).attempts)
 
@@ -257,10 +239,7 @@ def poison_in_downpour(downpour: Downpour) -> str:
 
 
 def redis_restarts_under_downpour(downpour: Downpour) -> str:
-    world = downpour.world()
-    world.start(downpour.pool)
-    world.submit(downpour.pool, [world.paced("job", BODY)])
-    running(world)
+    world = downpour.busy(BODY)
     world.valkey.restart()
     if not done_in(closed(world), 1):
         return Outcome.RUNS_TWICE

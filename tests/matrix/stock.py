@@ -1,12 +1,10 @@
-"""A stock Celery on a Valkey of its own: workers, what their bodies wrote down, and where a message is."""
+"""A stock Celery on a Valkey of its own: workers, what their bodies noted, and where a message is."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,28 +12,14 @@ import psutil
 from celery import Celery
 
 from ledger.jobs import Pool
+from tests.celery_workers import Note, Project, ProjectWorker
 from tests.matrix.times import PATIENCE
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
-from tests.worker_process import Service
 
 # Whatever a cell kills, the kernel lives: no write is lost, and none waits for a disk.
 FSYNC = {"appendfsync": "everysec"}
 QUEUE = "celery"  # Celery's default
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    at: float  # seconds since the epoch
-    what: str  # start, end, success, or the class of what the body was ended with
-    name: str  # of the job
-    pid: int
-
-
-class StockWorker(Service):
-    """``celery worker`` with Celery's defaults, but for what the row is about."""
-
-    HEALTH = "MATRIX_READY"
 
 
 class System:
@@ -46,7 +30,8 @@ class System:
         self._folder = folder
         self._stack = ExitStack()
         self.valkey = self._stack.enter_context(ValkeyProcess(appendonly=True, options=FSYNC))
-        self.app = self._stack.enter_context(Celery("caller", broker=self.valkey.url, set_as_current=False))
+        self._project = self._stack.enter_context(Project(folder, self.valkey.url, sick=True))
+        self.app = self._project.app
         self.app.conf.broker_connection_retry = True
 
     def __enter__(self) -> Self:
@@ -68,29 +53,19 @@ class System:
 class Stock(System):
     def __init__(self, pool: Pool, folder: Path) -> None:
         super().__init__(pool, folder)
-        self._marks = folder / "marks"
         self._redis = self._stack.enter_context(self.valkey.client())
         self.results = self.valkey.url.replace("/0", "/1")
         self._reader = self._stack.enter_context(Celery("reader", backend=self.results, set_as_current=False))
 
     def launch(
-        self, *options: str, slots: int = 1, name: str = "first", variables: dict[str, str] | None = None, **conf: Any
-    ) -> StockWorker:
+        self, *options: str, slots: int = 1, name: str = "first", variables: Mapping[str, str] = {}, **conf: Any
+    ) -> ProjectWorker:
         """A worker that need not be ready yet, or never will be."""
-        words = f"-m celery -A tests.matrix.stock_app worker -P {self.pool} -n {name}@%h -l INFO"
         count = [] if any(option.startswith("--autoscale") for option in options) else ["-c", str(slots)]
-        environment = {
-            **os.environ,
-            "PYTHONUNBUFFERED": "1",
-            "MATRIX_BROKER": self.valkey.url,
-            "MATRIX_CONF": json.dumps(conf),
-            "MATRIX_MARKS": str(self._marks),
-            **(variables or {}),
-        }
-        command = [sys.executable, *words.split(), *count, *options]
-        return self._stack.enter_context(StockWorker(name, command, environment, self._folder))
+        variables = {"PROJECT_CONF": json.dumps(conf), **variables}
+        return self._project.launch(name, "-P", self.pool, *count, *options, variables=variables)
 
-    def start(self, *options: str, **more: Any) -> StockWorker:
+    def start(self, *options: str, **more: Any) -> ProjectWorker:
         """A worker that is ready, for remote commands too."""
         worker = self.launch(*options, **more).wait_until_ready()
         self.hears()
@@ -100,48 +75,49 @@ class Stock(System):
 
     def send(self, task: str, name: str, *args: float, **options: Any) -> None:
         """The job's name is its task id too."""
-        self.app.send_task(task, args=(name, *args), task_id=name, **options)
+        self._project.send(task, name, *args, task_id=name, **options)
 
-    def marks(self, name: str | None = None) -> list[Mark]:
-        if not self._marks.exists():
-            return []
-        rows = [line.split() for line in self._marks.read_text().splitlines()]
-        marks = [Mark(float(at), what, whose, int(pid)) for at, what, whose, pid in rows]
-        return [mark for mark in marks if name in (None, mark.name)]
+    def notes(self, name: str) -> list[Note]:
+        return [note for note in self._project.notes() if note.name == name]
 
     def count(self, what: str, name: str) -> int:
-        return sum(mark.what == what for mark in self.marks(name))
+        return sum(note.what == what for note in self.notes(name))
 
-    def begun(self, name: str) -> Mark:
+    def begun(self, name: str) -> Note:
         """Wait until the body has begun."""
 
-        def start() -> Mark | None:
-            return next((mark for mark in self.marks(name) if mark.what == "start"), None)
+        def start() -> Note | None:
+            return next((note for note in self.notes(name) if note.what == "start"), None)
 
         return wait_for(start, seconds=PATIENCE, what=f"{name} to begin")
+
+    def running(self, seconds: float, task: str = "note", **options: Any) -> Note:
+        """A job by the name of "job" has begun, and takes so long."""
+        self.send(task, "job", seconds, **options)
+        return self.begun("job")
 
     def ended(self, name: str) -> str:
         """Wait until the body is over: ``end``, the class it was ended with, or ``gone`` with its process."""
         pid = self.begun(name).pid
 
         def over() -> str | None:
-            gone = _gone(pid)  # first, so that a mark written before is seen
-            mark = next((mark for mark in self.marks(name) if mark.what not in {"start", "success"}), None)
-            return mark.what if mark else "gone" if gone else None
+            gone = _gone(pid)  # first, so that a note written before is seen
+            note = next((note for note in self.notes(name) if note.what not in {"start", "success"}), None)
+            return note.what if note else "gone" if gone else None
 
         return wait_for(over, seconds=PATIENCE, every=0.05, what=f"{name} to be over")
 
-    def serves(self, worker: StockWorker, name: str = "sentinel") -> bool:
+    def serves(self, worker: ProjectWorker, name: str = "sentinel") -> bool:
         """Whether the worker runs one more job. It comes after all others: the queue is first in, first out."""
-        self.send("sleep", name, 0.0)
+        self.send("note", name, 0.0)
         wait_for(lambda: self.count("end", name) or not worker.running, seconds=PATIENCE, what=f"{name} to run")
         return worker.running
 
     def most_at_once(self, *names: str) -> int:
         """How many of the jobs were running at the same moment."""
         now = most = 0
-        for mark in sorted((mark for name in names for mark in self.marks(name)), key=lambda mark: mark.at):
-            now += {"start": 1, "end": -1}.get(mark.what, 0)
+        for note in sorted((note for name in names for note in self.notes(name)), key=lambda note: note.at):
+            now += {"start": 1, "end": -1}.get(note.what, 0)
             most = max(most, now)
         return most
 

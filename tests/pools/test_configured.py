@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from ledger.jobs import JobState, Pool
 from origin.content import Entity
 from tests.producer_process import run
-from tests.world import World, pools
+from tests.world import World, lasting, pools
 
 WHO = "Downpour/0.1 (+https://example.org/bot; mail@example.org)"
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), user_agent=WHO, fsync=True) as world:
-        yield world.start(*Pool)
+world = lasting(user_agent=WHO, fsync=True)
 
 
 @pools

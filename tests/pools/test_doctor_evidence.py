@@ -28,7 +28,7 @@ V2 = Path("/sys/fs/cgroup/cgroup.controllers")
 
 
 def ended(clinic: Clinic, name: str, count: int, seconds: float = 60) -> None:
-    wait_for(lambda: clinic.marks("ended").count(name) >= count, seconds=seconds, what=f"{count} of {name} to end")
+    wait_for(lambda: clinic.noted("end").count(name) >= count, seconds=seconds, what=f"{count} of {name} to end")
 
 
 def idle(clinic: Clinic) -> bool:
@@ -100,11 +100,11 @@ def test_a_lost_connection_runs_late_acked_tasks_twice(tmp_path: Path, pool: str
     with ValkeyProcess() as valkey, Clinic(tmp_path, valkey.url, **conf) as clinic, valkey.client() as redis:
         clinic.launch("worker", "-P", pool, "-c", "2").wait_until_ready()
         clinic.send("note", "task", 5)
-        wait_for(lambda: clinic.marks("began"), what="the task to begin")
+        wait_for(lambda: clinic.noted("start"), what="the task to begin")
         redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        wait_for(lambda: len(clinic.marks("began")) == 2, what="the task to begin again")
+        wait_for(lambda: len(clinic.noted("start")) == 2, what="the task to begin again")
         ended(clinic, "task", ends)
-        stays(lambda: len(clinic.marks("ended")) == ends, seconds=2, what=f"{ends} runs to the end")
+        stays(lambda: len(clinic.noted("end")) == ends, seconds=2, what=f"{ends} runs to the end")
 
 
 def test_an_eta_beyond_the_visibility_timeout_runs_more_than_once(tmp_path: Path, valkey: ValkeyProcess) -> None:
@@ -140,7 +140,7 @@ def test_messages_are_taken_by_one_while_another_is_idle(tmp_path: Path, valkey:
             clinic.send("note", "short")
         wait_for(lambda: len(next(iter(clinic.inspect(1).reserved().values()))) == 20, what="all to be taken")
         clinic.launch("second", "-P", "threads", "-c", "1").wait_until_ready()
-        stays(lambda: "short" not in clinic.marks("began"), seconds=5, what="the idle worker to get none")
+        stays(lambda: "short" not in clinic.noted("start"), seconds=5, what="the idle worker to get none")
 
 
 def test_a_full_memory_drops_a_queue_without_an_error(tmp_path: Path) -> None:

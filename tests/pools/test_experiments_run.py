@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -28,8 +27,9 @@ from producer.downloads import Downloads
 from producer.fleet import Private
 from producer.scenarios import SCENARIOS, Options, from_recipe
 from stack.processes import MARK
+from tests.producer_process import start
 from tests.waiting import wait_for
-from tests.worker_process import ROOT
+from tests.worker_process import ROOT, environment_of
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -39,16 +39,9 @@ def compare(*words: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], 
     """The command, with its output in a file: nobody need read it for it to go on."""
     said = folder / "said.txt"
     with said.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "producer", "compare", *words, "--noise", "1", "--json", str(folder / "out.json")],
-            cwd=ROOT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("DOWNPOUR_")},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            text=True,
-            start_new_session=True,
-        )
+        words = ("compare", *words, "--noise", "1", "--json", str(folder / "out.json"))
+        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+        process = start(environment_of(Settings()), *words, **streams, start_new_session=True)
     try:
         yield process, said
     finally:

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-
-import pytest
 
 from ledger.dead_letters import DeadLetters
 from ledger.jobs import Job, JobRecord, JobState, Pool, Ref
 from ledger.switches import Switches
 from tests.waiting import wait_for
-from tests.world import Begin, World, pools
+from tests.world import Begin, World, lasting, pools
 
 SLOTS = 4
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), lease=5.0, read_timeout=10.0) as world:
-        yield world.start(*Pool, slots=SLOTS)
-
-
-def small(world: World, name: str) -> Job:
-    return world.file(name, 1024)
-
-
-def warm(world: World, pool: Pool, batch: str) -> None:
-    """Each process has seen short jobs."""
-    world.submit(pool, [small(world, f"w{n}") for n in range(40)], batch=f"w-{batch}")
-    world.finished(f"w-{batch}")
+running = lasting(slots=SLOTS, lease=5.0, read_timeout=10.0)
 
 
 def together(world: World, pool: Pool, batch: str) -> list[int]:
@@ -53,8 +37,8 @@ def check(world: World, records: list[JobRecord]) -> None:
 
 @pools
 def test_a_thousand_small_files_need_few_tasks(running: World, batch: str, pool: Pool) -> None:
-    warm(running, pool, batch)
-    running.submit(pool, [small(running, f"{n}") for n in range(1000)], batch=batch)
+    running.warm(pool, f"w-{batch}")
+    running.submit(pool, running.small(1000), batch=batch)
     check(running, running.finished(batch, seconds=120))
     groups = together(running, pool, batch)
     assert sum(groups) > 500, groups
@@ -64,7 +48,7 @@ def test_a_thousand_small_files_need_few_tasks(running: World, batch: str, pool:
 
 @pools
 def test_slow_jobs_after_many_short_ones_have_all_slots(running: World, batch: str, pool: Pool) -> None:
-    warm(running, pool, batch)
+    running.warm(pool, f"w-{batch}")
     running.submit(pool, [running.paced(f"{n}", 3, 50_000) for n in range(20)], batch=batch)
     records = running.finished(batch)
     check(running, records)
@@ -76,10 +60,10 @@ def test_slow_jobs_after_many_short_ones_have_all_slots(running: World, batch: s
 def test_a_large_file_delays_no_small_ones(begin: Begin, pool: Pool) -> None:
     """Nobody says beforehand that it is large; it comes slowly, and small files wait behind it."""
     world = begin().start(pool, slots=2)
-    warm(world, pool, "a")
+    world.warm(pool)
     large = Job(f"{world.origin.url}/paced/15/large?size=3000000", "large")
-    world.submit(pool, [*(small(world, f"a{n}") for n in range(20)), large])
-    world.submit(pool, [small(world, f"b{n}") for n in range(300)])
+    world.submit(pool, [*world.small(20, "a"), large])
+    world.submit(pool, world.small(300, "b"))
     records = world.finished(seconds=60)
     check(world, records)
     ends = {record.job.filename: record.last.finished for record in records if record.last}
@@ -90,7 +74,7 @@ def test_a_large_file_delays_no_small_ones(begin: Begin, pool: Pool) -> None:
 def test_a_large_file_that_comes_fast_spoils_no_attempt_of_the_small_ones(
     running: World, batch: str, pool: Pool
 ) -> None:
-    warm(running, pool, batch)
+    running.warm(pool, f"w-{batch}")
     running.submit(pool, [running.file(f"{n}", 2_000_000 if n % 30 == 20 else 1024) for n in range(200)], batch=batch)
     check(running, running.finished(batch))
 
@@ -101,7 +85,7 @@ def test_files_that_are_there_already_are_looked_at_by_all_slots(running: World,
     running.submit(pool, jobs, batch=batch)
     running.finished(batch)
     assert list(running.ledger.prune(batch))[-1] == 0
-    warm(running, pool, batch)
+    running.warm(pool, f"w-{batch}")
     running.submit(pool, jobs, batch=batch)
     records = running.finished(batch)
     check(running, records)
@@ -111,8 +95,8 @@ def test_files_that_are_there_already_are_looked_at_by_all_slots(running: World,
 
 @pools
 def test_messages_of_many_jobs_stay_as_they_are(running: World, batch: str, pool: Pool) -> None:
-    warm(running, pool, batch)
-    running.submit(pool, [small(running, f"{n}") for n in range(300)], batch=batch, carried=50)
+    running.warm(pool, f"w-{batch}")
+    running.submit(pool, running.small(300), batch=batch, carried=50)
     check(running, running.finished(batch))
     assert together(running, pool, batch) == [50] * 6
     assert messages(running, pool, batch) == 6
@@ -122,11 +106,11 @@ def test_messages_of_many_jobs_stay_as_they_are(running: World, batch: str, pool
 def test_what_is_no_message_stops_no_group_and_is_kept(running: World, batch: str, pool: Pool) -> None:
     letters = DeadLetters(running.ledger.redis, "t:")
     before = letters.counts()[pool]
-    warm(running, pool, batch)
+    running.warm(pool, f"w-{batch}")
     control = Switches(running.ledger)
     control.pause(pool)
     for part in range(5):
-        running.submit(pool, [small(running, f"{part}-{n}") for n in range(30)], batch=batch)
+        running.submit(pool, running.small(30, f"{part}-"), batch=batch)
         running.ledger.redis.lpush(f"t:{pool.queue}", f'{{"id":"{part}"}}', "garbage")
     control.resume(pool)
     check(running, running.finished(batch))
@@ -135,7 +119,7 @@ def test_what_is_no_message_stops_no_group_and_is_kept(running: World, batch: st
 
 @pools
 def test_a_cancel_reaches_the_jobs_of_a_group(running: World, batch: str, pool: Pool) -> None:
-    warm(running, pool, batch)
+    running.warm(pool, f"w-{batch}")
     running.submit(pool, [running.paced(f"{n}", 60) for n in range(40)], batch=batch)
     running.running(SLOTS, batch=batch)
     running.ledger.cancel(Ref(batch, 0, 39))
@@ -148,10 +132,10 @@ def test_a_cancel_reaches_the_jobs_of_a_group(running: World, batch: str, pool: 
 def test_a_message_that_is_revoked_on_the_queue_is_cancelled_and_not_taken(
     running: World, batch: str, pool: Pool
 ) -> None:
-    warm(running, pool, batch)
+    running.warm(pool, f"w-{batch}")
     switches = Switches(running.ledger)
     switches.pause(pool)
-    running.submit(pool, [small(running, f"{n}") for n in range(100)], batch=batch)
+    running.submit(pool, running.small(100), batch=batch)
     with running.celery() as app:
         app.control.revoke([f"{batch}.50", f"{batch}.90"])
     wait_for(lambda: running.batch(batch).count(JobState.CANCELLED) == 2, what="the cancels")

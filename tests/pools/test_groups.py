@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-
-import pytest
 
 from ledger.jobs import JobState, Pool, Ref
 from tests.waiting import wait_for
-from tests.world import Begin, World, pools
+from tests.world import Begin, World, lasting, pools
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), read_timeout=3.0, chunk_parallel=8) as world:
-        yield world.start(*Pool)
+running = lasting(read_timeout=3.0, chunk_parallel=8)
 
 
 @pools

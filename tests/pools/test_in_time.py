@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +10,7 @@ from download.tempfile import FOLDER
 from ledger.jobs import FailureKind, Job, JobState, Pool, Ref
 from ledger.settings import Settings
 from tests.waiting import wait_for
-from tests.world import World, pools
+from tests.world import World, lasting, pools
 
 WAITS = ("drip-body?every=0.1", "drip-headers?every=0.1", "stall?after=1000", "slow-start/90/f", "fast")
 ways = pytest.mark.parametrize("carried", [1, len(WAITS)], ids=["alone", "in a chunk"])
@@ -22,17 +21,8 @@ def deployed(setting: str) -> float:
     return float(Settings.model_fields[setting].default)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"),
-        lease=deployed("lease"),
-        renew_every=deployed("renew_every"),
-        sweep_every=deployed("sweep_every"),
-        read_timeout=120.0,
-        low_speed=0,
-    ) as world:
-        yield world.start(*Pool, slots=len(WAITS))
+TIMES = {name: deployed(name) for name in ("lease", "renew_every", "sweep_every")}
+world = lasting(slots=len(WAITS), read_timeout=120.0, low_speed=0, **TIMES)
 
 
 def submit(world: World, pool: Pool, batch: str, carried: int, deadline: float | None = None) -> None:

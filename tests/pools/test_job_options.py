@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
@@ -23,15 +22,12 @@ from producer.results import Style
 from tests.producer_process import run
 from tests.unit.download_kit import ok, reciting
 from tests.waiting import wait_for
-from tests.world import World, pools
+from tests.world import World, lasting, pools
 
 SECRET = "Bearer s3cret-t0ken"  # noqa: S105
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), read_timeout=3.0, max_attempts=3) as world:
-        yield world.start(*Pool)
+world = lasting(read_timeout=3.0, max_attempts=3)
 
 
 def results(world: World, batch: str, style: str = "jsonl") -> str:
@@ -256,8 +252,8 @@ def test_a_file_that_is_there_and_has_the_digest_is_not_downloaded(world: World,
 
 
 @pools
-@pytest.mark.parametrize("carried", [1, 6])
-def test_each_digest_that_a_manifest_may_have_is_verified_alone_and_in_a_group(
+@pytest.mark.parametrize("carried", [1, 7])
+def test_each_digest_and_the_size_that_a_manifest_may_have_are_verified_alone_and_in_a_group(
     world: World, batch: str, pool: Pool, carried: int
 ) -> None:
     jobs = []
@@ -267,8 +263,10 @@ def test_each_digest_that_a_manifest_may_have_is_verified_alone_and_in_a_group(
         for expected in (digest, digest[::-1]):
             name = f"{algorithm}-{expected == digest}"
             jobs.append(replace(plain, filename=name, sha256=None, digest=f"{algorithm}:{expected}"))
+    jobs.append(replace(plain, filename="long", size=2999))
     world.submit(pool, jobs, batch=batch, carried=carried)
-    records = world.finished(batch)
+    *records, long = world.finished(batch)
+    assert (long.state, long.last and long.last.kind) == (JobState.FAILED, FailureKind.SIZE)
     for good, bad in zip(records[::2], records[1::2], strict=True):
         algorithm = good.path.partition("/")[2].partition("-")[0]
         assert good.state is JobState.DONE
@@ -276,8 +274,8 @@ def test_each_digest_that_a_manifest_may_have_is_verified_alone_and_in_a_group(
         assert (bad.state, bad.last and bad.last.kind) == (JobState.FAILED, FailureKind.DIGEST)
         assert f"expected {algorithm} " in str(bad.last)
     # What is there is verified by the same digest.
-    assert run(world.settings, "retry", batch, "--all", "--json").json["queued"] == 6
-    again = world.finished(batch)
+    assert run(world.settings, "retry", batch, "--all", "--json").json["queued"] == 7
+    again = world.finished(batch)[:6]
     assert [record.notes for record in again[::2]] == [("present",)] * 3
     assert [record.sha256 for record in again] == [record.sha256 for record in records]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -85,7 +83,7 @@ def test_a_worker_that_is_stopped_hands_its_slots_back(begin: Begin) -> None:
     world = begin(per_host=1, grace=0.5).start(Pool.THREADS)
     world.submit(Pool.THREADS, [world.paced("a.bin", 4)])
     world.running(1, with_bytes=True)
-    world.service("worker-threads").send(signal.SIGTERM)
+    world.service("worker-threads").signal(signal.SIGTERM)
     world.worker(Pool.THREADS, name="second").wait_until_ready()
     world.done()
     assert world.ledger.redis.zcard("t:host:127.0.0.1:slots") == 0
@@ -154,36 +152,22 @@ def test_a_short_retry_after_is_waited_for_in_the_job_and_a_long_one_in_the_ledg
         assert first.status == 503
 
 
-class OneAtATime(BaseHTTPRequestHandler):
-    """Hears the next connection when the client has ended this one."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        self.wfile.write(b"x" * 1000)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def test_from_a_server_that_serves_one_connection_at_a_time_all_files_arrive(begin: Begin) -> None:
     """Whichever process, thread or loop has the one connection: idle, it does not keep the others waiting."""
     world = begin().start(*Pool)
-    with HTTPServer(("127.0.0.1", 0), OneAtATime) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
-        try:
-            for pool in Pool:
-                alone = [Job(f"{url}{n}", f"{n}", headers=(("X-Y", "z"),)) for n in range(2)]
-                world.submit(pool, alone, batch=f"{pool}-alone")
-                world.submit(pool, [Job(f"{url}{n}", f"{n}") for n in range(3)], batch=f"{pool}-group", carried=3)
-            batches = [f"{pool}-{way}" for pool in Pool for way in ("alone", "group")]
-            records = [record for batch in batches for record in world.finished(batch, seconds=150)]
-        finally:
-            server.shutdown()
+
+    def until_the_client_ends_it(server: Reciter, connection: socket.socket) -> None:
+        connection.settimeout(None)
+        server.answer(connection, *[ok(b"x" * 1000)] * 16)
+
+    with reciting(*[until_the_client_ends_it] * 100) as server:
+        for pool in Pool:
+            alone = [Job(server.url(f"/{n}"), f"{n}", headers=(("X-Y", "z"),)) for n in range(2)]
+            world.submit(pool, alone, batch=f"{pool}-alone")
+            many = [Job(server.url(f"/{n}"), f"{n}") for n in range(3)]
+            world.submit(pool, many, batch=f"{pool}-group", carried=3)
+        batches = [f"{pool}-{way}" for pool in Pool for way in ("alone", "group")]
+        records = [record for batch in batches for record in world.finished(batch, seconds=150)]
     assert {(record.state, record.bytes) for record in records} == {(JobState.DONE, 1000)}
 
 

@@ -102,7 +102,7 @@ def test_the_proxy_s_password_is_in_no_log_and_no_record(behind: Behind) -> None
 def test_a_worker_with_a_proxy_that_is_none_does_not_start(behind: Behind, tmp_path: Path, pool: Pool) -> None:
     settings = behind.world.settings.model_copy(update={"proxy": SecretStr("socks5://me:s3cret@here:1")})
     with worker(pool, settings, tmp_path) as service:
-        assert service.process.wait(60) == 2
+        assert service.wait(60) == 2
         assert "DOWNPOUR_PROXY: expected http://[user:password@]host:port" in service.text()
         assert "s3cret" not in service.text()
     assert [path.name for path in tmp_path.iterdir()] == [f"worker-{pool}.log"]

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
-
 from ledger.jobs import FailureKind, Job, JobState, Pool
-from tests.world import World, pools
+from tests.world import World, lasting, pools
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world.start(*Pool, slots=2)
+world = lasting(slots=2)
 
 
 @pools

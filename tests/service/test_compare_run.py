@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +32,8 @@ from producer.client import Client
 from producer.downloads import Downloads
 from producer.fleet import Shared
 from producer.scenarios import SCENARIOS, Options, OriginError, PlannedWork, RoundJobs, from_recipe, look_up, paced
+from tests.producer_process import finish, start
 from tests.waiting import wait_for
-from tests.worker_process import ROOT, environment_of
 from tests.world import World
 
 QUICK = Options(seed=1, size=20_000, seconds=(1, 2))
@@ -75,18 +73,6 @@ class Watcher:
     @property
     def text(self) -> str:
         return self._file.getvalue()
-
-
-def producer(settings: Settings, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "producer", "compare", *words],
-        cwd=ROOT,
-        env=environment_of(settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -202,37 +188,33 @@ def test_the_command_writes_its_experiment_and_ends_with_0(world: World, tmp_pat
     # The seconds of a seed are 5 to 10; the seed with the two shortest is the quickest whole run there is.
     article = SCENARIOS["article"].plan
     seed = min(range(2000), key=lambda seed: sum(job.seconds or 0 for job in article(Options(seed), Pool.THREADS)))
-    process = producer(
-        world.settings, "--seed", str(seed), "--pools", "threads", "--no-serial", "--size", "9000", "--json", str(file)
-    )
-    out, err = process.communicate(timeout=40)
+    words = f"compare --seed {seed} --pools threads --no-serial --size 9000 --json {file}"
+    said = finish(start(world.settings, *words.split()), seconds=40)
 
-    assert process.returncode == 0, err
+    assert said.code == 0, said.err
     experiment = from_json(file.read_text())
     assert experiment.scenario.seed == seed
     assert experiment.command == (
         f"producer compare article --repeat 1 --seed {seed} --size 9000 --pools threads --no-serial"
     )
     assert not failed(experiment)
-    assert " s · Python_Development_Handbook.pdf " in out  # no silence: progress in plain lines
-    assert "In threads the total is " in out
+    assert " s · Python_Development_Handbook.pdf " in said.out  # no silence: progress in plain lines
+    assert "In threads the total is " in said.out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_what_is_left(number: signal.Signals, world: World) -> None:
     before = set(world.ledger.batches())
-    process = producer(world.settings, "--seed", "1", "--pools", "prefork")
-    try:
-        (batch,) = wait_for(lambda: set(world.ledger.batches()) - before, what="the batch")
-        world.running(2, batch=batch)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=10)
-    finally:
-        if process.poll() is None:
+    with start(world.settings, *["compare", "--seed", "1", "--pools", "prefork"]) as process:
+        try:
+            (batch,) = wait_for(lambda: set(world.ledger.batches()) - before, what="the batch")
+            world.running(2, batch=batch)
+            process.send_signal(number)
+            said = finish(process, seconds=10)
+        finally:
             process.kill()
-            process.wait(10)
 
-    assert process.returncode == 128 + number, err
+    assert said.code == 128 + number, said.err
     assert {record.state for record in world.finished(batch, seconds=10)} == {JobState.CANCELLED}
 
 

@@ -25,7 +25,8 @@ from poolbench.doctor.diagnosis import CHECKS, diagnose
 from poolbench.doctor.looks import NotChecked, Result
 from poolbench.doctor.observed import Observation
 from tests.authority import make_authority
-from tests.doctor.clinic import PROJECT, Clinic, Report
+from tests.celery_workers import PROJECT
+from tests.doctor.clinic import Clinic, Report
 from tests.relay import TlsRelay
 from tests.valkey_process import HOST, ValkeyProcess
 from tests.waiting import wait_for
@@ -152,7 +153,7 @@ class Ward(ExitStack):
         )
         clinic.admit(stays, killed)
         clinic.send("note", "lost", 60, queue="killed")
-        wait_for(lambda: clinic.marks("began"), what="the task to begin")
+        wait_for(lambda: clinic.noted("start"), what="the task to begin")
         killed.kill()
         died = time.monotonic()
         wait_for(lambda: time.monotonic() - died > 5, what="its messages to be missed")
@@ -227,6 +228,7 @@ class Ward(ExitStack):
 
 
 OPTIONS = {"prefork": ("--grace", "10"), "fleet": ("--grace", "100")}
+TOGETHER = "prefork late gevent threads unpatched stalled full verified unverified early"
 DISCHARGED = ("gevent", "stalled", "verified", "fleet")  # once the doctor was there
 
 
@@ -234,19 +236,7 @@ DISCHARGED = ("gevent", "stalled", "verified", "fleet")  # once the doctor was t
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     """Each project visited, once its workers are up."""
     with Ward(tmp_path_factory.mktemp("ward")) as found, ThreadPoolExecutor(12) as threads:
-        names = [
-            "prefork",
-            "late",
-            "gevent",
-            "threads",
-            "unpatched",
-            "stalled",
-            "full",
-            "verified",
-            "unverified",
-            "early",
-        ]
-        list(threads.map(found.visit, names))
+        list(threads.map(found.visit, TOGETHER.split()))
         found.visit("fleet")  # alone: a busy machine is no sickness of a project
         yield found
 
@@ -265,7 +255,7 @@ CASES = {
     "P10": ("gevent", r"green@.*[3-8] of 8 pings were answered later than 0.25 s", "fleet"),
     "R01": ("gevent", r"all workers: 1 gevent, no other pool; acks_late: project.block", "fleet"),
     "R02": ("prefork", r"children@.*visibility timeout 30 s; .*task_time_limit = 900", "fleet"),
-    "R03": ("threads", r"limits@.*8 of 8 tasks are acknowledged early", "fleet"),
+    "R03": ("threads", r"limits@.*10 of 10 tasks are acknowledged early", "fleet"),
     "R04": ("prefork", r"children@.*reject_on_worker_lost and acks_late: project.block", "fleet"),
     "R05": ("prefork", r"children@.*Celery 5.7.0, prefork, acks_late", "early"),
     "R06": ("late", r"stays@.*threads, the setting is off; acks_late: project.block", "prefork"),
@@ -291,7 +281,7 @@ CASES = {
     "D04": ("gevent", r"green@.*ulimit -n 128 for 100 slots", "fleet"),
     "D05": ("threads", r"limits@.*\d+ tasks began while it was looked at, and no event was heard", "fleet"),
     "D06": ("threads", r"scaled@.*2 workers answered by this name", "fleet"),
-    "D07": ("unpatched", r"spelt@.*pid \d+, started with -A tests.doctor.project", "fleet"),
+    "D07": ("unpatched", r"spelt@.*pid \d+, started with -A tests.celery_project", "fleet"),
 }
 
 
@@ -345,7 +335,7 @@ def test_long_before_short(ward: Ward) -> None:
     clinic = ward.clinics["prefork"]
     (running,) = clinic.inspect(1).active().values()
     assert [task["name"] for task in running] == ["project.sleep"] * CORES
-    assert clinic.marks("began") == []
+    assert clinic.noted("start") == []
 
 
 def test_results_stay_without_an_expiry(ward: Ward) -> None:
@@ -361,14 +351,14 @@ def test_a_message_in_nobodys_hands(ward: Ward) -> None:
     (hands,) = clinic.inspect(1).reserved().values()
     with clinic.app.connection() as connection:
         unacked = connection.default_channel.client.hlen("unacked")
-    assert (clinic.marks("began"), clinic.marks("ended"), hands, unacked) == (["lost"], [], [], 1)
+    assert (clinic.noted("start"), clinic.noted("end"), hands, unacked) == (["lost"], [], [], 1)
 
 
 def test_a_certificate_that_nobody_vouches_for(ward: Ward, tmp_path: Path) -> None:
     """The worker is up without verification; with it, the same server is refused."""
     clinic = ward.clinics["unverified"]
     assert clinic.ping(1)
-    with Clinic(tmp_path, clinic.environment["DOCTOR_BROKER"] + "?ssl_cert_reqs=CERT_REQUIRED") as strict:
+    with Clinic(tmp_path, clinic.environment["PROJECT_BROKER"] + "?ssl_cert_reqs=CERT_REQUIRED") as strict:
         done = strict.ask()
     assert (done.returncode, "certificate verify failed" in done.stderr) == (2, True), done.stderr
     assert "secret" not in done.stderr
@@ -397,10 +387,10 @@ def test_the_spelling_decides_and_such_a_worker_answers_nobody(ward: Ward) -> No
     clinic, healthy = ward.clinics["unpatched"], ward.clinics["early"]
     log = (clinic.folder / "spelt.log").read_text()
     assert log.count("project.patched") - log.count("  . project.patched") == 5  # received, long ago
-    assert not clinic.notes.exists()
+    assert not clinic.file.exists()
     assert clinic.app.control.ping(timeout=2) == []
     healthy.send("patched", queue="green")
-    wait_for(lambda: healthy.marks("True"), what="the task to say that it is patched")
+    wait_for(lambda: healthy.noted("True"), what="the task to say that it is patched")
     assert len(healthy.ping(2)) == 2
 
 
@@ -474,7 +464,7 @@ def test_of_another_broker_it_says_what_is_for_redis_only(tmp_path: Path) -> Non
 def test_a_check_that_the_broker_does_not_allow_is_not_passed(ward: Ward, tmp_path: Path) -> None:
     with ward.healthy.client() as redis:
         redis.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", *REFUSED)
-    url = ward.clinics["early"].environment["DOCTOR_BROKER"].replace("redis://", "redis://poor:secret@")
+    url = ward.clinics["early"].environment["PROJECT_BROKER"].replace("redis://", "redis://poor:secret@")
     with Clinic(tmp_path, url) as clinic, listened(clinic):
         report = clinic.report()
     unseen = {code: places[0]["why"] for code, places in report.data["not_checked"].items()}

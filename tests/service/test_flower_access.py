@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
@@ -16,8 +14,9 @@ import urllib3
 from redis import Redis
 
 from ledger.jobs import Pool
-from stack.plan import HOST, ROOT
+from stack.plan import HOST
 from stack.stack import Stack
+from tests.producer_process import finish, start
 from tests.waiting import wait_for
 
 USER = "stack:only-for-this-test"
@@ -104,8 +103,8 @@ def test_flower_does_its_work_with_its_rights_and_cannot_submit(closed: Stack) -
         return ask(closed, PREFIX + path, user=USER).data.decode()
 
     url = f"{plan.origin_url}/files/Seen_in_Flower.bin?size=2000"
-    command = [sys.executable, *["-m", "producer", "submit", "--name", "b", "--pool", "threads", "--wait"], url]
-    subprocess.run(command, env=plan.env("producer"), cwd=ROOT, check=True, timeout=60)
+    said = finish(start(plan.env("producer"), "submit", "--name", "b", "--pool", "threads", "--wait", url))
+    assert said.code == 0, said.err
     wait_for(lambda: "SUCCESS" in page("/task/b.0"), seconds=30, what="the row to end")
     assert WORKER in json.loads(page("/api/workers?refresh=1"))
     assert "downloads.threads" in page(f"/worker/{WORKER}")
@@ -115,7 +114,7 @@ def test_flower_does_its_work_with_its_rights_and_cannot_submit(closed: Stack) -
     assert grown.status in (200, 403), "an answer of the worker, whatever it is"
     assert not refused()
 
-    said = ask(closed, f"{PREFIX}/api/task/send-task/downpour.download", "POST", user=USER)
-    assert said.status >= 500
+    answer = ask(closed, f"{PREFIX}/api/task/send-task/downpour.download", "POST", user=USER)
+    assert answer.status >= 500
     assert admin.llen("dp:downloads.threads") == 0
     assert refused()

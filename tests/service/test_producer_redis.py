@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -29,6 +32,27 @@ def own_valkey() -> Iterator[ValkeyProcess]:
 def own(own_valkey: ValkeyProcess) -> Settings:
     """With the timeouts that a person has."""
     return Settings(redis_url=own_valkey.url, key_prefix="t:", redis_patience=5.0)
+
+
+@contextmanager
+def watching(own: Settings, *, patience: float) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A watch of a batch of one job that nobody runs, which has said so; and its output."""
+    run(own, "submit", "--name", "b", "http://a/x")
+    with start(own.model_copy(update={"redis_patience": patience}), "watch", "b", "--every", "0.1") as process:
+        try:
+            assert process.stdout is not None
+            assert "0/1 done, 1 queued" in process.stdout.readline()
+            yield process, process.stdout
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Of 8,000 jobs."""
+    file = tmp_path / "m.txt"
+    file.write_text("".join(f"http://a/{number}\n" for number in range(8000)))
+    return file
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
@@ -56,13 +80,11 @@ def test_a_frozen_redis_is_given_up_within_five_seconds(own_valkey: ValkeyProces
 
 
 def test_a_redis_that_freezes_during_a_submission_is_given_up_and_nothing_is_lost(
-    own_valkey: ValkeyProcess, own: Settings, tmp_path: Path
+    own_valkey: ValkeyProcess, own: Settings, manifest: Path
 ) -> None:
-    file = tmp_path / "m.txt"
-    file.write_text("".join(f"http://a/{number}\n" for number in range(8000)))
     own = own.model_copy(update={"redis_timeout": 2.0})
     ledger = Ledger(connect(own), own.key_prefix)
-    with start(own, "submit", "-i", file, "--name", "b") as process:
+    with start(own, "submit", "-i", manifest, "--name", "b") as process:
         wait_for(lambda: (batch := ledger.batch("b")) and batch.known >= 2000, every=0.001, what="2,000 jobs")
         own_valkey.freeze()
         began = time.monotonic()
@@ -72,26 +94,24 @@ def test_a_redis_that_freezes_during_a_submission_is_given_up_and_nothing_is_los
     assert "jobs of batch 'b' are accepted" in said.err
     assert "with --name b again" in said.err
     own_valkey.thaw()
-    assert run(own, "submit", "-i", file, "--name", "b").code == 0
+    assert run(own, "submit", "-i", manifest, "--name", "b").code == 0
     batch = ledger.batch("b")
     assert batch is not None
     assert (batch.total, batch.known) == (8000, 8000)
 
 
 def test_a_full_redis_says_what_was_accepted_and_takes_the_rest_later(
-    own_valkey: ValkeyProcess, own: Settings, tmp_path: Path
+    own_valkey: ValkeyProcess, own: Settings, manifest: Path
 ) -> None:
-    file = tmp_path / "m.txt"
-    file.write_text("".join(f"http://a/{number}\n" for number in range(8000)))
     with own_valkey.client() as redis:
         redis.config_set("maxmemory", "4mb")
-    said = run(own, "submit", "-i", file, "--name", "b")
+    said = run(own, "submit", "-i", manifest, "--name", "b")
     assert said.code == 3
     assert "is full (maxmemory)" in said.err
     assert "jobs of batch 'b' are accepted" in said.err
     with own_valkey.client() as redis:
         redis.config_set("maxmemory", "0")
-    again = run(own, "submit", "-i", file, "--name", "b", "--json")
+    again = run(own, "submit", "-i", manifest, "--name", "b", "--json")
     assert again.code == 0
     assert 0 < again.json["new"] < 8000
 
@@ -115,17 +135,11 @@ def test_a_redis_that_takes_no_writes_is_said_in_one_line(
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_watch_outlives_a_redis_that_refuses(own_valkey: ValkeyProcess, own: Settings, name: str) -> None:
-    run(own, "submit", "--name", "b", "http://a/x")
-    with start(own.model_copy(update={"redis_patience": 20.0}), "watch", "b", "--every", "0.1") as process:
-        try:
-            assert process.stdout is not None
-            assert "0/1 done, 1 queued" in process.stdout.readline()
-            with REFUSALS[name](own_valkey):
-                stays(lambda: process.poll() is None, seconds=1, what="the watch to go on")
-            run(own, "cancel", "b")
-            said = finish(process)
-        finally:
-            process.kill()
+    with watching(own, patience=20.0) as (process, _):
+        with REFUSALS[name](own_valkey):
+            stays(lambda: process.poll() is None, seconds=1, what="the watch to go on")
+        run(own, "cancel", "b")
+        said = finish(process)
     assert "0/1 done, 1 cancelled" in said.out
     assert (said.code, said.err) == (1, "")
 
@@ -139,32 +153,20 @@ def test_a_redis_that_refuses_us_is_said_without_the_password(own_valkey: Valkey
 
 
 def test_a_watch_outlives_a_restart_of_redis(own_valkey: ValkeyProcess, own: Settings) -> None:
-    run(own, "submit", "--name", "b", "http://a/x")
-    with start(own, "watch", "b", "--every", "0.1") as process:
-        try:
-            assert process.stdout is not None
-            assert "0/1 done, 1 queued" in process.stdout.readline()
-            own_valkey.kill()
-            assert "still trying" in process.stdout.readline()
-            own_valkey.restart()
-            run(own, "cancel", "b")
-            said = finish(process)
-        finally:
-            process.kill()
+    with watching(own, patience=5.0) as (process, output):
+        own_valkey.kill()
+        assert "still trying" in output.readline()
+        own_valkey.restart()
+        run(own, "cancel", "b")
+        said = finish(process)
     assert "0/1 done, 1 cancelled" in said.out
     assert said.code == 1
 
 
 def test_a_watch_gives_up_when_redis_stays_away(own_valkey: ValkeyProcess, own: Settings) -> None:
-    run(own, "submit", "--name", "b", "http://a/x")
-    with start(own.model_copy(update={"redis_patience": 1.0}), "watch", "b", "--every", "0.1") as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            own_valkey.kill()
-            said = finish(process)
-        finally:
-            process.kill()
+    with watching(own, patience=1.0) as (process, _):
+        own_valkey.kill()
+        said = finish(process)
     assert said.code == 3
     assert "cannot be used" in said.err
 

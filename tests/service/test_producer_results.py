@@ -7,15 +7,12 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobState, Message, Pool, Ref, Result
-from ledger.leases import Identity, Leases
-from ledger.ledger import Claim, Ledger
-from ledger.redis_client import connect
 from ledger.settings import Settings
+from tests.ledgers import LedgerWorld
 from tests.producer_process import run, start
 
 WHO = Executor("threads@here", 7, 8, None)
@@ -27,49 +24,40 @@ def attempt(kind: FailureKind | None = None, reason: str | None = None) -> Attem
     return Attempt(WHO, START, START + 1.5, START + 0.125, 10, 200 if kind is None else 404, kind, reason)
 
 
-class Desk:
-    """The ledger with an incarnation that moves jobs on."""
+class Desk(LedgerWorld):
+    """Jobs whose URLs have secrets, and a process that moves them on."""
 
     def __init__(self, settings: Settings) -> None:
-        self.ledger = Ledger(connect(settings), settings.key_prefix)
-        self.incarnation = Leases(self.ledger.redis, settings.key_prefix, 600).register(
-            Identity("threads@here", Pool.THREADS, 7)
-        )
+        super().__init__(settings.model_copy(update={"lease": 600.0}))
 
-    def submit(self, count: int) -> None:
+    def fill(self, count: int) -> None:
         jobs = [Job(f"http://user:hunter2@a/{n}?token=abc&v={n}", f"f{n}") for n in range(count)]
         self.ledger.submit([Message(Ref("b", n, n), Pool.THREADS, (job,)) for n, job in enumerate(jobs)])
         self.ledger.seal("b", count)
-
-    def claim(self, number: int) -> Claim:
-        (claim,) = self.ledger.claim(Ref("b", number, number), Pool.THREADS, self.incarnation)
-        return claim
 
     def done(self, number: int) -> None:
         notes, date = ("length: unverified",), "Tue, 15 Nov 1994 12:45:26 GMT"
         result = Result(
             1000 + number, "ab" * 32, notes, 'W/"v1"', date, final_url="http://b/1;token=abc", content_type="text/plain"
         )
-        assert self.ledger.close(self.claim(number), JobState.DONE, attempt(), result=result)
+        assert self.ledger.close(self.hold(number), JobState.DONE, attempt(), result=result)
 
     def failed(self, number: int) -> None:
-        claim = self.claim(number)
+        claim = self.hold(number)
         assert self.ledger.note_attempt(claim, attempt(FailureKind.RESET, "reset"))
         assert self.ledger.close(claim, JobState.FAILED, attempt(FailureKind.STATUS, REFUSED))
 
 
 @pytest.fixture
-def desk(settings: Settings) -> Iterator[Desk]:
-    made = Desk(settings)
-    yield made
-    made.ledger.redis.close()
+def desk(settings: Settings) -> Desk:
+    return Desk(settings)
 
 
 def test_results_tell_who_did_what_when(desk: Desk, settings: Settings) -> None:
-    desk.submit(4)
+    desk.fill(4)
     desk.done(0)
     desk.failed(1)
-    desk.claim(2)
+    desk.hold(2)
     said = run(settings, "results", "b", "--format", "jsonl")
     assert said.code == 1
     assert "hunter2" not in said.out
@@ -107,7 +95,7 @@ def test_results_tell_who_did_what_when(desk: Desk, settings: Settings) -> None:
 
 
 def test_csv_has_the_same_fields_and_only_selects(desk: Desk, settings: Settings) -> None:
-    desk.submit(3)
+    desk.fill(3)
     desk.done(0)
     desk.failed(1)
     said = run(settings, "results", "b", "--format", "csv", "--only", "failed")
@@ -119,7 +107,7 @@ def test_csv_has_the_same_fields_and_only_selects(desk: Desk, settings: Settings
 
 
 def test_the_exit_code_is_zero_only_when_every_job_is_done(desk: Desk, settings: Settings) -> None:
-    desk.submit(2)
+    desk.fill(2)
     desk.done(0)
     assert run(settings, "results", "b").code == 1
     desk.done(1)
@@ -129,7 +117,7 @@ def test_the_exit_code_is_zero_only_when_every_job_is_done(desk: Desk, settings:
 
 def test_results_of_many_jobs_come_from_several_processes_in_order(desk: Desk, settings: Settings) -> None:
     jobs = 20_500  # as many as make more processes worth their start
-    desk.submit(jobs)
+    desk.fill(jobs)
     rows = run(settings, "results", "b", "--format", "jsonl").out.splitlines()
     assert [json.loads(row)["id"] for row in rows] == [f"b.{number}" for number in range(jobs)]
     table = run(settings, "results", "b", "--format", "csv").out.splitlines()
@@ -140,7 +128,7 @@ def test_results_of_many_jobs_come_from_several_processes_in_order(desk: Desk, s
 
 
 def test_records_that_redis_lost_are_said(desk: Desk, settings: Settings) -> None:
-    desk.submit(2)
+    desk.fill(2)
     desk.done(0)
     desk.done(1)
     desk.ledger.redis.delete(desk.ledger.keys.job("b.1"))
@@ -150,10 +138,10 @@ def test_records_that_redis_lost_are_said(desk: Desk, settings: Settings) -> Non
 
 
 def test_status_counts(desk: Desk, settings: Settings) -> None:
-    desk.submit(5)
+    desk.fill(5)
     desk.done(0)
     desk.failed(1)
-    desk.claim(2)
+    desk.hold(2)
     (line,) = run(settings, "status").out.splitlines()
     assert line.startswith("b  ")
     assert line.endswith("1/5 done, 1 failed, 1 running, 2 queued, 1.0 kB")
@@ -165,12 +153,12 @@ def test_status_counts(desk: Desk, settings: Settings) -> None:
 
 
 def test_watch_tells_each_change_in_lines_and_ends_with_the_batch(desk: Desk, settings: Settings) -> None:
-    desk.submit(3)
+    desk.fill(3)
     with start(settings, "watch", "b", "--every", "0.1") as process:
         try:
             assert process.stdout is not None
             assert "b: 0/3 done, 3 queued, 0 bytes" in process.stdout.readline()
-            claim = desk.claim(0)
+            claim = desk.hold(0)
             assert "0/3 done, 1 running, 2 queued" in process.stdout.readline()
             desk.ledger.progress(claim, 500, 1000, WHO)
             assert ", 500 bytes" in process.stdout.readline()
@@ -212,7 +200,7 @@ def test_submit_wait_exits_by_the_outcome(desk: Desk, settings: Settings) -> Non
 
 
 def test_watch_says_why_jobs_failed_by_kind_and_which_setting_would_allow_them(desk: Desk, settings: Settings) -> None:
-    desk.submit(9)
+    desk.fill(9)
     for number, (kind, reason) in enumerate(
         [
             *[(FailureKind.REFUSED, "10.0.0.1 is private")] * 3,
@@ -222,7 +210,7 @@ def test_watch_says_why_jobs_failed_by_kind_and_which_setting_would_allow_them(d
             (FailureKind.STATUS, "404 Not Found"),
         ]
     ):
-        assert desk.ledger.close(desk.claim(number), JobState.FAILED, attempt(kind, reason))
+        assert desk.ledger.close(desk.hold(number), JobState.FAILED, attempt(kind, reason))
     desk.done(8)
     said = run(settings, "watch", "b")
     assert said.code == 1
@@ -240,13 +228,13 @@ def test_watch_says_why_jobs_failed_by_kind_and_which_setting_would_allow_them(d
 
 
 def test_who_runs_a_job_is_known_while_it_runs_and_not_after_it_went_back(desk: Desk, settings: Settings) -> None:
-    desk.submit(1)
-    claim = desk.claim(0)
+    desk.fill(1)
+    claim = desk.hold(0)
     assert desk.ledger.progress(claim, 1, None, WHO)
     (running,) = desk.ledger.running("b")
     assert running.executor == WHO
     assert json.loads(run(settings, "results", "b", "--format", "jsonl").out)["thread"] == 8
     assert desk.ledger.close(claim, JobState.QUEUED, attempt())
-    desk.claim(0)
+    desk.hold(0)
     (running,) = desk.ledger.running("b")
     assert running.executor is None

@@ -137,22 +137,6 @@ def test_a_batch_grows_and_is_mended_under_its_name(
     assert submit(*lines[:-1]).code == 2
 
 
-def test_a_producer_killed_while_a_batch_grows_leaves_it_incomplete(
-    ledger: Ledger, settings: Settings, tmp_path: Path
-) -> None:
-    run(settings, "submit", "-i", manifest(tmp_path, 10), "--name", "b")
-    assert batch_of(ledger).total == 10
-    words = ("submit", "-i", manifest(tmp_path, 10_000), "--name", "b", "--json")
-    with start(settings, *words) as process:
-        wait_for(lambda: batch_of(ledger).known >= 3000, every=0.001, what="3,000 jobs")
-        process.kill()
-        process.wait(10)
-    cut = batch_of(ledger)
-    assert cut.total is None
-    assert run(settings, *words).json == {"batch": "b", "jobs": 10_000, "new": 10_000 - cut.known, "bad_lines": 0}
-    assert batch_of(ledger).total == 10_000
-
-
 def test_what_is_new_is_what_this_producer_has_added(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
     # Given two producers with one name and one manifest at once, the second one's longer,
     (tmp_path / "other").mkdir()
@@ -274,10 +258,14 @@ def test_an_empty_manifest_leaves_no_batch(ledger: Ledger, settings: Settings) -
     assert ledger.redis.dbsize() == 0
 
 
+@pytest.mark.parametrize("before", [0, 10])
 def test_a_producer_killed_in_the_middle_is_completed_by_the_same_command(
-    ledger: Ledger, settings: Settings, tmp_path: Path
+    ledger: Ledger, settings: Settings, tmp_path: Path, before: int
 ) -> None:
-    # Given a submission of 10,000 jobs that is killed after some thousands,
+    # Given a submission of 10,000 jobs, to a new batch or one that grows, that is killed after some thousands,
+    if before:
+        run(settings, "submit", "-i", manifest(tmp_path, before), "--name", "b")
+        assert batch_of(ledger).total == before
     words = ("submit", "-i", manifest(tmp_path, 10_000), "--name", "b", "--json")
     with start(settings, *words) as process:
         wait_for(lambda: (batch := ledger.batch("b")) and batch.known >= 3000, every=0.001, what="3,000 jobs")

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from download.tempfile import TempFiles
-from ledger.jobs import Attempt, FailureKind, Job, JobState, Message, Pool, Ref
-from ledger.leases import Identity, Leases
-from ledger.ledger import KeptError, Ledger, PruningError
-from ledger.redis_client import connect
+from ledger.jobs import FailureKind, Job, JobState, Message, Pool, Ref
+from ledger.ledger import KeptError, PruningError
 from ledger.settings import Settings
 from ledger.sweep import Expiry, Sweep
 from tests.ledgers import LedgerWorld, attempt
@@ -168,12 +166,12 @@ def test_the_sweep_removes_what_the_settings_say_and_nothing_without_them(shelf:
 
 
 def test_only_what_belongs_to_ended_jobs_or_is_strange_and_old_is_removed(settings: Settings, tmp_path: Path) -> None:
-    ledger = Ledger(connect(settings), settings.key_prefix)
-    ledger.submit([Message(Ref("b", n, n), Pool.THREADS, (Job(f"http://o/{n}", f"f{n}"),)) for n in range(2)])
-    ledger.submit([Message(Ref("b-C", 0, 0), Pool.THREADS, (Job("http://o/0", "f"),))])
+    world = LedgerWorld(settings)
+    world.submit(2, send=False)
+    world.submit(1, send=False, batch="b-C")
     assert TempFiles(settings.downloads, "b-C.0", 1).mine.name == "b-~c.0.1.part"  # unlike those of a batch "b-c"
     for name in ("b", "b-C"):
-        ledger.cancel(Ref(name, 0, 0))
+        world.ledger.cancel(Ref(name, 0, 0))
     folder = settings.downloads / ".partial"
     folder.mkdir(parents=True)
     ended = ["b.0.1.part", "b.0.1.part.json", "b.0.12.part", "b.0.2.part.json.new", "b-~c.0.1.part"]
@@ -181,28 +179,25 @@ def test_only_what_belongs_to_ended_jobs_or_is_strange_and_old_is_removed(settin
     for name in [*ended, *kept, "other.8.1.part"]:
         (folder / name).write_text("x")
     os.utime(folder / "other.8.1.part", (0, 0))
-    assert clean_up(settings.downloads, ledger, keep=60) == len(ended) + 1
+    assert clean_up(settings.downloads, world.ledger, keep=60) == len(ended) + 1
     assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
-    assert clean_up(tmp_path / "nowhere", ledger, keep=60) == 0
+    assert clean_up(tmp_path / "nowhere", world.ledger, keep=60) == 0
 
 
 def test_what_a_retry_can_continue_stays_for_a_while(settings: Settings) -> None:
     kinds = (FailureKind.TRUNCATED, FailureKind.DEADLINE, FailureKind.STATUS, FailureKind.CHANGED)
-    ledger = Ledger(connect(settings), settings.key_prefix)
-    holder = Leases(connect(settings), settings.key_prefix, settings.lease).register(Identity("t@h", Pool.THREADS, 7))
+    world = LedgerWorld(settings)
+    world.submit(len(kinds), send=False)
     folder = settings.downloads / ".partial"
     folder.mkdir(parents=True)
     for number, kind in enumerate(kinds):
-        ref = Ref("b", number, number)
-        ledger.submit([Message(ref, Pool.THREADS, (Job(f"http://o/{number}", f"f{number}"),))])
-        (claim,) = ledger.claim(ref, Pool.THREADS, holder)
-        ledger.close(claim, JobState.FAILED, Attempt(None, 1.0, 2.0, kind=kind))
+        world.ledger.close(world.hold(number), JobState.FAILED, attempt(kind))
         for name in (f"b.{number}.1.part", f"b.{number}.1.part.json"):
             (folder / name).write_text("x")
     os.utime(folder / "b.0.1.part.json", (0, 0))  # written before the bytes that it vouches for
-    clean_up(settings.downloads, ledger, keep=60)
+    clean_up(settings.downloads, world.ledger, keep=60)
     assert sorted({path.name.split(".")[1] for path in folder.iterdir()}) == ["0", "1"]
     assert len(list(folder.iterdir())) == 4
     os.utime(folder / "b.0.1.part", (0, 0))
-    assert clean_up(settings.downloads, ledger, keep=60) == 2
-    assert clean_up(settings.downloads, ledger, keep=0) == 2
+    assert clean_up(settings.downloads, world.ledger, keep=60) == 2
+    assert clean_up(settings.downloads, world.ledger, keep=0) == 2

@@ -25,6 +25,7 @@ from stack import plan as plan_module
 from stack.__main__ import _how_to_use
 from stack.processes import Process, Restarts, members
 from stack.stack import Stack, StackError
+from tests.producer_process import finish, start
 from tests.waiting import stays, wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -145,14 +146,7 @@ def test_a_service_that_crashes_ends_the_launcher_with_its_last_words() -> None:
 
 
 def producer(env: Mapping[str, str], *words: str) -> int:
-    return subprocess.run(
-        [sys.executable, "-m", "producer", *words],
-        env=env,
-        cwd=plan_module.ROOT,
-        timeout=60,
-        check=False,
-        stderr=subprocess.DEVNULL,
-    ).returncode
+    return finish(start(env, *words)).code
 
 
 @pytest.mark.timeout(180)

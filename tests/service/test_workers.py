@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +11,12 @@ import pytest
 from ledger.jobs import Attempt, Executor, FailureKind, Job, JobRecord, JobState, Pool
 from ledger.leases import Leases
 from tests.waiting import wait_for
-from tests.world import Begin, World, pools
+from tests.world import Begin, World, lasting, pools
 
 carried = pytest.mark.parametrize("carried", [1, 500], ids=["alone", "in a chunk"])
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The running world; each test uses a batch of its own."""
-    with World(tmp_path_factory.mktemp("world"), read_timeout=3.0) as world:
-        yield world.start(*Pool)
+world = lasting(read_timeout=3.0)
 
 
 def who(attempt: Attempt) -> Executor:
@@ -76,38 +71,6 @@ def test_each_line_of_the_log_says_which_file_and_what_runs_it(world: World, bat
         greenlet = f" greenlet={by.greenlet}" if pool is Pool.GEVENT else ""
         line = f"job={record.id} file={name} pool={pool} pid={by.pid} thread={by.thread}{greenlet} claim=1 done: "
         wait_for(lambda line=line: line in world.service(f"worker-{pool}").text(), what=line)  # type: ignore[misc]
-
-
-@pools
-@carried
-def test_each_failure_has_its_kind_and_leaves_no_file_and_good_neighbours_are_not_harmed(
-    world: World, batch: str, pool: Pool, carried: int
-) -> None:
-    url = world.origin.url
-    bad = {
-        FailureKind.STATUS: Job(f"{url}/faults/status/404", "missing"),
-        FailureKind.DIGEST: Job(f"{url}/files/x?size=100", "wrong", sha256="00" * 32),
-        FailureKind.SIZE: Job(f"{url}/files/x?size=100", "long", size=99),
-        FailureKind.REFUSED: Job("http://169.254.169.254/latest/", "metadata"),
-        FailureKind.REDIRECT: Job(f"{url}/faults/redirect-loop", "loop"),
-        FailureKind.EMPTY: Job(f"{url}/faults/empty-no-length", "empty"),
-    }
-    good = [world.file(f"{n}.bin") for n in range(20)]
-    flaky = Job(f"{url}/faults/flaky/503?times=2&key={batch}&size=5000", "flaky")
-    cut = Job(f"{url}/faults/resume?key={batch}-r&size=300000", "cut")
-    surplus = Job(f"{url}/faults/wrong-length-short?size=5000", "surplus")
-    world.submit(pool, [*bad.values(), *good, flaky, cut, surplus], batch=batch, carried=carried)
-    records = {record.job.filename: record for record in world.finished(batch)}
-    for kind, job in bad.items():
-        failed = records[job.filename]
-        assert (failed.state, [each.kind for each in failed.attempts]) == (JobState.FAILED, [kind])
-    assert all(records[job.filename].state is JobState.DONE for job in good)
-    assert [each.kind for each in records["flaky"].attempts] == [FailureKind.SERVER, FailureKind.SERVER, None]
-    assert [each.kind for each in records["cut"].attempts] == [FailureKind.TRUNCATED, None]
-    assert any(note.startswith("resumed from byte") for note in records["cut"].notes)
-    assert [each.kind for each in records["surplus"].attempts] == [FailureKind.PROTOCOL] * world.settings.max_attempts
-    found = sorted(path.name for path in world.files() if batch in str(path))
-    assert found == sorted([*(job.filename for job in good), "flaky", "cut"])
 
 
 @pools
@@ -174,7 +137,7 @@ def test_the_sweep_warns_of_nothing_at_a_first_start_and_takes_nothing_over_at_a
         world.finished(str(pool))
     workers = [world.service(f"worker-{pool}") for pool in Pool]
     for worker in workers:
-        worker.send(signal.SIGTERM)
+        worker.signal(signal.SIGTERM)
     assert [worker.wait(40) for worker in workers] == [0, 0, 0]
     leases = Leases(world.ledger.redis, world.settings.key_prefix, 1.0)
     wait_for(lambda: leases.known() == [], what="the sweep to see that all processes ended")

@@ -44,13 +44,6 @@ def test_what_is_submitted_to_all_pools_arrives_byte_by_byte(stack: Stack) -> No
         assert record["sha256"] == on_disk
 
 
-def test_a_manifest_comes_through_a_pipe(stack: Stack) -> None:
-    manifest = "".join(f"http://origin:8080/files/piped-{n}.bin?size=1000\n" for n in range(20))
-    said = stack.producer("submit", "-i", "-", "--pool", "gevent", "--name", "stack-piped", "--wait", stdin=manifest)
-    assert said.code == 0, said.out + said.err
-    assert [record["outcome"] for record in results(stack, "stack-piped")] == ["done"] * 20
-
-
 def test_a_file_that_does_not_exist_is_a_failed_job_and_an_exit_code(stack: Stack) -> None:
     url = "http://origin:8080/faults/status/404"
     said = stack.producer("submit", url, "--pool", "threads", "--name", "stack-missing", "--wait")

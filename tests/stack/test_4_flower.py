@@ -49,27 +49,11 @@ def with_password(stack: Stack) -> Iterator[Stack]:
     stack.up("--no-deps", "flower")
 
 
-def test_the_broker_page_lists_the_three_queues_and_no_other(stack: Stack) -> None:
-    status, page = ask(stack, "/broker")
-    assert status == 200
-    assert queues_shown(page) == QUEUES
-
-
 def test_the_workers_page_lists_one_worker_per_pool(stack: Stack) -> None:
     def online() -> list[str]:
         return sorted(each["hostname"].partition("@")[0] for each in workers_shown(stack) if each["status"])
 
     wait_for(lambda: online() == ["gevent", "prefork", "threads"], what="one worker per pool, each heard of")
-
-
-def test_a_worker_page_names_its_pool(stack: Stack) -> None:
-    for worker in workers_shown(stack):
-        if not worker["status"]:
-            continue
-        pool = worker["hostname"].partition("@")[0]
-        status, page = ask(stack, f"/worker/{worker['hostname']}")
-        assert status == 200
-        assert f"elery.concurrency.{pool.removesuffix('s')}:TaskPool" in page  # Flower writes Celery with a capital
 
 
 def test_a_task_is_shown_with_its_file_and_its_outcome(stack: Stack) -> None:

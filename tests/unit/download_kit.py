@@ -193,6 +193,8 @@ def resolving(**hosts: Sequence[str]) -> Iterator[list[str]]:
         name, _, domain = host.removesuffix(".").partition(".")
         if domain != "example" or name not in hosts:
             return real(host, port, *args, **more)
+        if not hosts[name]:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts[name]]
 
     with pytest.MonkeyPatch.context() as patch:

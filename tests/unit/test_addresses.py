@@ -49,17 +49,6 @@ def test_what_is_no_acceptable_url_is_said_so(url: str) -> None:
         Target.parse(url)
 
 
-@given(st.text(max_size=60) | st.text(max_size=40).map("http://{}/".format) | st.from_regex(r"https?://[^/]{1,20}.*"))
-def test_any_text_is_a_target_that_reads_back_or_a_bad_url(text: str) -> None:
-    try:
-        target = Target.parse(text)
-    except BadUrlError:
-        return
-    assert Target.parse(target.url) == target
-    assert target.url.isascii()
-    assert not set(target.url) & set(" \r\n\t\\\x00")
-
-
 @pytest.mark.parametrize(
     ("location", "url"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 
 import pytest
 from rich.console import Console
@@ -11,7 +10,6 @@ from rich.console import Console
 from ledger.jobs import Batch, Executor, Job, JobRecord, JobState, Pool
 from ledger.settings import Settings
 from producer.cli import run
-from producer.client import bounded
 from producer.results import exit_code
 from producer.watch import Lines, Snapshot, panel
 
@@ -119,15 +117,3 @@ def test_the_panel_has_a_row_per_pool_and_a_bar_per_running_file() -> None:
     assert "5 bytes of 10 bytes, greenlet 140000000000001 of pid 7" in text
     assert "and 2 more" in text
     assert "gevent" not in text
-
-
-def test_a_bounded_call_gives_its_answer_its_error_or_up() -> None:
-    assert bounded(lambda: 7, 5) == 7
-    with pytest.raises(ZeroDivisionError):
-        bounded(lambda: 1 / 0, 5)
-    never = threading.Event()
-    try:
-        with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-            bounded(never.wait, 0.05)
-    finally:
-        never.set()

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,12 +11,12 @@ from download.addresses import AddressPolicy
 from download.fetch import Fetcher
 from ledger.jobs import FailureKind
 from tests.origin_process import OriginProcess
-from tests.unit.download_kit import LOOPBACK, Desk, Reciter, in_turn, moved, ok, reciting, resolving
+from tests.unit.download_kit import ChunkDesk, Desk, Reciter, in_turn, moved, ok, reciting, resolving
 
 
 @pytest.fixture
 def lookups() -> Iterator[list[str]]:
-    with resolving(good=["127.0.0.1"], mixed=["127.0.0.1", "10.0.0.1"], inner=["10.0.0.1"]) as asked:
+    with resolving(good=["127.0.0.1"], mixed=["127.0.0.1", "10.0.0.1"], inner=["10.0.0.1"], unknown=[]) as asked:
         yield asked
 
 
@@ -61,6 +60,12 @@ def test_a_redirect_to_no_acceptable_url_is_refused_and_no_secret_repeated(
     error = desk.fails(to(origin, location))
     assert error.kind is FailureKind.BAD_URL
     assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("host", ["mixed.example", "inner.example", "169.254.169.254", "unknown.example"])
+def test_a_denied_address_and_a_name_without_one_have_their_kind(desk: Desk, lookups: list[str], host: str) -> None:
+    assert desk.fails(f"http://{host}/").kind is (FailureKind.DNS if "unknown" in host else FailureKind.REFUSED)
+    assert not isinstance(desk, ChunkDesk) or desk.again == []  # the group's loop has judged it itself
 
 
 def test_a_port_that_is_not_allowed_is_refused_before_any_look_up(
@@ -171,7 +176,3 @@ def test_environment_proxies_are_ignored(origin: OriginProcess, desk: Desk, monk
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert desk.fetch(f"{origin.url}/files/n").status == 200
-
-
-def test_the_network_exception_is_as_wide_as_it_says() -> None:
-    assert LOOPBACK.networks == (ip_network("127.0.0.1/32"),)

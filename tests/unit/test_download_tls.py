@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from download.addresses import Target
 from download.fetch import Fetcher, tls_context
 from ledger.jobs import FailureKind
 from tests.unit.download_kit import LOOPBACK, Desk, Reciter, Script, in_turn, moved, ok, reciting, reset
@@ -157,7 +156,3 @@ def test_a_reset_in_the_handshake_is_transient(desk: Desk) -> None:
 
     with reciting(script, script) as server:
         assert desk.fails(server.url(scheme="https")).kind is FailureKind.RESET
-
-
-def test_the_port_is_part_of_the_origin() -> None:
-    assert Target.parse("https://h/").origin != Target.parse("https://h:8443/").origin

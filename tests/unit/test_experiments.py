@@ -12,7 +12,6 @@ from poolbench import checks
 from poolbench.checks import NoiseLimits, failed
 from poolbench.deployment import parse
 from poolbench.experiment import Checks, Deployment, MeasuredJob, Spans
-from poolbench.experiment import MeasuredExecutor as Executor
 from poolbench.experiment import MeasuredState as State
 from poolbench.experiment import PoolKind as Pool
 from poolbench.rounds import arrived
@@ -106,25 +105,6 @@ def test_an_arrival_is_put_between_queued_and_started() -> None:
 
     for said, kept in ((-0.2, 0.5), (0.7, 0.7), (2.0, 1.0)):
         assert arrived(measured_job(found), EPOCH + said).received == EPOCH + kept
-
-
-@pytest.mark.parametrize(
-    ("pool", "thread", "greenlet", "counted"),
-    [
-        (Pool.PREFORK, 7, None, "2 processes"),
-        (Pool.THREADS, 8, None, "2 threads of 2 processes"),
-        (Pool.GEVENT, 7, 3, "2 greenlets of 2 threads"),
-    ],
-)
-def test_executors_with_the_same_ids_on_two_hosts_are_two(
-    pool: Pool, thread: int, greenlet: int | None, counted: str
-) -> None:
-    found = [
-        record(pool, host, attempt(Executor(f"{pool}@{host}", 7, thread, greenlet), 0, 1))
-        for host in ("north", "south")
-    ]
-
-    assert checks.executors(pool, measured(found)) == counted
 
 
 def test_without_a_digest_all_deployments_must_bring_the_same_bytes() -> None:

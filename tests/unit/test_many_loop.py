@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from download.addresses import Target
-from download.errors import CancelledError, DnsError, DownloadError, RefusedError
+from download.errors import CancelledError, DnsError, DownloadError
 from download.fetch import Fetched, Wanted
 from download.many import Transfer
 from download.timeouts import Limits
 from ledger.jobs import FailureKind
-from origin.content import Entity
 from tests.origin_process import OriginProcess
 from tests.unit.download_kit import ChunkDesk, Reciter, ok, reciting, silent
 
@@ -32,24 +30,6 @@ def transfer(
 ) -> Transfer:
     its = Limits(**{"connect_timeout": 2.0, "read_timeout": 10.0, "low_speed": 0, **limits})  # type: ignore[arg-type]
     return Transfer(Wanted(url), desk.folder / f"{number}.part", its, check, user_agent="x")
-
-
-def test_many_run_at_once_and_each_gets_its_own_bytes(origin: OriginProcess, desk: ChunkDesk) -> None:
-    sizes = [n * 4001 for n in range(100)]
-    transfers = [transfer(desk, f"{origin.url}/files/n{n}?size={size}", n) for n, size in enumerate(sizes)]
-    desk.run(transfers)
-    for n, (each, size) in enumerate(zip(transfers, sizes, strict=True)):
-        assert isinstance(each.end, Fetched), each.end
-        each.temp.save()
-        assert (desk.folder / f"{n}.part").read_bytes() == Entity(f"n{n}", size).read(0, size)
-
-
-def test_slow_ones_take_as_long_as_one(origin: OriginProcess, desk: ChunkDesk) -> None:
-    transfers = [transfer(desk, f"{origin.url}/paced/1/n{n}?size=10000", n) for n in range(16)]
-    begun = time.monotonic()
-    desk.run(transfers)
-    assert all(isinstance(each.end, Fetched) for each in transfers)
-    assert time.monotonic() - begun < 10  # one after the other they take 16 s
 
 
 def test_idle_connections_that_have_all_ended_cost_no_attempt(origin: OriginProcess, desk: ChunkDesk) -> None:
@@ -162,26 +142,3 @@ def test_a_look_up_that_hangs_is_given_up_and_holds_up_nobody(
     free.set()
     assert isinstance(stuck.end, DnsError)
     assert isinstance(other.end, Fetched)
-
-
-def test_every_address_of_a_name_must_pass(desk: ChunkDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"good.example": ["127.0.0.1"], "mixed.example": ["127.0.0.1", "10.0.0.1"]}
-
-    def look_up(host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found[host]]
-
-    def ask(url: str) -> list[str]:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            if (answer := desk.loop.addresses(Target.parse(url))) is not None:
-                return answer
-        raise AssertionError("no answer")
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert ask("http://good.example/") == ["127.0.0.1"]
-    with pytest.raises(RefusedError):
-        ask("http://mixed.example/")
-    with pytest.raises(DnsError):
-        ask("http://unknown.example/")
-    with pytest.raises(RefusedError):
-        ask("http://169.254.169.254/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import page as benchmarks_page
+from benchmarks.hostile import Outcome
+from benchmarks.hostile import page as downloaders_page
 from download.errors import transient
-from ledger.jobs import FailureKind
+from ledger.jobs import FailureKind, Pool
 from ledger.settings import Settings
+from poolbench.doctor.diagnosis import CHECKS
 from producer.cli import cli
 from tests import settings_page
+from tests.doctor import page as doctor_page
+from tests.hostile import CASES, ROWS
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.relative_to(ROOT): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -109,3 +115,86 @@ def test_the_three_programs_of_the_tutorial_take_as_long_as_their_longest_downlo
         assert [match[1] for match in names if match] == ["guide.pdf", "video.mp4"]
         assert len({match[3] for match in names if match}) == 2
         assert 3 <= float(total.split()[1]) < 5
+
+
+# -- the page of the doctor, and the evidence of each check
+
+
+TESTS = {"test": "tests/service/test_doctor.py", "pools": "tests/pools/test_doctor_evidence.py"}
+# What the matrix must say, so that the words of a check are true: row, columns, outcome.
+MATRIX = {
+    "P01": ("soft-time-limit", "threads gevent", "ignored"),
+    "P02": ("hard-time-limit", "threads", "ignored"),
+    "P03": ("max-tasks-per-child", "threads gevent", "ignored"),
+    "P07": ("autoscale", "threads", "crashes the worker"),
+    "P08": ("heartbeat", "gevent", "silent"),
+    "P09": ("async-def-ignore-result", "prefork threads gevent", "never runs"),
+    "R01": ("worker-killed-acks-late-tuned", "gevent", "not in time"),
+    "R02": ("longer-than-visibility", "prefork threads", "runs twice"),
+    "R03": ("worker-killed", "prefork threads gevent", "lost"),
+    "R04": ("poison", "prefork", "repeats for ever"),
+    "R05": ("redis-restarts", "prefork threads", "crashes the worker"),
+    "R09": ("worker-killed-acks-late", "prefork threads", "not in time"),
+    "D01": ("docker-stop", "prefork threads gevent", "lost"),
+}
+
+
+def test_the_page_of_the_doctor_is_what_the_checks_make() -> None:
+    assert PAGES[Path("docs/doctor.md")] == doctor_page.page()
+
+
+@pytest.mark.parametrize("code", CHECKS)
+def test_the_command_of_the_evidence_selects_a_test(code: str) -> None:
+    found = re.fullmatch(r'make (test|pools|matrix) ARGS="-k ([\w-]+)"', CHECKS[code].again)
+    assert found, CHECKS[code].again
+    target, key = found.groups()
+    if target == "matrix":
+        assert MATRIX[code][0] == key
+    else:
+        names = re.findall(r"^def (test_\w+)\(", (ROOT / TESTS[target]).read_text(), re.MULTILINE)
+        assert any(key in name for name in names), names
+
+
+@pytest.mark.parametrize("code", MATRIX)
+def test_the_matrix_says_what_the_check_says(code: str) -> None:
+    row, columns, outcome = MATRIX[code]
+    cells = json.loads((ROOT / "tests/matrix/expected.json").read_text())["cells"][row]
+    assert {pool: cells[f"Celery {pool}"] for pool in columns.split()} == {pool: [outcome] for pool in columns.split()}
+    assert CHECKS[code].again == f'make matrix ARGS="-k {row}"'
+
+
+# -- the page of downloaders
+
+
+FOUND = json.loads((ROOT / "docs/downloaders/hostile.json").read_text())
+OUTCOMES = [Outcome(**each | {"escaped": tuple(each["escaped"])}) for each in FOUND["outcomes"]]
+
+
+def test_the_page_of_downloaders_is_what_the_outcomes_make() -> None:
+    assert PAGES[Path("docs/downloaders.md")] == downloaders_page(FOUND)
+
+
+def test_everybody_met_every_fault() -> None:
+    for who in {outcome.who for outcome in OUTCOMES}:
+        assert [outcome.row for outcome in OUTCOMES if outcome.who == who] == list(ROWS), who
+    assert {outcome.who for outcome in OUTCOMES} >= {f"Downpour {pool}" for pool in Pool}
+
+
+def test_of_ours_each_is_as_the_tests_expect_it() -> None:
+    works = {case.row: case.works for case in CASES}
+    ours = [outcome for outcome in OUTCOMES if outcome.who.startswith("Downpour")]
+    left = {row: "right" if works[row] else "nothing" for row in ROWS} | {"/faults/login.bin": "wrong"}  # with a note
+    assert [(each.row, each.done, each.left) for each in ours] == [
+        (each.row, works[each.row], left[each.row]) for each in ours
+    ]
+    assert {outcome.row for outcome in ours if not outcome.good} == {"/faults/login.bin"}
+
+
+def test_what_counts_as_good() -> None:
+    def good(done: bool, left: str, *escaped: str) -> bool:
+        return Outcome("/faults/x", "curl", "0", done, left, 1, escaped).good
+
+    assert (good(True, "right"), good(False, "nothing"), good(False, "right")) == (True, True, True)
+    assert not any(good(True, left) for left in ("nothing", "partial", "empty", "wrong", "large", "inner"))
+    assert not any(good(False, left) for left in ("partial", "empty", "wrong", "large", "inner"))
+    assert not good(True, "right", "evil.sh")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.jobs import Attempt, Executor, FailureKind, Job, Pool, Ref, check_batch_name
+from ledger.jobs import Attempt, Executor, FailureKind, Job, Ref, check_batch_name
 from ledger.records import (
     LONGEST_ETAG,
     decode_attempts,
@@ -101,10 +101,6 @@ def test_a_ref_names_at_most_as_many_jobs_as_a_message_carries() -> None:
 def test_a_batch_name_that_would_break_a_key_or_a_path_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="expected 1 to 64"):
         check_batch_name(name)
-
-
-def test_the_pools_name_their_queues() -> None:
-    assert [pool.queue for pool in Pool] == ["downloads.prefork", "downloads.threads", "downloads.gevent"]
 
 
 @given(ETAGS, st.booleans(), st.none() | st.integers(0, 2**37).map(lambda seconds: formatdate(seconds, usegmt=True)))

@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis.connection import Connection, DefaultParser
 
-from ledger.redis_client import AWAY, RedisClock, RedisFullError, RedisRefusedError, connect, once
+from ledger.redis_client import AWAY, RedisClock, connect, once
 from ledger.settings import Settings
 
 
@@ -85,27 +85,6 @@ def parsed(answer: str) -> redis.RedisError:
     error = DefaultParser.parse_error(answer)  # type: ignore[no-untyped-call]
     assert isinstance(error, redis.RedisError)
     return error
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "READONLY You can't write against a read only replica.",
-        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
-        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-        "NOREPLICAS Not enough good replicas to write.",
-        "MISCONF Errors writing to the AOF file: No space left on device",
-        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
-        "LOADING Redis is loading the dataset in memory",
-        "OOM command not allowed when used memory > 'maxmemory'.",
-    ],
-)
-def test_a_redis_that_refuses_for_now_is_away(answer: str) -> None:
-    error = parsed(answer)
-    assert isinstance(error, RedisRefusedError)
-    assert isinstance(error, AWAY)
-    assert isinstance(error, RedisFullError) is answer.startswith("OOM")
-    assert f"{error.status_code} {error}" == answer
 
 
 @pytest.mark.parametrize(

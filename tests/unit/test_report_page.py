@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from rich.console import Console
 
 from poolbench.advice import recommend
 from poolbench.experiment import Deployment, Experiment
 from poolbench.experiment import PoolKind as Pool
 from poolbench.figures import factor
 from poolbench.report.page import page, text
-from tests.experiments import Made, made, remeasured
+from poolbench.report.tables import Table, cost, speed
+from poolbench.statistics import summarise
+from poolbench.terminal import Page as TerminalPage
+from poolbench.terminal import close
+from tests.experiments import MIB, Made, made, remeasured
 from tests.reported import HOSTILE, few, many, sweep
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -208,25 +215,118 @@ def test_an_experiment_of_which_no_turn_counts_still_has_a_page_and_a_text() -> 
 # -- Markdown
 
 
-def test_the_tables_of_the_text_have_as_many_cells_in_each_row() -> None:
-    lines = [line for line in text([few()]).splitlines() if line.startswith("|")]
-
-    counts = [len(re.split(r"(?<!\\)\|", line)) for line in lines]
-    assert len(lines) == 6 + 6
-    assert [counts[0]] * 6 == counts[:6]
-    assert lines[1].startswith("| --- | ---: |")
-
-
-def test_the_text_begins_with_the_answer_and_shows_the_lanes() -> None:
-    lines = text([few()]).splitlines()
-
-    assert lines[0].startswith("# gevent:8 finished the work 1.75 times sooner ")
-    assert lines[2].startswith("**Confidence: ")
-    assert any(re.fullmatch(r"  thread 201 +[┣━┫█┄╳ ]+", line) for line in lines)
-
-
 def test_markup_in_names_stays_text_in_markdown() -> None:
     found = text([few()])
 
     assert r"another process used \<b\>38 %\</b\> of the CPU" in found
     assert r"- Note: The clock of host \<b\> is 3 ms behind" in found
+
+
+# -- tables and the terminal
+
+
+def column(of: Table, deployment: str, name: str) -> str:
+    """A cell's text and its note."""
+    cell = next(line for line in of.lines if line.name == deployment).cells[of.columns.index(name) - 1]
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
+
+
+def test_memory_per_slot_has_the_processes_in_it() -> None:
+    """Given four processes of 40 MiB that each need 2 MiB more for work, I expect 42 MiB per job at once, not 2."""
+    of = cost(summarise(made(Made(Pool.PREFORK, 4, 0.5, idle=160 * MIB, per_slot=2 * MIB))))
+
+    assert column(of, "prefork:4", "memory, peak") == "168 MiB (idle 160 MiB)"
+    assert column(of, "prefork:4", "memory per job at once") == "42.0 MiB"
+
+
+def test_of_a_deployment_without_a_turn_that_counts_nothing_is_said() -> None:
+    excluded = Made(Pool.GEVENT, 4, 0.5, excluded=dict.fromkeys(range(1, 6), "a swap storm"))
+    experiment = made(Made(Pool.THREADS, 4, 0.5), excluded)
+    summary = summarise(experiment)
+
+    assert column(speed(summary), "gevent:4", "all jobs took") == "–"
+    assert {cell.text for line in cost(summary).lines if line.name == "gevent:4" for cell in line.cells} == {"–"}
+
+
+def test_of_a_run_that_was_cut_short_in_the_warm_up_the_terminal_has_no_table() -> None:
+    said = io.StringIO()
+    experiment = made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2), rounds=0)
+    close(TerminalPage(Console(file=said, width=80)), replace(experiment, notes=("interrupted in the warm-up",)))
+
+    text = " ".join(said.getvalue().split())
+    assert "Nothing was measured yet: only measurements of the warm-up have ended, and they do not count." in text
+    assert "Note: interrupted in the warm-up." in text
+    assert "0/0" not in text
+    assert "jobs/s" not in text
+
+
+def test_a_sentence_begins_with_a_deployment_s_name_as_it_is() -> None:
+    said = io.StringIO()
+    close(TerminalPage(Console(file=said, width=80)), made(Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2)))
+
+    said_last = said.getvalue()
+    assert re.search(r"^threads:8 finished the work 2.1 times sooner than gevent:8\.$", said_last, re.MULTILINE)
+    assert re.search(r"^gevent:8 +█{50,} 1\.0\d s$", said_last, re.MULTILINE)
+    assert "-P threads -Q downloads.threads -n threads@%h -c 8" in said_last
+
+
+# -- what whoever measured noted stands once on a page: with the advice if it bears on it, or among the conditions
+
+
+BEARING = (
+    "the stack was running already, and may have been shared: its workers were not started for this",
+    "workers run elsewhere (another machine or container): their CPU and memory are not measured",
+    "serial ran 12 of the 160 jobs, chosen evenly from the lightest to the heaviest",
+    "threads:8: 0 of 3 rounds count; nothing is said of it",
+    "run it again when the machine is quiet, or with --noise 1 to count every turn that ran well",
+    "interrupted in round 1 of 3: what was measured is here",
+    "2 runs were pooled",
+)
+OTHERS = (
+    "a stack of its own: for each turn the deployment's workers are started anew, alone, and warmed up",
+    "workers run on north (its clock is 0.2 s ahead of Redis'): only when they received a job is told by their clocks",
+    "a turn is excluded when strangers use much of the CPU",
+    "a note that nobody has thought of",
+)
+
+
+@pytest.fixture(scope="module")
+def noted() -> Experiment:
+    deployments = (Made(Pool.PREFORK, 2, 0.5, serial=True), Made(Pool.THREADS, 8, 0.1), Made(Pool.GEVENT, 8, 0.2))
+    return replace(made(*deployments), notes=(*BEARING, *OTHERS), caveats=BEARING)
+
+
+def parts(whole: str, *headings: str) -> Sequence[str]:
+    """What stands before the first heading, and below each of them."""
+    found = []
+    for heading in headings:
+        before, found_it, whole = whole.partition(heading)
+        assert found_it, heading
+        found.append(before)
+    return [*found, whole]
+
+
+def as_page(experiments: Sequence[Experiment]) -> str:
+    return page(experiments).replace("\u00a0", " ").replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("write", "headings"),
+    [
+        (text, ("## How it was found", "## Can it be trusted", "## Conditions")),
+        (as_page, ("<h3>How it was found</h3>", "<h2>Can it be trusted", "<h3>Conditions")),
+    ],
+    ids=["text", "page"],
+)
+def test_each_note_stands_once_and_where_a_reader_looks_for_it(
+    noted: Experiment, write: Callable[[Sequence[Experiment]], str], headings: Sequence[str]
+) -> None:
+    whole = write([noted])
+    _, advice, _, conditions = parts(whole, *headings)
+
+    for note in BEARING:
+        assert whole.count(note) == 1, note
+        assert note in advice, note
+    for note in OTHERS:
+        assert whole.count(note) == 1, note
+        assert note in conditions, note

@@ -18,12 +18,6 @@ def html(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_links_of_a_page_are_counted_and_the_seconds_told(html: Path) -> None:
-    note, seconds = steps.run("links", html, lambda: None)
-    assert note.startswith("links: 321, 0.")
-    assert 0 < seconds < 60
-
-
 def test_links_that_are_none_do_not_count_wherever_a_piece_ends(tmp_path: Path) -> None:
     """Given tags across the ends of pieces, letters of several bytes, and rubbish, I expect just the links."""
     file = tmp_path / "odd.html"

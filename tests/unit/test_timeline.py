@@ -92,13 +92,6 @@ def test_a_job_that_never_ran_has_no_lane() -> None:
     assert lines[3] == "gevent: nothing ran"
 
 
-def test_the_timeline_has_one_axis_for_all_pools() -> None:
-    """Given the same job in two pools, and a longer one elsewhere, I expect bars of equal length."""
-    lines = render(experiment(prefork(), serial()))
-
-    assert lines[1] == lines[4]
-
-
 @pytest.mark.parametrize("width", [40, 60, 80])
 @pytest.mark.parametrize("count", [1, MOST_LANES, 500])
 def test_no_line_is_wider_than_asked_for(width: int, count: int) -> None:

@@ -169,14 +169,6 @@ def test_a_mirror_has_its_turn_at_once_and_a_second_round_a_pause() -> None:
     assert [route.failed(SERVER) for _ in range(4)] == [True, False, True, False]
 
 
-def test_when_every_url_has_failed_for_good_nothing_is_left() -> None:
-    route = Route("ab")
-    route.failed(STATUS)
-    assert route.may_go_on_after(STATUS)
-    route.failed(STATUS)
-    assert not route.may_go_on_after(STATUS)
-
-
 @given(st.integers(1, 5), st.lists(st.none() | st.sampled_from(FailureKind), max_size=30))
 def test_a_new_holder_is_where_the_old_one_was(count: int, kinds: list[FailureKind | None]) -> None:
     urls = [str(number) for number in range(count)]
