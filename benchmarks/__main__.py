@@ -8,16 +8,17 @@ import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks import enqueue, hostile, slow
 from benchmarks.bare import Bare
-from benchmarks.contenders import Aria2, Curl, Downpour
+from benchmarks.contenders import Downpour, aria2, curls
 from benchmarks.origins import Nginx, Origin, Own, deployed
 from benchmarks.page import TARGETS, page
 from benchmarks.queues import PYTHON, QUEUES, Queue
-from benchmarks.rounds import Contender, Section, conditions, save, save_rows
+from benchmarks.rounds import Contender, Section, conditions, save
 from ledger.jobs import Pool
 from tests.world import World
 
@@ -40,34 +41,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
     if options.what == ["hostile"]:
-        _hostile(options.out.parent)
+        # Not how fast, but how well: it measures no time, so the machine may do other work.
+        with tempfile.TemporaryDirectory(prefix="downpour-hostile-") as name:
+            print(hostile.save(hostile.measure(Path(name)), options.out.parent))
         return
     before = conditions()
-    folder = Path(tempfile.mkdtemp(prefix="downpour-bench-", dir=options.folder))
-    try:
-        with Nginx(folder / "nginx") if shutil.which("nginx") else Own() as origin:
-            if isinstance(origin, Own):
-                print("No nginx (Debian: nginx-light): our own origin serves, and limits faster tools.\n")
-            for what in options.what or ALL:
-                print(_run(what, folder / what, origin, options, before), flush=True)
-    finally:
-        shutil.rmtree(folder)
-
-
-def _hostile(out: Path) -> None:
-    """Not how fast, but how well: it measures no time, so the machine may do other work."""
-    folder = Path(tempfile.mkdtemp(prefix="downpour-hostile-"))
-    try:
-        print(hostile.save(hostile.measure(folder), out))
-    finally:
-        shutil.rmtree(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="downpour-bench-", dir=options.folder) as name,
+        Nginx(Path(name) / "nginx") if shutil.which("nginx") else Own() as origin,
+    ):
+        if isinstance(origin, Own):
+            print("No nginx (Debian: nginx-light): our own origin serves, and limits faster tools.\n")
+        for what in options.what or ALL:
+            print(_run(what, Path(name) / what, origin, options, before), flush=True)
 
 
 def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, before: dict[str, object]) -> str:
     folder.mkdir()
     if what in ("slow", "enqueue"):
         rows = slow.measure_all(folder, origin) if what == "slow" else enqueue.measure_all(folder)
-        save_rows(options.out, what, rows, before)
+        save(options.out, what, {**before, "rows": rows})
         return slow.table(rows) if what == "slow" else enqueue.table(rows)
     probes = folder / "lateness"
     probes.mkdir()
@@ -82,10 +75,9 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
         for contender in contenders:
             contender.bring(urls[: max(2, len(urls) // 10)])  # connections, caches
         if shutil.which("curl"):
-            parallel = 2 if what == "large" else 32
-            contenders += [Curl(folder, parallel), Curl(folder, parallel, hashing=False)]
+            contenders += curls(folder, 2 if what == "large" else 32)
         if shutil.which("aria2c") and what != "large":
-            contenders.append(Aria2(folder))
+            contenders.append(aria2(folder))
         if what == "chunks":
             contenders.append(Bare(folder))
         if what == "small":
@@ -93,7 +85,7 @@ def _run(what: str, folder: Path, origin: Origin, options: argparse.Namespace, b
             queues = [Queue(name, folder, valkey, number) for number, name in enumerate(found, 1)]
             contenders += [rivals.enter_context(queue.started()) for queue in queues]
         section.run(contenders, urls, options.rounds, options.quiet)
-        save(options.out, what, section, before)
+        save(options.out, what, {**before, **asdict(section)})
         return section.table(TARGETS.get(what, {}))
 
 

@@ -56,12 +56,23 @@ class Rival:
 
 
 class Tool(Rival):
-    """A command line; what people would use instead."""
+    """
+    Command lines; what people would use instead.
+
+    Args:
+        entry: of the list of files, with ``{url}``, ``{folder}`` and ``{number}``.
+        commands: in a shell, with ``{list}`` and ``{folder}``.
+    """
+
+    def __init__(self, name: str, folder: Path, entry: str, *commands: str) -> None:
+        super().__init__(name, folder)
+        self._entry, self._commands = entry, commands
 
     def _ready(self, urls: Sequence[str], target: Path) -> Callable[[], None]:
         listing = target.with_suffix(".list")
-        listing.write_text("\n".join(self._lines(urls, target)) + "\n")
-        commands = self._commands(listing, target)
+        lines = [self._entry.format(url=url, folder=target, number=number) for number, url in enumerate(urls)]
+        listing.write_text("\n".join(lines) + "\n")
+        commands = [command.format(list=listing, folder=target) for command in self._commands]
 
         def run() -> None:
             for command in commands:
@@ -69,37 +80,18 @@ class Tool(Rival):
 
         return run
 
-    def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
-        raise NotImplementedError
 
-    def _commands(self, listing: Path, target: Path) -> list[str]:
-        raise NotImplementedError
-
-
-class Curl(Tool):
-    def __init__(self, folder: Path, parallel: int, *, hashing: bool = True) -> None:
-        command = f"curl -Z --parallel-max {parallel}"
-        super().__init__(f"{command} then sha256sum" if hashing else command, folder)
-        self._parallel = parallel
-        self._hashing = hashing
-
-    def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
-        return [f'url = "{url}"\noutput = "{target}/{number}"' for number, url in enumerate(urls)]
-
-    def _commands(self, listing: Path, target: Path) -> list[str]:
-        hashing = f"find {target} -type f -print0 | xargs -0 sha256sum"
-        return [f"curl -s -Z --parallel-max {self._parallel} -K {listing}", *([hashing] if self._hashing else [])]
+def curls(folder: Path, parallel: int) -> tuple[Tool, Tool]:
+    """With a digest of each file, and without."""
+    name, entry = f"curl -Z --parallel-max {parallel}", 'url = "{url}"\noutput = "{folder}/{number}"'
+    fetch = f"curl -s -Z --parallel-max {parallel} -K {{list}}"
+    digests = "find {folder} -type f -print0 | xargs -0 sha256sum"
+    return Tool(f"{name} then sha256sum", folder, entry, fetch, digests), Tool(name, folder, entry, fetch)
 
 
-class Aria2(Tool):
-    def __init__(self, folder: Path) -> None:
-        super().__init__("aria2c -j16", folder)
-
-    def _lines(self, urls: Sequence[str], target: Path) -> list[str]:
-        return [f"{url}\n out={number}" for number, url in enumerate(urls)]
-
-    def _commands(self, listing: Path, target: Path) -> list[str]:
-        return [f"aria2c -q -j16 -i {listing} -d {target} --file-allocation=none --auto-file-renaming=false"]
+def aria2(folder: Path) -> Tool:
+    command = "aria2c -q -j16 -i {list} -d {folder} --file-allocation=none --auto-file-renaming=false"
+    return Tool("aria2c -j16", folder, "{url}\n out={number}", command)
 
 
 class Downpour:
@@ -142,7 +134,7 @@ class Downpour:
     def _late(self, pid: int, begun: float, ended: float) -> float | None:
         if not (folder := self._world.settings.lateness):
             return None
-        pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        pids = [each.pid for each in _tree(pid)]
         found = sampler.read_scheduling(folder, pids, begun, ended)
         return found.p99 if found else None
 
@@ -175,11 +167,8 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def cpu(pid: int) -> float:
-    total = 0.0
-    for each in _tree(pid):
-        times = each.cpu_times()
-        total += times.user + times.system
-    return total
+    times = [each.cpu_times() for each in _tree(pid)]
+    return float(sum(each.user + each.system for each in times))
 
 
 def put_away(folder: Path) -> None:

@@ -6,10 +6,12 @@ import gc
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 
 from benchmarks.origins import deployed
+from benchmarks.rounds import markdown, spread, verdict
 from ledger.jobs import Job, Pool
 from ledger.redis_client import connect
 from ledger.settings import Settings
@@ -19,7 +21,7 @@ _JOBS, _ROUNDS = 10_000, 5
 _LEAST = {1: 10_000, 50: 50_000}  # jobs per second, by jobs per message
 
 
-def measure_all(_folder: Path) -> list[dict[str, object]]:
+def measure_all(_folder: Path) -> list[dict[str, Any]]:
     jobs = [Job(f"https://downloads.example.org/some-project/artifact-{n:06d}.bin", f"{n}") for n in range(_JOBS)]
     with deployed() as valkey:
         settings = Settings(redis_url=valkey.url)
@@ -45,16 +47,10 @@ def _cpu(server: psutil.Process) -> float:
     return time.process_time() + float(sum(server.cpu_times()[:2]))
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    lines = [["jobs per message", "jobs per second of processor time", "jobs/s by the clock", "target"], ["---"] * 4]
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [["jobs per message", "jobs per second of processor time", "jobs/s by the clock", "target"]]
     for row in rows:
-        per, by_cpu, by_clock = int(str(row["per_message"])), row["by_cpu"], row["by_clock"]
-        assert isinstance(by_cpu, list)
-        assert isinstance(by_clock, list)
-        met = "met" if median(by_cpu) >= _LEAST[per] else "**missed**"
-        lines.append([str(per), _spread(by_cpu), _spread(by_clock), f"≥ {_LEAST[per]:,} by processor time: {met}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _spread(rates: list[float]) -> str:
-    return f"{median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})"
+        per, by_cpu = row["per_message"], row["by_cpu"]
+        target = verdict(f"≥ {_LEAST[per]:,} by processor time", median(by_cpu) >= _LEAST[per])
+        lines.append([str(per), spread(by_cpu), spread(row["by_clock"]), target])
+    return markdown(lines)

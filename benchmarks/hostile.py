@@ -128,7 +128,7 @@ def measure(folder: Path) -> dict[str, object]:
         bomb = next(case for case in CASES if case.name == "bomb").url(world.origin.url, "")
         urllib3.request("GET", bomb, preload_content=False).release_conn()  # made once, in more time than anybody waits
         world.start(*Pool, slots=10)
-        with inner_server() as inner:
+        with inner_server(folder / "inner") as inner:
             outcomes = [outcome for pool in Pool for outcome in downpour(world, pool, inner)]
             for tool in TOOLS:
                 if versions[tool.name]:
@@ -160,26 +160,17 @@ def downpour(world: World, pool: Pool, inner: int) -> list[Outcome]:
 
 
 @contextmanager
-def inner_server() -> Iterator[int]:
+def inner_server(folder: Path) -> Iterator[int]:
     """A server on another address of this machine; its port. What it serves must not come out by a redirect."""
-
-    class Secret(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(_SECRET)))
-            self.end_headers()
-            self.wfile.write(_SECRET)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.2", 0), Secret)
-    threading.Thread(target=partial(server.serve_forever, 0.1), daemon=True).start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
+    folder.mkdir()
+    (folder / "secret").write_bytes(_SECRET)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.2", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
 
 
 _OURS = tuple(f"Downpour {pool}" for pool in Pool)

@@ -6,11 +6,11 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from stack.processes import Command, Process
 from tests.origin_process import OriginProcess
+from tests.tied import tied
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 
@@ -31,23 +31,15 @@ http {{
 """
 
 
-class Origin(Protocol):
-    url: str
-
-    def fill(self, kind: str, count: int, size: int) -> list[str]:
-        """URLs of so many files."""
-
-    def slow(self, count: int, seconds: float) -> list[str]:
-        """URLs of files that take so long each."""
-
-
 class Own(OriginProcess):
     """Where there is no nginx: a server in Python, which the fast ones wait for. It compares pools, not tools."""
 
     def fill(self, kind: str, count: int, size: int) -> list[str]:
+        """URLs of so many files."""
         return [f"{self.url}/files/{kind}{number}?size={size}" for number in range(count)]
 
     def slow(self, count: int, seconds: float) -> list[str]:
+        """URLs of files that take so long each."""
         return [f"{self.url}/paced/{seconds}/{number}?size=200000" for number in range(count)]
 
 
@@ -56,12 +48,10 @@ class Nginx:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.files = folder / "files"
-        self.files.mkdir(parents=True)
+        (folder / "files").mkdir(parents=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-
         self.url = f"http://127.0.0.1:{self.port}"
 
     def slow(self, count: int, seconds: float) -> list[str]:
@@ -69,7 +59,7 @@ class Nginx:
 
     def fill(self, kind: str, count: int, size: int) -> list[str]:
         """Files of random bytes."""
-        folder = self.files / kind
+        folder = self._folder / "files" / kind
         folder.mkdir(exist_ok=True)
         block = os.urandom(min(size, 1 << 20))
         for number in range(count):
@@ -83,7 +73,7 @@ class Nginx:
         conf = self._folder / "nginx.conf"
         conf.write_text(_CONF.format(folder=self._folder, port=self.port))
         command = [shutil.which("nginx") or "/usr/sbin/nginx", "-p", str(self._folder), "-c", str(conf)]
-        self._process = Process(Command("nginx", command, os.environ, self._folder, tied=True))
+        self._process = Process(Command("nginx", tied(command), os.environ, self._folder))
         wait_for(self._answers, seconds=20, what="nginx to listen")
         return self
 
@@ -91,10 +81,11 @@ class Nginx:
         with socket.socket() as probe:
             return self._process.running and probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.stop(grace=20)
+
+
+Origin = Nginx | Own
 
 
 def deployed() -> ValkeyProcess:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.contenders import Rival, Took, cpu, put_away, stopped
 from stack.processes import Command, Process
+from tests.tied import tied
 from tests.valkey_process import ValkeyProcess
 from tests.waiting import wait_for
 
@@ -46,17 +47,13 @@ class Queue(Rival):
     @contextmanager
     def started(self) -> Iterator[Queue]:
         argv = [self._python, "-m", *QUEUES[self.name].split()]
-        with Process(Command(self.name, argv, self._env, ROOT, log=self._log, tied=True)) as self._process:
+        with Process(Command(self.name, tied(argv), self._env, ROOT, log=self._log)) as self._process:
             yield self
 
     def bring(self, urls: Sequence[str]) -> Took:
         target = Path(tempfile.mkdtemp(dir=self._folder))
-        command = [
-            self._python,
-            "-c",
-            "import sys; from benchmarks.queue_workers import fill; fill(sys.argv[1])",
-            str(target),
-        ]
+        program = "import sys; from benchmarks.queue_workers import fill; fill(sys.argv[1])"
+        command = [self._python, "-c", program, str(target)]
         with stopped(self._process.pid):
             subprocess.run(command, input="\n".join(urls).encode(), env=self._env, cwd=ROOT, check=True)
             before, redis_before = cpu(self._process.pid), cpu(self._valkey.pid)

@@ -11,21 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
-from benchmarks.contenders import Took
+from benchmarks.contenders import Downpour, Rival, Took
 
-
-class Contender(Protocol):
-    name: str
-
-    def bring(self, urls: Sequence[str]) -> Took: ...
+Contender = Downpour | Rival
 
 
 @dataclass
@@ -76,14 +72,13 @@ class Section:
         head = ["", f"{self.unit}/s, median (range)", *(f"× {name}" for name in rivals)]
         lates = {name: f"{late * 1000:.1f} ms" for name in names if (late := self.late(name)) is not None}
         head += [f"CPU µs per {self.unit}", "of it Redis", *(["late, p99"] if lates else []), "target"]
-        rows = [head, ["---"] * len(head)]
+        rows = [head]
         for name in names:
-            rates = self.rates(name)
             redis = statistics.median(each[name].redis_cpu for each in self.rounds) / self.amount * 1e6
             rows.append(
                 [
                     name,
-                    f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
+                    spread(self.rates(name)),
                     *(f"{self.ratio(name, rival):.2f}" for rival in rivals),
                     f"{self.cpu(name) * 1e6 + redis:,.0f}",
                     f"{redis:,.0f}" if redis else "",
@@ -91,27 +86,32 @@ class Section:
                     "; ".join(target.judged(self, name) for target in targets.get(name, ())),
                 ]
             )
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        return markdown(rows)
 
 
-class Target(Protocol):
-    def judged(self, section: Section, name: str) -> str:
-        """What a contender should be, and whether it is."""
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f})"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; its head is the first row."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """At least so many times as fast as a rival, or that many of its units in a second."""
+    """At least so many times as fast as a rival."""
 
     least: float
-    rival: str = ""
+    rival: str
 
     def judged(self, section: Section, name: str) -> str:
-        if self.rival and self.rival not in section.rounds[0]:
-            return f"≥ {self.least:g} × {self.rival}: not measured"
-        got = section.ratio(name, self.rival) if self.rival else statistics.median(section.rates(name))
-        wish = f"≥ {self.least:g} × {self.rival}" if self.rival else f"≥ {self.least:,.0f}/s"
-        return _judged(wish, got >= self.least)
+        """What a contender should be, and whether it is."""
+        wish = f"≥ {self.least:g} × {self.rival}"
+        if self.rival not in section.rounds[0]:
+            return f"{wish}: not measured"
+        return verdict(wish, section.ratio(name, self.rival) >= self.least)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Cpu:
         ratio = statistics.median(
             (each[name].cpu + each[name].redis_cpu) / each[self.rival].cpu for each in section.rounds
         )
-        return f"{_judged(wish, ratio <= self.most)} ({ratio:.2f})"
+        return f"{verdict(wish, ratio <= self.most)} ({ratio:.2f})"
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,13 @@ class Late:
 
     def judged(self, section: Section, name: str) -> str:
         wish, late = f"late ≤ {self.most * 1000:g} ms", section.late(name)
-        return f"{wish}: not measured" if late is None else _judged(wish, late <= self.most)
+        return f"{wish}: not measured" if late is None else verdict(wish, late <= self.most)
 
 
-def _judged(wish: str, met: bool) -> str:
+Target = Speed | Cpu | Late
+
+
+def verdict(wish: str, met: bool) -> str:
     return f"{wish}: {'met' if met else '**missed**'}"
 
 
@@ -175,19 +178,12 @@ def _first_line(tool: str) -> str:
     return " ".join((done.stdout or done.stderr).splitlines()[0].split()[:3])
 
 
-def save(folder: Path, name: str, section: Section, before: dict[str, object]) -> None:
+def save(folder: Path, name: str, content: dict[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    rounds = [{who: asdict(took) for who, took in each.items()} for each in section.rounds]
-    content = {**before, "title": section.title, "unit": section.unit, "amount": section.amount, "rounds": rounds}
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def load(content: dict[str, Any]) -> Section:
-    """What ``save`` has written."""
+    """The section among what was saved."""
     rounds = [{who: Took(**took) for who, took in each.items()} for each in content["rounds"]]
     return Section(content["title"], content["unit"], content["amount"], rounds)
-
-
-def save_rows(folder: Path, name: str, rows: list[dict[str, object]], before: dict[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({**before, "rows": rows}, indent=1) + "\n")

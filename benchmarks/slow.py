@@ -5,19 +5,21 @@ from __future__ import annotations
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks.origins import Origin, deployed
+from benchmarks.rounds import markdown, verdict
 from ledger.jobs import Job, Pool
 from tests.waiting import wait_for
 from tests.world import World
 
 _SECONDS = 20.0  # of each download
-_TARGETS: dict[str, tuple[float | None, int]] = {"gevent": (1.1, 60), "threads": (1.2, 80)}  # wall, KiB; at most
+_TARGETS = {"gevent": (1.1, 60), "threads": (1.2, 80)}  # wall, KiB; at most
 
 
-def measure(folder: Path, origin: Origin, pool: Pool, count: int) -> dict[str, object]:
+def measure(folder: Path, origin: Origin, pool: Pool, count: int) -> dict[str, Any]:
     """One message per job, one worker, all in flight at once."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16384), most))
@@ -51,18 +53,15 @@ def measure(folder: Path, origin: Origin, pool: Pool, count: int) -> dict[str, o
     }
 
 
-def measure_all(folder: Path, origin: Origin) -> list[dict[str, object]]:
+def measure_all(folder: Path, origin: Origin) -> list[dict[str, Any]]:
     return [measure(folder / pool, origin, pool, 1000) for pool in (Pool.GEVENT, Pool.THREADS)]
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    head = ["pool", "downloads", "most in flight", "wall ÷ ideal", "KiB per download in flight", "target"]
-    lines = [head, ["---"] * len(head)]
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [["pool", "downloads", "most in flight", "wall ÷ ideal", "KiB per download in flight", "target"]]
     for row in rows:
         kept = [str(row[name]) for name in ("pool", "downloads", "most_in_flight", "wall_over_ideal", "kib_each")]
-        most_wall, most_kib = _TARGETS[str(row["pool"])]
-        wishes = [(f"≤ {most_kib} KiB", float(str(row["kib_each"])) <= most_kib)]
-        if most_wall:
-            wishes.insert(0, (f"≤ {most_wall} × ideal", float(str(row["wall_over_ideal"])) <= most_wall))
-        lines.append([*kept, "; ".join(f"{wish}: {'met' if met else '**missed**'}" for wish, met in wishes)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        most_wall, most_kib = _TARGETS[row["pool"]]
+        wall = verdict(f"≤ {most_wall} × ideal", row["wall_over_ideal"] <= most_wall)
+        lines.append([*kept, f"{wall}; {verdict(f'≤ {most_kib} KiB', row['kib_each'] <= most_kib)}"])
+    return markdown(lines)
