@@ -7,16 +7,30 @@ import signal
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psutil
+from redis.exceptions import RedisError
 
 from ledger.jobs import Pool
 from stack.processes import Command, Process, Restarts
 from stack.stack import Stack
 
 POLL = 0.03  # seconds between two looks
+T = TypeVar("T")
+
+
+def found_within(seconds: float, look: Callable[[], T]) -> T | None:
+    """The first true value, or None if there was none; Redis may be away meanwhile."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(RedisError):
+            if found := look():
+                return found
+        time.sleep(POLL)
+    return None
 
 
 @dataclass(eq=False, slots=True)
@@ -41,12 +55,15 @@ class Member:
     @property
     def ready(self) -> bool:
         process = self.process
-        return process.running and self.stack.plan.probe(self.name).look(process)
+        return process.running and self.stack.plan.ready(self.name, process)
 
     def pids(self) -> list[int]:
         """The main process and its children; none when it has ended."""
         process = self.process
-        return [process.pid, *process.children()] if process.running else []
+        with contextlib.suppress(psutil.Error):
+            if process.running:
+                return [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
+        return []
 
     def signal(self, number: signal.Signals, *, group: bool) -> bool:
         """To the main process, or to all of its group at once; whether there was one."""
@@ -102,20 +119,18 @@ class Fleet:
 
     def take(self, pool: Pool | None, first: int, *, patience: float = 20.0, all_: bool = False) -> list[Member]:
         """One ready member that no other fault is played on (or all of the pool's); none if there is none for long."""
-        deadline = time.monotonic() + patience
         candidates = self.of(pool)
         candidates = candidates[first % len(candidates) :] + candidates[: first % len(candidates)]
-        while time.monotonic() < deadline:
+
+        def choose() -> list[Member]:
             with self._choice:
                 fit = [member for member in candidates if member.free and member.ready]
-                if all_ and len(fit) < len(candidates):
-                    fit = []
-                for member in (chosen := fit if all_ else fit[:1]):
+                chosen = fit[:1] if not all_ else fit if len(fit) == len(candidates) else []
+                for member in chosen:
                     member.free = False
-                if chosen:
-                    return chosen
-            time.sleep(POLL)
-        return []
+            return chosen
+
+        return found_within(patience, choose) or []
 
     def release(self, members: Sequence[Member]) -> None:
         for member in members:

@@ -83,12 +83,13 @@ def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options:
         lock, held = shown.claim(shown.ENV_FILE)
         both.enter_context(held)
         faults = both.enter_context(FaultServer()) if with_faults else None
+        told_flower = {"LANES_FAULTS": f"http://{faults.host}"} if faults else {}  # and not the token
         stack = both.enter_context(
             Stack(
                 {pool: int(options[pool]) for pool in Pool},
                 flower=True,
                 downloads=downloads,
-                settings=dict(_setting(words) for words in settings) | (faults.settings if faults else {}),
+                settings=dict(_setting(words) for words in settings) | told_flower,
                 prefer=PORTS,
                 insist={name: port for name in PORTS if (port := options[f"{name}_port"]) is not None},
                 remove=[shown.ENV_FILE, lock],

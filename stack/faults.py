@@ -21,7 +21,6 @@ from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Thread
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -51,16 +50,9 @@ class FaultServer(ThreadingTCPServer):
         Thread(target=self.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """What Flower has to know; the token is not among it."""
-        return {"LANES_FAULTS": f"http://{self.host}"}
 
     def serve(self, stack: Stack) -> str:
         """Its workers can be hit from now on; returns the address of the page of lanes with the token."""
@@ -101,9 +93,8 @@ class FaultServer(ThreadingTCPServer):
         """Send the signal; a status and the answer."""
         found = self.processes().get(pid)
         if what not in SIGNALS or not found or not self.stack:
-            return 404, {
-                "error": f"expected {', '.join(SIGNALS)} and the pid of a worker or its child, got {what} {pid}"
-            }
+            wanted = f"{', '.join(SIGNALS)} and the pid of a worker or its child"
+            return 404, {"error": f"expected {wanted}, got {what} {pid}"}
         name, process = found
         with suppress(psutil.NoSuchProcess):  # psutil also makes sure that the pid is still that process
             process.send_signal(SIGNALS[what])

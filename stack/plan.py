@@ -1,15 +1,7 @@
 """What runs in a stack: Valkey, the Procfile's commands, one private folder, three ports, and when each is ready.
 
-===================  =================================================================================
-variable             which processes have it
-===================  =================================================================================
-ORIGIN_PORT          all; the Procfile's commands take these five
-FLOWER_PORT
-POOL_CONCURRENCY     PREFORK_, THREADS_, GEVENT_
-DOWNPOUR_*           ledger/settings.py; the Redis user and the password file are those of the role
-DOWNPOUR_STACK       the mark of this stack, see processes.py
-===================  =================================================================================
-
+Every process has ORIGIN_PORT, FLOWER_PORT and {PREFORK,THREADS,GEVENT}_CONCURRENCY, which the Procfile's commands take;
+DOWNPOUR_* (ledger/settings.py), with the Redis user and the password file of its role; and the mark of processes.py.
 Nothing of this kind is inherited from the shell: a forgotten variable there must not change a measurement.
 """
 
@@ -21,7 +13,7 @@ import random
 import socket
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,14 +39,6 @@ _OURS = ("DOWNPOUR_", "FLOWER_", "LANES_", "CELERY", "ORIGIN_", "PREFORK_", "THR
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 # No proxy, whatever the environment says: everything is on this machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """When a service is ready: in words, and as a function that looks once."""
-
-    expected: str
-    look: Callable[[Process], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +129,25 @@ class Plan:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         return [str(get_binary_path()), str(keys / "redis.conf"), *words]
 
-    def probe(self, name: str) -> Probe:
-        """When this service is ready."""
+    def sign(self, name: str) -> str:
+        """What shows that this service is ready."""
         if name == "valkey":
-            return _answer(self.redis_port, f"to PING on port {self.redis_port}", lambda: _ping(self.redis_port))
-        if name not in ("origin", "flower"):
-            return heartbeat(self.health(name))
-        port, path = (self.origin_port, "healthz") if name == "origin" else (self.flower_port, "healthcheck")
-        url = f"http://{HOST}:{port}/{path}"
-        return _answer(port, f"on {url}", lambda: get(url) is not None)
+            return f"an answer to PING on port {self.redis_port}"
+        return f"an answer on {self._page(name)}" if self._page(name) else f"a heartbeat in {self.health(name)}"
+
+    def ready(self, name: str, process: Process) -> bool:
+        """Whether this very process gives that sign: the answer of another process proves nothing."""
+        if name == "valkey":
+            return listens(process.pid, self.redis_port) and _ping(self.redis_port)
+        if page := self._page(name):
+            port = self.origin_port if name == "origin" else self.flower_port
+            return listens(process.pid, port) and get(page) is not None
+        file = self.health(name)
+        # A file system's clock may be some milliseconds behind.
+        return file.exists() and file.stat().st_mtime >= process.started - 0.1
+
+    def _page(self, name: str) -> str | None:
+        return {"origin": f"{self.origin_url}/healthz", "flower": f"{self.flower_url}/healthcheck"}.get(name)
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
@@ -163,20 +157,6 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if not name.startswith(_OURS) and name.lower() not in _PROXIES and name != MARK
     }
-
-
-def heartbeat(file: Path) -> Probe:
-    """The process has touched the file since it started."""
-    # A file system's clock may be some milliseconds behind.
-    return Probe(
-        f"a heartbeat in {file}",
-        lambda process: file.exists() and file.stat().st_mtime >= process.started - 0.1,
-    )
-
-
-def _answer(port: int, what: str, answers: Callable[[], bool]) -> Probe:
-    """This very process listens on the port, and answers: the answer of another process proves nothing."""
-    return Probe(f"an answer {what}", lambda process: listens(process.pid, port) and answers())
 
 
 def get(url: str) -> str | None:

@@ -6,9 +6,7 @@ and so is what a main process left behind when it ended.
 
 A launcher that is killed with SIGKILL cannot clean up. So a stack has a reaper, a small process in a session of its
 own, which waits at the end of a pipe that only the launcher holds open. A byte, or the pipe's end, tells it to
-begin: it kills what still carries the stack's mark and removes the stack's directory. It does so after every stop,
-so the path that matters most is also the one that runs most. PR_SET_PDEATHSIG alone (``Command.tied``, for tests)
-would leave the directory with its passwords, and the children of the killed process; and macOS has none.
+begin: it kills what still carries the stack's mark and removes the stack's directory. It does so after every stop.
 
 The mark is an environment variable that every service and every child of it inherits. It is proof: a process id may
 be reused, an environment with our private directory in it is not. The pipe closes only after the last fork has
@@ -23,7 +21,6 @@ The reaper is this file as a script (``python -P processes.py MARK [FILE...]``):
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -34,7 +31,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -42,8 +38,6 @@ import psutil
 MARK = "DOWNPOUR_STACK"
 PATIENCE = 10.0  # seconds for killed processes to go away
 POLL = 0.05  # seconds between two looks at a process
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,6 @@ class Command:
     env: Mapping[str, str]  # the whole environment, the mark included
     cwd: Path
     log: Path | None = None  # receives stdout and stderr; None: they are the launcher's own
-    tied: bool = False  # the kernel kills its main process when the launcher has ended; see ``_tie``
 
 
 class Process:
@@ -66,10 +59,9 @@ class Process:
         self.name = command.name
         self.started = time.time()
         self._looking = threading.Lock()
-        with contextlib.ExitStack() as stack:
-            # Straight into a file: a reader in between could hold the service up, or die under it.
-            sink = stack.enter_context(command.log.open("ab")) if command.log else None
-            self._popen = subprocess.Popen(  # noqa: S603 - what it is for; one libc call, looked up before
+        # Straight into a file: a reader in between could hold the service up, or die under it.
+        with command.log.open("ab") if command.log else contextlib.nullcontext() as sink:
+            self._popen = subprocess.Popen(  # noqa: S603 - what it is for
                 command.argv,
                 env=dict(command.env),
                 cwd=command.cwd,
@@ -77,15 +69,12 @@ class Process:
                 stdout=sink,
                 stderr=subprocess.STDOUT if sink else None,
                 start_new_session=True,
-                preexec_fn=_tie() if command.tied else None,  # noqa: PLW1509 - one libc call, looked up before
             )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     @property
@@ -101,13 +90,6 @@ class Process:
     @property
     def running(self) -> bool:
         return self.returncode is None
-
-    def children(self) -> list[int]:
-        """The pids of its children and theirs; none when it has ended."""
-        with contextlib.suppress(psutil.Error):
-            if self.running:
-                return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
-        return []
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """To the main process alone, or to its group at once; nothing happens when it has ended."""
@@ -128,13 +110,9 @@ class Process:
         """SIGKILL to every process of its session, and reap."""
         self.signal(signal.SIGKILL, group=True)
         self._popen.wait()
-        deadline = time.monotonic() + PATIENCE
+        mark = self.command.env.get(MARK)
         # The system gives the id to another process only when the last one of the session has gone.
-        while not psutil.pid_exists(self.pid) and (left := members(self.command.env.get(MARK), self.pid)):
-            if time.monotonic() > deadline:
-                break
-            kill(left)
-            time.sleep(POLL)
+        kill_all(lambda: [] if psutil.pid_exists(self.pid) else members(mark, self.pid))
 
     def stop(self, grace: float) -> bool:
         """SIGTERM, and SIGKILL after the grace. True: it ended by itself."""
@@ -147,18 +125,6 @@ class Process:
         with self.command.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 16384))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
-
-
-def _tie() -> Callable[[], None] | None:
-    """On Linux the kernel kills a child when the *thread* that started it ends, so only the main thread may ask."""
-    if _LIBC is None or os.getpid() != threading.get_native_id():
-        return None
-    prctl = _LIBC.prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask
 
 
 class Restarts:
@@ -229,27 +195,26 @@ def members(mark: str | None, session: int | None = None) -> list[psutil.Process
     return found
 
 
-def kill(processes: Sequence[psutil.Process]) -> None:
-    """SIGKILL each; psutil makes sure that the id still belongs to the process that was found."""
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
+def kill_all(find: Callable[[], Sequence[psutil.Process]]) -> bool:
+    """SIGKILL to what is found, until nothing is; whether all are gone in time."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := find()) and time.monotonic() < deadline:
+        for process in left:
+            with contextlib.suppress(psutil.Error):  # it is gone; psutil does not kill a stranger with its id
+                process.kill()
+        time.sleep(0.02)
+    return not left
 
 
 def reap(mark: str, files: Sequence[Path] = ()) -> bool:
     """Kill what carries the mark until nothing does, then remove its directory and the files. True: all gone."""
-    deadline = time.monotonic() + PATIENCE
-    while (left := members(mark)) and time.monotonic() < deadline:
-        kill(left)
-        time.sleep(0.02)
+    gone = kill_all(lambda: members(mark))
     for file in files:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             file.parent.rmdir()  # only if that leaves it empty
     shutil.rmtree(mark, ignore_errors=True)
-    return not left and not Path(mark).exists()
+    return gone and not Path(mark).exists()
 
 
 def start_reaper(private: Path, files: Iterable[Path]) -> subprocess.Popen[bytes]:

@@ -11,24 +11,21 @@ workers lists their queues wrongly. They stop in the opposite order.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn
 
+from deploy.keys import make_keys
 from ledger.jobs import Pool
-from stack.plan import CONCURRENCY, FOLDERS, PORTS, ROOT, Plan, choose_port, is_free
+from stack.plan import CONCURRENCY, FOLDERS, PORTS, Plan, choose_port, is_free
 from stack.processes import POLL, Command, Process, Restarts, describe_exit, start_reaper, stop
 
 PATIENCE = 60.0  # seconds for a service to become ready
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-KEYS = Path("deploy/keys.py")
 
 
 class StackError(Exception):
@@ -55,9 +52,11 @@ class Stack:
     _restarts: defaultdict[str, Restarts] = field(default_factory=lambda: defaultdict(Restarts), init=False)
 
     def __enter__(self) -> Stack:
-        self._prepare()
+        private = Path(tempfile.mkdtemp(prefix="downpour-")).resolve()
+        self._reaper = start_reaper(private, self.remove)
         together = [*["origin"] * self.origin, *["sweep"] * self.sweep, *(f"worker-{pool}" for pool in self.pools)]
         try:
+            self.plan = self._prepare(private)
             self.start("valkey")
             self.start(*together)
             self.start(*["flower"] * self.flower)
@@ -66,25 +65,17 @@ class Stack:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self) -> None:
-        private = Path(tempfile.mkdtemp(prefix="downpour-")).resolve()
-        self._reaper = start_reaper(private, self.remove)
-        try:
-            for name in FOLDERS:
-                (private / name).mkdir(mode=0o700)
-            _make_keys(private / "keys")
-            chosen = self._choose_ports()
-            downloads = self.downloads or private / "downloads"
-            downloads.mkdir(parents=True, exist_ok=True)
-        except BaseException:
-            self._reaper.communicate()
-            raise
-        self.plan = Plan(
+    def _prepare(self, private: Path) -> Plan:
+        for name in FOLDERS:
+            (private / name).mkdir(mode=0o700)
+        make_keys(private / "keys")
+        chosen = self._choose_ports()
+        downloads = self.downloads or private / "downloads"
+        downloads.mkdir(parents=True, exist_ok=True)
+        return Plan(
             private=private,
             downloads=downloads.resolve(),
             redis_port=chosen["valkey"],
@@ -124,14 +115,14 @@ class Stack:
         waiting = [command.name for command in commands]
         while waiting:
             for name in tuple(waiting):
-                process, probe = self.processes[name], self.plan.probe(name)
+                process = self.processes[name]
                 if not process.running:
-                    self._fail(name, "not ready", probe.expected)
-                if probe.look(process):
+                    self._fail(name, "not ready", self.plan.sign(name))
+                if self.plan.ready(name, process):
                     waiting.remove(name)
                     self.say(f"{name} ready {time.monotonic() - begun:.1f} s")
                 elif time.monotonic() - begun > PATIENCE:
-                    self._fail(name, f"not ready within {PATIENCE:.0f} s", probe.expected)
+                    self._fail(name, f"not ready within {PATIENCE:.0f} s", self.plan.sign(name))
             if waiting:
                 time.sleep(POLL)
 
@@ -187,12 +178,3 @@ class Stack:
             f"{name} is {what}: expected {expected}, got {describe_exit(process.returncode)}; "
             f"the stack stops. The end of its log:\n{process.tail()}"
         )
-
-
-def _make_keys(folder: Path) -> None:
-    """Random passwords of this one run, and the access list with their digests."""
-    made = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, str(ROOT / KEYS), str(folder)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    if made.returncode != 0:
-        raise StackError(f"{KEYS} failed with exit code {made.returncode}; nothing was started\n{made.stderr}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stack.processes import Command, Process
+from tests.tied import tied
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,7 @@ class OriginProcess:
         self.access_log = access_log or Path(self._folder.name) / "access.jsonl"
         command = [sys.executable, "-m", module, "--port", "0", "--access-log", str(self.access_log), *options]
         log = Path(self._folder.name) / "stderr"
-        self.process = Process(Command("origin", command, os.environ, ROOT, log, tied=True))
+        self.process = Process(Command("origin", tied(command), os.environ, ROOT, log))
         self.pid = self.process.pid
         with ExitStack() as unless_it_listens:
             unless_it_listens.callback(self.stop)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stack.processes import Command, Process
+from tests.tied import tied
 from tests.waiting import wait_for
 
 
@@ -39,7 +40,7 @@ class ProxyProcess:
         self._log, port = folder / "log", folder / "port"
         command = [sys.executable, "-m", "tests.proxy_process", "--log", str(self._log), "--port-file", str(port)]
         command += ["--names", json.dumps(dict(names or {})), "--credentials", credentials, "--deny", ",".join(deny)]
-        self._process = Process(Command("proxy", command, os.environ, Path(__file__).parents[1], tied=True))
+        self._process = Process(Command("proxy", tied(command), os.environ, Path(__file__).parents[1]))
         wait_for(lambda: port.exists() or not self._process.running, what="the proxy to listen")
         self.port = int(port.read_text())
         self.url = f"http://{credentials}{'@' if credentials else ''}127.0.0.1:{self.port}"

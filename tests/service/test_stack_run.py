@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 
+import psutil
 import pytest
 import redis
 from redis.backoff import NoBackoff
@@ -105,21 +106,26 @@ def test_a_port_that_is_insisted_on_and_taken_is_an_error(stack: Stack) -> None:
 
 
 PROGRAM = """
-import signal
+import signal, sys
+from pathlib import Path
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored, as nohup does
 from stack.__main__ import ends_on_signals
 from stack.stack import Stack
 from tests.waiting import wait_for
-with ends_on_signals(), Stack({}, sweep=False) as stack:
+with ends_on_signals(), Stack({}, sweep=False, remove=[Path(sys.argv[1])]) as stack:
     print(stack.plan.private, flush=True)
     wait_for(stack.check, seconds=60)  # says nothing while all is well
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_signal_to_the_launcher_leaves_nothing(number: signal.Signals) -> None:
+def test_a_signal_to_the_launcher_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    env_file = tmp_path / "run" / "stack.env"
+    env_file.parent.mkdir()
+    env_file.touch()
+    words = [sys.executable, "-c", PROGRAM, str(env_file)]
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, cwd=plan_module.ROOT, start_new_session=True
+        words, stdout=subprocess.PIPE, text=True, cwd=plan_module.ROOT, start_new_session=True
     ) as launcher:
         assert launcher.stdout is not None
         private = Path(launcher.stdout.readline().strip())
@@ -128,11 +134,18 @@ def test_a_signal_to_the_launcher_leaves_nothing(number: signal.Signals) -> None
         code = launcher.wait(30)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     wait_for(lambda: not members(str(private)) and not private.exists())
+    assert not env_file.parent.exists()
+
+    def reapers() -> list[psutil.Process]:
+        return [each for each in psutil.process_iter(["cmdline"]) if str(private) in (each.info["cmdline"] or ())]
+
+    wait_for(lambda: not reapers())
 
 
-def test_a_service_that_crashes_ends_the_launcher_with_its_last_words() -> None:
+def test_a_service_that_crashes_ends_the_launcher_with_its_last_words(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PROGRAM, str(tmp_path / "stack.env")]
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=plan_module.ROOT
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=plan_module.ROOT
     ) as launcher:
         assert launcher.stdout is not None
         private = Path(launcher.stdout.readline().strip())
@@ -161,7 +174,7 @@ def test_each_part_that_is_killed_is_started_again_and_the_jobs_end() -> None:
         def up(name: str) -> bool:
             stack.revive()
             now = stack.processes[name]
-            return now is not parts[name] and now.running and stack.plan.probe(name).look(now)
+            return now is not parts[name] and now.running and stack.plan.ready(name, now)
 
         for name, process in parts.items():
             os.kill(process.pid, signal.SIGKILL)

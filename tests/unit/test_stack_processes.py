@@ -1,5 +1,6 @@
 """Processes and their reaper: SIGTERM to one, SIGKILL to all that is left, and nothing stays."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stack.processes import MARK, Command, Process, describe_exit, kill, members, reap, stop
+from stack.processes import MARK, Command, Process, describe_exit, members, reap, stop
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,14 +76,13 @@ def test_what_a_process_without_a_mark_leaves_behind_is_killed_too(tmp_path: Pat
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     with Process(Command("it", words, environment, tmp_path, tmp_path / "log")) as process:
         wait_for(lambda: "up" in process.tail())
-        (child,) = process.children()
+        (child,) = psutil.Process(process.pid).children()
         process.signal(signal.SIGTERM)
         assert process.wait(15) == 0
-        assert psutil.pid_exists(child)
-        assert process.children() == []
+        assert child.is_running()
         process.kill()
         assert members(None, process.pid) == []
-    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_signal_reaches_the_whole_group_if_asked_to(start: Callable[..., Process], tmp_path: Path) -> None:
@@ -97,8 +97,9 @@ TIED = """
 import os, signal, sys
 from pathlib import Path
 from stack.processes import Command, Process
+from tests.tied import tied
 log = Path(sys.argv[1])
-process = Process(Command("it", [sys.executable, "-c", sys.argv[2]], os.environ, log.parent, log, tied=True))
+process = Process(Command("it", tied([sys.executable, "-c", sys.argv[2]]), os.environ, log.parent, log))
 print(process.pid, flush=True)
 signal.pause()
 """
@@ -117,7 +118,8 @@ def test_a_tied_process_ends_with_a_launcher_that_was_killed(tmp_path: Path) -> 
     try:
         wait_for(lambda: not tied.is_running() or tied.status() == psutil.STATUS_ZOMBIE)
     finally:
-        kill([tied])
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tied.kill()
 
 
 def test_a_process_that_crashed_says_how_and_its_log_says_why(start: Callable[..., Process]) -> None:
@@ -147,33 +149,3 @@ def test_the_reaper_ends_those_with_the_mark_and_nobody_else(start: Callable[...
         assert stranger.running
     finally:
         stranger.kill()
-
-
-LAUNCHER = """
-import os, signal, sys
-from pathlib import Path
-from stack.processes import MARK, Command, Process, start_reaper
-private = Path(sys.argv[1])
-reaper = start_reaper(private, [Path(sys.argv[2])])
-env = {**os.environ, MARK: str(private)}
-Process(Command("it", [sys.executable, "-c", sys.argv[3]], env, private, private / "log"))
-print(reaper.pid, flush=True)
-signal.pause()
-"""
-
-
-def test_sigkill_of_the_launcher_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    private, env_file = tmp_path / "private", tmp_path / "run" / "stack.env"
-    private.mkdir()
-    env_file.parent.mkdir()
-    env_file.touch()
-    words = [sys.executable, "-c", LAUNCHER, str(private), str(env_file), DEAF]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
-        assert launcher.stdout is not None
-        watcher = psutil.Process(int(launcher.stdout.readline()))
-        wait_for(lambda: (private / "log").exists() and "up" in (private / "log").read_text())
-        assert len(members(str(private))) == 1
-        launcher.kill()
-    wait_for(lambda: not members(str(private)) and not private.exists(), seconds=10)
-    assert not env_file.parent.exists()
-    wait_for(lambda: not watcher.is_running() or watcher.status() == psutil.STATUS_ZOMBIE)
