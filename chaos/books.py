@@ -99,9 +99,7 @@ def temp_files(downloads: Path) -> Iterator[str]:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    for file in folder.rglob("*"):
-        if not file.is_dir():
-            yield str(file.relative_to(folder))
+    return (str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir())
 
 
 def _whole(file: Path, job: Planned) -> bool:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-from redis.exceptions import RedisError
 
 from chaos.feed import Feed, FeedError
-from chaos.fleet import Fleet, Member
+from chaos.fleet import Fleet, Member, found_within
 from chaos.mix import PARTIAL, POISON
 from chaos.schedule import Fault, Kind
 from chaos.subject import Blow
 from ledger.messages import Envelope, Texts
 from stack.stack import Stack
 
-T = TypeVar("T")
 CUT_AFTER = 2.0  # seconds between SIGTERM and SIGKILL of a stop that is cut short
 GRACE = 40.0  # seconds for a stop that is not: more than any job needs
 _SLOW = frozenset({Kind.PRODUCER, Kind.REFUSED, Kind.DISK, Kind.POISON, Kind.FROZEN, Kind.CUT_SHORT, Kind.STOPPED})
+_OF_NO_POOL = frozenset({Kind.SWEEP, Kind.REDIS, Kind.REFUSED, Kind.REMOVED, Kind.DISK})
 _KILL_BATCH = 600  # jobs at least in a submission that is killed: more than one pipeline
 _PATIENCE = 30.0  # seconds until Redis takes a command again
 _TAKEN = 5.0  # seconds for malformed messages to be taken, or for a temp file to be there
@@ -90,7 +86,7 @@ class Faults:
         if fault.kind in beside:
             act = partial(beside[fault.kind], fault)
         else:
-            pool = None if fault.kind is Kind.SWEEP else fault.pool  # a subject without a sweep is spared it
+            pool = None if fault.kind in _OF_NO_POOL else fault.pool  # a subject without a sweep is spared it
             some = self._fleet.of(pool)
             members = self._fleet.take(pool, fault.first, all_=fault.kind is Kind.TWO) if some else []
             act = partial(self._members, fault, members)
@@ -139,29 +135,29 @@ class Faults:
             self._note(fault, time.time(), members, set(member.pids()))
         member.asked_to_end = process
         process.signal(signal.SIGTERM)
-        if not self._await(lambda: not process.running, CUT_AFTER if cut else GRACE):
+        if not found_within(CUT_AFTER if cut else GRACE, lambda: not process.running):
             self._signal(fault, members, signal.SIGKILL, group=True)
         elif cut:
             self._note(fault, time.time(), members, set(), f"it had stopped within the {CUT_AFTER:.0f} s")
 
-    def _redis(self, _fault: Fault) -> None:
+    def _redis(self, fault: Fault) -> None:
         at = time.time()
         self._stack.processes["valkey"].kill()
         self._stack.start("valkey")
         self.away.append(time.time() - at)
-        self._add(Blow(Kind.REDIS, None, at, ("valkey",), frozenset()))
+        self._note(fault, at, ["valkey"])
 
     def _producer(self, fault: Fault) -> None:
         at = time.time()
         count = max(self._feed.batch, _KILL_BATCH)
         made = self._feed.submit(fault.pool, count, name="killed", kill_after=fault.seconds)
         note = None if made.killed else "it was too quick to be killed"
-        self._add(Blow(fault.kind, fault.pool, at, (made.batch,), frozenset(), note))
+        self._note(fault, at, [made.batch], note=note)
 
     def _refused(self, fault: Fault) -> None:
         at = time.time()
         self._insist(lambda: self._redis_client.config_set("min-replicas-to-write", 1))
-        self._add(Blow(fault.kind, None, at, ("valkey",), frozenset()))
+        self._note(fault, at, ["valkey"])
         time.sleep(fault.seconds)
         self._insist(lambda: self._redis_client.config_set("min-replicas-to-write", 0))
 
@@ -173,8 +169,8 @@ class Faults:
         queue = f"{self._feed.subject.prefix}{fault.pool.queue}"
         self._insist(lambda: self._redis_client.rpush(queue, *broken))
         self.malformed += len(broken)
-        self._await(lambda: self._feed.subject.dead_letters() >= self.malformed)
-        self._add(Blow(fault.kind, fault.pool, at, (f"{len(broken)} messages",), frozenset()))
+        found_within(_TAKEN, lambda: self._feed.subject.dead_letters() >= self.malformed)
+        self._note(fault, at, [f"{len(broken)} messages"])
 
     def _removed(self, fault: Fault) -> None:
         at, folder = time.time(), self._stack.plan.downloads / PARTIAL
@@ -185,13 +181,13 @@ class Faults:
                 file.unlink(missing_ok=True)
             return found
 
-        removed = self._await(remove) or []
-        self._add(Blow(fault.kind, None, at, (f"{len(removed)} files",), frozenset()))
+        removed = found_within(_TAKEN, remove) or []
+        self._note(fault, at, [f"{len(removed)} files"])
 
     def _disk_full(self, fault: Fault) -> None:
         at = time.time()
         if self._disk and self._disk.fill():
-            self._add(Blow(fault.kind, None, at, ("downloads",), frozenset()))
+            self._note(fault, at, ["downloads"])
             time.sleep(fault.seconds)
             self._disk.free()
         else:
@@ -200,15 +196,15 @@ class Faults:
     def _poison(self, fault: Fault) -> None:
         """Submit a job, and kill the process that runs it, whenever the ledger says that one does."""
         made = self._feed.submit(fault.pool, 1, name=POISON)
-        deadline, killed = time.monotonic() + _POISONED, set[int]()
-        while time.monotonic() < deadline:
-            with contextlib.suppress(RedisError):
-                if not self._feed.subject.awaited({made.batch: made.jobs}):
-                    return
-                pid = self._feed.subject.holder(made.jobs[0].id)
-                if pid and pid not in killed and self._kill(fault, pid):
-                    killed.add(pid)
-            time.sleep(0.05)
+        subject, killed = self._feed.subject, set[int]()
+
+        def ended() -> bool:
+            pid = subject.holder(made.jobs[0].id)
+            if pid and pid not in killed and self._kill(fault, pid):
+                killed.add(pid)
+            return not subject.awaited({made.batch: made.jobs})
+
+        found_within(_POISONED, ended)
 
     def _kill(self, fault: Fault, pid: int) -> bool:
         at = time.time()
@@ -223,27 +219,21 @@ class Faults:
 
     def _insist(self, command: Callable[[], object]) -> None:
         """Until Redis does it, which may be away or refuse writes."""
-        if not self._await(lambda: command() or True, _PATIENCE):
+        if not found_within(_PATIENCE, lambda: command() or True):
             raise FeedError(f"expected Redis to take a command within {_PATIENCE:.0f} s")
 
-    @staticmethod
-    def _await(look: Callable[[], T], seconds: float = _TAKEN) -> T | None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with contextlib.suppress(RedisError):
-                if found := look():
-                    return found
-            time.sleep(0.02)
-        return None
-
-    def _note(self, fault: Fault, at: float, members: list[Member], pids: set[int], note: str | None = None) -> None:
-        names = tuple(member.name for member in members)
-        pool = None if fault.kind is Kind.SWEEP else fault.pool
-        self._add(Blow(fault.kind, pool, at, names, frozenset(pids), note))
-
-    def _add(self, blow: Blow) -> None:
+    def _note(
+        self,
+        fault: Fault,
+        at: float,
+        hit: Sequence[Member | str],
+        pids: Set[int] = frozenset(),
+        note: str | None = None,
+    ) -> None:
+        names = tuple(each if isinstance(each, str) else each.name for each in hit)
+        pool = None if fault.kind in _OF_NO_POOL else fault.pool
         with self._lock:
-            self.blows.append(blow)
+            self.blows.append(Blow(fault.kind, pool, at, names, frozenset(pids), note))
 
     def _go_on(self, course: Callable[[], None]) -> None:
         def run() -> None:

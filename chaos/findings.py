@@ -6,8 +6,8 @@ import hashlib
 import os
 import platform
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -95,29 +95,24 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
 
 def rows(blows: Sequence[Blow], interruptions: Sequence[Interruption]) -> tuple[Recovery, ...]:
     """One for each kind and pool that was struck or interrupted."""
-    made = []
-    kinds: list[Kind | None] = [*Kind, None]
-    for kind in kinds:
-        for pool in (*Pool, None):
-            struck = [blow for blow in blows if kind and blow.kind is kind and blow.pool is pool]
-            mine = [
-                each
-                for each in interruptions
-                if each.pool is pool and (blows[each.blow].kind if each.blow >= 0 else None) is kind
-            ]
-            if mine or struck:
-                made.append(
-                    Recovery(
-                        kind=kind.value if kind else UNKNOWN,
-                        pool=pool.value if pool else "all",
-                        faults=len(struck),
-                        interrupted=len(mine),
-                        never_again=sum(each.again is None for each in mine),
-                        back=Spread.of([each.back for each in mine if each.back is not None]),
-                        again=Spread.of([each.again for each in mine if each.again is not None]),
-                    )
-                )
-    return tuple(made)
+    struck = Counter((blow.kind.value, blow.pool) for blow in blows)
+    interrupted = defaultdict[tuple[str, Pool | None], list[Interruption]](list)
+    for each in interruptions:
+        interrupted[blows[each.blow].kind.value if each.blow >= 0 else UNKNOWN, each.pool].append(each)
+    return tuple(
+        Recovery(
+            kind=kind,
+            pool=pool.value if pool else "all",
+            faults=struck[kind, pool],
+            interrupted=len(mine),
+            never_again=sum(each.again is None for each in mine),
+            back=Spread.of(each.back for each in mine),
+            again=Spread.of(each.again for each in mine),
+        )
+        for kind in (*(kind.value for kind in Kind), UNKNOWN)
+        for pool in (*Pool, None)
+        if (mine := interrupted[kind, pool]) or struck[kind, pool]
+    )
 
 
 def overall(
@@ -139,7 +134,7 @@ def overall(
         if not alone and all(abs(at - storm) > STORM for storm in storms):
             cases["calm "].append(each)
     return {
-        f"{case}{name}": Spread.of([span for each in found if (span := getattr(each, name)) is not None])
+        f"{case}{name}": Spread.of(getattr(each, name) for each in found)
         for case, found in cases.items()
         for name in ("back", "again")
     }
@@ -147,38 +142,33 @@ def overall(
 
 def one_by_one(blows: Sequence[Blow], interruptions: Sequence[Interruption], begun: float) -> tuple[Struck, ...]:
     """The faults one by one, in their order."""
-    listed = []
-    for number, blow in enumerate(blows):
-        mine = [each for each in interruptions if each.blow == number]
-        listed.append(
-            Struck(
-                kind=blow.kind.value,
-                pool=blow.pool.value if blow.pool else None,
-                members=" ".join(blow.members),
-                at=round(blow.at - begun, 2),
-                jobs=len(mine),
-                back=_latest([each.back for each in mine]),
-                again=_latest([each.again for each in mine]),
-                note=blow.note,
-            )
+    jobs = [[each for each in interruptions if each.blow == number] for number in range(len(blows))]
+    listed = [
+        Struck(
+            kind=blow.kind.value,
+            pool=blow.pool.value if blow.pool else None,
+            members=" ".join(blow.members),
+            at=round(blow.at - begun, 2),
+            jobs=len(mine),
+            back=_latest(each.back for each in mine),
+            again=_latest(each.again for each in mine),
+            note=blow.note,
         )
+        for blow, mine in zip(blows, jobs, strict=True)
+    ]
     return tuple(sorted(listed, key=lambda each: each.at))
 
 
 def redis_gap(blows: Sequence[Blow], jobs: Sequence[Planned], ended: Mapping[str, Ended]) -> dict[str, Spread | None]:
     """By pool, from each kill of Redis until the next job begins."""
-    gaps: dict[str, Spread | None] = {}
+    killed = [blow.at for blow in blows if blow.kind is Kind.REDIS]
+    gaps = {}
     for pool in Pool:
         starts = sorted(at for job in jobs if job.pool is pool for at in ended[job.id].starts)
-        spans = []
-        for blow in blows:
-            if blow.kind is Kind.REDIS:
-                following = next((at for at in starts if at > blow.at), None)
-                spans += [] if following is None else [following - blow.at]
-        gaps[pool.value] = Spread.of(spans)
+        gaps[pool.value] = Spread.of(next((at - kill for at in starts if at > kill), None) for kill in killed)
     return gaps
 
 
-def _latest(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(max(known), 2) if known else None
+def _latest(values: Iterable[float | None]) -> float | None:
+    spread = Spread.of(values)
+    return spread.max if spread else None

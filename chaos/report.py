@@ -1,17 +1,16 @@
 """What a run found: plain values and JSON.
 
-Times of a run are seconds since its load began, spans are seconds, sizes are bytes. ``SCHEMA`` changes when a reader of
+Times of a run are seconds since its load began, spans are seconds, sizes are bytes. ``schema`` changes when a reader of
 the old shape would misread the new one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import TypeAdapter
-
-SCHEMA: Literal["downpour.chaos/1"] = "downpour.chaos/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +23,11 @@ class Spread:
     max: float
 
     @classmethod
-    def of(cls, values: list[float]) -> Spread | None:
-        if not values:
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Of those that are known; None: none is."""
+        row = sorted(value for value in values if value is not None)
+        if not row:
             return None
-        row = sorted(values)
         p95 = row[min(len(row) - 1, -(-95 * len(row) // 100) - 1)]  # nearest rank
         return cls(len(row), round(row[(len(row) - 1) // 2], 2), round(p95, 2), round(row[-1], 2))
 
@@ -145,7 +145,7 @@ class Report:
     unhealthy: tuple[str, ...]  # at the end
     struck: tuple[Struck, ...]
     complete: bool  # False: a deadline cut it off
-    schema: Literal["downpour.chaos/1"] = field(default=SCHEMA)
+    schema: Literal["downpour.chaos/1"] = "downpour.chaos/1"
 
     @property
     def good(self) -> bool:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from chaos.books import Witness, temp_files
 from chaos.faults import Disk, Faults
 from chaos.feed import Feed
-from chaos.fleet import Fleet
+from chaos.fleet import Fleet, found_within
 from chaos.mix import Planned
 from chaos.schedule import Fault, Kind, deck
 from chaos.subject import Subject
@@ -92,7 +92,7 @@ class Course:
             self._tick("no more faults")
         self.feed.join(60)
         # What waits on the queues is load too; the time to settle begins when they are empty.
-        while self._queued() > 0 and time.monotonic() < deadline:
+        while any(map(self._queued_in, Pool)) and time.monotonic() < deadline:
             self._tick("no more jobs")
         settled = time.monotonic() + SETTLE
         while (awaited := self._awaited()) != 0 and time.monotonic() < settled:
@@ -105,15 +105,15 @@ class Course:
 
     def _await_tidiness(self) -> None:
         """A killed worker leaves temp files; live workers remove those of ended jobs from time to time."""
-        _wait(lambda: not any(temp_files(self.subject.stack.plan.downloads)), self.subject.tidies_within)
+        found_within(self.subject.tidies_within, lambda: not any(temp_files(self.subject.stack.plan.downloads)))
 
     def _health_check(self) -> None:
         """All processes are up, and each pool does new jobs without help."""
-        _wait(lambda: not self.fleet.unready, 30)
+        found_within(30, lambda: not self.fleet.unready)
         last = {
             each.batch: each.jobs for each in [self.feed.submit(pool, _HEALTH_JOBS, name="health") for pool in Pool]
         }
-        _wait(lambda: not self._awaited(last), 60)
+        found_within(60, lambda: not self._awaited(last))
         self.unhealthy = tuple(sorted([*self.fleet.unready, *(["the last jobs"] if self._awaited(last) else [])]))
 
     def _wait_for_load(self, deadline: float) -> None:
@@ -139,9 +139,6 @@ class Course:
                 f"queued {queues}, {len(self.fleet.exits)} unasked exits"
             )
 
-    def _queued(self) -> int:
-        return sum(self._queued_in(pool) for pool in Pool)
-
     def _queued_in(self, pool: Pool) -> int:
         try:
             return self.subject.queued(pool)
@@ -154,12 +151,6 @@ class Course:
             return self.subject.awaited(self.feed.planned() if batches is None else batches)
         except RedisError:
             return 1
-
-
-def _wait(look: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not look() and time.monotonic() < end:
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Those files survive everything that is killed here, so the comparison is about m
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
 from collections import defaultdict
@@ -128,6 +127,5 @@ class Stock(Subject):
 
     def leftovers(self) -> tuple[dict[str, int], tuple[str, ...]]:
         counts = {"queue": sum(self.queued(pool) for pool in Pool), "unacked": int(self.redis.hlen("unacked"))}
-        with contextlib.suppress(ValueError):
-            counts["unacked index"] = int(self.redis.zcard("unacked_index"))
+        counts["unacked index"] = int(self.redis.zcard("unacked_index"))
         return counts, tuple(what for what, count in counts.items() if count)

@@ -180,13 +180,13 @@ def _one_by_one(report: Report) -> str:
     )
     exits = ", ".join(f"{name} ({count}×)" for name, count in report.unasked_exits.items()) or "none"
     left = ", ".join(f"{what} {count}" for what, count in report.books.leftovers.items() if count)
-    left_dead = report.books.leftovers.get("dead-letters", 0)
     work, feeding = report.work, report.feeding
     return "\n\n".join(
         [
             f"### {report.about}: {report.books.submitted:,} jobs, {report.kills} kills",
             _table(_FAULTS, rows),
-            f"Of {report.books.malformed:,} malformed messages {left_dead} ended as dead letters. "
+            f"Of {report.books.malformed:,} malformed messages {report.books.leftovers.get('dead-letters', 0)} ended "
+            f"as dead letters. "
             f"Redis killed → the next job begins: {gaps or 'not struck'}. "
             f"Work: {work.attempts:,} attempts for {report.books.submitted:,} jobs, {work.attempts_lost:,} of them "
             f"lost with their holder, {work.handed_back:,} handed back by a worker that was stopping; "
@@ -230,9 +230,7 @@ def summary(report: Report) -> str:
         f"{report.subject}: {books.submitted:,} jobs, {report.kills} kills, {sum(report.faults.values())} faults in "
         f"{report.load_seconds:.0f} s: {books.done:,} done, {books.failed} failed, {books.cancelled} cancelled, "
         f"{books.lost} lost, {books.doubled} twice, {books.temp_files} temp files; "
-        f"back on the queue p50/p95/max {' '.join(_spread(back))}, running again {' '.join(_spread(again))} (while "
-        f"another worker lives {' '.join(_spread(report.overall.get('lives again')))}, while none does "
-        f"{' '.join(_spread(report.overall.get('none again')))})"
+        f"back on the queue p50/p95/max {' '.join(_spread(back))}, running again {' '.join(_spread(again))}"
     )
 
 
