@@ -18,7 +18,6 @@ OPEN_FILES = 65_536
 
 
 def main() -> None:
-    """Parse the command line and serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m origin", description="Downpour's file server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0 chooses a free one")
@@ -33,7 +32,6 @@ def main() -> None:
 
 
 async def serve(host: str, port: int, origin: OriginServer) -> None:
-    """Serve until a signal asks to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -66,7 +66,6 @@ class Entity:
 
     @cached_property
     def etag(self) -> str:
-        """Return the strong validator."""
         return f'"{hashlib.blake2b(self._seed, digest_size=12).hexdigest()}"'
 
     @cached_property
@@ -77,7 +76,6 @@ class Entity:
 
     @cached_property
     def content_type(self) -> str:
-        """Return the media type that the name's extension stands for."""
         # "file:" keeps a name that begins like a URL from being taken for one.
         media_type, encoding = TYPES.guess_type("file:" + self.name)
         if encoding is not None:

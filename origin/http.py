@@ -48,7 +48,6 @@ class ClientConnection(asyncio.Protocol):
     """A client's socket and the task that answers it. A client that has closed its sending side counts as gone."""
 
     def __init__(self, serve: Callable[["ClientConnection"], Coroutine[Any, Any, None]]) -> None:
-        """Serve is the coroutine function that answers the requests of this connection."""
         self._serve = serve
         self._received = bytearray()
         self._more = asyncio.Event()
@@ -186,11 +185,9 @@ class Exchange:
         return dict(pairs).get(name, default)
 
     def number(self, name: str, default: float, most: float = SIZE_MAX) -> float:
-        """Return a query parameter as a number from 0 to most."""
         return parse_number(self.param(name, str(default)), name, most)
 
     def entity(self, name: str, edition: int = 0) -> Entity:
-        """Return the entity that `size=` describes."""
         return Entity(name, int(self.number("size", SIZE_DEFAULT)), edition)
 
     async def head(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
@@ -204,7 +201,6 @@ class Exchange:
         self.sent += len(body)
 
     async def send(self, data: bytes) -> None:
-        """Send a part of the body."""
         await self.connection.send(data)
         self.sent += len(data)
 
@@ -262,7 +258,6 @@ def plan(entity: Entity, method: str, headers: Mapping[str, str], validators: Ma
 
 
 def part_headers(start: int, stop: int, size: int) -> dict[str, str]:
-    """Return the headers that describe a part of an entity."""
     return {"Content-Range": f"bytes {start}-{stop - 1}/{size}", "Content-Length": str(stop - start)}
 
 
@@ -299,12 +294,10 @@ def _if_range_holds(validators: Mapping[str, str], condition: str | None) -> boo
 
 
 def repr_digest(sha256: bytes) -> dict[str, str]:
-    """Return the header that tells the digest of the whole entity."""
     return {"Repr-Digest": f"sha-256=:{base64.b64encode(sha256).decode('ascii')}:"}
 
 
 def head_text(status: int, headers: Mapping[str, str], keep_alive: bool) -> bytes:
-    """Return a complete response head."""
     lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}", f"Date: {formatdate(usegmt=True)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"Connection: {'keep-alive' if keep_alive else 'close'}")

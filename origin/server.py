@@ -114,7 +114,6 @@ class OriginServer:
         self._state = Remembered(url)
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
-        """Start to accept connections."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: ClientConnection(self._serve), host, port, backlog=BACKLOG)
 
@@ -189,7 +188,6 @@ async def _answer(exchange: Exchange) -> None:
 
 @route("/")
 async def front(exchange: Exchange) -> None:
-    """List URLs to try, each with the command that downloads it."""
     url = exchange.state.url
     base, command = (url, DOCKER) if url else (f"http://{exchange.headers.get('host', 'localhost')}", MAKE)
     text = re.sub(
@@ -204,19 +202,16 @@ async def front(exchange: Exchange) -> None:
 
 @route("/healthz")
 async def healthz(exchange: Exchange) -> None:
-    """Say that the origin serves."""
     await exchange.text(200, "ok\n")
 
 
 @route("/files")
 async def files(exchange: Exchange) -> None:
-    """Send a file at full speed."""
     await exchange.file(exchange.entity(_name(exchange.rest)))
 
 
 @route("/paced")
 async def paced(exchange: Exchange) -> None:
-    """Send a file evenly over the time that the path asks for."""
     seconds = parse_number(exchange.segment, "SECONDS", SECONDS_MAX)
     entity = exchange.entity(_name(exchange.rest.partition("/")[2]))
     reply = plan(entity, exchange.method, exchange.headers)
@@ -262,7 +257,6 @@ async def sleep_until(when: float) -> None:
 
 @route("/pages")
 async def pages(exchange: Exchange) -> None:
-    """Send a page."""
     number, dot, extension = decode(exchange.rest).partition(".")
     if not (number.isascii() and number.isdigit() and len(number) < 10 and dot + extension == ".html"):
         raise BadRequestError(f"expected /pages/N.html, got {exchange.path!r}")
@@ -272,20 +266,17 @@ async def pages(exchange: Exchange) -> None:
 
 @route("/faults/cut-body")
 async def cut_body(exchange: Exchange) -> None:
-    """Promise all, send half."""
     entity = fault_entity(exchange)
     await send_half(exchange, entity, whole(entity))
 
 
 @route("/faults/status")
 async def status(exchange: Exchange) -> None:
-    """Answer with any status."""
     await exchange.text(*refusal(exchange.segment))
 
 
 @route("/faults/flaky")
 async def flaky(exchange: Exchange) -> None:
-    """Fail a few times, then work."""
     answer = refusal(exchange.segment)
     if visit(exchange) <= exchange.number("times", 1):
         await exchange.text(*answer)
@@ -295,7 +286,6 @@ async def flaky(exchange: Exchange) -> None:
 
 @route("/faults/retry-after")
 async def retry_after(exchange: Exchange) -> None:
-    """Fail a few times and say when to come back."""
     seconds = parse_number(exchange.segment, "SECONDS", SECONDS_MAX)
     answer = refusal(exchange.param("status", "503"))
     if visit(exchange) > exchange.number("times", 1):
