@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from redis.exceptions import NoPermissionError
 
+from deploy import keys
 from ledger.dead_letters import DeadLetters
 from ledger.flower_events import TakenOver, tell_flower
 from ledger.jobs import Attempt, FailureKind, Job, JobState, Pool, Ref, Result
@@ -27,22 +26,11 @@ from producer.client import Client
 from producer.control import _remove
 from tests.valkey_process import HOST, ValkeyProcess
 from tests.waiting import wait_for
-from tests.worker_process import ROOT
-
-
-def keys_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("keys", ROOT / "deploy/keys.py")
-    assert spec is not None
-    assert spec.loader is not None
-    keys = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(keys)
-    return keys
 
 
 @pytest.fixture(scope="module")
 def roles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Settings]]:
     """Settings by role, for a server that lets in nobody else."""
-    keys = keys_module()
     folder = tmp_path_factory.mktemp("keys")
     keys.make_keys(folder)
     users = (folder / "redis/users.acl").read_text().splitlines()
@@ -171,7 +159,7 @@ OPEN = {"quit", "reset"}  # Redis refuses these to nobody
 @pytest.mark.parametrize("role", list(FORBIDDEN))
 def test_each_role_is_refused_every_command_that_is_not_listed_for_it(roles: dict[str, Settings], role: str) -> None:
     """With a dry run of each command that the server has, and of each subcommand."""
-    listed = set(re.findall(r"\+([a-z|]+)", keys_module().ROLES[role]))
+    listed = set(re.findall(r"\+([a-z|]+)", keys.ROLES[role]))
     with connect(roles["admin"]) as redis:
         known = {}
         for command in redis.command().values():
