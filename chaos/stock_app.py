@@ -27,12 +27,12 @@ from ledger.jobs import Pool, job_id
 from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 
+_LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {},
-    "late": {"task_acks_late": True, "task_reject_on_worker_lost": True},
+    "late": _LATE,
     "tuned": {
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
+        **_LATE,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_transport_options": {
