@@ -26,21 +26,17 @@ def measure_all(_folder: Path) -> list[dict[str, Any]]:
     with deployed() as valkey:
         settings = Settings(redis_url=valkey.url)
         client, redis, server = Client(settings), connect(settings), psutil.Process(valkey.pid)
-        rates: dict[int, list[float]] = {per: [] for per in _LEAST}
-        walls: dict[int, list[float]] = {per: [] for per in _LEAST}
+        rows: list[dict[str, Any]] = [{"per_message": per, "by_cpu": [], "by_clock": []} for per in _LEAST]
         for _ in range(_ROUNDS):
-            for per in _LEAST:
+            for row in rows:
                 redis.flushall()
                 gc.collect()
                 begun, cpu = time.perf_counter(), _cpu(server)
-                for _ in client.submit("b", jobs, [Pool.THREADS], per):
+                for _ in client.submit("b", jobs, [Pool.THREADS], row["per_message"]):
                     pass
-                rates[per].append(_JOBS / (_cpu(server) - cpu))
-                walls[per].append(_JOBS / (time.perf_counter() - begun))
-    return [
-        {"per_message": per, "by_cpu": [round(rate) for rate in rates[per]], "by_clock": [round(r) for r in walls[per]]}
-        for per in _LEAST
-    ]
+                row["by_cpu"].append(round(_JOBS / (_cpu(server) - cpu)))
+                row["by_clock"].append(round(_JOBS / (time.perf_counter() - begun)))
+    return rows
 
 
 def _cpu(server: psutil.Process) -> float:

@@ -211,16 +211,14 @@ def page(found: dict[str, Any]) -> str:
     cells = {(outcome.row, outcome.who): outcome for outcome in outcomes}
     who = list(dict.fromkeys(outcome.who for outcome in outcomes))
     lines = ["| fault | " + " | ".join(who) + " |", "|---" * (len(who) + 1) + "|"]
-    for row in dict.fromkeys(outcome.row for outcome in outcomes):
-        lines.append(
-            f"| `{row.removeprefix('/faults/')}` | " + " | ".join(_cell(cells[row, each]) for each in who) + " |"
-        )
-    bad = {each: sum(not outcome.good for outcome in outcomes if outcome.who == each) for each in who}
-    lied = {each: sum(o.done and not o.good for o in outcomes if o.who == each) for each in who}
-    rows = len({outcome.row for outcome in outcomes})
-    totals = [
-        f"- {each}: {bad[each]} of {rows} rows marked; in {lied[each]} of them it reported success" for each in who
-    ]
+    rows = list(dict.fromkeys(outcome.row for outcome in outcomes))
+    for row in rows:
+        line = [f"`{row.removeprefix('/faults/')}`", *(_cell(cells[row, each]) for each in who)]
+        lines.append(f"| {' | '.join(line)} |")
+    totals = []
+    for each in who:
+        bad = [outcome.done for outcome in outcomes if outcome.who == each and not outcome.good]
+        totals.append(f"- {each}: {len(bad)} of {len(rows)} rows marked; in {sum(bad)} of them it reported success")
     versions: dict[str, str | None] = found["versions"]
     missing = [name for name, version in versions.items() if version is None]
     return _PAGE.format(

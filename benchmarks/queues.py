@@ -37,8 +37,7 @@ class Queue(Rival):
 
     def __init__(self, name: str, folder: Path, valkey: ValkeyProcess, database: int) -> None:
         super().__init__(name, folder)
-        celery = name.startswith("celery")
-        self._python = sys.executable if celery else str(PYTHON)
+        self._python = sys.executable if name.startswith("celery") else str(PYTHON)
         redis = valkey.url.rpartition("/")[0]
         self._env = {**os.environ, "BENCH_QUEUE": name.replace(" ", "-"), "BENCH_REDIS": f"{redis}/{database}"}
         self._log = folder / f"{self._env['BENCH_QUEUE']}.log"

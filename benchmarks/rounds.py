@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -62,7 +61,7 @@ class Section:
         found = [late for each in self.rounds if (late := each[name].late) is not None]
         return statistics.median(found) if len(found) == len(self.rounds) else None
 
-    def table(self, targets: Mapping[str, Sequence[Target]] = MappingProxyType({})) -> str:
+    def table(self, targets: Mapping[str, Sequence[Target]]) -> str:
         """
         Args:
             targets: by contender, what it should be beside others.

@@ -18,7 +18,7 @@ from chaos.fleet import Member
 from chaos.mix import Planned
 from chaos.subject import Blow, Ended, Interruption, Subject
 from ledger.dead_letters import DeadLetters
-from ledger.jobs import FINAL_STATES, Batch, JobState, Pool
+from ledger.jobs import FINAL_STATES, JobState, Pool
 from ledger.leases import Leases
 from ledger.ledger import Ledger
 from ledger.records import STATE_LETTERS, Keys
@@ -86,8 +86,8 @@ class Downpour(Subject):
         return set(self._finished)
 
     def awaited(self, batches: Mapping[str, Sequence[Planned]]) -> int:
-        open_ = batches.keys() - self.finished(batches)
-        return sum(len(batches[name]) - _final(self._ledger.batch(name)) for name in open_)
+        open_ = {name: self._ledger.batch(name) for name in batches.keys() - self.finished(batches)}
+        return sum(len(batches[name]) - (batch.count(*FINAL_STATES) if batch else 0) for name, batch in open_.items())
 
     def ended(self, batches: Mapping[str, Sequence[Planned]]) -> dict[str, Ended]:
         with ThreadPoolExecutor(2) as several:
@@ -153,10 +153,6 @@ class Downpour(Subject):
         if first == "job":
             return "jobs"
         return first if first in (*_MUST_BE_EMPTY, "unacked", "dead-letters") else "other"
-
-
-def _final(batch: Batch | None) -> int:
-    return 0 if batch is None else batch.count(*FINAL_STATES)
 
 
 def _ended(row: Mapping[str, Any] | None) -> Ended:
