@@ -36,7 +36,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import TextIO
 
@@ -277,25 +277,25 @@ async def status(exchange: Exchange) -> None:
 
 @route("/faults/flaky")
 async def flaky(exchange: Exchange) -> None:
-    answer = refusal(exchange.segment)
-    if visit(exchange) <= exchange.number("times", 1):
-        await exchange.text(*answer)
-    else:
-        await exchange.file(fault_entity(exchange))
+    await _refuse_first(exchange, *refusal(exchange.segment))
 
 
 @route("/faults/retry-after")
 async def retry_after(exchange: Exchange) -> None:
     seconds = parse_number(exchange.segment, "SECONDS", SECONDS_MAX)
-    answer = refusal(exchange.param("status", "503"))
-    if visit(exchange) > exchange.number("times", 1):
-        await exchange.file(fault_entity(exchange))
-        return
     # Both forms count whole seconds: round up, so that the client is not asked back too early.
     value = str(math.ceil(seconds))
     if exchange.param("form") == "date":
         value = formatdate(math.ceil(time.time() + seconds), usegmt=True)
-    await exchange.text(*answer, {"Retry-After": value})
+    await _refuse_first(exchange, *refusal(exchange.param("status", "503")), {"Retry-After": value})
+
+
+async def _refuse_first(exchange: Exchange, code: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+    """As many GETs of a key as it asks for."""
+    if visit(exchange) <= exchange.number("times", 1):
+        await exchange.text(code, text, headers)
+    else:
+        await exchange.file(fault_entity(exchange))
 
 
 def refusal(code: str) -> tuple[int, str]:

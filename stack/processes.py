@@ -127,25 +127,22 @@ class Process:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
+@dataclass(slots=True)
 class Restarts:
-    """When a process that ended by itself is started again: after a pause that doubles while its lives are short.
+    """When a process that ended by itself is started again: after a pause that doubles while its lives are short."""
 
-    Args:
-        first, longest: pauses, in seconds.
-        steady: seconds; after a life of that length the next pause is the first one again.
-    """
-
-    def __init__(self, first: float = 1.0, longest: float = 30.0, steady: float = 60.0) -> None:
-        self.pause = 0.0  # the last one, in seconds
-        self._first, self._longest, self._steady = first, longest, steady
-        self._due: float | None = None
+    first: float = 1.0  # seconds, as all of these
+    longest: float = 30.0
+    steady: float = 60.0  # after a life of that length the next pause is the first one again
+    pause: float = 0.0  # the last one
+    _due: float | None = None
 
     def noticed(self, process: Process) -> bool:
         """Whether this is the first look after its end; then the pause begins."""
         if self._due is not None or process.running:
             return False
-        before = self.pause if time.time() - process.started < self._steady else 0.0
-        self.pause = min(self._longest, 2 * before or self._first)
+        before = self.pause if time.time() - process.started < self.steady else 0.0
+        self.pause = min(self.longest, 2 * before or self.first)
         self._due = time.monotonic() + self.pause
         return True
 
