@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-ENV_FILE = Path(__file__).parents[1] / "run" / "stack.env"  # as stack/up.py writes it
+ENV_FILE = Path(__file__).parents[1] / "run" / "stack.env"  # as stack/__main__.py writes it
 
 
 def use_running_stack() -> None:

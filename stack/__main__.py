@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 
 try:
+    import fcntl
+    import itertools
     import math
     import os
+    import shlex
     import signal
     import subprocess
     import time
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import ExitStack, contextmanager, suppress
     from pathlib import Path
     from types import FrameType
-    from typing import Any
+    from typing import Any, TextIO
 
     import click
 
     from ledger.jobs import Pool
-    from stack import up as shown
     from stack.faults import FaultServer
     from stack.plan import CONCURRENCY, PORTS, ROOT
     from stack.processes import Command, Process
@@ -29,6 +31,11 @@ except KeyboardInterrupt:  # before anything was begun
 
 SAME = 1.0  # seconds; a terminal and make both pass on the signal that ends this process
 PAUSE = 0.1  # seconds between two looks at the services
+ENV_FILE = ROOT / "run" / "stack.env"  # ``. run/stack.env``
+# Until the stack is up: a command that reads the file ends, and talks to no other Redis.
+STARTING = "echo 'the stack of `make up` is still starting: wait until it prints its addresses' >&2; return 1\n"
+COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_yellow")
+MOST = 16 * 2**20  # bytes; a log that was shown and is longer than this starts again from nothing
 
 NEXT = """
 Next:
@@ -80,7 +87,7 @@ def _ports_and_pools(command: Callable[..., None]) -> Callable[..., None]:
 def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options: Any) -> None:
     """Start everything and keep it running until Ctrl-C; what ends by itself is started again."""
     with ends_on_signals(), ExitStack() as both:
-        lock, held = shown.claim(shown.ENV_FILE)
+        lock, held = claim(ENV_FILE)
         both.enter_context(held)
         faults = both.enter_context(FaultServer()) if with_faults else None
         told_flower = {"LANES_FAULTS": f"http://{faults.host}"} if faults else {}  # and not the token
@@ -92,13 +99,13 @@ def up(downloads: Path, settings: tuple[str, ...], with_faults: bool, **options:
                 settings=dict(_setting(words) for words in settings) | told_flower,
                 prefer=PORTS,
                 insist={name: port for name in PORTS if (port := options[f"{name}_port"]) is not None},
-                remove=[shown.ENV_FILE, lock],
+                remove=[ENV_FILE, lock],
                 say=_say,
             )
         )
         told = stack.plan.downpour("producer")
         variables = {name: value for name, value in told.items() if name.startswith("DOWNPOUR_")}
-        shown.fill(variables, shown.ENV_FILE)
+        fill(variables, ENV_FILE)
         click.echo(_how_to_use(stack, variables))
         if faults:
             click.echo(f"With buttons that kill, freeze and wake workers:\n  {faults.serve(stack)}\n")
@@ -134,10 +141,43 @@ Redis      port {stack.plan.redis_port}
 
 In another shell:
   make producer ARGS="submit --wait {stack.plan.origin_url}/paced/8/a.bin"
-or `.venv/bin/python -m producer ...`, which reads {shown.ENV_FILE.relative_to(ROOT)}:
+or `.venv/bin/python -m producer ...`, which reads {ENV_FILE.relative_to(ROOT)}:
 {exports}
 Ctrl-C here stops everything.
 """
+
+
+def claim(file: Path) -> tuple[Path, TextIO]:
+    """Make the file ours, so that two stacks do not take turns in it.
+
+    Returns:
+        The file's lock, which goes with the file, and what holds the lock as long as it is open.
+
+    Raises:
+        StackError: another stack has it.
+    """
+    file.parent.mkdir(exist_ok=True)
+    lock = file.with_suffix(".lock")
+    held = lock.open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StackError(f"a stack is up already, as {lock} says; nothing was started") from error
+    _write(STARTING, file)
+    return lock, held
+
+
+def fill(variables: Mapping[str, str], file: Path) -> None:
+    """Write the variables, to be read by a shell, and by ``python -m producer``."""
+    _write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()), file)
+
+
+def _write(text: str, file: Path) -> None:
+    """By rename, so that a reader of the file finds it whole."""
+    beside = file.with_suffix(f".{os.getpid()}")
+    beside.touch(0o600)
+    beside.write_text(f"# written by `make up`; it goes when that ends\n{text}")
+    beside.replace(file)
 
 
 def _say(line: str) -> None:
@@ -161,12 +201,48 @@ def _alongside(stack: Stack, *words: str) -> int:
 
 def _show_logs(stack: Stack) -> None:
     # Valkey's log is of the machine's memory settings and of files; if it ends, its supervisor says so.
-    follower = shown.Follower({name: stack.plan.log(name) for name in stack.processes if name != "valkey"})
+    follower = Follower({name: stack.plan.log(name) for name in stack.processes if name != "valkey"})
     while True:
         for line in follower.lines():
             click.echo(line)
         stack.revive()
         time.sleep(PAUSE)
+
+
+class Follower:
+    """Several growing log files as one stream: each line with its service's name, coloured on a terminal."""
+
+    def __init__(self, logs: Mapping[str, Path]) -> None:
+        width = max(map(len, logs), default=0)
+        self._prefixes = {
+            path: click.style(f"{name:<{width}} |", fg=colour)
+            for (name, path), colour in zip(logs.items(), itertools.cycle(COLOURS))
+        }
+        self._seen = dict.fromkeys(self._prefixes, 0)  # bytes
+
+    def lines(self) -> Iterator[str]:
+        """The lines since the last look, ready to be shown."""
+        for path, prefix in self._prefixes.items():
+            if path.exists():
+                yield from (f"{prefix} {_printable(line)}" for line in self._new(path))
+
+    def _new(self, path: Path) -> list[str]:
+        with path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            at = log.seek(min(self._seen[path], size))
+            # A line without its end waits for the next look, and so does what came after `size` was asked for.
+            whole, newline, _ = log.read(size - at).rpartition(b"\n")
+        at += len(whole) + len(newline)
+        if at == size > MOST:
+            os.truncate(path, 0)  # its writers append, so they go on at the beginning
+            at = 0
+        self._seen[path] = at
+        return whole.decode(errors="replace").splitlines()
+
+
+def _printable(line: str) -> str:
+    """Without characters that a terminal would obey: the line may quote what strangers sent."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 @contextmanager

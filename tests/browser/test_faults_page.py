@@ -27,10 +27,9 @@ from tests.waiting import wait_for
 
 PROGRAM = """
 import sys
-from stack import up
-from stack.__main__ import main
-up.ENV_FILE = up.ROOT / "run" / sys.argv[1]  # a person's own stack may be up
-main(["up", "--prefork", "2", "--threads", "2", "--gevent", "2", *sys.argv[2:]])
+from stack import __main__ as stack
+stack.ENV_FILE = stack.ROOT / "run" / sys.argv[1]  # a person's own stack may be up
+stack.main(["up", "--prefork", "2", "--threads", "2", "--gevent", "2", *sys.argv[2:]])
 """
 
 

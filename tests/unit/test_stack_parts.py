@@ -12,11 +12,11 @@ import pytest
 from honcho.environ import parse_procfile
 
 from ledger.jobs import Pool
+from stack import __main__ as up
 from stack import plan as ports
-from stack import up
+from stack.__main__ import MOST, Follower
 from stack.plan import ROOT, Plan, clean
 from stack.stack import StackError
-from stack.up import MOST, Follower
 
 
 @pytest.fixture
