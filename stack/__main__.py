@@ -223,7 +223,7 @@ class Follower:
     def lines(self) -> Iterator[str]:
         """The lines since the last look, ready to be shown."""
         for path, prefix in self._prefixes.items():
-            if path.exists():
+            if path.exists() and path.stat().st_size != self._seen[path]:
                 yield from (f"{prefix} {_printable(line)}" for line in self._new(path))
 
     def _new(self, path: Path) -> list[str]:
