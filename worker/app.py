@@ -34,7 +34,7 @@ from worker.files import CLEAN_UP_EVERY, clean_up
 from worker.heartbeat import keep_watching_children, leases_of, repeat
 from worker.machine import MachineHealth, allow_descriptors
 from worker.pools import CommandLine
-from worker.process import keep_probing, network, prepare_children, settle_memory, this_worker
+from worker.process import network, prepare_children, settle_memory, this_worker
 
 celery_fixes.apply()
 transport.check_what_arrives()
@@ -144,7 +144,9 @@ def _own_ledger() -> Ledger:
 def _warm_up(**_: Any) -> None:
     with contextlib.suppress(RedisError, OSError), once():  # away: then the first job does it
         this_worker.warm_up()
-    if settings.lateness:
+    if settings.lateness:  # set by a comparison, for the workers that it starts itself
+        from poolbench.tasks.lateness import keep_probing  # noqa: PLC0415 - else a worker needs nothing of it
+
         keep_probing(settings.lateness)
 
 

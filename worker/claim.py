@@ -26,9 +26,8 @@ from download.errors import (
 )
 from download.fetch import Fetched
 from download.tempfile import TempFiles
-from ledger.host_limits import Admission, HostLimits
 from ledger.jobs import Attempt, Executor, FailureKind, JobState
-from ledger.ledger import Claim, Closed, Closing, Ledger
+from ledger.ledger import Claim, Closed, Closing
 from ledger.redis_client import once
 from ledger.settings import get_settings
 from worker import drain
@@ -37,6 +36,8 @@ from worker.pools import executor
 from worker.process import this_worker
 
 T = TypeVar("T")
+
+HELD = "another worker holds the job now"
 
 _SLICE = 0.5  # seconds between two looks at cancel, drain and lease while a job waits
 
@@ -47,25 +48,19 @@ class Throttle:
     """How often all jobs of a process together may note their progress.
 
     A note is a call to Redis and an event for Flower, about a millisecond. A thousand downloads in one process that
-    noted it every half second left two thirds of the processor to that.
+    noted it every half second left two thirds of the processor to that. After a while without any, ``at_once`` notes
+    may come together.
     """
 
     def __init__(self, per_second: float, at_once: int) -> None:
-        """
-        Args:
-            at_once: notes that may come together after a while without any.
-        """
         self._every = 1.0 / per_second  # seconds
         self._ahead = (at_once - 1) * self._every
         self._due = 0.0  # time.monotonic() of the next one, if they came evenly
 
     def allows(self, now: float) -> bool:
-        """Whether there may be one more note now; if so, it counts.
+        """Whether there may be one more note at this moment of ``time.monotonic()``; if so, it counts.
 
         Threads that ask at one moment may get one more between them, without harm.
-
-        Args:
-            now: time.monotonic()
         """
         if self._due > now + self._ahead:
             return False
@@ -78,24 +73,19 @@ _throttle = Throttle(25, at_once=25)
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """What became of a claimed job."""
+    """What became of a claimed job, or will once its record is closed."""
 
+    job: ClaimedJob
     state: JobState | None  # None: the job is another holder's now
     text: str
+    closing: Closing | None = None  # how its record is to be closed; None: the claim is over
     machine_fault: bool = False  # it ended by one: no other job should begin
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a job's record is to be closed, and the outcome once it is."""
-
-    job: ClaimedJob
-    closing: Closing
-    outcome: JobOutcome
-
-
 class ClaimedJob:
-    def __init__(self, claim: Claim, ledger: Ledger, incarnation: Incarnation, who: Executor) -> None:
+    """Raises ``LeaseLostError`` wherever the ledger says that another worker holds the job now."""
+
+    def __init__(self, claim: Claim, incarnation: Incarnation, who: Executor) -> None:
         """
         Args:
             incarnation: the one that claimed the job.
@@ -106,7 +96,6 @@ class ClaimedJob:
         self.id = claim.record.id
         self.temps = TempFiles(get_settings().downloads, self.id, claim.number)
         self._mark = f"{self.id} {claim.number}"
-        self._ledger = ledger
         self._incarnation = incarnation
         self._who = who
         self.begun = self._noted = time.monotonic()
@@ -164,42 +153,23 @@ class ClaimedJob:
         self._noted = now
         try:
             with once():
-                self._ledger.progress(self.claim, size, total, self._who)
+                this_worker.ledger().progress(self.claim, size, total, self._who)
         except RedisError:
             self._incarnation.away = True  # until a renewal gets through
             return False
         return True
 
     def confirm(self) -> None:
-        """
-        Raises:
-            LeaseLostError: another worker holds the job.
-        """
         self.must_hold(confirm([self])[0])
 
     def note_fault(self, reason: str, error: DownloadError) -> None:
         """A fault of the machine ends the job here: the worker takes no others until it is over."""
         need = error.need if isinstance(error, DiskFullError) else 0
-        self.insist(lambda: self._ledger.note_fault(self._who.worker, reason, need))
+        self.insist(lambda: this_worker.ledger().note_fault(self._who.worker, reason, need))
 
     def note_attempt(self, attempt: Attempt) -> None:
-        """A failed attempt, after which this process tries again itself.
-
-        Raises:
-            LeaseLostError: another worker holds the job.
-        """
-        self.must_hold(self.insist(lambda: self._ledger.note_attempt(self.claim, attempt)))
-
-    def acquire(self, limits: HostLimits, host: str) -> bool:
-        """Whether the host has a slot for this job. If not, the job waits for one in the ledger, and the claim is over.
-
-        Raises:
-            LeaseLostError: another worker holds the job.
-        """
-        admission = self.insist(lambda: limits.acquire(self.claim, host))
-        self.must_hold(admission is not Admission.VOID)
-        self.closed = admission is Admission.PARKED
-        return not self.closed
+        """A failed attempt, after which this process tries again itself."""
+        self.must_hold(self.insist(lambda: this_worker.ledger().note_attempt(self.claim, attempt)))
 
     def attempt(
         self, begun: float, came: Fetched | Ended | None, kind: FailureKind | None, reason: str | None
@@ -226,16 +196,13 @@ class ClaimedJob:
         """Another worker holds the job, or will: then it may continue what came, and removes it in the end."""
         if self.closed:
             self.temps.clear()
-        return JobOutcome(None, f"lost: {why}; nothing published")
+        return JobOutcome(self, None, f"lost: {why}; nothing published")
 
     def must_hold(self, holds: bool) -> None:
-        """
-        Raises:
-            LeaseLostError: the ledger said that another worker holds the job.
-        """
+        """What the ledger said."""
         if not holds:
             self.closed = True
-            raise LeaseLostError("another worker holds the job now")
+            raise LeaseLostError(HELD)
 
     def insist(self, call: Callable[[], T]) -> T:
         """Ask the ledger until it answers: nothing else can be done with this job.
@@ -260,14 +227,14 @@ class ClaimedJob:
 @contextmanager
 def claimed(claims: Sequence[Claim], incarnation: Incarnation) -> Iterator[list[ClaimedJob]]:
     """Claimed jobs in this process. A record that is still open in the end is handed back."""
-    ledger, who = this_worker.ledger(), executor(this_worker.name)
-    jobs = [ClaimedJob(claim, ledger, incarnation, who) for claim in claims]
+    who = executor(this_worker.name)
+    jobs = [ClaimedJob(claim, incarnation, who) for claim in claims]
     try:
         yield jobs
     finally:
         for job in jobs:
             if job.open:
-                log.error("%s claim=%d %s", job, job.claim.number, hand_back(job, "interrupted").text)
+                log.warning("%s claim=%d %s", job, job.claim.number, hand_back(job, "interrupted").text)
 
 
 def confirm(jobs: Sequence[ClaimedJob]) -> list[bool]:
@@ -282,19 +249,20 @@ def confirm(jobs: Sequence[ClaimedJob]) -> list[bool]:
     return standing
 
 
-def close(endings: Sequence[Ending]) -> list[JobOutcome]:
-    """Close the records of some jobs; what became of each."""
-    if not endings:
+def close(outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
+    """Close the records of jobs that end so; what became of each."""
+    closings = [outcome.closing for outcome in outcomes if outcome.closing]
+    if not closings:
         return []
     try:
-        closed = endings[0].job.insist(lambda: this_worker.ledger().close_all([ending.closing for ending in endings]))
+        closed = outcomes[0].job.insist(lambda: this_worker.ledger().close_all(closings))
     except LeaseLostError as end:
-        return [ending.job.lost(end) for ending in endings]
-    outcomes = []
-    for ending, how in zip(endings, closed, strict=True):
-        ending.job.closed, ending.job.awaited = True, how is Closed.AWAITED
-        outcomes.append(ending.outcome if how else ending.job.lost("another worker holds the job now"))
-    return outcomes
+        return [outcome.job.lost(end) for outcome in outcomes]
+    ended = []
+    for outcome, how in zip(outcomes, closed, strict=True):
+        outcome.job.closed, outcome.job.awaited = True, how is Closed.AWAITED
+        ended.append(outcome if how else outcome.job.lost(HELD))
+    return ended
 
 
 def hand_back(job: ClaimedJob, why: str, kind: FailureKind | None = None, *, machine_fault: bool = False) -> JobOutcome:
@@ -307,7 +275,7 @@ def hand_back(job: ClaimedJob, why: str, kind: FailureKind | None = None, *, mac
     state, text = (JobState.FAILED, "failed") if before else (JobState.QUEUED, "handed back")
     try:
         closing = Closing(job.claim, state, job.attempt(job.begun, None, kind, why))
-        return close([Ending(job, closing, JobOutcome(state, f"{text}: {why}", machine_fault))])[0]
+        return close([JobOutcome(job, state, f"{text}: {why}", closing, machine_fault)])[0]
     except BaseException:
         job.lose()
         raise

@@ -50,7 +50,7 @@ from ledger.jobs import UNCOUNTED_KINDS, FailureKind, JobState, Result
 from ledger.ledger import Closing
 from ledger.settings import get_settings
 from worker import drain, machine
-from worker.claim import ClaimedJob, Ending, JobOutcome, close, hand_back
+from worker.claim import ClaimedJob, JobOutcome, close, hand_back
 from worker.files import JobFiles, publish
 from worker.mirrors import HostSlot, Route
 from worker.process import this_worker
@@ -72,13 +72,13 @@ def run_jobs(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
     outcomes: list[JobOutcome] = []
     for job in jobs:
         outcomes.append(run_job(job, show))
-        if outcomes[-1].machine_fault or drain.draining():
-            why = "a fault of the machine" if outcomes[-1].machine_fault else "the worker stops"
-            return outcomes + hand_back_unbegun(jobs[len(outcomes) :], why)
+        if (machine_fault := outcomes[-1].machine_fault) or drain.draining():
+            return outcomes + hand_back_unbegun(jobs[len(outcomes) :], machine_fault=machine_fault)
     return outcomes
 
 
-def hand_back_unbegun(jobs: Sequence[ClaimedJob], why: str) -> list[JobOutcome]:
+def hand_back_unbegun(jobs: Sequence[ClaimedJob], *, machine_fault: bool) -> list[JobOutcome]:
+    why = "a fault of the machine" if machine_fault else "the worker stops"
     end = HandedBackError(f"not begun: {why}; handed back")
     return close([Execution(job).interrupted(end) for job in jobs])
 
@@ -134,7 +134,7 @@ class Execution:
 
     def run(self, show: Show) -> JobOutcome:
         wait = 0.0
-        ending: Ending | JobOutcome | float
+        ending: JobOutcome | float
         try:
             while True:
                 try:
@@ -142,15 +142,11 @@ class Execution:
                     ending = self._attempt(show)
                 except Exception as error:
                     ending = self.ended(error)
-                except BaseException as end:  # a greenlet that is killed, an exit that was asked for
-                    close([self.interrupted(HandedBackError(f"interrupted by {type(end).__name__}"))])
-                    raise
-                if not isinstance(ending, float):
-                    break
+                if isinstance(ending, JobOutcome):
+                    return close([ending])[0] if ending.closing else ending
                 wait = ending
         except LeaseLostError as end:
             return self.job.lost(end)
-        return close([ending])[0] if isinstance(ending, Ending) else ending
 
     def _begin_after(self, wait: float) -> None:
         try:
@@ -158,12 +154,12 @@ class Execution:
         finally:
             self.begun = time.monotonic()
 
-    def _attempt(self, show: Show) -> Ending | JobOutcome:
+    def _attempt(self, show: Show) -> JobOutcome:
         if found := self.files.find():
             return self.done(found, None)
         url = self._route.url
         if not self.slot.acquire(url):
-            return JobOutcome(JobState.WAITING, "waits for its host")
+            return JobOutcome(self.job, JobState.WAITING, "waits for its host")
         try:
             fetched = self._fetch(show)
         except StatusError as error:
@@ -205,7 +201,7 @@ class Execution:
 
     # -- the end of an attempt, alone or in a group
 
-    def done(self, result: Result, came: Fetched | Ended | None) -> Ending:
+    def done(self, result: Result, came: Fetched | Ended | None) -> JobOutcome:
         """
         Args:
             came: what came of the request; None: there was none.
@@ -215,7 +211,7 @@ class Execution:
         text = f"done: {result.size:,} bytes {what}, sha256 {result.sha256[:12]}…"
         return self._ending(JobState.DONE, text, came, result=result)
 
-    def ended(self, error: Exception, *, in_group: bool = False) -> Ending | float:
+    def ended(self, error: Exception, *, in_group: bool = False) -> JobOutcome | float:
         """What follows from an attempt without a file: an ending, or seconds until this process tries again alone.
 
         Args:
@@ -232,11 +228,11 @@ class Execution:
             return self._restart(error)
         return self._failed(translate(error), in_group=in_group)
 
-    def interrupted(self, end: Interrupted) -> Ending:
+    def interrupted(self, end: Interrupted) -> JobOutcome:
         state = JobState.QUEUED if isinstance(end, HandedBackError) else JobState.CANCELLED
         return self._ending(state, str(end), end)
 
-    def _restart(self, why: Ended) -> Ending | float:
+    def _restart(self, why: Ended) -> JobOutcome | float:
         """Restart the file in the same claim, which spends no attempt; an ending if that did not help."""
         self.job.confirm()  # else a later holder may have removed the temp file
         if self.restarts == _RESTARTS:
@@ -247,14 +243,14 @@ class Execution:
             self.job.temps.clear()
         return 0.0
 
-    def _machine_fault(self, error: DownloadError, fault: str) -> Ending:
+    def _machine_fault(self, error: DownloadError, fault: str) -> JobOutcome:
         """Hand the job back because of a fault of this machine."""
         self.job.note_fault(fault, error)
         kind = error.kind if error.kind in UNCOUNTED_KINDS else FailureKind.MACHINE
         text = f"handed back: a fault of the machine: {fault}"
         return self._ending(JobState.QUEUED, text, error, kind=kind, machine_fault=True)
 
-    def _failed(self, error: DownloadError, *, in_group: bool) -> Ending | float:
+    def _failed(self, error: DownloadError, *, in_group: bool) -> JobOutcome | float:
         if fault := machine.fault_behind(error, self.settings.downloads, this_worker.fetcher().run):
             return self._machine_fault(error, fault)
         if error.kind is FailureKind.DISK and (error.errno == errno.ENOENT or not self.restarts):
@@ -316,7 +312,7 @@ class Execution:
         due_in: float = 0.0,
         result: Result | None = None,
         machine_fault: bool = False,
-    ) -> Ending:
+    ) -> JobOutcome:
         """
         Args:
             kind: instead of the error's.
@@ -332,4 +328,4 @@ class Execution:
             kind = None  # it spends no attempt
         attempt = self.job.attempt(self.begun, came, kind, reason)
         closing = Closing(self.job.claim, state, attempt, due_in, result)
-        return Ending(self.job, closing, JobOutcome(state, text, machine_fault))
+        return JobOutcome(self.job, state, text, closing, machine_fault)

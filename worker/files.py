@@ -35,7 +35,7 @@ from download.threads import Run
 from ledger.jobs import JobRecord, JobState, Naming, Result
 from ledger.ledger import Ledger
 from ledger.settings import Settings
-from worker.claim import ClaimedJob, confirm
+from worker.claim import HELD, ClaimedJob, confirm
 from worker.mirrors import headers_for
 from worker.process import this_worker
 
@@ -242,14 +242,14 @@ def publish(whole: Sequence[JobFiles], run: Run) -> list[Exception | None]:
 
     Args:
         run: where links are made.
-
-    Raises:
-        LeaseLostError: the ledger could not be asked.
     """
-    errors: list[Exception | None] = [
-        None if stands else LeaseLostError("another worker holds the job now")
-        for stands in confirm([files.job for files in whole])
-    ]
+    if not whole:
+        return []
+    errors: list[Exception | None]
+    try:
+        errors = [None if stands else LeaseLostError(HELD) for stands in confirm([files.job for files in whole])]
+    except LeaseLostError as end:
+        return [end] * len(whole)
 
     def attempt(at: int, link: Callable[[], None]) -> None:
         try:

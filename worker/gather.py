@@ -1,7 +1,6 @@
 """Small jobs run together: when a process that has one takes more of them off its queue, to run them as a group.
 
-A message of one small job costs more than its download. So a process whose recent jobs were short takes up to 63 more
-messages in one call, together with their jobs (``take`` in ``ledger/lua/job.lua``), and runs all of them as one group.
+A message of one small job costs more than its download. What is taken, and when, is told in ``docs/claims.md``.
 Durability does not change: a message is a hint, and each job has its own claim.
 
 At most one group runs in a process. Meanwhile a further message of one job waits before it claims, then leads the next
@@ -14,8 +13,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock
 
@@ -113,7 +112,7 @@ _recent = PerProcess(_Recent)
 
 
 class Turn:
-    """A message's turn to be claimed and run."""
+    """A message's turn to be claimed and run; to be closed, or no other message leads a group."""
 
     def __init__(self, ref: Ref) -> None:
         self._recent = _recent()
@@ -133,7 +132,7 @@ class Turn:
                 log.warning("job=%s runs alone: %s", claims[0].record.id, error)
                 self.long()
         if not more:
-            self.end()
+            self.close()
         self._begun = time.monotonic(), time.process_time()
         return more
 
@@ -148,16 +147,7 @@ class Turn:
         took = (time.monotonic() - begun) * (1 - self._recent.starved())
         self._recent.note((took - (time.process_time() - computed)) / waves)
 
-    def end(self) -> None:
+    def close(self) -> None:
         if self._leads:
             self._leads = False
             self._recent.end()
-
-
-@contextmanager
-def turn(ref: Ref) -> Iterator[Turn]:
-    mine = Turn(ref)
-    try:
-        yield mine
-    finally:
-        mine.end()

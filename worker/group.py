@@ -17,24 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 from download.connect import Idle
 from download.errors import LeaseLostError
-from download.fetch import Fetched, Wanted
+from download.fetch import Fetched
+from download.many import Again, Loop, Transfer
 from download.threads import Run, native_runner
 from ledger.jobs import FailureKind, JobState
 from ledger.ledger import Claim
 from ledger.redis_client import PerProcess
 from ledger.settings import get_settings
 from worker import drain
-from worker.claim import ClaimedJob, Ending, JobOutcome, close
+from worker.claim import ClaimedJob, JobOutcome, close
 from worker.execute import Execution, Show, hand_back_unbegun, limits, run_jobs
 from worker.files import publish
 from worker.process import this_worker
-
-try:
-    from download.many import Again, Loop, Transfer
-except ImportError:  # a platform without libcurl for Python
-    AVAILABLE = False
-else:
-    AVAILABLE = True
 
 log = logging.getLogger("downpour.worker")
 
@@ -61,7 +55,7 @@ def leads(claims: Sequence[Claim]) -> bool:
 
 def _possible() -> bool:
     """With limits per host each job must ask for its slot; the single path alone knows proxies."""
-    return AVAILABLE and not this_worker.host_limits().on and not this_worker.fetcher().proxy
+    return not this_worker.host_limits().on and not this_worker.fetcher().proxy
 
 
 def run_group(jobs: Sequence[ClaimedJob], show: Show, long: Callable[[], None] | None = None) -> list[JobOutcome]:
@@ -152,7 +146,7 @@ class _GroupRun:
             waiting[0].insist(lambda: this_worker.ledger().unclaim([job.claim for job in waiting]))
         except LeaseLostError as end:
             for job in waiting:
-                self.over_with(job, job.lost(end))
+                self.over_with(job.lost(end))
             return
         log.info("group of job=%s: %d jobs given back", self.jobs[0].id, len(waiting))
         for job in waiting:
@@ -168,23 +162,21 @@ class _GroupRun:
             first = self.left.popleft()
             self.give_back(self.left)
             self.left.append(first)
-        left = list(self.left)
-        for job, outcome in zip(left, run_jobs(left, self.show), strict=True):
-            self.outcomes[job.id] = outcome
+        self.outcomes |= {outcome.job.id: outcome for outcome in run_jobs(list(self.left), self.show)}
 
     def feed(self) -> Iterator[Transfer]:
         """The next jobs to begin; none once the worker stops. Runs where the loop runs."""
         user_agent = this_worker.fetcher().user_agent
         while self.next and not self.over and not self.slow:
             job = self.next.popleft()
-            execution, wanted = Execution(job), job.record.job
+            execution = Execution(job)
             try:
                 left_behind = job.claim.number > 1 and job.temps.newest.exists()
                 if left_behind or os.path.lexists(execution.files.target()):  # it may be what is wanted
                     self.left.append(job)
                     continue
                 transfer = Transfer(
-                    Wanted(wanted.url, wanted.sha256, wanted.size, digest=wanted.digest),
+                    execution.files.wanted(job.record.job.url),
                     job.temps.place,
                     limits(job.claim.ends),
                     job.check,
@@ -213,18 +205,12 @@ class _GroupRun:
                 whole.append(execution)
             elif end is not None:
                 failed.append((execution, end))
-        try:
-            errors = publish([execution.files for execution in whole], run) if whole else []
-        except LeaseLostError as end:
-            errors = [end] * len(whole)
-        endings = []
-        for execution, error in [*zip(whole, errors, strict=True), *failed]:
-            if ending := self.ending(execution, error):
-                endings.append(ending)
-        for ending, outcome in zip(endings, close(endings), strict=True):
-            self.over_with(ending.job, outcome)
+        errors = publish([execution.files for execution in whole], run)
+        endings = [self.ending(*each) for each in (*zip(whole, errors, strict=True), *failed)]
+        for outcome in close([ending for ending in endings if ending]):
+            self.over_with(outcome)
 
-    def ending(self, execution: Execution, error: Exception | None) -> Ending | None:
+    def ending(self, execution: Execution, error: Exception | None) -> JobOutcome | None:
         """None: the job is lost, or left to the single path."""
         job, files = execution.job, execution.files
         if error is None:
@@ -232,27 +218,27 @@ class _GroupRun:
         try:
             ending = execution.ended(error, in_group=True)
         except LeaseLostError as end:
-            self.over_with(job, job.lost(end))
+            self.over_with(job.lost(end))
             return None
         if isinstance(ending, float):
             self.leave(job, error)
             return None
-        self.machine_fault |= ending.outcome.machine_fault
+        self.machine_fault |= ending.machine_fault
         return ending
 
     def leave(self, job: ClaimedJob, why: Exception) -> None:
         log.info("%s to the single path: %s", job, why)
         self.left.append(job)
 
-    def over_with(self, job: ClaimedJob, outcome: JobOutcome) -> None:
+    def over_with(self, outcome: JobOutcome) -> None:
+        job = outcome.job
         self.outcomes[job.id] = outcome
         if outcome.state is not JobState.DONE:
             log.info("%s claim=%d %s", job, job.claim.number, outcome.text)
 
     def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
-        why = "a fault of the machine" if self.machine_fault else "the worker stops"
-        for job, outcome in zip(jobs, hand_back_unbegun(jobs, why), strict=True):
-            self.over_with(job, outcome)
+        for outcome in hand_back_unbegun(jobs, machine_fault=self.machine_fault):
+            self.over_with(outcome)
 
     def progress(self, loop: Loop) -> None:
         now = time.monotonic()

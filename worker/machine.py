@@ -1,9 +1,6 @@
 """Faults of the worker's own machine: a disk that is full, read-only or gone; no descriptors, threads or memory left.
 
-They say nothing about a job. Its attempt is noted and not counted, and the job goes back on its queue. The process that
-meets the fault notes it in Redis under the worker's name (``unwell``). From then on the claim script refuses the
-worker's claims, and leaves their messages to other workers. The worker's main process reads the note every second. It
-stops consuming, leaves its health file alone, and removes the note once ``probe`` finds nothing wrong.
+They say nothing about a job: what follows from one is told in ``docs/claims.md``.
 
 A job may fail alone on a machine that is well: a name that the file system refuses, one file that cannot be replaced.
 ``fault_behind`` tells the two apart by a probe. Kept true by ``tests/fault/test_machine.py``.

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from download.addresses import Target
 from download.errors import LONGEST_PAUSE, BadUrlError, DownloadError, ServerError, transient
 from download.fetch import fit_for
+from ledger.host_limits import Admission
 from ledger.jobs import FailureKind, Job
 from ledger.messages import Publisher, envelopes_of
 from ledger.redis_client import PerProcess
@@ -101,10 +102,14 @@ class HostSlot:
         if not self._limits.on:
             return True
         try:
-            self._host = Target.parse(url).host
+            host = self._host = Target.parse(url).host
         except BadUrlError:  # costs no host anything
             return True
-        return self._job.acquire(self._limits, self._host)
+        job = self._job
+        admission = job.insist(lambda: self._limits.acquire(job.claim, host))
+        job.must_hold(admission is not Admission.VOID)
+        job.closed = admission is Admission.PARKED
+        return not job.closed
 
     def failed(self, error: DownloadError, *, again: bool) -> float:
         """Pass on a Retry-After to the host's other jobs.

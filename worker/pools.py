@@ -84,12 +84,9 @@ class CommandLine:
         return found
 
     def check(self) -> None:
-        """Refuse a command line that would run, and lie.
-
+        """
         Raises:
-            DeploymentError: a queue of another pool; gevent without its patches (``-Pgevent`` without a blank, or a
-                pool chosen in the configuration: Celery patches only for ``-P gevent``); threads that should become
-                more or fewer; children that do not share their parent's memory.
+            DeploymentError: the command line would run, and lie.
         """
         pool = self.pool
         if self.queues != {pool.queue}:
@@ -97,7 +94,7 @@ class CommandLine:
             raise DeploymentError(
                 f"-Q: a {pool} worker serves {pool.queue}; got {got}. Start it with -P {pool} -Q {pool.queue}"
             )
-        if pool is Pool.GEVENT and not in_gevent():
+        if pool is Pool.GEVENT and not in_gevent():  # Celery patches for ``-P gevent`` on the command line alone
             raise DeploymentError(
                 "-P gevent: expected monkey-patched sockets; got blocking ones. "
                 "Spell it -P gevent, with a blank, on the command line"

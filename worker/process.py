@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import secrets
 import threading
-import time
-from array import array
-from pathlib import Path
 
 from download.addresses import AddressPolicy
 from download.fetch import Fetcher, tls_context
@@ -23,9 +19,6 @@ from ledger.settings import get_settings
 from worker import drain
 from worker.heartbeat import Incarnation
 
-PROBE_EVERY = 0.02  # seconds
-
-_NOTES = 5  # of the latency probe, per write
 _GARBAGE = 10_000  # objects until the collector looks; a job leaves hundreds behind, none of them in a cycle
 
 
@@ -118,35 +111,6 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-
-
-def keep_probing(folder: Path) -> None:
-    """Probe this process' scheduling latency until it ends: how late it is that wants the interpreter at fixed moments.
-
-    Only a comparison switches this on, for the workers that it starts itself (``DOWNPOUR_LATENESS``). Where jobs are
-    processes or threads the probe is a thread, so it waits for the GIL, and for a core; under gevent it is a greenlet,
-    so it waits for the hub, as every other job does. A thread under an idle interpreter is some 0.1 ms late.
-
-    The cost: 50 moments a second, about 0.3 % of a core (measured, idle). Notes go to ``FOLDER/PID`` ten times a
-    second, as pairs of doubles: the moment (CLOCK_MONOTONIC, the same in all processes of a machine) and the latency,
-    in seconds. ``poolbench.sampler`` reads them.
-    """
-    threading.Thread(target=_probe, args=(folder / str(os.getpid()),), name="latency", daemon=True).start()
-
-
-def _probe(file: Path) -> None:
-    with contextlib.suppress(OSError), file.open("ab", buffering=0) as notes:  # the folder went: the run is over
-        pairs = array("d")
-        moment = time.monotonic() + PROBE_EVERY
-        while True:
-            time.sleep(max(0.0, moment - time.monotonic()))
-            now = time.monotonic()
-            while moment <= now:  # every moment that went by, or one long wait would count as one short
-                pairs.extend((moment, now - moment))
-                moment += PROBE_EVERY
-            if len(pairs) >= 2 * _NOTES:
-                notes.write(pairs.tobytes())
-                pairs = array("d")
 
 
 this_worker = ThisWorker()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 from billiard.exceptions import WorkerLostError
@@ -91,7 +91,7 @@ def download(task: Any, text: str) -> str:
         except Exception as error:
             log.debug("task-progress not sent: %s", error)
 
-    with gather.turn(ref) as turn, ExitStack() as working:
+    with closing(gather.Turn(ref)) as turn, ExitStack() as working:
         if drain.draining():
             raise EndedOtherwise("retried", "not begun: the worker stops; the job stays queued")
         incarnation, claims = _claim(ref, pool, working)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
+from queue import Empty
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
@@ -65,9 +66,6 @@ class CheckedClient(redis.PrefixedStrictRedis):  # type: ignore[misc]
             _keep(pool, element, str(error))
             return None  # as if BRPOP had waited in vain
 
-    def pubsub(self, **options: Any) -> PubSub:
-        return PubSub(self.connection_pool, global_keyprefix=self.global_keyprefix, **options)
-
 
 def _keep(pool: Pool, element: bytes, reason: str) -> None:
     shown = element[:_SHOWN]
@@ -78,31 +76,12 @@ def _keep(pool: Pool, element: bytes, reason: str) -> None:
         log.warning("the dead letter is not kept: %s", error)
 
 
-class PubSub(redis.PrefixedRedisPubSub):  # type: ignore[misc]
-    def parse_response(self, *args: Any, **options: Any) -> Any:
-        response = super().parse_response(*args, **options)
-        if not response or not response[0].endswith(b"message"):
-            return response
-        *_, channel, data = response
-        try:
-            if len(data) > _MOST_BYTES:
-                raise ValueError(f"expected at most {_MOST_BYTES:,} bytes, got {len(data):,}")
-            loads(data)
-        except Exception as error:
-            _drop(channel.decode(errors="replace"), error)
-            return None
-        return response
-
-
-def _drop(channel: str, error: Exception) -> None:
-    log.warning("broadcast dropped channel=%.100r reason=%.200r", channel, str(error))
-
-
 class _Broadcast(BaseModel):
     model_config = ConfigDict(strict=True)
 
     body: str
     headers: dict[str, Any]
+    properties: dict[str, Any]
 
 
 class _ReplyTo(BaseModel):
@@ -128,18 +107,28 @@ class Channel(WritingChannel):
     def _get_client(self) -> Any:
         return partial(CheckedClient, global_keyprefix=self.global_keyprefix)
 
-    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+    def _receive_one(self, c: Any) -> Any:
+        """Receive a broadcast and handle it."""
+        self._heard = b""
         try:
-            broadcast = _Broadcast.model_validate(message)
-            if exchange.endswith(".pidbox"):
-                body = self.decode_body(broadcast.body, message["properties"].get("body_encoding"))
-                _ControlCommand.model_validate(loads(body))
-            return super()._deliver_fanout_message(message, exchange)
-        except (RedisError, OSError):  # while it was handled, and not of its own
+            return super()._receive_one(c)
+        except (RedisError, OSError, Empty):  # while it was handled, and not of its own
             raise
         except Exception as error:
-            _drop(exchange, error)
+            log.warning("broadcast dropped channel=%.100r reason=%.200r", self._heard, str(error))
             return True
+
+    def _handle_message(self, client: Any, r: Any) -> Any:
+        payload = super()._handle_message(client, r)
+        if payload["type"].endswith(b"message"):
+            self._heard, data = payload["channel"], payload["data"]
+            if len(data) > _MOST_BYTES:
+                raise ValueError(f"expected at most {_MOST_BYTES:,} bytes, got {len(data):,}")
+            broadcast = _Broadcast.model_validate(loads(data))
+            if self._heard.endswith(b".pidbox"):
+                body = self.decode_body(broadcast.body, broadcast.properties.get("body_encoding"))
+                _ControlCommand.model_validate(loads(body))
+        return payload
 
 
 class Poller(redis.MultiChannelPoller):  # type: ignore[misc]

@@ -18,8 +18,6 @@ import inspect
 import os
 import sys
 import threading
-import time
-from array import array
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,9 @@ from celery._state import get_current_app, get_current_task
 from celery.app.task import Task
 
 from poolbench.tasks.fenced import SETTINGS, note
+from poolbench.tasks.lateness import keep_probing
 from poolbench.tasks.private import is_at, point, strangers
 
-PROBE_EVERY = 0.02  # seconds between two looks at the scheduling latency
-_NOTES = 5  # looks per note
 _FOLDER, _BROKER, _RESULTS = Path(SETTINGS["folder"]), SETTINGS["broker"], SETTINGS["results"]
 
 _looked: set[int] = set()  # processes whose addresses were looked at
@@ -109,30 +106,6 @@ def _capped(self: Any, *args: Any, **options: Any) -> Any:
     return _retry(*given.args, **given.kwargs)
 
 
-# -- scheduling latency, as ``sampler`` reads it: pairs of doubles in FOLDER/PID
-
-
-@signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _keep_probing(**_: object) -> None:
-    """A thread, or under gevent a greenlet, so that it waits for what jobs wait for."""
-    threading.Thread(target=_probe, args=(_FOLDER / str(os.getpid()),), name="latency", daemon=True).start()
-
-
-def _probe(file: Path) -> None:
-    with file.open("ab", buffering=0) as notes:
-        pairs = array("d")
-        moment = time.monotonic() + PROBE_EVERY
-        while True:
-            time.sleep(max(0.0, moment - time.monotonic()))
-            now = time.monotonic()
-            while moment <= now:  # each moment that went by, or one long wait would count as one short
-                pairs.extend((moment, now - moment))
-                moment += PROBE_EVERY
-            if len(pairs) >= 2 * _NOTES:
-                notes.write(pairs.tobytes())
-                pairs = array("d")
-
-
 # -- the worker
 
 
@@ -141,12 +114,17 @@ def _before_connecting(instance: Any, **_: object) -> None:
     _insist(instance.app)
 
 
+@signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _child_ready(**_: object) -> None:
+    keep_probing(_FOLDER)
+
+
 @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
 def _ready(sender: Any, **_: object) -> None:
     used = sender.connection
     also = [] if is_at(used, _BROKER) else [f"the consumer's connection is {used.as_uri()}"]
     if not type(sender.pool).__module__.endswith("prefork"):
-        _keep_probing()
+        keep_probing(_FOLDER)
     note("ready", strangers=[*strangers(sender.app, _BROKER, _RESULTS), *also])
 
 
