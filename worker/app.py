@@ -29,6 +29,7 @@ from ledger.messages import broker_options
 from ledger.redis_client import PerProcess, connect, eviction_policy, eviction_warning, once
 from ledger.settings import settings_of
 from ledger.switches import Switches
+from poolbench.tasks.lateness import keep_probing
 from worker import celery_fixes, drain, transport
 from worker.files import CLEAN_UP_EVERY, clean_up
 from worker.heartbeat import keep_watching_children, leases_of, repeat
@@ -145,8 +146,6 @@ def _warm_up(**_: Any) -> None:
     with contextlib.suppress(RedisError, OSError), once():  # away: then the first job does it
         this_worker.warm_up()
     if settings.lateness:  # set by a comparison, for the workers that it starts itself
-        from poolbench.tasks.lateness import keep_probing  # noqa: PLC0415 - else a worker needs nothing of it
-
         keep_probing(settings.lateness)
 
 
