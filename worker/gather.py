@@ -11,6 +11,7 @@ Kept true by ``tests/pools/test_gather.py`` and ``tests/fault/test_gathered.py``
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ class _Recent:
         at, before, share = self._starved
         now = time.monotonic()
         if now - at >= _READ_EVERY:
+            self._starved = now, before, share  # of a thousand threads that ask now, one reads what all of them waited
             seconds = _without_core()
             share = min(max(0.0, (seconds - before) / (now - at)), 1.0)  # what a thread knew goes with it
             self._starved = now, seconds, share
@@ -103,9 +105,12 @@ class _Recent:
 
 def _without_core() -> float:
     """Seconds for which threads of this process were ready to compute and had no core; 0: the system does not say."""
-    with suppress(OSError, IndexError, ValueError):
-        return sum(int(task.read_text().split()[1]) for task in Path("/proc/self/task").glob("*/schedstat")) / 1e9
-    return 0.0
+    nanoseconds = 0
+    with suppress(OSError):
+        for task in os.listdir("/proc/self/task"):
+            with suppress(OSError, IndexError, ValueError):  # that thread has ended
+                nanoseconds += int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[1])
+    return nanoseconds / 1e9
 
 
 _recent = PerProcess(_Recent)

@@ -22,7 +22,7 @@ from ledger.jobs import FailureKind, Job
 from tests.waiting import wait_for
 from worker import machine
 from worker.claim import Throttle
-from worker.gather import _Recent
+from worker.gather import _Recent, _without_core
 from worker.machine import fault_behind, probe
 from worker.mirrors import Route, headers_for
 
@@ -264,3 +264,35 @@ def test_no_message_waits_once_a_job_of_the_group_is_long(recent: _Recent) -> No
     recent.note(1.0)
     assert waiting.wait() is False
     assert not recent.begin()
+
+
+def test_of_many_threads_that_end_at_one_moment_one_reads_what_the_process_waited(
+    recent: _Recent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand threads that each read a thousand files held up each other's ends for 20 s."""
+    reading, go_on = threading.Event(), threading.Event()
+    reads = []
+
+    def without_core() -> float:
+        reads.append(threading.get_ident())
+        reading.set()
+        assert go_on.wait(10)
+        return 0.0
+
+    monkeypatch.setattr("worker.gather._without_core", without_core)
+    recent._starved = (recent._starved[0] - 5.0, 0.0, 0.25)
+    first = threading.Thread(target=recent.starved)
+    first.start()
+    assert reading.wait(10)
+    assert [recent.starved() for _ in range(3)] == [0.25] * 3
+    go_on.set()
+    first.join(10)
+    assert len(reads) == 1
+    assert recent.starved() == 0.0
+
+
+def test_threads_that_end_while_it_is_read_take_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.listdir("/proc/self/task")
+    monkeypatch.setattr("worker.gather.os.listdir", lambda _: ["999999999", *listed])
+    total = sum(int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[1]) for task in listed) / 1e9
+    assert _without_core() >= total > 0
