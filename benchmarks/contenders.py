@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +163,8 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         for each in tree:
-            each.send_signal(signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(signal.SIGCONT)
 
 
 def cpu(pid: int) -> float:

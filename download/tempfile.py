@@ -92,7 +92,7 @@ class TempFile:
     max_bytes: int = sys.maxsize  # length of the largest file
     expected: int | None = None  # length of this one, in bytes
     algorithm: str | None = None  # of a digest to compute beside sha256, as hashlib names it
-    late: bool = False
+    late: bool = False  # it is made when the file is whole
 
     def __post_init__(self) -> None:
         self.written = 0  # bytes on disk

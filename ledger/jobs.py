@@ -35,10 +35,10 @@ class Pool(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job stands. The last three are final: a job reaches exactly one of them, once."""
+    """Where a job stands. The last three are final: a job reaches exactly one, and only ``retry`` leaves it."""
 
     QUEUED = "queued"  # a message for it exists, or the sweep will send one
-    WAITING = "waiting"  # a retry is due later
+    WAITING = "waiting"  # a retry is due later, or its host has no slot free
     RUNNING = "running"  # an incarnation holds it
     DONE = "done"  # the file is whole, verified, and carries its final name
     FAILED = "failed"  # see kind and reason

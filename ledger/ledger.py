@@ -8,13 +8,16 @@
                                    │ due                   │ └───────────────────────────┘
                                 WAITING ◀──────────────────┘ retry later
 
+Not drawn: the sweep fails poison and jobs whose time is used up; a waiting job is cancelled as a queued one is;
+``retry`` leads from an end to QUEUED.
+
 Guarantees
   * A record is written before its first message is sent. If the sender dies in between, the sweep sends the message.
   * One holder: a job is claimed by one incarnation (worker process) at a time, and each claim has a number. A holder
     that lost the job (its lease expired, the sweep took it over) changes nothing any more: progress and attempt answer
     ``False``, close answers ``VOID``.
   * One end: DONE, FAILED and CANCELLED are never left but by ``retry``, and each job reaches exactly one.
-  * Every call may be repeated: a connection that breaks after Redis acted does no harm.
+  * Every call but ``take`` may be repeated: a connection that breaks after Redis acted does no harm.
   * Every call is O(jobs that it names or takes), one round trip, and atomic (Lua).
 
 No guarantee
@@ -342,7 +345,7 @@ class Ledger:
         return self._claimed("claim", pool, incarnation, "", deadline, str(ref), ref.batch, ref.first, ref.last)
 
     def take(self, leader: Claim, pool: Pool, most: int, *, leave: int = 0, deadline: float = _DAY) -> list[Claim]:
-        """Take more messages off the queue, and their jobs: small ones that were never claimed before.
+        """Take more messages off the queue, and their jobs: small ones, on their first try or lost once in company.
 
         Args:
             leader: of the only job of a message; that message's row in Flower stands for all of them.

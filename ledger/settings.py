@@ -53,7 +53,10 @@ class Settings(BaseSettings):
     redis_patience: Seconds = Field(60.0, description="how long a worker retries a ledger call while Redis is away")
 
     # Leases: longer than the longest stall of the thread that renews them.
-    lease: Seconds = Field(5.0, description="a worker process that has not renewed it for this long is dead")
+    lease: Seconds = Field(
+        5.0,
+        description="a worker process that has not renewed it for so long is dead; one without a job, four times that",
+    )
     renew_every: Seconds = Field(1.0, description="heartbeat of a worker process; also how soon a cancel is seen")
     sweep_every: Seconds = Field(1.0, description="pause between two sweeps")
     message_grace: Seconds = Field(3.0, description="a queued job whose message is missing for this long is sent again")

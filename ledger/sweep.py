@@ -195,8 +195,8 @@ class Sweep:
     def _evidence(self, dead: Lease, known: Sequence[Lease]) -> str:
         """What the death of a process says about its jobs: a loss counts only against a job that was alone.
 
-        A child whose parent lives to tell died alone. If no parent tells, its whole process group died, at one moment;
-        its leases pass within a second of each other, so what they held together is noted with the first of them.
+        A child whose parent lives to tell died alone. If no parent tells, its whole process group died, at one moment.
+        The leases of those that hold jobs pass close together, so what they held is noted with the first of them.
         Where jobs run in children, hardly any job ends the main process, too: something else did.
         """
         if dead.end is End.ENDED:

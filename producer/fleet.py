@@ -95,10 +95,16 @@ def pool_of(worker: str) -> str:
 
 def _with_concurrency(deployment: Deployment, workers: Sequence[LiveWorker]) -> Deployment:
     """Of prefork the ledger knows them: a process each."""
-    concurrency = sum(len(worker.pids) for worker in workers if worker.pool is Pool.PREFORK)
+    concurrency = sum(len(_living(worker)) for worker in workers if worker.pool is Pool.PREFORK)
     if deployment.serial or deployment.pool is not experiment.PoolKind.PREFORK or not concurrency:
         return deployment
     return replace(deployment, concurrency=concurrency, command=start(deployment.pool, concurrency, PLAIN))
+
+
+def _living(worker: LiveWorker) -> tuple[int, ...]:
+    """Its processes. Of those that were idle when they were killed the ledger knows for up to four leases."""
+    here = worker.name.partition("@")[2] == socket.gethostname()
+    return (here and tuple(filter(psutil.pid_exists, worker.pids))) or worker.pids  # other process ids: a container's
 
 
 def _root(worker: LiveWorker) -> int | None:
@@ -106,7 +112,7 @@ def _root(worker: LiveWorker) -> int | None:
     if worker.name.partition("@")[2] != socket.gethostname() or not worker.pids:
         return None
     with contextlib.suppress(psutil.Error):
-        process = psutil.Process(worker.pids[0])
+        process = psutil.Process(_living(worker)[0])
         if worker.pool is Pool.PREFORK:
             process = process.parent() or process
         return process.pid if any(APP in word for word in process.cmdline()) else None

@@ -272,7 +272,7 @@ def _each(
 def _json_object(text: str) -> Mapping[str, Any]:
     value, why = None, ""
     try:
-        value = json.loads(text)
+        value = json.loads(text.strip())
     except (ValueError, RecursionError) as error:
         why = f": {error}"
     if not isinstance(value, dict):

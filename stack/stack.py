@@ -71,7 +71,10 @@ class Stack:
     def _prepare(self, private: Path) -> Plan:
         for name in FOLDERS:
             (private / name).mkdir(mode=0o700)
-        make_keys(private / "keys")
+        try:
+            make_keys(private / "keys")
+        except OSError as error:
+            raise StackError(f"keys cannot be made: {error}; nothing was started") from error
         chosen = self._choose_ports()
         downloads = self.downloads or private / "downloads"
         downloads.mkdir(parents=True, exist_ok=True)

@@ -193,7 +193,7 @@ class ClaimedJob:
         )
 
     def lost(self, why: object) -> JobOutcome:
-        """Another worker holds the job, or will: then it may continue what came, and removes it in the end."""
+        """Another worker holds the job, or will; that one may continue what came, if the ledger has not told us so."""
         if self.closed:
             self.temps.clear()
         return JobOutcome(self, None, f"lost: {why}; nothing published")
@@ -251,6 +251,7 @@ def confirm(jobs: Sequence[ClaimedJob]) -> list[bool]:
 
 def close(outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
     """Close the records of jobs that end so; what became of each."""
+    outcomes = [outcome for outcome in outcomes if outcome.closing]
     closings = [outcome.closing for outcome in outcomes if outcome.closing]
     if not closings:
         return []

@@ -3,16 +3,16 @@
 The order that makes a killed worker harmless:
   1. download into a temp file whose name carries the claim's number, so no two holders ever share one;
   2. ask the ledger whether the claim still stands;
-  3. publish: the temp file gets the final name, whole and verified, never over another holder's file;
+  3. publish: the temp file gets the final name, whole and verified, over nothing but an older file of this very job;
   4. close the record.
 A job's step, if it has one, works on the temp file between 1 and 2.
 Killed before 3, the next holder starts again or resumes what is there. Killed between 3 and 4, it downloads again and
 finds an equal file. Frozen between 2 and 3 until another holder has published, it finds the name taken and leaves it
 alone. Kept true by ``tests/fault``.
 
-No job ends with an open record unless the ledger said that the claim is void. A bug or an interrupt hands the job back;
-if the ledger cannot be told, the lease of the process lapses. A temp file that something else removed, replaced or
-locked is restarted. A fault of the machine (``worker.machine``) hands the job back and spends no attempt.
+A holder closes each record, unless the claim is void. A bug or an interrupt hands the job back; if the ledger cannot be
+told, the lease of the process lapses, and the sweep takes the job over. A temp file that something else removed,
+replaced or locked is restarted. A fault of the machine (``worker.machine``) hands the job back and spends no attempt.
 """
 
 from __future__ import annotations

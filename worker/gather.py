@@ -11,7 +11,6 @@ Kept true by ``tests/pools/test_gather.py`` and ``tests/fault/test_gathered.py``
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -107,9 +106,9 @@ def _without_core() -> float:
     """Seconds for which threads of this process were ready to compute and had no core; 0: the system does not say."""
     nanoseconds = 0
     with suppress(OSError):
-        for task in os.listdir("/proc/self/task"):
+        for task in Path("/proc/self/task").iterdir():
             with suppress(OSError, IndexError, ValueError):  # that thread has ended
-                nanoseconds += int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[1])
+                nanoseconds += int((task / "schedstat").read_text().split()[1])
     return nanoseconds / 1e9
 
 

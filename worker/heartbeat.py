@@ -61,7 +61,11 @@ def repeat(name: str, every: float, step: Callable[[], object], *, rest: Callabl
                     failures += 1
                     if failures == 1:
                         log.exception("loop %s failed, it goes on", name)
-                rest()
+                try:
+                    rest()
+                except Exception:
+                    failures += 1
+                    native("time", "sleep")(every)
             log.critical("loop %s fails again and again: the process stops", name)
         except BaseException:
             log.critical("loop %s ended: the process stops", name, exc_info=True)
@@ -115,8 +119,11 @@ class Incarnation:
                 return False
             self.away, self.stopping, self._held = False, renewed.stopping, renewed.held
             self._compare(self._leases(), renewed.held)
-        except (RedisError, OSError):  # the lease may pass meanwhile; the next renewal tells
-            self.away, self._dozing = True, False
+        except BaseException as error:
+            self._dozing = False  # it tries again soon
+            if not isinstance(error, (RedisError, OSError)):
+                raise
+            self.away = True  # the lease may pass meanwhile; the next renewal tells
         return True
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
--- What producers and worker processes do with jobs. Every command may be repeated: a call whose answer was lost does no
+-- What producers and worker processes do with jobs. Every command but `take` may be repeated: a call whose answer was lost does no
 -- harm. Loaded twice: `submit`, `send` and `retry` are refused by a full Redis, so that what was accepted can always be
 -- finished; all others are not.
 --
@@ -316,8 +316,9 @@ end
 -- Returns 1, or 0 when the caller does not hold the job.
 function commands.attempt()
   if not held(ARGV[3], ARGV[4], ARGV[5]) then return 0 end
-  local had = redis.call('HGET', job_key(ARGV[3]), 'a')
-  redis.call('HSET', job_key(ARGV[3]), 'a', had and (had .. ',' .. ARGV[6]) or ARGV[6])
+  local had, row = redis.call('HGET', job_key(ARGV[3]), 'a'), ARGV[6]
+  if had and string.sub(had, -#row) == row then return 1 end -- this very call, repeated
+  redis.call('HSET', job_key(ARGV[3]), 'a', had and (had .. ',' .. row) or row)
   return 1
 end
 

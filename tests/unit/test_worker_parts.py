@@ -292,7 +292,7 @@ def test_of_many_threads_that_end_at_one_moment_one_reads_what_the_process_waite
 
 
 def test_threads_that_end_while_it_is_read_take_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = os.listdir("/proc/self/task")
-    monkeypatch.setattr("worker.gather.os.listdir", lambda _: ["999999999", *listed])
-    total = sum(int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[1]) for task in listed) / 1e9
+    listed = list(Path("/proc/self/task").iterdir())
+    monkeypatch.setattr(Path, "iterdir", lambda _: [Path("/proc/self/task/999999999"), *listed])
+    total = sum(int((task / "schedstat").read_text().split()[1]) for task in listed) / 1e9
     assert _without_core() >= total > 0
