@@ -5,7 +5,7 @@
     Ended
     ├── Interrupted            no failure: the file is not wanted from this attempt any more
     │   ├── CancelledError     by request
-    │   ├── HandedBackError    the worker drains; another one goes on
+    │   ├── HandedBackError    the worker stops; another one goes on
     │   └── LeaseLostError     the job belongs to another holder now
     ├── TempLostError          the temp file was removed, replaced or locked; the file can be restarted
     └── DownloadError          has a FailureKind, one class per kind

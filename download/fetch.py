@@ -397,7 +397,7 @@ class _Alone(Retrieval):
         """Read an answer without a file to its end if that costs little: then its connection can be kept."""
         if response.length is None or response.length > SETTLE:
             return
-        self.timeouts.draining(SETTLE_TIME)
+        self.timeouts.discarding(SETTLE_TIME)
         with suppress(Exception):
             room = memoryview(bytearray(response.length or 1))
             while response.read(room):

@@ -161,7 +161,7 @@ class Transfer(Retrieval):
             self.timeouts.reading_body()
         else:
             self._unwanted = 0
-            self.timeouts.draining(SETTLE_TIME)
+            self.timeouts.discarding(SETTLE_TIME)
 
     def failure(self, code: int, text: str, errno: int) -> Exception:
         """What libcurl's code means, as far as it says one thing: it also refuses answers that can be read.

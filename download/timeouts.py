@@ -72,7 +72,7 @@ class Timeouts:
         self._in_body = True
         self._samples.clear()
 
-    def draining(self, seconds: float) -> None:
+    def discarding(self, seconds: float) -> None:
         """For bytes that are not needed."""
         self._begin(seconds, SilenceError, "the rest was not worth waiting for")
 

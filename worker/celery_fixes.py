@@ -287,7 +287,7 @@ class SturdyChild(asynpool.Worker):  # type: ignore[misc]
     def _told(self, number: int, frame: Any) -> None:
         """A signal to the whole process group, as systemd sends it, is the parent's; one from the parent ends it."""
         time.sleep(_HEARD)
-        if not drain.draining():
+        if not drain.stopping():
             _shutdown_cleanup(number, frame)
 
 
@@ -340,7 +340,7 @@ def stop_alike() -> None:
     """After SIGHUP the worker starts again in place, with its process id, unless it was told to stop, too."""
 
     def begin_restart(_worker: Any) -> None:
-        if not drain.draining():
+        if not drain.stopping():
             atexit.register(_restart)
 
     def end_restart(_worker: Any) -> None:

@@ -125,7 +125,7 @@ class ClaimedJob:
         """Whether to go on; called often, so it asks only this process.
 
         Raises:
-            Interrupted: cancelled, draining, or no longer ours.
+            Interrupted: cancelled, the worker stops, or no longer ours.
         """
         if self._mark in self._incarnation.stopping:
             raise CancelledError("cancelled by request")

@@ -18,8 +18,8 @@ log = logging.getLogger("downpour.worker")
 
 _ECHO = 1.0  # seconds; a supervisor and its helper both pass on the signal that ends a worker
 
-# Two doubles by CLOCK_MONOTONIC of this machine, the same in all its processes: until when jobs may go on (0 = no
-# drain), and when the worker was last told to stop.
+# Two doubles by CLOCK_MONOTONIC of this machine, the same in all its processes: until when jobs may go on (0: no
+# stop), and when the worker was last told to stop.
 _moments = mmap.mmap(-1, 16)
 
 
@@ -34,7 +34,7 @@ def start(grace: float) -> None:
     _moments[:] = struct.pack("dd", until, now)
 
 
-def draining() -> bool:
+def stopping() -> bool:
     return _until() > 0
 
 

@@ -72,7 +72,7 @@ def run_jobs(jobs: Sequence[ClaimedJob], show: Show) -> list[JobOutcome]:
     outcomes: list[JobOutcome] = []
     for job in jobs:
         outcomes.append(run_job(job, show))
-        if (machine_fault := outcomes[-1].machine_fault) or drain.draining():
+        if (machine_fault := outcomes[-1].machine_fault) or drain.stopping():
             return outcomes + hand_back_unbegun(jobs[len(outcomes) :], machine_fault=machine_fault)
     return outcomes
 

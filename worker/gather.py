@@ -81,7 +81,7 @@ class _Recent:
         try:
             while not mine.wait(max(_SLICE, min(self._since + _PATIENCE, came + _LONGEST_WAIT) - time.monotonic())):
                 now = time.monotonic()
-                if not self.short or drain.draining() or now - self._since >= _PATIENCE or now - came >= _LONGEST_WAIT:
+                if not self.short or drain.stopping() or now - self._since >= _PATIENCE or now - came >= _LONGEST_WAIT:
                     break
             interrupted = False
         finally:
@@ -127,7 +127,7 @@ class Turn:
     def take(self, claims: Sequence[Claim], pool: Pool) -> list[Claim]:
         """More jobs for the group that these claims lead; none if they lead none."""
         more: list[Claim] = []
-        if self._leads and not drain.draining() and group.leads(claims):
+        if self._leads and not drain.stopping() and group.leads(claims):
             try:
                 leave, deadline = this_worker.slots - 1, get_settings().deadline
                 with once():

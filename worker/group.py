@@ -126,7 +126,7 @@ class _GroupRun:
     @property
     def over(self) -> bool:
         """Whether nothing more should begin."""
-        return self.machine_fault or drain.draining()
+        return self.machine_fault or drain.stopping()
 
     @property
     def slow(self) -> bool:

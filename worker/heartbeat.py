@@ -181,7 +181,7 @@ def keep_watching_children(
         gone.difference_update(living())
         if not gone:
             return
-        stops = drain.draining()
+        stops = drain.stopping()
         ended = leases().end_children(family, gone, End.ENDED if stops else End.DIED)
         started.difference_update(gone)
         if ended:

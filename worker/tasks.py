@@ -92,7 +92,7 @@ def download(task: Any, text: str) -> str:
             log.debug("task-progress not sent: %s", error)
 
     with closing(gather.Turn(ref)) as turn, ExitStack() as working:
-        if drain.draining():
+        if drain.stopping():
             raise EndedOtherwise("retried", "not begun: the worker stops; the job stays queued")
         incarnation, claims = _claim(ref, pool, working)
         if not claims:
