@@ -66,7 +66,7 @@ def test_twenty_kills_under_load(tmp_path: Path) -> None:
         else:
             others = max(others, s.again or 0.0)
     assert waited <= 60 * slack + 4 * start, told
-    assert others <= 30 * slack + 4 * start, told
+    assert others <= 45 * slack + 4 * start, told  # one that was lost three times with a whole worker is tried alone
     assert left_behind(before) == []
 
 
