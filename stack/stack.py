@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from shutil import disk_usage
 from typing import NoReturn
 
 from deploy.keys import make_keys
@@ -26,6 +27,8 @@ from stack.processes import POLL, Command, Process, Restarts, describe_exit, sta
 
 PATIENCE = 60.0  # seconds for a service to become ready
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_ROOM = 64 * 1024  # bytes; with less on its disk a service may not even write why it ended
+_ELSEWHERE = "Make room there, or choose another folder with TMPDIR."
 
 
 class StackError(Exception):
@@ -69,12 +72,13 @@ class Stack:
         self.close()
 
     def _prepare(self, private: Path) -> Plan:
-        for name in FOLDERS:
-            (private / name).mkdir(mode=0o700)
         try:
+            for name in FOLDERS:
+                (private / name).mkdir(mode=0o700)
             make_keys(private / "keys")
         except OSError as error:
-            raise StackError(f"keys cannot be made: {error}; nothing was started") from error
+            why = error.strerror or error
+            raise StackError(f"{private} cannot be written to: {why}; nothing was started. {_ELSEWHERE}") from error
         chosen = self._choose_ports()
         downloads = self.downloads or private / "downloads"
         downloads.mkdir(parents=True, exist_ok=True)
@@ -176,8 +180,9 @@ class Stack:
                 self._reaper.communicate()  # the pipe closes, and it does the rest
 
     def _fail(self, name: str, what: str, expected: str) -> NoReturn:
-        process = self.processes[name]
+        process, private = self.processes[name], self.plan.private
+        full = f" {private} has no room left. {_ELSEWHERE}" if disk_usage(private).free < _ROOM else ""
         raise StackError(
             f"{name} is {what}: expected {expected}, got {describe_exit(process.returncode)}; "
-            f"the stack stops. The end of its log:\n{process.tail()}"
+            f"the stack stops.{full} The end of its log:\n{process.tail()}"
         )

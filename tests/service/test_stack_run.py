@@ -252,6 +252,29 @@ def test_a_full_disk_under_valkey_costs_no_job(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
 
 
+@pytest.mark.parametrize("size", ["4k", "40k"])  # no keys; keys, and no room for a log
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root to be mounted")
+def test_a_stack_without_room_says_where_it_wants_some(tmp_path: Path, size: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], check=True, timeout=10)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "stack", "demo"],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            cwd=plan_module.ROOT,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 1
+        assert f" {tmp_path}/downpour-" in ended.stderr
+        assert "Make room there, or choose another folder with TMPDIR." in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True, timeout=10)
+
+
 def test_workers_start_download_stop_and_start_again() -> None:
     with Stack({Pool.THREADS: 2, Pool.PREFORK: 1}) as stack:
         private = stack.plan.private
