@@ -75,12 +75,9 @@ prefork 2, threads 8, gevent 32, as for Celery.
     "large": """\
 Most of the CPU is the kernel's and SHA-256's. A download receives into a buffer that it keeps, and writes a MiB at a time,
 where curl writes 16 KiB. Debian's `sha256sum` is slower than OpenSSL's SHA-256, and takes most of the time of its row.
-
-Of the 1,238 µs per MiB, SHA-256 takes 498 on this machine (`hashlib`, 200 times a MiB). The other 740 are fewer than curl's 897,
-which hashes nothing: the target of 1.3 × would leave 668 of them.
-
-The ratio to `curl -Z` depends on the kernel's congestion control, over loopback as well. This machine has BBR. With CUBIC curl
-did 1,909 MiB/s at 522 µs of CPU per MiB, and Downpour 1,742 at 950 (0.91 ×): two cores have no room for the digest beside.
+Of the 1,238 µs per MiB, SHA-256 takes 498 (`hashlib`); the other 740 are fewer than curl's 897, which hashes nothing.
+The ratio depends on congestion control, over loopback as well. This machine has BBR. With CUBIC curl did 1,909 MiB/s at
+522 µs, and Downpour 1,742 at 950 (0.91 ×): two cores have no room for the digest beside.
 """,
     "slow": """\
 The wall time is the time to begin a thousand messages, plus the 20 s that the server takes. The memory is the worker's

@@ -184,12 +184,9 @@ def course(
 
 def _disk(folder: Path, jobs: int, say: Callable[[str], None]) -> Disk | None:
     """A disk for many times what the jobs are expected to bring, if it and the memory for it can be had."""
-    available = psutil.virtual_memory().available
     # A quick machine gets many more jobs than were asked for, until the last fault.
-    size = min(max(2**33, jobs * 200_000), available * 3 // 4)
+    size = min(max(2**33, jobs * 200_000), psutil.virtual_memory().available * 3 // 4)
     try:
-        if size < 2**31:
-            raise OSError(f"it may take {available / 2**30:.1f} GiB of memory")
         return Disk(folder, size)
     except (OSError, subprocess.CalledProcessError) as error:
         say(f"the disk is never full: a file system of its own cannot be mounted ({error})")

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
+import ssrfguard
+from AntiSSRF import ipaddress_ranges as ranges
 from hypothesis import given
 from hypothesis import strategies as st
 
 from download.addresses import _RULES, Address, AddressPolicy, Network
 from download.errors import RefusedError
-
-ssrfguard = pytest.importorskip("ssrfguard")
-ranges = pytest.importorskip("AntiSSRF.ipaddress_ranges")
 
 Denies = Callable[[Address], bool]
 ANTISSRF: list[Network] = [ip_network(text) for text in ranges.IPAddressRanges.recommended_latest]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -453,8 +454,8 @@ def test_without_pyarrow_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPa
 
 def parquet_of(columns: Callable[[Any], dict[str, Any]]) -> io.BytesIO:
     """A file with these columns, made with pyarrow."""
-    arrow, file = pytest.importorskip("pyarrow"), io.BytesIO()
-    pytest.importorskip("pyarrow.parquet").write_table(arrow.table(columns(arrow)), file)
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns(pyarrow)), file)
     file.seek(0)
     return file
 
@@ -489,7 +490,6 @@ def test_other_columns_are_refused_as_a_whole(columns: dict[str, list[str]]) -> 
 
 
 def test_what_is_no_parquet_file_is_refused() -> None:
-    pytest.importorskip("pyarrow.parquet")
     with pytest.raises(ManifestError, match="cannot be read"):
         list(read(io.BytesIO(b"http://a/x\n" * 10), Format.PARQUET))
 
