@@ -1,6 +1,6 @@
--- What producers and worker processes do with jobs. Every command but `take` may be repeated: a call whose answer was lost does no
--- harm. Loaded twice: `submit`, `send` and `retry` are refused by a full Redis, so that what was accepted can always be
--- finished; all others are not.
+-- What producers and worker processes do with jobs. Every command but `take` may be repeated: a call whose answer was lost
+-- does no harm. Loaded twice: `submit`, `send` and `retry` are refused by a full Redis, so that what was accepted can always
+-- be finished; all others are not.
 --
 -- Returns what the command returns; its arguments and answer stand with it.
 --include common
@@ -366,8 +366,8 @@ local function add(call, batch, counter, amount)
   call.counts[batch][counter] = (call.counts[batch][counter] or 0) + amount
 end
 
--- What a record has no more once it is not running, and in a final state. Of a file that is there the announced length
--- is the length.
+-- The fields that a record loses with its claim. In a final state they include its deadline; a file that is done also has
+-- no announced length, which is its length.
 local GONE = {w = {'t', 'k'}, q = {'t', 'k'}, d = {'t', 'k', 'e', 'z'}, f = {'t', 'k', 'e'}, c = {'t', 'k', 'e'}}
 
 local function close_job(call, at, last)

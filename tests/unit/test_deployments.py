@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
 from collections import Counter
 
 import pytest
@@ -10,11 +13,12 @@ from honcho.environ import parse_procfile
 
 from ledger import jobs
 from ledger.jobs import check_batch_name
+from ledger.switches import LiveWorker
 from poolbench.deployment import Spec, parse
 from poolbench.experiment import PLAIN, Setup
 from poolbench.experiment import PoolKind as Pool
 from poolbench.rounds import label, ordered, stamp
-from producer.fleet import deployments, pool_of, worker_line
+from producer.fleet import _with_concurrency, deployments, pool_of, worker_line
 from stack.plan import ROOT
 
 
@@ -105,3 +109,15 @@ def test_over_as_many_rounds_as_deployments_each_has_every_place_once() -> None:
     assert [each.name for each in ordered(found, 1)] == ["prefork:2", "threads:8", "gevent:20", "serial"]
     assert len(places) == 16
     assert set(places.values()) == {1}
+
+
+def test_processes_that_were_killed_while_idle_are_no_concurrency() -> None:
+    """The ledger takes them for alive until their lease is over."""
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    (asked, _) = deployments(parse("prefork,threads"), serial=False)
+    for host, concurrency in ((socket.gethostname(), 1), ("elsewhere", 2)):
+        worker = LiveWorker(
+            f"prefork@{host}", jobs.Pool.PREFORK, (ended.pid, os.getpid()), 0, paused=False, drained=False, unwell=None
+        )
+        assert _with_concurrency(asked, [worker]).concurrency == concurrency
