@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # No example is too slow: how long it takes says more about the machine than about the code.
 hypothesis_settings.register_profile("downpour", deadline=None)
 hypothesis_settings.load_profile("downpour")
+
+# A shell starts what it puts in the background with SIGINT ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
